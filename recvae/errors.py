@@ -1,0 +1,37 @@
+"""Every error a user can mend, as one clear line: what was given and what was expected."""
+
+
+class RecvaeError(Exception):
+    """Base of every error this package raises on purpose; the command line prints it and exits with 2."""
+
+
+class ParameterError(RecvaeError, ValueError):
+    """An argument has a value that it cannot have."""
+
+
+class ItemIndexError(ParameterError, IndexError):
+    """An item index lies outside the catalogue the model was trained on."""
+
+
+class DataError(RecvaeError, ValueError):
+    """Input data cannot be read or do not fit: missing file, missing column, bad value, nothing left."""
+
+
+class DownloadError(RecvaeError):
+    """A data set was found nowhere; the message lists every place that was tried."""
+
+
+class NotFittedError(RecvaeError):
+    """A model was asked to score or save before `fit`."""
+
+
+class TrainingError(RecvaeError):
+    """Training cannot go on, such as a loss that is no longer finite."""
+
+
+class ArtifactError(RecvaeError):
+    """A saved model or prepared directory is damaged, incomplete or of an unknown version."""
+
+
+class MissingDependencyError(RecvaeError, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""

@@ -1,0 +1,222 @@
+"""Interactions: who interacted with what, as raw ids ↔ indices and a `user_items` CSR."""
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import sparse
+
+from recvae.errors import DataError, ParameterError
+from recvae.tables import Columns, read_table
+
+IntArray = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Plays: one entry a (user, item) pair, in the order in which the source first names the pair.
+
+    Indices follow the sorted ids, so the order of the source's rows changes neither `user_items` nor any
+    index. It is kept all the same, because the published strong-generalization split draws by row order.
+    A pair that occurs several times is one play, with its highest rating and its earliest timestamp.
+
+    Attributes
+    ----------
+    user_ids, item_ids : Index
+        Raw ids by index, sorted.
+    user_idx, item_idx : (n_plays,) int32
+    rating : (n_plays,) float64, optional
+    timestamp : (n_plays,) orderable, optional
+    part : (n_plays,) int8, optional
+        0 train, 1 validation, 2 test, where the source itself comes split.
+    n_duplicates : int
+        Rows of the source that repeated an earlier pair.
+    """
+
+    user_ids: pd.Index
+    item_ids: pd.Index
+    user_idx: IntArray
+    item_idx: IntArray
+    rating: npt.NDArray[np.float64] | None = None
+    timestamp: npt.NDArray[Any] | None = None
+    part: npt.NDArray[np.int8] | None = None
+    n_duplicates: int = 0
+
+    def __len__(self) -> int:
+        return len(self.user_idx)
+
+    @property
+    def n_users(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def n_items(self) -> int:
+        return len(self.item_ids)
+
+    @cached_property
+    def user_items(self) -> sparse.csr_matrix:
+        """The binary matrix, CSR float32, shape (n_users, n_items), indices sorted."""
+        ones = np.ones(len(self), dtype=np.float32)
+        shape = (self.n_users, self.n_items)
+        return sparse.csr_matrix((ones, (self.user_idx, self.item_idx)), shape=shape)
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, columns: Columns | None = None) -> Self:
+        """From a DataFrame of one row a play; ids may be of any hashable type.
+
+        Raises
+        ------
+        DataError
+            If a column is missing, an id or rating is missing, or there are no rows.
+        """
+        columns = columns or Columns()
+        mapping = columns.present([str(name) for name in frame.columns], "the table")
+        if "part" in frame:
+            mapping["part"] = "part"
+        frame = frame[list(mapping)].rename(columns=mapping)
+        if frame.empty:
+            raise DataError("the table has no rows")
+        user_idx, user_ids = _index(frame["user_id"], "user_id")
+        item_idx, item_ids = _index(frame["item_id"], "item_id")
+        return cls(
+            user_ids,
+            item_ids,
+            user_idx,
+            item_idx,
+            rating=_numbers(frame["rating"]) if "rating" in frame else None,
+            timestamp=frame["timestamp"].to_numpy() if "timestamp" in frame else None,
+            part=frame["part"].to_numpy() if "part" in frame else None,
+        )._collapsed()
+
+    @classmethod
+    def from_file(cls, source: str | Path, columns: Columns | None = None) -> Self:
+        """From a CSV, TSV or Parquet file, or standard input (`-`); see `recvae.tables.read_table`."""
+        return cls.from_frame(read_table(source, columns))
+
+    @classmethod
+    def from_csr(
+        cls,
+        user_items: sparse.csr_matrix | sparse.csr_array,
+        user_ids: Iterable[Hashable] | None = None,
+        item_ids: Iterable[Hashable] | None = None,
+    ) -> Self:
+        """From an `implicit`-style matrix; ids default to row and column numbers, values become ratings."""
+        plays = sparse.coo_matrix(user_items)
+        for name, ids, size in (
+            ("user_ids", user_ids, plays.shape[0]),
+            ("item_ids", item_ids, plays.shape[1]),
+        ):
+            if ids is not None and len(list(ids)) != size:
+                raise ParameterError(
+                    f"{name} has {len(list(ids))} entries but user_items has {plays.shape} rows and columns"
+                )
+        users = np.arange(plays.shape[0]) if user_ids is None else np.array(list(user_ids), dtype=object)
+        items = np.arange(plays.shape[1]) if item_ids is None else np.array(list(item_ids), dtype=object)
+        frame = pd.DataFrame({"user_id": users[plays.row], "item_id": items[plays.col], "rating": plays.data})
+        return cls.from_frame(frame.infer_objects())
+
+    def select(self, kept: npt.NDArray[np.bool_]) -> Self:
+        """The plays where `kept` is true; ids that no longer occur are dropped."""
+        user_codes, user_idx = np.unique(self.user_idx[kept], return_inverse=True)
+        item_codes, item_idx = np.unique(self.item_idx[kept], return_inverse=True)
+        return replace(
+            self,
+            user_ids=self.user_ids[user_codes],
+            item_ids=self.item_ids[item_codes],
+            user_idx=user_idx.astype(np.int32),
+            item_idx=item_idx.astype(np.int32),
+            rating=None if self.rating is None else self.rating[kept],
+            timestamp=None if self.timestamp is None else self.timestamp[kept],
+            part=None if self.part is None else self.part[kept],
+        )
+
+    def filter(
+        self, *, min_rating: float | None = None, min_user_items: int = 0, min_item_users: int = 0
+    ) -> tuple[Self, dict[str, int]]:
+        """Keep well-rated plays, then items with enough users, then users with enough items.
+
+        A play stays with a rating of at least `min_rating`, an item with at least `min_item_users` users, a
+        user with at least `min_user_items` items. One pass in that order, as in Liang et al. (2018): afterwards
+        an item may have fewer users than asked for.
+
+        Returns
+        -------
+        (interactions, counts)
+            `counts` says how many plays each filter took, and how many users went.
+
+        Raises
+        ------
+        DataError
+            If nothing is left; the message says which filter took how many.
+        """
+        for name, value in (("min_user_items", min_user_items), ("min_item_users", min_item_users)):
+            if value < 0:
+                raise ParameterError(f"{name} is {value}; expected 0 or more")
+        counts = {"rows": len(self) + self.n_duplicates, "duplicate_rows": self.n_duplicates}
+        data = self
+        if min_rating is not None:
+            if data.rating is None:
+                raise ParameterError(f"min_rating is {min_rating} but the data have no ratings")
+            data = data._keep(data.rating >= min_rating, "plays_below_min_rating", counts)
+        if min_item_users > 1:
+            data = data._keep(_degree(data.item_idx) >= min_item_users, "plays_below_min_item_users", counts)
+        if min_user_items > 1:
+            data = data._keep(_degree(data.user_idx) >= min_user_items, "plays_below_min_user_items", counts)
+        return data, counts | {"users_dropped": self.n_users - data.n_users}
+
+    def _keep(self, kept: npt.NDArray[np.bool_], name: str, counts: dict[str, int]) -> Self:
+        counts[name] = int((~kept).sum())
+        if not kept.any():
+            taken = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if what != "rows")
+            raise DataError(f"no plays are left of {counts['rows']:,} rows: {taken}")
+        return self if kept.all() else self.select(kept)
+
+    def _collapsed(self) -> Self:
+        pairs = pd.Series(self.user_idx.astype(np.int64) * self.n_items + self.item_idx)
+        repeated = pairs.duplicated().to_numpy()
+        if not repeated.any():
+            return self
+        pair = pd.factorize(pairs)[0]  # numbered by first appearance, as the rows that stay
+        ratings, timestamps = (None if v is None else pd.Series(v).groupby(pair) for v in (self.rating, self.timestamp))
+        return replace(
+            self,
+            user_idx=self.user_idx[~repeated],
+            item_idx=self.item_idx[~repeated],
+            rating=None if self.rating is None else pd.Series(self.rating).groupby(pair).max().to_numpy(),
+            timestamp=None if self.timestamp is None else pd.Series(self.timestamp).groupby(pair).min().to_numpy(),
+            part=None if self.part is None else self.part[~repeated],
+            n_duplicates=self.n_duplicates + int(repeated.sum()),
+        )
+
+
+def _degree(idx: IntArray) -> npt.NDArray[np.intp]:
+    """How many entries share each entry's index."""
+    return np.bincount(idx)[idx]
+
+
+def _index(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
+    if missing := int(ids.isna().sum()):
+        row = int(np.flatnonzero(ids.isna())[0])
+        raise DataError(f"{name} is missing in {missing} rows, first in row {row}")
+    codes, uniques = pd.factorize(ids)
+    unique_ids = pd.Index(uniques)
+    try:
+        order = unique_ids.argsort()
+    except TypeError:  # ids of several types have no order of their own
+        order = np.array(sorted(range(len(uniques)), key=lambda i: (type(uniques[i]).__name__, repr(uniques[i]))))
+    rank = np.empty(len(order), dtype=np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    return rank[codes], unique_ids[order]
+
+
+def _numbers(ratings: pd.Series) -> npt.NDArray[np.float64]:
+    numbers = pd.to_numeric(ratings, errors="coerce")
+    if numbers.isna().any():
+        row = int(np.flatnonzero(numbers.isna())[0])
+        raise DataError(f"rating is {ratings.iloc[row]!r} in row {row}; expected a number")
+    return numbers.to_numpy(dtype=np.float64)
