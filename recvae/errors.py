@@ -35,3 +35,7 @@ class ArtifactError(RecvaeError):
 
 class MissingDependencyError(RecvaeError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
+
+
+class UnsupportedError(RecvaeError, NotImplementedError):
+    """A model was asked for something that its kind cannot give."""

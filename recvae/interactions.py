@@ -187,8 +187,8 @@ class Interactions:
             self,
             user_idx=self.user_idx[~repeated],
             item_idx=self.item_idx[~repeated],
-            rating=None if self.rating is None else pd.Series(self.rating).groupby(pair).max().to_numpy(),
-            timestamp=None if self.timestamp is None else pd.Series(self.timestamp).groupby(pair).min().to_numpy(),
+            rating=None if ratings is None else ratings.max().to_numpy(dtype=np.float64),
+            timestamp=None if timestamps is None else timestamps.min().to_numpy(),
             part=None if self.part is None else self.part[~repeated],
             n_duplicates=self.n_duplicates + int(repeated.sum()),
         )

@@ -1,0 +1,149 @@
+"""Model artifacts: a directory of plain data from which a model is rebuilt; nothing in it is ever executed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from recvae.errors import ArtifactError, ParameterError
+from recvae.models import MODELS
+from recvae.models.base import Recommender
+from recvae.storage import read_manifest, replacing_directory, versions, write_manifest
+
+KIND, VERSION = "recvae-model", 1
+_MODEL, _ITEMS, _USERS = "model.safetensors", "items.parquet", "users.parquet"
+_COUNTS = "item_counts"
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """A loaded model with what belongs to it.
+
+    Attributes
+    ----------
+    model : Recommender
+    items : DataFrame
+        `item_id`, and `title` and more where given, one row for each item index.
+    users : DataFrame, optional
+        `user_id` and `history`, a list of item indices.
+    manifest : dict
+    """
+
+    model: Recommender
+    items: pd.DataFrame
+    users: pd.DataFrame | None
+    manifest: dict[str, Any]
+
+
+def save(
+    model: Recommender,
+    path: str | Path,
+    *,
+    items: pd.DataFrame | None = None,
+    users: pd.DataFrame | None = None,
+    data: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> None:
+    """Write an artifact directory; an earlier artifact at `path` is replaced in one step.
+
+    Parameters
+    ----------
+    items : DataFrame, optional
+        One row for each item index, with a column `item_id`; indices serve as ids when None.
+    users : DataFrame, optional
+        `user_id` and `history` (lists of item indices), for look-ups by user id.
+    data : mapping, optional
+        What the model was trained on: the prepared data's manifest entries.
+    metrics : mapping, optional
+        Figures to carry along.
+
+    Raises
+    ------
+    ParameterError
+        If `items` does not fit the model.
+    ArtifactError
+        If `path` holds something else or cannot be written.
+    """
+    n_items = model.n_items_
+    items = pd.DataFrame({"item_id": np.arange(n_items)}) if items is None else items
+    if len(items) != n_items or "item_id" not in items:
+        raise ParameterError(f"items has {len(items):,} rows; expected {n_items:,}, one an item, with a column item_id")
+    content = {
+        "class": type(model).__name__,
+        "hyperparameters": model.get_params(),
+        "n_items": n_items,
+        "versions": versions(),
+        "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "data": dict(data or {}),
+        "metrics": dict(metrics or {}),
+    }
+    with replacing_directory(Path(path), KIND) as directory:
+        state = {name: np.ascontiguousarray(array) for name, array in model._state().items()}
+        safetensors.numpy.save_file(state | {_COUNTS: model.item_counts_}, directory / _MODEL)
+        items.to_parquet(directory / _ITEMS, index=False)
+        if users is not None:
+            users.to_parquet(directory / _USERS, index=False)
+        write_manifest(directory, KIND, VERSION, content)
+
+
+def load(path: str | Path) -> Artifact:
+    """Read and verify an artifact directory.
+
+    Raises
+    ------
+    ArtifactError
+        If a file is missing, truncated or altered, the version or class is unknown, or the manifest does not
+        agree with what the files hold.
+    """
+    directory = Path(path)
+    manifest = read_manifest(directory, KIND, VERSION)
+    model = _unfitted(directory, manifest)
+    for name in (_MODEL, _ITEMS):
+        if name not in manifest["sha256"]:
+            raise ArtifactError(f"{directory} names no checksum for {name}")
+    try:
+        state = safetensors.numpy.load_file(directory / _MODEL)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(f"{directory / _MODEL} is not readable: {error}") from None
+    counts = state.pop(_COUNTS, None)
+    if counts is None or counts.shape != (manifest.get("n_items"),) or counts.dtype != np.float32:
+        raise ArtifactError(
+            f"{directory}: n_items is {manifest.get('n_items')!r} but the weights are not for as many items"
+        )
+    model.item_counts_ = counts
+    try:
+        model._restore(state)
+    except (ArtifactError, KeyError) as error:
+        raise ArtifactError(f"{directory}: the weights do not fit the manifest: {error}") from None
+    items = _read_table(directory / _ITEMS)
+    if len(items) != len(counts) or "item_id" not in items:
+        raise ArtifactError(f"{directory / _ITEMS} has {len(items):,} rows; expected {len(counts):,} with an item_id")
+    users = _read_table(directory / _USERS) if _USERS in manifest["sha256"] else None
+    return Artifact(model, items, users, manifest)
+
+
+def _unfitted(directory: Path, manifest: dict[str, Any]) -> Recommender:
+    classes = {model.__name__: model for model in MODELS.values()}
+    name, parameters = manifest.get("class"), manifest.get("hyperparameters")
+    if name not in classes or not isinstance(parameters, dict):
+        raise ArtifactError(f"{directory} holds a model of class {name!r}; known are {', '.join(sorted(classes))}")
+    try:
+        return classes[name](**parameters)
+    except (TypeError, ParameterError) as error:
+        raise ArtifactError(f"{directory}: the manifest's hyperparameters do not fit {name}: {error}") from None
+
+
+def _read_table(file: Path) -> pd.DataFrame:
+    try:
+        table: pd.DataFrame = pyarrow.parquet.read_table(file).to_pandas()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ArtifactError(f"{file} is not readable: {error}") from None
+    return table

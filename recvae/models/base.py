@@ -1,0 +1,353 @@
+"""The contract that every model keeps: a drop-in for `implicit`'s `RecommenderBase`, with fold-in of new users."""
+
+import inspect
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from recvae.errors import ArtifactError, ItemIndexError, NotFittedError, ParameterError, UnsupportedError
+from recvae.topn import FloatArray, IntArray, mask_seen, top_n
+
+UserItems = sparse.csr_matrix | sparse.csr_array
+Callback = Callable[[int, float, float], None]
+Validation = tuple[UserItems, UserItems]
+State = dict[str, npt.NDArray[Any]]
+
+BATCH_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Run:
+    """How one call of `fit` reports, validates and keeps its state."""
+
+    show_progress: bool
+    callback: Callback | None
+    validation: tuple[sparse.csr_matrix, sparse.csr_matrix] | None
+    checkpoint: Path | None
+    resume: bool
+
+    def done(self, started: float) -> None:
+        """Report the end of a fit that has no epochs."""
+        if self.callback is not None:
+            self.callback(0, time.perf_counter() - started, float("nan"))
+
+
+class Recommender(ABC):
+    """Base of every model.
+
+    Constructor arguments are hyperparameters, stored under their own names; what `fit` learns ends in `_`.
+
+    Attributes
+    ----------
+    folds_in : bool
+        Whether `score` can rank for a user from the history alone, without having been fitted on that user.
+    item_counts_ : (n_items,) float32
+        Plays of each item in training: the popularity prior, used for users without a history.
+    """
+
+    folds_in: ClassVar[bool] = True
+    item_counts_: npt.NDArray[np.float32]
+
+    @abstractmethod
+    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
+        """Learn from a checked matrix."""
+
+    @abstractmethod
+    def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
+        """Scores of every item for each non-empty history, a fresh (n_users, n_items) array."""
+
+    @abstractmethod
+    def _state(self) -> State:
+        """What `fit` learned, as named arrays."""
+
+    @abstractmethod
+    def _restore(self, state: State) -> None:
+        """Take back what `_state` gave; raise `ArtifactError` if an array does not fit."""
+
+    def fit(
+        self,
+        user_items: UserItems,
+        show_progress: bool = True,
+        callback: Callback | None = None,
+        validation: Validation | None = None,
+        *,
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
+    ) -> Self:
+        """Train on a user-item matrix.
+
+        Parameters
+        ----------
+        user_items : csr_matrix or csr_array, shape (n_users, n_items)
+            Binary, or non-negative weights.
+        show_progress : bool
+            A progress bar on a terminal, plain lines elsewhere.
+        callback : callable, optional
+            Called as `callback(epoch, seconds, loss)` after each epoch, as in `implicit`; models without epochs
+            call it once at the end with a loss of NaN.
+        validation : (fold_in, held_out), optional
+            Two matrices of the same users, for models that choose their best epoch.
+        checkpoint : path, optional
+            Directory where models that train in epochs keep their state, so that Ctrl-C or a crash loses little.
+        resume : bool
+            Go on from `checkpoint`.
+
+        Raises
+        ------
+        ParameterError
+            If a matrix is not sparse, is empty, or holds negative or non-finite values.
+        """
+        train = checked_csr(user_items, "user_items")
+        if train.nnz == 0:
+            raise ParameterError(f"user_items has no plays; its shape is {train.shape}")
+        held = None
+        if validation is not None:
+            held = (checked_csr(validation[0], "fold_in", train), checked_csr(validation[1], "held_out", train))
+        self.item_counts_ = np.bincount(train.indices, minlength=train.shape[1]).astype(np.float32)
+        where = None if checkpoint is None else Path(checkpoint)
+        self._fit(train, Run(show_progress, callback, held, where, resume))
+        return self
+
+    def save(self, path: str | Path, **belongings: Any) -> None:
+        """Write an artifact directory; see `recvae.artifact.save` for what may be carried along."""
+        from recvae import artifact  # stands after the models
+
+        artifact.save(self, path, **belongings)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read an artifact directory; see `recvae.artifact.load`.
+
+        Raises
+        ------
+        ArtifactError
+            If it is damaged, or holds a model of another class.
+        """
+        from recvae import artifact
+
+        model = artifact.load(path).model
+        if not isinstance(model, cls):
+            raise ArtifactError(f"{path} holds a {type(model).__name__}, not a {cls.__name__}")
+        return model
+
+    def score(self, user_items: UserItems) -> FloatArray:
+        """Score every item for each history; an empty history gets the popularity prior.
+
+        Parameters
+        ----------
+        user_items : csr_matrix or csr_array, shape (n_users, n_items)
+
+        Returns
+        -------
+        (n_users, n_items) float32, all finite
+        """
+        return self._scores(np.zeros(user_items.shape[0], dtype=np.int64), self._histories(user_items), True)
+
+    def recommend(
+        self,
+        userid: int | npt.ArrayLike,
+        user_items: UserItems,
+        N: int = 10,  # noqa: N803 implicit's name
+        filter_already_liked_items: bool = True,
+        filter_items: npt.ArrayLike | None = None,
+        recalculate_user: bool = False,
+        items: npt.ArrayLike | None = None,
+    ) -> tuple[IntArray, FloatArray]:
+        """The N best items for one user or for many, as in `implicit`.
+
+        Parameters
+        ----------
+        userid : int or (n_users,) int
+            Row of the training matrix. Models that fold in rank from `user_items` alone and do not use it.
+        user_items : csr_matrix or csr_array, shape (n_users, n_items)
+            One history for each userid.
+        N : int
+        filter_already_liked_items : bool
+            Leave out the items of the user's own row.
+        filter_items : (m,) int, optional
+            Items to leave out for everybody.
+        recalculate_user : bool
+            For models that store users: rank from `user_items` instead of the stored user.
+        items : (m,) int, optional
+            Rank only these.
+
+        Returns
+        -------
+        (ids, scores) : int32 and float32
+            Shape (N,) for one userid, else (n_users, N); N shrinks to the number of `items` where these are
+            given. Short lists are padded with id -1 and score -inf.
+
+        Raises
+        ------
+        ParameterError
+            If the shapes do not fit, or both `items` and `filter_items` are given.
+        ItemIndexError
+            If an item lies outside the catalogue.
+        """
+        users = np.atleast_1d(np.asarray(userid, dtype=np.int64))
+        if N < 1:
+            raise ParameterError(f"N is {N}; expected at least 1")
+        if items is not None and filter_items is not None:
+            raise ParameterError("items and filter_items cannot be given together")
+        histories = self._histories(user_items)
+        if histories.shape[0] != len(users):
+            raise ParameterError(
+                f"user_items has {histories.shape[0]} rows for {len(users)} userids; expected one each"
+            )
+        left_out = self._item_indices(filter_items, "filter_items")
+        candidates = None if items is None else self._item_indices(items, "items")
+        n = N if candidates is None else min(N, len(candidates))
+        ids = np.empty((len(users), n), dtype=np.int32)
+        best = np.empty((len(users), n), dtype=np.float32)
+        for batch in self._batches(len(users)):
+            scores = self._scores(users[batch], histories[batch], recalculate_user)
+            if filter_already_liked_items:
+                mask_seen(scores, histories[batch])
+            scores[:, left_out] = -np.inf
+            if candidates is None:
+                ids[batch], best[batch] = top_n(scores, n)
+            else:
+                columns, best[batch] = top_n(np.ascontiguousarray(scores[:, candidates]), n)
+                ids[batch] = np.where(columns < 0, -1, candidates[columns])
+        return (ids[0], best[0]) if np.ndim(userid) == 0 else (ids, best)
+
+    def similar_items(
+        self,
+        itemid: int | npt.ArrayLike,
+        N: int = 10,  # noqa: N803 implicit's name
+        recalculate_item: bool = False,
+        item_users: UserItems | None = None,
+        filter_items: npt.ArrayLike | None = None,
+        items: npt.ArrayLike | None = None,
+    ) -> tuple[IntArray, FloatArray]:
+        """The N items nearest to one item or to many by the cosine of their vectors, the item itself first.
+
+        Parameters are those of `implicit`; `recalculate_item` and `item_users` are refused, since no model here
+        learns an item from its users after training.
+
+        Returns
+        -------
+        (ids, scores) : int32 and float32, shape (N,) or (n_itemids, N)
+
+        Raises
+        ------
+        UnsupportedError
+            If the model has no item vectors, or `recalculate_item` is asked for.
+        """
+        if recalculate_item or item_users is not None:
+            raise UnsupportedError(f"{type(self).__name__} cannot recalculate items")
+        if items is not None and filter_items is not None:
+            raise ParameterError("items and filter_items cannot be given together")
+        queries = self._item_indices(itemid, "itemid", unique=False)
+        left_out = np.full(self.n_items_, items is not None)
+        left_out[self._item_indices(items, "items")] = False
+        left_out[self._item_indices(filter_items, "filter_items")] = True
+        ids = np.empty((len(queries), N), dtype=np.int32)
+        best = np.empty((len(queries), N), dtype=np.float32)
+        for batch in self._batches(len(queries)):
+            scores = self._item_similarity(queries[batch])
+            scores[:, left_out] = -np.inf
+            ids[batch], best[batch] = top_n(scores, N)
+        return (ids[0], best[0]) if np.ndim(itemid) == 0 else (ids, best)
+
+    def get_params(self) -> dict[str, Any]:
+        """Hyperparameters by name, as given to the constructor."""
+        arguments = list(inspect.signature(type(self).__init__).parameters.values())[1:]
+        return {a.name: getattr(self, a.name) for a in arguments if a.kind is a.POSITIONAL_OR_KEYWORD}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
+
+    @property
+    def n_items_(self) -> int:
+        """Number of items the model was trained on; `NotFittedError` before that."""
+        if not hasattr(self, "item_counts_"):
+            raise NotFittedError(f"{type(self).__name__} is not fitted; call fit first")
+        return len(self.item_counts_)
+
+    def _item_vectors(self) -> npt.NDArray[np.float32] | sparse.csr_matrix:
+        raise UnsupportedError(f"{type(self).__name__} has no item vectors to compare items by")
+
+    def _item_similarity(self, queries: npt.NDArray[np.int64]) -> FloatArray:
+        """Cosine of each query's vector with all items', (n_queries, n_items); -inf for items without a vector."""
+        vectors = self._item_vectors()
+        if sparse.issparse(vectors):
+            norms = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
+            products = (vectors[queries] @ vectors.T).toarray()
+        else:
+            norms = np.linalg.norm(vectors, axis=1)
+            products = vectors[queries] @ vectors.T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cosine: FloatArray = (products / norms[queries, None] / norms).astype(np.float32)
+        cosine[~np.isfinite(cosine)] = -np.inf
+        return cosine
+
+    def _scores(self, users: npt.NDArray[np.int64], histories: sparse.csr_matrix, recalculate_user: bool) -> FloatArray:
+        """Scores for known or folded-in users; overridden by models that store users."""
+        del users, recalculate_user
+        empty = np.diff(histories.indptr) == 0
+        if empty.all():
+            return np.repeat(self._popularity_prior()[None, :], histories.shape[0], axis=0)
+        if not empty.any():
+            return self._score(histories)
+        scores = np.empty(histories.shape, dtype=np.float32)
+        scores[~empty] = self._score(histories[~empty])
+        scores[empty] = self._popularity_prior()
+        return scores
+
+    def _batches(self, n_rows: int) -> Iterator[slice]:
+        """Slices of rows whose scores fit into `BATCH_BYTES`."""
+        size = max(1, BATCH_BYTES // (4 * self.n_items_))
+        return (slice(start, start + size) for start in range(0, n_rows, size))
+
+    def _popularity_prior(self) -> FloatArray:
+        """log((count + 1) / (plays + n_items)): what to expect of a user about whom nothing is known."""
+        smoothed = self.item_counts_.astype(np.float64) + 1
+        prior: FloatArray = np.log(smoothed / smoothed.sum()).astype(np.float32)
+        return prior
+
+    def _histories(self, user_items: UserItems) -> sparse.csr_matrix:
+        histories = checked_csr(user_items, "user_items")
+        if histories.shape[1] != self.n_items_:
+            raise ParameterError(
+                f"user_items has {histories.shape[1]:,} columns but the model was trained on {self.n_items_:,} items"
+            )
+        return histories
+
+    def _item_indices(self, items: npt.ArrayLike | None, name: str, unique: bool = True) -> npt.NDArray[np.int64]:
+        indices = np.atleast_1d(np.asarray([] if items is None else items, dtype=np.int64))
+        outside = indices[(indices < 0) | (indices >= self.n_items_)]
+        if len(outside):
+            raise ItemIndexError(f"{name} holds {outside[0]}; expected 0 to {self.n_items_ - 1:,}")
+        return np.unique(indices) if unique else indices
+
+
+def checked_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -> sparse.csr_matrix:
+    """A canonical float32 `csr_matrix` of `matrix`, copied only where it must be.
+
+    Raises
+    ------
+    ParameterError
+        If it is not sparse, holds negative or non-finite values, or has other columns than `like`.
+    """
+    if not sparse.issparse(matrix):
+        raise ParameterError(f"{name} is a {type(matrix).__name__}; expected a scipy CSR matrix")
+    if matrix.ndim == 1:  # a single row of a csr_array
+        matrix = matrix.reshape(1, -1)
+    csr = sparse.csr_matrix(matrix, dtype=np.float32)
+    if not (np.isfinite(csr.data).all() and (csr.data >= 0).all()):
+        raise ParameterError(f"{name} holds negative, infinite or NaN values; expected 1 for a play, or a weight")
+    if not csr.has_canonical_format or not csr.data.all():
+        csr = csr.copy()
+        csr.sum_duplicates()
+        csr.eliminate_zeros()
+    if like is not None and csr.shape[1] != like.shape[1]:
+        raise ParameterError(f"{name} has {csr.shape[1]:,} columns but user_items has {like.shape[1]:,}")
+    return csr

@@ -1,0 +1,117 @@
+"""What the autoencoders share: fitting by the training loop, scoring in batches, weights in and out of an artifact."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+
+from recvae.errors import ArtifactError, ParameterError
+from recvae.metrics import ACCURACY_METRICS, hit_matrix, parse_metric
+from recvae.models import parameters as check
+from recvae.models.base import Recommender, Run, State
+from recvae.nn import Rows
+from recvae.storage import fingerprint
+from recvae.topn import FloatArray
+from recvae.training import Plan, Trainer
+
+
+class Autoencoder(Recommender):
+    """Base of models that train a torch module on batches of users.
+
+    Attributes
+    ----------
+    module_ : Module
+        The network with its best weights.
+    history_ : list of dict
+        For each epoch: loss and its parts, learning rate, seconds, and the validation metric where one was given.
+    """
+
+    module_: nn.Module
+    history_: list[dict[str, float]]
+
+    def __init__(
+        self, epochs: int, batch_size: int, learning_rate: float, patience: int, metric: str, seed: int
+    ) -> None:
+        self.epochs = check.whole("epochs", epochs)
+        self.batch_size = check.whole("batch_size", batch_size)
+        self.learning_rate = check.real("learning_rate", learning_rate, open_low=True)
+        self.patience = check.whole("patience", patience, minimum=0)
+        if parse_metric(metric)[0] not in ACCURACY_METRICS:
+            raise ParameterError(f"metric is {metric!r}; expected one of {', '.join(ACCURACY_METRICS)} with its cutoff")
+        self.metric = metric
+        self.seed = check.whole("seed", seed, minimum=0)
+
+    @abstractmethod
+    def _build(self, n_items: int, generator: torch.Generator) -> nn.Module:
+        """A module with weights drawn from `generator`."""
+
+    @abstractmethod
+    def _loss(self, module: Any, rows: Rows, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Mean loss of a batch, and its parts to report."""
+
+    @abstractmethod
+    def _logits(self, module: Any, rows: Rows) -> Tensor:
+        """(batch, n_items) deterministic logits."""
+
+    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
+        generator = torch.Generator().manual_seed(self.seed)
+        self.module_ = self._build(user_items.shape[1], generator)
+        optimizer = torch.optim.Adam(self.module_.parameters(), lr=self.learning_rate, fused=True)
+        metric = None if run.validation is None else self.metric
+        trainer = Trainer(
+            Plan(self.epochs, self.batch_size, self.seed, metric, self.patience),
+            _Objective(self, optimizer, generator, run),
+            identity={"class": type(self).__name__, **self.get_params(), "data": fingerprint(user_items)},
+            checkpoint=run.checkpoint,
+        )
+        if run.resume:
+            trainer.resume()
+        self.history_ = trainer.state.history
+        trainer.run(user_items, title=type(self).__name__, show_progress=run.show_progress, callback=run.callback)
+
+    def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
+        with torch.inference_mode():
+            scores: FloatArray = self._logits(self.module_, Rows.of(user_items)).numpy()
+        return scores
+
+    def _state(self) -> State:
+        return {name: tensor.numpy() for name, tensor in self.module_.state_dict().items()}
+
+    def _restore(self, state: State) -> None:
+        self.module_ = self._build(self.n_items_, torch.Generator())
+        expected = {name: tuple(tensor.shape) for name, tensor in self.module_.state_dict().items()}
+        given = {name: array.shape for name, array in state.items()}
+        if given != expected:
+            name = next(name for name in sorted(expected | given) if expected.get(name) != given.get(name))
+            raise ArtifactError(f"{name} has shape {given.get(name)}; expected {expected.get(name)}")
+        self.module_.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+        self.history_ = []
+
+
+@dataclass(frozen=True)
+class _Objective:
+    """An autoencoder as the training loop sees it."""
+
+    model: Autoencoder
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    run: Run
+
+    @property
+    def module(self) -> nn.Module:
+        return self.model.module_
+
+    def loss(self, rows: Rows, step: int) -> tuple[Tensor, dict[str, float]]:
+        return self.model._loss(self.module, rows, step, self.generator)
+
+    def validate(self) -> float:
+        if self.run.validation is None:
+            raise RuntimeError("no validation users")
+        fold_in, held_out = self.run.validation
+        name, k = parse_metric(self.model.metric)
+        ids, _ = self.model.recommend(np.arange(fold_in.shape[0]), fold_in, N=k)
+        return float(np.nanmean(ACCURACY_METRICS[name](hit_matrix(ids, held_out), np.diff(held_out.indptr), k)))

@@ -1,0 +1,26 @@
+"""Popularity: the floor that every personal model has to beat."""
+
+import time
+
+import numpy as np
+from scipy import sparse
+
+from recvae.models.base import Recommender, Run, State
+from recvae.topn import FloatArray
+
+
+class Popularity(Recommender):
+    """Recommends the most played items to everybody; scores are log shares of all plays."""
+
+    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
+        """`item_counts_`, which the base class counts, is all there is to learn."""
+        run.done(time.perf_counter())
+
+    def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
+        return np.repeat(self._popularity_prior()[None, :], user_items.shape[0], axis=0)
+
+    def _state(self) -> State:
+        return {}
+
+    def _restore(self, state: State) -> None:
+        """Nothing beyond `item_counts_`."""

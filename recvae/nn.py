@@ -1,0 +1,189 @@
+"""Layers and losses: a sparse input layer, the multinomial likelihood over all items, KL, and the anneal schedule.
+
+Neither layer that touches the catalogue ever holds a dense (batch, n_items) tensor for autograd: the first works on
+the plays of CSR rows, the last computes its logits, loss and gradients in row chunks over one reused buffer.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812 the field's name
+from scipy import sparse
+from torch import Tensor, nn
+
+CHUNK_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A batch of CSR rows as tensors.
+
+    Attributes
+    ----------
+    items : (n_plays,) int32
+        Item index of each play.
+    offsets : (batch + 1,) int32
+        Where each user's plays begin; the last entry is n_plays.
+    values : (n_plays,) float
+        Play weights, 1 for binary data.
+    """
+
+    items: Tensor
+    offsets: Tensor
+    values: Tensor
+
+    @classmethod
+    def of(cls, user_items: sparse.csr_matrix, index: npt.NDArray[np.int64] | None = None) -> Self:
+        """The rows `index` of a canonical CSR matrix, all of them when None."""
+        rows = user_items if index is None else user_items[index]
+        return cls(
+            torch.from_numpy(rows.indices.astype(np.int32, copy=False)),
+            torch.from_numpy(rows.indptr.astype(np.int32, copy=False)),
+            torch.from_numpy(rows.data),
+        )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Tensor:
+        """(batch,) plays of each user."""
+        return self.offsets.diff()
+
+    def per_play(self, per_user: Tensor) -> Tensor:
+        """Repeat a (batch,) tensor for each user's plays, (n_plays,)."""
+        return per_user.repeat_interleave(self.lengths, output_size=len(self.items))
+
+    def normalised(self) -> Tensor:
+        """(n_plays,) values divided by the L2 norm of their row; rows without plays have none to divide."""
+        squares = torch.zeros(len(self), dtype=self.values.dtype)
+        squares.index_add_(0, self.per_play(torch.arange(len(self))), self.values.square())
+        return self.values / self.per_play(squares.sqrt())
+
+    def sums(self) -> Tensor:
+        """(batch,) total weight of each user's plays."""
+        total = torch.zeros(len(self), dtype=self.values.dtype)
+        return total.index_add_(0, self.per_play(torch.arange(len(self))), self.values)
+
+
+class SparseLinear(nn.Module):
+    """`x @ weight + bias` for sparse rows x: a weighted sum of the weight rows of the items played.
+
+    Parameters
+    ----------
+    n_items, out_features : int
+        `weight` has shape (n_items, out_features).
+    """
+
+    def __init__(self, n_items: int, out_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(n_items, out_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, rows: Rows, values: Tensor) -> Tensor:
+        """(n_plays,) values → (batch, out_features)."""
+        summed = F.embedding_bag(
+            rows.items, self.weight, rows.offsets, mode="sum", per_sample_weights=values, include_last_offset=True
+        )
+        return summed + self.bias
+
+
+def dropout(values: Tensor, p: float, generator: torch.Generator) -> Tensor:
+    """Inverted dropout that draws from `generator`, never from torch's global state."""
+    if p == 0:
+        return values
+    kept = torch.empty_like(values).bernoulli_(1 - p, generator=generator)
+    return values * kept / (1 - p)
+
+
+def kl_to_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mu, exp(logvar)) ‖ N(0, I)) of each row, (batch,); Kingma & Welling (2014), appendix B."""
+    return 0.5 * (logvar.exp() + mu.square() - 1 - logvar).sum(dim=1)
+
+
+def annealed_beta(step: int, cap: float, total_steps: int) -> float:
+    """KL weight at a gradient update, counted from 0 and never reset; Liang et al. (2018), section 2.2.2.
+
+    1. No annealing asked for: the cap throughout.
+    2. Before the cap is reached: linear in the step.
+    3. After: the cap.
+    """
+    if total_steps == 0:
+        return cap
+    return min(cap, step / total_steps)
+
+
+class _MultinomialOutput(torch.autograd.Function):
+    """Σ_users −Σ_i x_ui log softmax(h_u Wᵀ + b)_i with all its gradients, one chunk of users at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, rows: Rows) -> Tensor:  # type: ignore[override]
+        n_items = weight.shape[0]
+        chunk = max(1, min(len(hidden), CHUNK_BYTES // (n_items * weight.element_size())))
+        buffer = torch.empty(chunk, n_items, dtype=weight.dtype, device=weight.device)
+        grad_hidden, grad_weight, grad_bias = (torch.zeros_like(t) for t in (hidden, weight, bias))
+        totals = rows.sums()
+        loss = torch.zeros((), dtype=weight.dtype, device=weight.device)
+        bounds = rows.offsets[torch.arange(0, len(hidden) + chunk, chunk).clamp(max=len(hidden))].tolist()
+        for number, (first, last) in enumerate(pairwise(bounds)):
+            users = slice(number * chunk, min((number + 1) * chunk, len(hidden)))
+            h, total = hidden[users], totals[users, None]
+            logits = torch.addmm(bias, h, weight.T, out=buffer[: len(h)])
+            row = torch.arange(len(h)).repeat_interleave(rows.lengths[users], output_size=last - first)
+            played = row * n_items + rows.items[first:last]
+            values = rows.values[first:last]
+            normaliser = logits.logsumexp(dim=1, keepdim=True)  # (chunk, 1)
+            loss += (normaliser * total).sum() - (logits.view(-1)[played] * values).sum()
+            error = logits.sub_(normaliser).exp_().mul_(total)  # the gradient to the logits: |x| softmax − x
+            error.view(-1).index_add_(0, played, values, alpha=-1)
+            torch.mm(error, weight, out=grad_hidden[users])
+            grad_weight.addmm_(error.T, h)
+            grad_bias += error.sum(dim=0)
+        ctx.gradients = (grad_hidden, grad_weight, grad_bias)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+        if ctx.gradients is None:
+            raise RuntimeError("multinomial_nll gives its gradients once; run the forward pass again")
+        hidden, weight, bias = (gradient.mul_(grad) for gradient in ctx.gradients)
+        ctx.gradients = None
+        return hidden, weight, bias, None
+
+
+def multinomial_nll(hidden: Tensor, weight: Tensor, bias: Tensor, rows: Rows) -> Tensor:
+    """Negative multinomial log-likelihood of a batch under a linear output layer, summed over users.
+
+    Liang et al. (2018), equation 2, without the constant that does not depend on the model. Exact: the loss and
+    the gradients to hidden, weight and bias equal those of a dense log-softmax. No second derivatives.
+
+    Parameters
+    ----------
+    hidden : (batch, size)
+    weight : (n_items, size)
+    bias : (n_items,)
+    rows : Rows
+        The plays to be explained.
+    """
+    loss: Tensor = _MultinomialOutput.apply(hidden, weight, bias, rows)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def xavier_uniform_(weight: Tensor, generator: torch.Generator) -> None:
+    """Glorot & Bengio (2010) uniform initialisation."""
+    nn.init.xavier_uniform_(weight, generator=generator)
+
+
+def truncated_normal_(bias: Tensor, std: float, generator: torch.Generator) -> None:
+    """Normal of the given standard deviation, redrawn beyond two of them."""
+    nn.init.trunc_normal_(bias, std=std, a=-2 * std, b=2 * std, generator=generator)
+
+
+def linear(in_features: int, out_features: int) -> nn.Linear:
+    """A linear layer whose weights are not drawn yet, so that torch's global generator stays untouched."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, in_features, out_features)
+    return layer

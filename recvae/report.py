@@ -1,0 +1,221 @@
+"""Reports: results.json, and the table a person reads. Everything here reads the results and nothing else."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from recvae.errors import DataError, ParameterError
+from recvae.evaluation import FORMAT_VERSION, PRIMARY_METRICS
+from recvae.metrics import ACCURACY_METRICS, parse_metric
+
+Results = Mapping[str, Any]
+
+SIGNIFICANCE_LEVEL = 0.05
+BEST, CLOSE = "*", "≈"
+ABSENT = "-"
+LEGEND = (
+    f"± standard error over users; {BEST} best; {CLOSE} not significantly different from the best "
+    f"(paired t-test, Holm-corrected p ≥ {SIGNIFICANCE_LEVEL})"
+)
+
+
+def write_results(path: str | Path, results: Results) -> None:
+    """Write results.json whole or not at all: a reader sees the old file or the new one.
+
+    Raises
+    ------
+    DataError
+        If the results hold what JSON cannot express, or the file cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        _write_synced(temporary, text)
+        temporary.replace(path)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"results for {path} are not JSON: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def read_results(path: str | Path) -> dict[str, Any]:
+    """The content of a results.json.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, not JSON, or of another format version.
+    """
+    try:
+        results = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+    version = results.get("format_version") if isinstance(results, dict) else None
+    if version != FORMAT_VERSION:
+        raise DataError(f"{path} has format_version {version!r}; expected {FORMAT_VERSION}")
+    if not isinstance(results.get("models"), dict):
+        raise DataError(f"{path} has no models; expected an object of model name to figures")
+    return dict(results)
+
+
+def console_table(results: Results, metrics: Sequence[str] = PRIMARY_METRICS) -> Table:
+    """One row a model, the best by the last metric first; three metrics fit into 80 columns.
+
+    The marks are characters, so the table says the same without colours.
+
+    Raises
+    ------
+    ParameterError
+        If a metric is unknown or no model has it.
+    """
+    rows = _rows(results, metrics)
+    table = Table(
+        title=Text(f"{results['dataset']}"),
+        caption=Text("\n".join(_notes(results))),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=0,
+    )
+    table.add_column("model", overflow="fold")
+    widths = [
+        max([len(metric), *(len(cells[column].text) for _, cells, _ in rows)]) for column, metric in enumerate(metrics)
+    ]
+    for metric, width in zip(metrics, widths, strict=True):
+        table.add_column(Text(metric.rjust(width)), no_wrap=True)
+    for cost in ("fit\ns", "score\ns", "peak\nMB"):
+        table.add_column(cost, justify="right", no_wrap=True)
+    for name, cells, costs in rows:
+        figures = [
+            Text(f"{cell.text.rjust(width)}{cell.mark or ' '}", cell.style)
+            for cell, width in zip(cells, widths, strict=True)
+        ]
+        table.add_row(Text(name), *figures, *costs)
+    return table
+
+
+def markdown_table(results: Results, metrics: Sequence[str] = PRIMARY_METRICS) -> str:
+    """The table of `console_table` as GitHub Markdown, its notes below it."""
+    headings = ["model", *metrics, "fit s", "score s", "peak MB"]
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)]]
+    for name, cells, costs in _rows(results, metrics):
+        lines.append([_escaped(name), *[cell.markdown() for cell in cells], *costs])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\n" + "\n\n".join(_escaped(note) for note in _notes(results)) + "\n"
+
+
+@dataclass(frozen=True)
+class _Cell:
+    mean: float | None
+    stderr: float | None
+    mark: str = ""
+
+    @property
+    def text(self) -> str:
+        error = "" if self.stderr is None else f" ±{_figure(self.stderr)}"
+        return f"{_figure(self.mean)}{error}"
+
+    @property
+    def style(self) -> str:
+        return "bold" if self.mark == BEST else ""
+
+    def markdown(self) -> str:
+        return f"**{self.text}**{_escaped(BEST)}" if self.mark == BEST else f"{self.text}{self.mark}"
+
+
+def _rows(results: Results, metrics: Sequence[str]) -> list[tuple[str, list[_Cell], list[str]]]:
+    """Model name, a cell a metric, and what the model cost."""
+    marks = {metric: _marks(results, metric) for metric in metrics}
+    models = results["models"]
+    rows = []
+    for name in sorted(models, key=lambda name: -_order(models[name], metrics[-1])):
+        figures = [(models[name]["metrics"].get(metric, {}), marks[metric].get(name, "")) for metric in metrics]
+        cells = [_Cell(figure.get("mean"), figure.get("stderr"), mark) for figure, mark in figures]
+        costs = [_amount(models[name].get(cost)) for cost in ("fit_seconds", "score_seconds", "peak_rss_mb")]
+        rows.append((name, cells, costs))
+    return rows
+
+
+def _marks(results: Results, metric: str) -> dict[str, str]:
+    """The mark of each model that has one; only accuracy has a best end."""
+    name, _ = parse_metric(metric)
+    means = {model: entry["metrics"].get(metric, {}).get("mean") for model, entry in results["models"].items()}
+    if means and all(mean is None for mean in means.values()):
+        raise ParameterError(f"metric is {metric!r}, which no model in the results has")
+    known = {model: mean for model, mean in means.items() if mean is not None}
+    if name not in ACCURACY_METRICS or not known:
+        return {}
+    best = max(known, key=lambda model: known[model])
+    close = {model: CLOSE for model in _not_significantly_below(results, metric, best) if model in known}
+    return close | {model: BEST for model, mean in known.items() if mean == known[best]}
+
+
+def _not_significantly_below(results: Results, metric: str, best: str) -> Iterator[str]:
+    for pair in results.get("comparisons", []):
+        names = [pair["a"], pair["b"]]
+        if pair["metric"] == metric and best in names and pair["p_value"] >= SIGNIFICANCE_LEVEL:
+            yield from (name for name in names if name != best)
+
+
+def _order(model: Mapping[str, Any], metric: str) -> float:
+    mean = model["metrics"].get(metric, {}).get("mean")
+    return float("-inf") if mean is None else float(mean)
+
+
+def _notes(results: Results) -> list[str]:
+    notes = [f"{LEGEND}.", f"Protocol: {_protocol(results.get('protocol'))}."]
+    if "n_users" in results:
+        notes.append(
+            f"{results['n_users']:,} test users; {results.get('n_without_held_out', 0):,} more without "
+            "held-out items, not scored."
+        )
+    refused: Mapping[str, str] = results.get("refused", {})
+    return notes + [f"Not in the table: {name}. {reason}." for name, reason in refused.items()]
+
+
+def _protocol(protocol: Any) -> str:
+    if not isinstance(protocol, Mapping):
+        return str(protocol)
+    return ", ".join(f"{key} {value}" for key, value in protocol.items())
+
+
+def _figure(value: float | None) -> str:
+    """Four decimals; shares without their leading zero, as the field prints them."""
+    if value is None:
+        return ABSENT
+    text = f"{value:.4f}"
+    return text.removeprefix("0") if text.startswith("0.") else text
+
+
+def _amount(value: float | None) -> str:
+    if value is None:
+        return ABSENT
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def _escaped(text: str) -> str:
+    for character in "\\|*_<":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,174 @@
+"""Directories that are written whole or not at all, with a manifest that carries the checksum of every file."""
+
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from recvae.errors import ArtifactError
+
+MANIFEST = "manifest.json"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+@contextmanager
+def replacing_directory(path: Path, kind: str) -> Iterator[Path]:
+    """Give a temporary sibling to write into, then put it at `path` in one step.
+
+    A reader sees the old directory or the new one, never half of either. If the body or the disk fails, what
+    was at `path` stays as it was.
+
+    Parameters
+    ----------
+    path : Path
+        New, empty, or a directory of the same `kind`.
+    kind : str
+        The manifest's `format`.
+
+    Raises
+    ------
+    ArtifactError
+        If `path` holds something else, or cannot be written.
+    """
+    path = path.absolute()
+    refuse_foreign(path, kind)
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        yield temporary
+        for file in [*temporary.iterdir(), temporary]:
+            _fsync(file)
+        _put(temporary, path)
+        _fsync(path.parent)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ArtifactError(f"{path} could not be written: {reason}; what was there is unchanged") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_foreign(path: Path, kind: str) -> None:
+    """Raise `ArtifactError` if `path` exists and is neither empty nor a directory of this kind."""
+    if not path.exists() and not path.is_symlink():
+        return
+    if not path.is_dir():
+        raise ArtifactError(f"{path} exists and is not a directory; expected a new path or an earlier {kind}")
+    names = sorted(entry.name for entry in path.iterdir())
+    if not names:
+        return
+    try:
+        found = json.loads((path / MANIFEST).read_bytes()).get("format")
+    except (OSError, ValueError, AttributeError):
+        found = None
+    if found != kind:
+        held = found or ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        raise ArtifactError(
+            f"{path} exists and holds something else ({held}); expected a new path or an earlier {kind}"
+        )
+
+
+def write_manifest(directory: Path, kind: str, version: int, content: Mapping[str, Any]) -> None:
+    """Write `manifest.json` with the format, its version, `content` and the SHA-256 of every file beside it."""
+    sums = {file.name: sha256(file) for file in sorted(directory.iterdir())}
+    manifest = {"format": kind, "format_version": version, **content, "sha256": sums}
+    (directory / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+
+
+def read_manifest(directory: Path, kind: str, version: int) -> dict[str, Any]:
+    """Read a manifest and verify every file that it names.
+
+    Raises
+    ------
+    ArtifactError
+        For a missing directory or file, another kind, an unknown version or a wrong checksum, saying which.
+    """
+    if not directory.is_dir():
+        raise ArtifactError(f"{directory} is missing; expected a {kind} directory")
+    try:
+        manifest = json.loads((directory / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        raise ArtifactError(f"{directory} has no {MANIFEST}; expected a {kind} directory") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{directory / MANIFEST} is not readable JSON: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != kind:
+        raise ArtifactError(f"{directory / MANIFEST} does not describe a {kind}")
+    if manifest.get("format_version") != version:
+        raise ArtifactError(
+            f"{directory} has format_version {manifest.get('format_version')!r}; this version of recvae reads {version}"
+        )
+    sums = manifest.get("sha256")
+    if not isinstance(sums, dict) or not all(_plain(name) for name in sums):
+        raise ArtifactError(f"{directory / MANIFEST} lists no checksums, or of files outside the directory")
+    for name, expected in sums.items():
+        file = directory / name
+        if not file.is_file():
+            raise ArtifactError(f"{directory} has no {name}, which its manifest names")
+        if sha256(file) != expected:
+            raise ArtifactError(f"{file} is damaged: its SHA-256 differs from the manifest's")
+    return manifest
+
+
+def sha256(file: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fingerprint(matrix: sparse.csr_matrix) -> str:
+    """SHA-256 of a canonical CSR matrix: its shape, its places and its values."""
+    digest = hashlib.sha256(repr(matrix.shape).encode())
+    for array, kind in ((matrix.indptr, np.int64), (matrix.indices, np.int32), (matrix.data, np.float32)):
+        digest.update(np.ascontiguousarray(array, dtype=kind))
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of those whose arithmetic it relies on."""
+    return {name: metadata.version(name) for name in ("recvae", "torch", "numpy", "scipy", "pandas")}
+
+
+def _plain(name: Any) -> bool:
+    return isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _put(new: Path, path: Path) -> None:
+    """Rename over nothing or an empty directory, exchange with anything else; `new` then holds what was there."""
+    try:
+        new.rename(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        if not _exchange(new, path):
+            aside = new.with_suffix(".old")
+            path.rename(aside)
+            new.rename(path)
+            shutil.rmtree(aside)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Swap two paths atomically, where the system can (Linux's renameat2)."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0)

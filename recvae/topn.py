@@ -1,0 +1,56 @@
+"""Mask what a user has seen and take the N best; evaluation and serving rank through this one function."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+
+IntArray = npt.NDArray[np.int32]
+FloatArray = npt.NDArray[np.float32]
+
+
+def mask_seen(scores: FloatArray, seen: sparse.csr_matrix) -> None:
+    """Set the scores of every row's seen items to -inf, in place.
+
+    Parameters
+    ----------
+    scores : (n_users, n_items) float32
+    seen : csr_matrix, shape (n_users, n_items)
+    """
+    scores[np.repeat(np.arange(seen.shape[0]), np.diff(seen.indptr)), seen.indices] = -np.inf
+
+
+def top_n(scores: FloatArray, n: int) -> tuple[IntArray, FloatArray]:
+    """The n best columns of each row, best first; equal scores rank by column, so results are the same everywhere.
+
+    Parameters
+    ----------
+    scores : (n_users, n_items) float32
+        -inf marks columns that may not be listed.
+    n : int
+
+    Returns
+    -------
+    (ids, scores) : (n_users, n) int32 and float32
+        Rows with fewer than n columns to list are padded with id -1 and score -inf.
+    """
+    n_users, n_items = scores.shape
+    k = min(n, n_items)
+    best, ids = (t.numpy() for t in torch.topk(torch.from_numpy(scores), min(k + 1, n_items), dim=1))
+    # The one extra column shows whether a tie goes over the end of the list.
+    tied = ((best[:, 1:] == best[:, :-1]) & np.isfinite(best[:, 1:])).any(axis=1)
+    for row in np.flatnonzero(tied):
+        ids[row, :k] = _exact(scores[row], best[row, k - 1], k)
+        best[row, :k] = scores[row, ids[row, :k]]
+    top_ids = np.full((n_users, n), -1, dtype=np.int32)
+    top_scores = np.full((n_users, n), -np.inf, dtype=np.float32)
+    top_ids[:, :k], top_scores[:, :k] = ids[:, :k], best[:, :k]
+    top_ids[np.isneginf(top_scores)] = -1
+    return top_ids, top_scores
+
+
+def _exact(row: FloatArray, smallest: Any, k: int) -> npt.NDArray[np.intp]:
+    candidates = np.flatnonzero(row >= smallest)
+    return candidates[np.lexsort((candidates, -row[candidates]))][:k]

@@ -1,0 +1,266 @@
+"""The training loop: epochs over users, early stopping on validation, the best weights kept, checkpoint and resume."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+
+from recvae.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from recvae.errors import ParameterError, TrainingError
+from recvae.nn import Rows
+from recvae.progress import EpochProgress
+
+SECONDS_BETWEEN_CHECKPOINTS = 30.0
+
+
+class Objective(Protocol):
+    """What the loop needs of a model in training."""
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
+
+    @property
+    def generator(self) -> torch.Generator: ...
+
+    def loss(self, rows: Rows, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Mean loss over the users of a batch, and its parts to report; `step` counts updates from 0."""
+        ...
+
+    def validate(self) -> float:
+        """The validation metric of the module as it is."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train.
+
+    Attributes
+    ----------
+    epochs, batch_size : int
+    seed : int
+        Decides the order of users.
+    metric : str, optional
+        Name of what `Objective.validate` gives; None trains all epochs and keeps the last weights.
+    patience : int
+        Epochs without a better validation metric after which training stops; 0 never stops early.
+    """
+
+    epochs: int
+    batch_size: int
+    seed: int
+    metric: str | None = None
+    patience: int = 0
+
+
+@dataclass
+class Progression:
+    """Where training stands, all of it in a checkpoint.
+
+    Attributes
+    ----------
+    epoch : int
+        Epochs finished.
+    step : int
+        Updates made.
+    sums : dict
+        Sums over the users of the running epoch, of the loss and its parts.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    users: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: float = -np.inf
+    best_epoch: int = 0
+    seconds: float = 0.0
+
+
+class Trainer:
+    """One training run.
+
+    Parameters
+    ----------
+    plan : Plan
+    objective : Objective
+    identity : dict
+        Hyperparameters and data that a checkpoint must share to be resumed from.
+    checkpoint : Path, optional
+        Directory to keep training's whole state in, saved every half a minute and on Ctrl-C.
+    """
+
+    def __init__(
+        self, plan: Plan, objective: Objective, identity: dict[str, Any], checkpoint: Path | None = None
+    ) -> None:
+        self.plan, self.objective = plan, objective
+        self.identity, self.checkpoint = identity, checkpoint
+        self.state = Progression()
+        self.good = _snapshot(objective.module)
+        self._saved_at = time.monotonic()
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, bit for bit as if there had been no interruption.
+
+        Raises
+        ------
+        ArtifactError
+            If there is none, or it is damaged.
+        ParameterError
+            If it belongs to other hyperparameters or data.
+        """
+        if self.checkpoint is None:
+            raise ParameterError("resume needs a checkpoint to go on from; none was named")
+        saved = load_checkpoint(self.checkpoint, self.identity)
+        self.state, self.good = _restored(saved, self.objective)
+
+    def run(
+        self,
+        user_items: sparse.csr_matrix,
+        *,
+        title: str,
+        show_progress: bool = False,
+        callback: Callable[[int, float, float], None] | None = None,
+    ) -> None:
+        """Train to the end, then put the best weights into the module.
+
+        Raises
+        ------
+        TrainingError
+            If the loss is no longer finite; the module then holds the last good weights.
+        KeyboardInterrupt
+            On Ctrl-C, after the state is saved where a checkpoint is kept; the module then holds the best weights.
+        """
+        state = self.state
+        try:
+            with (
+                _interrupt_flag(armed=self.checkpoint is not None) as interrupted,
+                EpochProgress(title, self.plan.epochs, show_progress, start=state.epoch) as progress,
+            ):
+                while state.epoch < self.plan.epochs and not self._out_of_patience():
+                    self._train_epoch(user_items, interrupted)
+                    self._finish_epoch()
+                    record = state.history[-1]
+                    progress.update(state.epoch, {k: record[k] for k in self._reported() if k in record})
+                    if callback is not None:
+                        callback(state.epoch - 1, record["seconds"], record["loss"])
+        finally:
+            self.objective.module.load_state_dict(self.good)
+
+    def _train_epoch(self, user_items: sparse.csr_matrix, interrupted: Callable[[], bool]) -> None:
+        """The updates that the running epoch still lacks."""
+        plan, state = self.plan, self.state
+        n_users = user_items.shape[0]
+        n_batches = -(-n_users // plan.batch_size)
+        order = np.random.default_rng([plan.seed, state.epoch]).permutation(n_users)
+        started = time.monotonic()
+        for number in range(state.step - state.epoch * n_batches, n_batches):
+            users = order[number * plan.batch_size : (number + 1) * plan.batch_size]
+            self._update(Rows.of(user_items, users))
+            if interrupted() or time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+                state.seconds += time.monotonic() - started
+                started = time.monotonic()
+                self._save()
+            if interrupted():
+                raise KeyboardInterrupt
+        state.seconds += time.monotonic() - started
+
+    def _update(self, rows: Rows) -> None:
+        state, optimizer = self.state, self.objective.optimizer
+        loss, parts = self.objective.loss(rows, state.step)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss.item()} in epoch {state.epoch + 1}; the model keeps the weights of epoch "
+                f"{state.best_epoch}; a lower learning_rate may help"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        state.step += 1
+        state.users += len(rows)
+        for name, value in {"loss": loss.item(), **parts}.items():
+            state.sums[name] = state.sums.get(name, 0.0) + value * len(rows)
+
+    def _finish_epoch(self) -> None:
+        """Record the epoch, validate, and keep the weights if they are the best so far."""
+        state, metric = self.state, self.plan.metric
+        state.epoch += 1
+        record = {"epoch": state.epoch, **{name: total / state.users for name, total in state.sums.items()}}
+        record["learning_rate"] = self.objective.optimizer.param_groups[0]["lr"]
+        record["seconds"] = state.seconds
+        state.sums, state.users, state.seconds = {}, 0, 0.0
+        state.history.append(record)
+        value = float(state.epoch)
+        if metric is not None:
+            value = record[metric] = self.objective.validate()
+        if value > state.best:
+            state.best, state.best_epoch = value, state.epoch
+            self.good = _snapshot(self.objective.module)
+
+    def _out_of_patience(self) -> bool:
+        return 0 < self.plan.patience <= self.state.epoch - self.state.best_epoch
+
+    def _reported(self) -> list[str]:
+        return ["loss", "kl", "beta"] + ([] if self.plan.metric is None else [self.plan.metric])
+
+    def _save(self) -> None:
+        if self.checkpoint is not None:
+            save_checkpoint(self.checkpoint, _checkpoint(self.state, self.objective, self.good, self.identity))
+        self._saved_at = time.monotonic()
+
+
+def _snapshot(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def _checkpoint(
+    state: Progression, objective: Objective, good: dict[str, Tensor], identity: dict[str, Any]
+) -> Checkpoint:
+    moments = {
+        f"optimizer.{number}.{name}": value
+        for number, values in objective.optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+    tensors = {f"module.{name}": tensor for name, tensor in objective.module.state_dict().items()}
+    tensors |= {f"good.{name}": tensor for name, tensor in good.items()}
+    return Checkpoint(tensors | moments | {"generator": objective.generator.get_state()}, vars(state), identity)
+
+
+def _restored(saved: Checkpoint, objective: Objective) -> tuple[Progression, dict[str, Tensor]]:
+    def named(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in saved.tensors.items() if k.startswith(prefix)}
+
+    objective.module.load_state_dict(named("module."))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in named("optimizer.").items():
+        number, _, key = name.partition(".")
+        moments.setdefault(int(number), {})[key] = value
+    objective.optimizer.load_state_dict({**objective.optimizer.state_dict(), "state": moments})
+    objective.generator.set_state(saved.tensors["generator"])
+    return Progression(**saved.progress), named("good.")
+
+
+@contextmanager
+def _interrupt_flag(armed: bool) -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C into a flag, so that it never lands in the middle of an update."""
+    if not armed or threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    flag = threading.Event()
+    previous = signal.signal(signal.SIGINT, lambda *_: flag.set())
+    try:
+        yield flag.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)
