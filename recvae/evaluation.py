@@ -1,11 +1,7 @@
-"""Offline ranking evaluation: metrics with their standard errors, paired tests, comparison of models."""
+"""Offline ranking evaluation of one model: metrics with their standard errors, and paired tests between two."""
 
-import os
-import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
-from itertools import combinations
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -14,7 +10,6 @@ import numpy.typing as npt
 from scipy import sparse, stats
 
 from recvae.errors import DataError, ParameterError
-from recvae.memory import peak_memory
 from recvae.metrics import (
     ACCURACY_METRICS,
     CATALOGUE_METRICS,
@@ -23,9 +18,8 @@ from recvae.metrics import (
     hit_matrix,
     parse_metric,
 )
-from recvae.splits import Holdout, Split
+from recvae.splits import Holdout
 
-FORMAT_VERSION = 1
 PRIMARY_METRICS = ("recall@20", "recall@50", "ndcg@100")
 DEFAULT_METRICS = (
     *PRIMARY_METRICS,
@@ -39,7 +33,6 @@ DEFAULT_METRICS = (
 BEYOND_ACCURACY_METRICS = ("coverage@20", "gini@20", "novelty@20", "popularity@20")
 BATCH_BYTES = 64 * 2**20
 MAX_BATCH_SIZE = 2048
-PACKAGES = ("recvae", "torch", "numpy", "scipy", "pandas", "implicit")
 
 UserItems = sparse.csr_matrix | sparse.csr_array
 
@@ -60,16 +53,6 @@ class Ranks(Protocol):
         recalculate_user: bool = ...,
     ) -> Any:
         """The N best unseen items: (ids int32, scores float32), both (n, N), padded with -1 and -inf."""
-
-
-class Fits(Ranks, Protocol):
-    """What `compare` asks of a model on top of `Ranks`."""
-
-    def fit(self, user_items: Any, *, show_progress: bool = ..., callback: Any = ..., validation: Any = ...) -> Any:
-        """Learn from the plays of the training users."""
-
-    def get_params(self) -> Mapping[str, Any]:
-        """The hyperparameters by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +96,12 @@ class EvalResult:
         figures: dict[str, dict[str, float | int | None]] = {}
         for metric in (*self.per_user, *self.totals):
             n_users = self.n_users if metric in self.totals else self._present(metric).size
-            mean = _plain(self.mean(metric))
-            figures[metric] = {"mean": mean, "stderr": self.stderr(metric), "n_users": n_users}
+            mean = self.mean(metric)
+            figures[metric] = {
+                "mean": None if np.isnan(mean) else mean,
+                "stderr": self.stderr(metric),
+                "n_users": n_users,
+            }
         return figures
 
     def values(self, metric: str) -> PerUser:
@@ -141,74 +128,6 @@ class PairedTest:
     difference: float
     ci95: tuple[float, float]
     p_value: float
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A paired test of model `a` against model `b`; `p_value` is corrected for all pairs of the metric."""
-
-    a: str
-    b: str
-    metric: str
-    test: PairedTest
-    p_value: float
-
-
-@dataclass(frozen=True, eq=False)
-class ModelRun:
-    """One model in a comparison: its figures and what they cost."""
-
-    result: EvalResult
-    fit_seconds: float
-    peak_rss_mb: float | None
-    params: Mapping[str, Any]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The model's entry in results.json."""
-        return {
-            "metrics": self.result.as_dict(),
-            "fit_seconds": self.fit_seconds,
-            "score_seconds": self.result.score_seconds,
-            "peak_rss_mb": self.peak_rss_mb,
-            "params": _plain(self.params),
-        }
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Several models on the same test users.
-
-    Attributes
-    ----------
-    runs : mapping of model name to ModelRun
-    pairs : sequence of Pair
-        Every two models on each primary metric.
-    refused : mapping of model name to reason
-        Models that cannot take part.
-    n_users, n_without_held_out : int
-        Test users scored, and those without held-out items.
-    """
-
-    runs: Mapping[str, ModelRun]
-    pairs: Sequence[Pair]
-    refused: Mapping[str, str]
-    n_users: int
-    n_without_held_out: int
-
-    def as_dict(self, *, dataset: str, protocol: str | Mapping[str, Any], seed: int | None) -> dict[str, Any]:
-        """The content of results.json: plain values, ready for `recvae.report.write_results`."""
-        return {
-            "format_version": FORMAT_VERSION,
-            "dataset": dataset,
-            "protocol": _plain(protocol),
-            "seed": seed,
-            "versions": _versions(),
-            "n_users": self.n_users,
-            "n_without_held_out": self.n_without_held_out,
-            "models": {name: run.as_dict() for name, run in self.runs.items()},
-            "comparisons": [_pair_as_dict(pair) for pair in self.pairs],
-            "refused": dict(self.refused),
-        }
 
 
 def evaluate(
@@ -242,7 +161,7 @@ def evaluate(
     """
     cutoffs = _cutoffs(metrics, train, holdout)
     refuse_new_users(model, holdout)
-    held_out = _plays(holdout.held_out)
+    held_out = canonical(holdout.held_out)
     scored = np.flatnonzero(np.diff(held_out.indptr))
     if not scored.size:
         raise DataError(f"none of the {holdout.n_users:,} users has held-out items; there is nothing to score")
@@ -315,93 +234,6 @@ def holm(p_values: Sequence[float]) -> npt.NDArray[np.float64]:
     return adjusted
 
 
-def compare(
-    models: Mapping[str, Fits],
-    split: Split,
-    metrics: Sequence[str] | None = None,
-    primary: Sequence[str] = PRIMARY_METRICS,
-    *,
-    show_progress: bool = True,
-    on_result: Callable[[str, ModelRun], None] | None = None,
-) -> Comparison:
-    """Fit every model on `split.train`, evaluate it on `split.test`, and test every pair of models.
-
-    Parameters
-    ----------
-    models : mapping of name to model
-    split : Split
-        Its validation users, if any, go to `fit`; its test users to `evaluate` only.
-    metrics : sequence of str, optional
-        As for `evaluate`; the primary metrics are always among them.
-    primary : sequence of str
-        Metrics for paired tests, corrected by `holm` over the pairs of each metric.
-    show_progress : bool
-        Handed to `fit`.
-    on_result : callable, optional
-        `on_result(name, run)` after each model.
-
-    Raises
-    ------
-    ParameterError
-        If `models` is empty, a metric is unknown, or a primary metric has no value a user.
-    """
-    if not models:
-        raise ParameterError("models is empty; expected at least one")
-    metrics = _comparison_metrics(metrics, primary)
-    runs: dict[str, ModelRun] = {}
-    refused: dict[str, str] = {}
-    for name, model in models.items():
-        try:
-            refuse_new_users(model, split.test)
-        except ParameterError as error:
-            refused[name] = str(error)
-            continue
-        runs[name] = _run(model, split, metrics, show_progress)
-        if on_result:
-            on_result(name, runs[name])
-    n_users = int(np.count_nonzero(np.diff(_plays(split.test.held_out).indptr)))
-    return Comparison(runs, _pairs(runs, primary), refused, n_users, split.test.n_users - n_users)
-
-
-def _run(model: Fits, split: Split, metrics: Sequence[str], show_progress: bool) -> ModelRun:
-    validation = split.validation and (split.validation.fold_in, split.validation.held_out)
-    with peak_memory() as peak:
-        started = perf_counter()
-        model.fit(split.train, show_progress=show_progress, validation=validation)
-        fit_seconds = perf_counter() - started
-        result = evaluate(model, split.test, metrics, train=split.train)
-    return ModelRun(result, fit_seconds, peak.mb, dict(model.get_params()))
-
-
-def _comparison_metrics(metrics: Sequence[str] | None, primary: Sequence[str]) -> tuple[str, ...]:
-    for metric in primary:
-        if parse_metric(metric)[0] in CATALOGUE_METRICS:
-            raise ParameterError(f"primary has {metric!r}, which has no value a user; expected metrics that have")
-    return (*primary, *((*DEFAULT_METRICS, *BEYOND_ACCURACY_METRICS) if metrics is None else metrics))
-
-
-def _pairs(runs: Mapping[str, ModelRun], primary: Sequence[str]) -> list[Pair]:
-    names = list(combinations(runs, 2))
-    pairs = []
-    for metric in dict.fromkeys(primary):
-        tests = [paired_test(runs[a].result, runs[b].result, metric) for a, b in names]
-        corrected = holm([test.p_value for test in tests])
-        pairs += [Pair(a, b, metric, test, float(p)) for (a, b), test, p in zip(names, tests, corrected, strict=True)]
-    return pairs
-
-
-def _pair_as_dict(pair: Pair) -> dict[str, Any]:
-    return {
-        "a": pair.a,
-        "b": pair.b,
-        "metric": pair.metric,
-        "difference": _plain(pair.test.difference),
-        "ci95": _plain(pair.test.ci95),
-        "p_value": pair.p_value,
-        "p_value_uncorrected": pair.test.p_value,
-    }
-
-
 def _cutoffs(metrics: Sequence[str] | None, train: UserItems | None, holdout: Holdout) -> dict[str, tuple[str, int]]:
     """Each metric as its name and cutoff, in the order asked for."""
     if metrics is None:
@@ -455,7 +287,7 @@ def _totals(ids: npt.NDArray[np.int32], n_items: int, cutoffs: Mapping[str, tupl
     return {metric: CATALOGUE_METRICS[name](ids, n_items, k) for metric, (name, k) in asked.items()}
 
 
-def _plays(user_items: UserItems) -> sparse.csr_matrix:
+def canonical(user_items: UserItems) -> sparse.csr_matrix:
     """A copy without duplicate entries and stored zeros, so that its entries count plays."""
     plays = sparse.csr_matrix(user_items, copy=True)
     plays.sum_duplicates()
@@ -468,31 +300,3 @@ def _item_counts(train: UserItems | None) -> tuple[npt.NDArray[np.intp], int]:
     if train is None:
         return np.zeros(0, dtype=np.intp), 0
     return np.bincount(train.indices[train.data != 0], minlength=train.shape[1]), train.shape[0]
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    versions["machine"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
-    return versions
-
-
-def _plain(value: Any) -> Any:
-    """`value` as JSON knows it: numbers that are not finite become None, anything unknown its text."""
-    if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if hasattr(value, "get_params") and not isinstance(value, type):
-        return {"class": type(value).__name__, **_plain(value.get_params())}
-    return str(value)

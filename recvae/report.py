@@ -12,8 +12,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from recvae.comparison import FORMAT_VERSION
 from recvae.errors import DataError, ParameterError
-from recvae.evaluation import FORMAT_VERSION, PRIMARY_METRICS
+from recvae.evaluation import PRIMARY_METRICS
 from recvae.metrics import ACCURACY_METRICS, parse_metric
 
 Results = Mapping[str, Any]

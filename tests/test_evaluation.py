@@ -13,13 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
+from recvae.comparison import ModelRun, compare
 from recvae.errors import DataError, ParameterError
 from recvae.evaluation import (
     BEYOND_ACCURACY_METRICS,
     DEFAULT_METRICS,
     EvalResult,
-    ModelRun,
-    compare,
     evaluate,
     holm,
     paired_test,

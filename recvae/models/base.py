@@ -4,6 +4,7 @@ import inspect
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -33,8 +34,11 @@ class Run:
     checkpoint: Path | None
     resume: bool
 
-    def done(self, started: float) -> None:
+    @contextmanager
+    def timed(self) -> Iterator[None]:
         """Report the end of a fit that has no epochs."""
+        started = time.perf_counter()
+        yield
         if self.callback is not None:
             self.callback(0, time.perf_counter() - started, float("nan"))
 
@@ -337,11 +341,12 @@ def checked_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -
     ParameterError
         If it is not sparse, holds negative or non-finite values, or has other columns than `like`.
     """
+    rows: Any = matrix
     if not sparse.issparse(matrix):
         raise ParameterError(f"{name} is a {type(matrix).__name__}; expected a scipy CSR matrix")
-    if matrix.ndim == 1:  # a single row of a csr_array
-        matrix = matrix.reshape(1, -1)
-    csr = sparse.csr_matrix(matrix, dtype=np.float32)
+    if rows.ndim == 1:  # one row of a csr_array
+        rows = rows.reshape(1, -1)
+    csr = sparse.csr_matrix(rows, dtype=np.float32)
     if not (np.isfinite(csr.data).all() and (csr.data >= 0).all()):
         raise ParameterError(f"{name} holds negative, infinite or NaN values; expected 1 for a play, or a weight")
     if not csr.has_canonical_format or not csr.data.all():
