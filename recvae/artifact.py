@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from recvae.errors import ArtifactError, ParameterError
 from recvae.models import MODELS
 from recvae.models.base import Recommender
-from recvae.storage import read_manifest, replacing_directory, versions, write_manifest
+from recvae.storage import read_manifest, read_whole, replacing_directory, versions, write_manifest
 
 KIND, VERSION = "recvae-model", 1
 _MODEL, _ITEMS, _USERS = "model.safetensors", "items.parquet", "users.parquet"
@@ -103,7 +103,10 @@ def load(path: str | Path) -> Artifact:
         If a file is missing, truncated or altered, the version or class is unknown, or the manifest does not
         agree with what the files hold.
     """
-    directory = Path(path)
+    return read_whole(Path(path), _load)
+
+
+def _load(directory: Path) -> Artifact:
     manifest = read_manifest(directory, KIND, VERSION)
     model = _unfitted(directory, manifest)
     for name in (_MODEL, _ITEMS):
@@ -144,6 +147,6 @@ def _unfitted(directory: Path, manifest: dict[str, Any]) -> Recommender:
 def _read_table(file: Path) -> pd.DataFrame:
     try:
         table: pd.DataFrame = pyarrow.parquet.read_table(file).to_pandas()
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"{file} is not readable: {error}") from None
     return table

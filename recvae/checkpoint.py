@@ -44,14 +44,17 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> Checkpoint:
         If it was made with other hyperparameters or data; the message names the first that differs.
     """
     manifest = read_manifest(path, KIND, VERSION)
+    made_with, progress = manifest.get("identity"), manifest.get("progress")
+    if not isinstance(made_with, dict) or not isinstance(progress, dict) or _TENSORS not in manifest["sha256"]:
+        raise ArtifactError(f"{path} does not say what it is a checkpoint of, or names no checksum for {_TENSORS}")
     wanted = json.loads(json.dumps(identity))
     for name, value in wanted.items():
-        if manifest["identity"].get(name) != value:
+        if made_with.get(name) != value:
             raise ParameterError(
-                f"{path} was made with {name} {manifest['identity'].get(name)!r}, not {value!r}; it cannot be resumed"
+                f"{path} was made with {name} {made_with.get(name)!r}, not {value!r}; it cannot be resumed"
             )
     try:
         tensors = safetensors.torch.load_file(path / _TENSORS)
     except SafetensorError as error:
         raise ArtifactError(f"{path / _TENSORS} is not readable: {error}") from None
-    return Checkpoint(tensors, manifest["progress"], manifest["identity"])
+    return Checkpoint(tensors, progress, made_with)

@@ -59,7 +59,7 @@ class ModelRun:
     """One model in a comparison: its figures and what they cost."""
 
     result: EvalResult
-    fit_seconds: float
+    fit_seconds: float | None
     peak_rss_mb: float | None
     params: Mapping[str, Any]
 

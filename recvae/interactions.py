@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pandas.api.types import is_datetime64_any_dtype
 from scipy import sparse
 
 from recvae.errors import DataError, ParameterError
@@ -23,7 +24,8 @@ class Interactions:
 
     Indices follow the sorted ids, so the order of the source's rows changes neither `user_items` nor any
     index. It is kept all the same, because the published strong-generalization split draws by row order.
-    A pair that occurs several times is one play, with its highest rating and its earliest timestamp.
+    A pair that occurs several times is one play, with its highest rating, its earliest timestamp and its
+    lowest part: what is known in training is never held out.
 
     Attributes
     ----------
@@ -31,7 +33,7 @@ class Interactions:
         Raw ids by index, sorted.
     user_idx, item_idx : (n_plays,) int32
     rating : (n_plays,) float64, optional
-    timestamp : (n_plays,) orderable, optional
+    timestamp : (n_plays,) numbers or datetime64 in UTC, optional
     part : (n_plays,) int8, optional
         0 train, 1 validation, 2 test, where the source itself comes split.
     n_duplicates : int
@@ -69,15 +71,19 @@ class Interactions:
     def from_frame(cls, frame: pd.DataFrame, columns: Columns | None = None) -> Self:
         """From a DataFrame of one row a play; ids may be of any hashable type.
 
+        Timestamps are numbers, datetimes or ISO 8601 text. A column `part` of 0, 1 and 2 says which rows the
+        source itself gives as train, validation and test.
+
         Raises
         ------
         DataError
-            If a column is missing, an id or rating is missing, or there are no rows.
+            If a column is missing, an id or rating is missing, a value is of the wrong kind, or there are no rows.
         """
         columns = columns or Columns()
-        mapping = columns.present([str(name) for name in frame.columns], "the table")
+        frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
+        mapping = columns.present(list(frame.columns), "the table")
         if "part" in frame:
-            mapping["part"] = "part"
+            mapping.setdefault("part", "part")
         frame = frame[list(mapping)].rename(columns=mapping)
         if frame.empty:
             raise DataError("the table has no rows")
@@ -89,8 +95,8 @@ class Interactions:
             user_idx,
             item_idx,
             rating=_numbers(frame["rating"]) if "rating" in frame else None,
-            timestamp=frame["timestamp"].to_numpy() if "timestamp" in frame else None,
-            part=frame["part"].to_numpy() if "part" in frame else None,
+            timestamp=_times(frame["timestamp"]) if "timestamp" in frame else None,
+            part=_parts(frame["part"]) if "part" in frame else None,
         )._collapsed()
 
     @classmethod
@@ -105,20 +111,22 @@ class Interactions:
         user_ids: Iterable[Hashable] | None = None,
         item_ids: Iterable[Hashable] | None = None,
     ) -> Self:
-        """From an `implicit`-style matrix; ids default to row and column numbers, values become ratings."""
+        """From an `implicit`-style matrix: values other than 0 are plays and become their ratings.
+
+        Ids default to row and column numbers. Rows and columns without plays are dropped.
+
+        Raises
+        ------
+        ParameterError
+            If there are more or fewer ids than rows or columns.
+        """
         plays = sparse.coo_matrix(user_items)
-        for name, ids, size in (
-            ("user_ids", user_ids, plays.shape[0]),
-            ("item_ids", item_ids, plays.shape[1]),
-        ):
-            if ids is not None and len(list(ids)) != size:
-                raise ParameterError(
-                    f"{name} has {len(list(ids))} entries but user_items has {plays.shape} rows and columns"
-                )
-        users = np.arange(plays.shape[0]) if user_ids is None else np.array(list(user_ids), dtype=object)
-        items = np.arange(plays.shape[1]) if item_ids is None else np.array(list(item_ids), dtype=object)
-        frame = pd.DataFrame({"user_id": users[plays.row], "item_id": items[plays.col], "rating": plays.data})
-        return cls.from_frame(frame.infer_objects())
+        plays.eliminate_zeros()
+        users = _labels(user_ids, plays.shape[0], "user_ids", "rows")
+        items = _labels(item_ids, plays.shape[1], "item_ids", "columns")
+        return cls.from_frame(
+            pd.DataFrame({"user_id": users[plays.row], "item_id": items[plays.col], "rating": plays.data})
+        )
 
     def select(self, kept: npt.NDArray[np.bool_]) -> Self:
         """The plays where `kept` is true; ids that no longer occur are dropped."""
@@ -182,14 +190,17 @@ class Interactions:
         if not repeated.any():
             return self
         pair = pd.factorize(pairs)[0]  # numbered by first appearance, as the rows that stay
-        ratings, timestamps = (None if v is None else pd.Series(v).groupby(pair) for v in (self.rating, self.timestamp))
+        ratings, timestamps, parts = (
+            None if values is None else pd.Series(values).groupby(pair)
+            for values in (self.rating, self.timestamp, self.part)
+        )
         return replace(
             self,
             user_idx=self.user_idx[~repeated],
             item_idx=self.item_idx[~repeated],
             rating=None if ratings is None else ratings.max().to_numpy(dtype=np.float64),
             timestamp=None if timestamps is None else timestamps.min().to_numpy(),
-            part=None if self.part is None else self.part[~repeated],
+            part=None if parts is None else parts.min().to_numpy(dtype=np.int8),
             n_duplicates=self.n_duplicates + int(repeated.sum()),
         )
 
@@ -199,12 +210,26 @@ def _degree(idx: IntArray) -> npt.NDArray[np.intp]:
     return np.bincount(idx)[idx]
 
 
+def _labels(ids: Iterable[Hashable] | None, size: int, name: str, what: str) -> pd.Index:
+    if ids is None:
+        return pd.RangeIndex(size)
+    labels = ids if isinstance(ids, pd.Index) else pd.Index(list(ids), tupleize_cols=False)
+    if len(labels) != size:
+        raise ParameterError(f"{name} has {len(labels):,} entries but user_items has {size:,} {what}")
+    return labels
+
+
 def _index(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
-    if missing := int(ids.isna().sum()):
-        row = int(np.flatnonzero(ids.isna())[0])
-        raise DataError(f"{name} is missing in {missing} rows, first in row {row}")
-    codes, uniques = pd.factorize(ids)
-    unique_ids = pd.Index(uniques)
+    missing = ids.isna().to_numpy()
+    if missing.any():
+        raise DataError(f"{name} is missing in {missing.sum()} rows, first in row {missing.argmax()}")
+    if isinstance(ids.dtype, pd.CategoricalDtype):  # whose own order need not be that of the ids
+        ids = ids.astype(ids.cat.categories.dtype)
+    try:
+        codes, uniques = pd.factorize(ids)
+    except TypeError as error:
+        raise DataError(f"{name} has values of {error}; expected numbers, text or other hashable ids") from None
+    unique_ids = pd.Index(uniques, tupleize_cols=False)
     try:
         order = unique_ids.argsort()
     except TypeError:  # ids of several types have no order of their own
@@ -215,8 +240,33 @@ def _index(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
 
 
 def _numbers(ratings: pd.Series) -> npt.NDArray[np.float64]:
-    numbers = pd.to_numeric(ratings, errors="coerce")
-    if numbers.isna().any():
-        row = int(np.flatnonzero(numbers.isna())[0])
-        raise DataError(f"rating is {ratings.iloc[row]!r} in row {row}; expected a number")
-    return numbers.to_numpy(dtype=np.float64)
+    numbers = pd.to_numeric(ratings, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    if (wrong := np.isnan(numbers)).any():
+        raise DataError(f"rating is {_told(ratings, wrong)}; expected a number")
+    return numbers
+
+
+def _times(times: pd.Series) -> npt.NDArray[Any]:
+    if not is_datetime64_any_dtype(times):
+        numbers = pd.to_numeric(times, errors="coerce")
+        if (numbers.isna() == times.isna()).all():
+            return numbers.to_numpy(dtype=np.float64, na_value=np.nan) if numbers.hasnans else numbers.to_numpy()
+        dates = pd.to_datetime(times.astype("string"), format="ISO8601", errors="coerce", utc=True)
+        wrong = (dates.isna() & times.notna()).to_numpy()
+        if wrong.any():
+            raise DataError(f"timestamp is {_told(times, wrong)}; expected a number or an ISO 8601 date")
+        times = dates
+    return (times if times.dt.tz is None else times.dt.tz_convert(None)).to_numpy()
+
+
+def _parts(parts: pd.Series) -> npt.NDArray[np.int8]:
+    wrong = ~parts.isin([0, 1, 2]).to_numpy()
+    if wrong.any():
+        raise DataError(f"part is {_told(parts, wrong)}; expected 0 (train), 1 (validation) or 2 (test)")
+    return parts.to_numpy(dtype=np.int8)
+
+
+def _told(values: pd.Series, wrong: npt.NDArray[np.bool_]) -> str:
+    """The first wrong value and its row, for an error."""
+    row = int(wrong.argmax())
+    return f"{values.iloc[row:].tolist()[0]!r} in row {row}"

@@ -121,7 +121,7 @@ class _MultinomialOutput(torch.autograd.Function):
     """Σ_users −Σ_i x_ui log softmax(h_u Wᵀ + b)_i with all its gradients, one chunk of users at a time."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, rows: Rows) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, rows: Rows) -> Tensor:
         n_items = weight.shape[0]
         chunk = max(1, min(len(hidden), CHUNK_BYTES // (n_items * weight.element_size())))
         buffer = torch.empty(chunk, n_items, dtype=weight.dtype, device=weight.device)
@@ -147,7 +147,7 @@ class _MultinomialOutput(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         if ctx.gradients is None:
             raise RuntimeError("multinomial_nll gives its gradients once; run the forward pass again")
         hidden, weight, bias = (gradient.mul_(grad) for gradient in ctx.gradients)
@@ -185,5 +185,6 @@ def truncated_normal_(bias: Tensor, std: float, generator: torch.Generator) -> N
 
 def linear(in_features: int, out_features: int) -> nn.Linear:
     """A linear layer whose weights are not drawn yet, so that torch's global generator stays untouched."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, in_features, out_features)
+    device = torch.get_default_device()
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, in_features, out_features, device=device)
     return layer

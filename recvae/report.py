@@ -110,6 +110,25 @@ def console_table(results: Results, metrics: Sequence[str] = PRIMARY_METRICS) ->
     return table
 
 
+def metrics_table(results: Results) -> Table:
+    """One row a metric, for results of one model."""
+    ((name, model),) = results["models"].items()
+    table = Table(
+        title=Text(f"{name} on {results['dataset']}"),
+        caption=Text("\n".join(["± standard error over users.", *_context(results)])),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+    )
+    table.add_column("metric")
+    table.add_column("mean", justify="right")
+    table.add_column("±", justify="right")
+    for metric, figures in model["metrics"].items():
+        error = figures["stderr"]
+        table.add_row(metric, _figure(figures["mean"]), "" if error is None else _figure(error))
+    return table
+
+
 def markdown_table(results: Results, metrics: Sequence[str] = PRIMARY_METRICS) -> str:
     """The table of `console_table` as GitHub Markdown, its notes below it."""
     headings = ["model", *metrics, "fit s", "score s", "peak MB"]
@@ -179,20 +198,27 @@ def _order(model: Mapping[str, Any], metric: str) -> float:
 
 
 def _notes(results: Results) -> list[str]:
-    notes = [f"{LEGEND}.", f"Protocol: {_protocol(results.get('protocol'))}."]
+    refused: Mapping[str, str] = results.get("refused", {})
+    absent = [f"Not in the table: {name}. {reason}." for name, reason in refused.items()]
+    return [f"{LEGEND}.", *_context(results), *absent]
+
+
+def _context(results: Results) -> list[str]:
+    """Under which protocol, on how many users."""
+    notes = [f"Protocol: {_protocol(results.get('protocol'))}."]
     if "n_users" in results:
         notes.append(
             f"{results['n_users']:,} test users; {results.get('n_without_held_out', 0):,} more without "
             "held-out items, not scored."
         )
-    refused: Mapping[str, str] = results.get("refused", {})
-    return notes + [f"Not in the table: {name}. {reason}." for name, reason in refused.items()]
+    return notes
 
 
 def _protocol(protocol: Any) -> str:
     if not isinstance(protocol, Mapping):
         return str(protocol)
-    return ", ".join(f"{key} {value}" for key, value in protocol.items())
+    flat = {**protocol, **protocol.get("filters", {})}
+    return ", ".join(f"{key} {value}" for key, value in flat.items() if key != "filters" and value is not None)
 
 
 def _figure(value: float | None) -> str:

@@ -86,7 +86,10 @@ def strong_generalization(data: Interactions, *, val_users: int, test_users: int
     ------
     ParameterError
         If a count is not positive or no user is left to train on.
+    DataError
+        If no validation or no test user has enough plays to hold any out.
     """
+    generator = _generator(seed)
     for name, value in (("val_users", val_users), ("test_users", test_users)):
         if value < 1:
             raise ParameterError(f"{name} is {value}; expected at least 1")
@@ -95,7 +98,7 @@ def strong_generalization(data: Interactions, *, val_users: int, test_users: int
         raise ParameterError(
             f"val_users {val_users:,} and test_users {test_users:,} leave nobody of {data.n_users:,} to train on"
         )
-    order = np.random.RandomState(seed).permutation(data.n_users)
+    order = generator.permutation(data.n_users)
     position = _inverse(order, data.n_users)
     part = np.searchsorted([n_train, n_train + val_users], position, side="right")[data.user_idx]
     vocabulary = pd.unique(data.item_idx[part == TRAIN])
@@ -105,7 +108,12 @@ def strong_generalization(data: Interactions, *, val_users: int, test_users: int
     def holdout(which: int, users: Indices) -> Holdout:
         plays = np.flatnonzero((part == which) & known)
         held = np.zeros(len(data), dtype=bool)
-        held[plays] = _drawn(data.user_idx[plays], np.random.RandomState(seed))
+        held[plays] = _drawn(data.user_idx[plays], _generator(seed))
+        if not held.any():
+            raise DataError(
+                f"no {'test' if which == TEST else 'validation'} user has {MIN_PLAYS_TO_HOLD_OUT} plays of items that "
+                "occur in training, so nothing can be held out"
+            )
         row = _inverse(users, data.n_users)[data.user_idx]
         fold_in, held_out = (
             _matrix(row, column[data.item_idx], mask, (len(users), len(vocabulary)))
@@ -130,13 +138,17 @@ def given(data: Interactions, *, val_users: int | None = None, seed: int = 98765
     """Use the train, validation and test lists that the source itself comes with.
 
     Where it has no validation list, one is carved out of train: of `val_users` random users with at least
-    five training plays (a tenth of them when None, nobody when 0), `int(0.2·n)` plays are held out.
+    five training plays (a tenth of them when None, nobody when 0), `int(0.2·n)` plays are held out, drawn in
+    item order.
 
     Raises
     ------
     ParameterError
         If the source does not come split, or has fewer users to carve from than asked for.
+    DataError
+        If the training list is empty, or no user has both training and test plays.
     """
+    generator = _generator(seed)
     if data.part is None:
         raise ParameterError(
             "split is 'given' but the source does not come split; expected a folder with train.txt and test.txt"
@@ -146,14 +158,14 @@ def given(data: Interactions, *, val_users: int | None = None, seed: int = 98765
     if not (part == VALIDATION).any() and val_users != 0:
         degree = np.bincount(data.user_idx[part == TRAIN], minlength=data.n_users)
         eligible = np.flatnonzero(degree >= MIN_PLAYS_TO_HOLD_OUT)
-        size = max(1, len(eligible) // 10) if val_users is None else val_users
-        if not 0 < size <= len(eligible):
+        size = min(len(eligible), max(1, len(eligible) // 10)) if val_users is None else val_users
+        if not 0 <= size <= len(eligible):
             raise ParameterError(
                 f"val_users is {size:,}; expected 0 to {len(eligible):,}, the users with enough training plays"
             )
-        generator = np.random.RandomState(seed)
         chosen = np.isin(data.user_idx, generator.choice(eligible, size, replace=False))
         plays = np.flatnonzero(chosen & (part == TRAIN))
+        plays = plays[np.argsort(data.item_idx[plays])]
         part[plays[_drawn(data.user_idx[plays], generator)]] = VALIDATION
         protocol |= {"val_users": int(size), "seed": seed}
     return _by_part(data, part, protocol, in_vocabulary=in_train_list)
@@ -165,19 +177,23 @@ def temporal(data: Interactions, *, val_time: Any = None, test_time: Any = None)
     Plays from `test_time` on are held out of the test users, plays from `val_time` on and before `test_time`
     of the validation users. By default the last tenth of the plays is test, the tenth before it validation.
 
+    Parameters
+    ----------
+    val_time, test_time : optional
+        Numbers where the timestamps are numbers, else anything that pandas reads as a time in UTC.
+
     Raises
     ------
     ParameterError
-        If there are no timestamps or the time points leave a part empty.
+        If timestamps are missing, or the time points are of another kind or leave a part empty.
+    DataError
+        If no user has both plays before `test_time` and test plays.
     """
-    if data.timestamp is None:
-        raise ParameterError(
-            "split is 'temporal' but the data have no timestamps; name their column with --timestamp-column"
-        )
-    times = np.sort(data.timestamp)
-    val_time = times[int(0.8 * len(times))] if val_time is None else val_time
-    test_time = times[int(0.9 * len(times))] if test_time is None else test_time
-    part = np.where(data.timestamp >= test_time, TEST, np.where(data.timestamp >= val_time, VALIDATION, TRAIN))
+    timestamp = _timestamps(data, "temporal")
+    times = np.sort(timestamp)
+    val_time = times[int(0.8 * len(times))] if val_time is None else _time("val_time", val_time, times)
+    test_time = times[int(0.9 * len(times))] if test_time is None else _time("test_time", test_time, times)
+    part = np.where(timestamp >= test_time, TEST, np.where(timestamp >= val_time, VALIDATION, TRAIN))
     for which, name in (
         (TRAIN, "before val_time"),
         (VALIDATION, "from val_time on"),
@@ -198,13 +214,11 @@ def leave_last_out(data: Interactions) -> Split:
     Raises
     ------
     ParameterError
-        If there are no timestamps, or no user has three plays.
+        If timestamps are missing, or no user has three plays.
+    DataError
+        If no test play is of an item that occurs in training.
     """
-    if data.timestamp is None:
-        raise ParameterError(
-            "split is 'leave-last' but the data have no timestamps; name their column with --timestamp-column"
-        )
-    order = np.lexsort((data.item_idx, data.timestamp, data.user_idx))
+    order = np.lexsort((data.item_idx, _timestamps(data, "leave-last"), data.user_idx))
     degree = np.bincount(data.user_idx, minlength=data.n_users)
     last = np.cumsum(degree) - 1
     part = np.full(len(data), TRAIN, dtype=np.int8)
@@ -254,6 +268,32 @@ def _by_part(
         counts={},
     )
     return _counted(split, data, dropped_plays=int((~known).sum()))
+
+
+def _generator(seed: int) -> np.random.RandomState:
+    if not 0 <= seed < 2**32:
+        raise ParameterError(f"seed is {seed}; expected 0 to {2**32 - 1}")
+    return np.random.RandomState(seed)
+
+
+def _timestamps(data: Interactions, split: str) -> npt.NDArray[Any]:
+    if data.timestamp is None:
+        raise ParameterError(
+            f"split is {split!r} but the data have no timestamps; name their column with --timestamp-column"
+        )
+    if missing := int(pd.isna(data.timestamp).sum()):
+        raise ParameterError(f"split is {split!r} but {missing:,} of {len(data):,} plays have no timestamp")
+    return data.timestamp
+
+
+def _time(name: str, value: Any, times: npt.NDArray[Any]) -> Any:
+    """A time point of the timestamps' own kind."""
+    dates = times.dtype.kind == "M"
+    try:
+        return pd.to_datetime(value, utc=True).tz_convert(None).to_datetime64() if dates else float(value)
+    except (TypeError, ValueError):
+        kind = "a date" if dates else "a number"
+        raise ParameterError(f"{name} is {value!r}; expected {kind}, as the timestamps are") from None
 
 
 def _drawn(user_idx: npt.NDArray[np.int32], generator: np.random.RandomState) -> Mask:

@@ -7,18 +7,21 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from safetensors import SafetensorError
 from scipy import sparse
 
 from recvae.errors import ArtifactError
 
 MANIFEST = "manifest.json"
+READ_ATTEMPTS = 10
+Content = TypeVar("Content")
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
@@ -52,8 +55,8 @@ def replacing_directory(path: Path, kind: str) -> Iterator[Path]:
             _fsync(file)
         _put(temporary, path)
         _fsync(path.parent)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         raise ArtifactError(f"{path} could not be written: {reason}; what was there is unchanged") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -70,7 +73,7 @@ def refuse_foreign(path: Path, kind: str) -> None:
         return
     try:
         found = json.loads((path / MANIFEST).read_bytes()).get("format")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, RecursionError, AttributeError):
         found = None
     if found != kind:
         held = found or ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
@@ -100,7 +103,7 @@ def read_manifest(directory: Path, kind: str, version: int) -> dict[str, Any]:
         manifest = json.loads((directory / MANIFEST).read_bytes())
     except FileNotFoundError:
         raise ArtifactError(f"{directory} has no {MANIFEST}; expected a {kind} directory") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{directory / MANIFEST} is not readable JSON: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != kind:
         raise ArtifactError(f"{directory / MANIFEST} does not describe a {kind}")
@@ -112,12 +115,23 @@ def read_manifest(directory: Path, kind: str, version: int) -> dict[str, Any]:
     if not isinstance(sums, dict) or not all(_plain(name) for name in sums):
         raise ArtifactError(f"{directory / MANIFEST} lists no checksums, or of files outside the directory")
     for name, expected in sums.items():
-        file = directory / name
-        if not file.is_file():
-            raise ArtifactError(f"{directory} has no {name}, which its manifest names")
-        if sha256(file) != expected:
-            raise ArtifactError(f"{file} is damaged: its SHA-256 differs from the manifest's")
+        _verify(directory, name, expected)
     return manifest
+
+
+def read_whole(directory: Path, read: Callable[[Path], Content]) -> Content:
+    """What `read` makes of a directory, read again if another was put in its place meanwhile."""
+    for _ in range(READ_ATTEMPTS):
+        before = _occupant(directory)
+        try:
+            content = read(directory)
+        except ArtifactError:
+            if _occupant(directory) == before:
+                raise
+        else:
+            if _occupant(directory) == before:
+                return content
+    raise ArtifactError(f"{directory} was replaced {READ_ATTEMPTS} times while it was being read")
 
 
 def sha256(file: Path) -> str:
@@ -129,14 +143,35 @@ def sha256(file: Path) -> str:
 def fingerprint(matrix: sparse.csr_matrix) -> str:
     """SHA-256 of a canonical CSR matrix: its shape, its places and its values."""
     digest = hashlib.sha256(repr(matrix.shape).encode())
-    for array, kind in ((matrix.indptr, np.int64), (matrix.indices, np.int32), (matrix.data, np.float32)):
-        digest.update(np.ascontiguousarray(array, dtype=kind))
+    for array in (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data.astype(np.float32)):
+        digest.update(array.data)
     return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:
     """Versions of this package and of those whose arithmetic it relies on."""
     return {name: metadata.version(name) for name in ("recvae", "torch", "numpy", "scipy", "pandas")}
+
+
+def _occupant(path: Path) -> tuple[int, int] | None:
+    """Tells one directory at a path from the next; inode numbers alone are used again."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _verify(directory: Path, name: str, expected: Any) -> None:
+    file = directory / name
+    try:
+        if not file.is_file():
+            raise ArtifactError(f"{directory} has no {name}, which its manifest names")
+        damaged = sha256(file) != expected
+    except OSError as error:
+        raise ArtifactError(f"{file} is not readable: {error.strerror}") from None
+    if damaged:
+        raise ArtifactError(f"{file} is damaged: its SHA-256 differs from the manifest's")
 
 
 def _plain(name: Any) -> bool:

@@ -1,19 +1,23 @@
 """Read a table of who-interacted-with-what from a file, and say which line is wrong when one is."""
 
+import csv
 import io
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
 from recvae.errors import DataError
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+_WHOLE_NUMBER = r"^(0|-?[1-9]\d{0,17})$"
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,13 @@ class Columns:
     timestamp: str | None = None
 
     def present(self, names: list[str], where: str) -> dict[str, str]:
-        """Map the file's own column names onto `user_id`, `item_id`, `rating` and `timestamp`."""
+        """Map the file's own column names onto `user_id`, `item_id`, `rating` and `timestamp`.
+
+        Raises
+        ------
+        DataError
+            If a column is not there, is there twice, or is named for two things.
+        """
         wanted = {
             "user_id": self.user,
             "item_id": self.item,
@@ -35,13 +45,15 @@ class Columns:
         }
         mapping: dict[str, str] = {}
         for standard, given in wanted.items():
-            if given is None and standard in names:
-                given = standard
             if given is None:
-                continue
+                if standard not in names or standard in mapping:
+                    continue
+                given = standard
             if given not in names:
                 option = f"--{standard.removesuffix('_id')}-column"
                 raise DataError(f"{where} has no column {given!r} ({option}); it has: {', '.join(names)}")
+            if names.count(given) > 1:
+                raise DataError(f"{where} has {names.count(given)} columns named {given!r}; expected one")
             if given in mapping:
                 raise DataError(f"column {given!r} of {where} is named for both {mapping[given]} and {standard}")
             mapping[given] = standard
@@ -61,8 +73,9 @@ def read_table(source: str | Path, columns: Columns | None = None) -> pd.DataFra
 
     Returns
     -------
-    DataFrame with `user_id`, `item_id` and, where the file has them, `rating` (float64) and `timestamp`
-    (float64 seconds, or whatever orderable type a Parquet file holds), in the order of the file's rows.
+    DataFrame with `user_id`, `item_id` and, where the file has them, `rating` (float64) and `timestamp` (as the
+    file gives it: numbers, dates, text), in the order of the file's rows. Ids of delimited text are integers
+    when all of a column's are written as such, else text, so that `007` and `7` stay two ids.
 
     Raises
     ------
@@ -76,7 +89,7 @@ def read_table(source: str | Path, columns: Columns | None = None) -> pd.DataFra
     path = Path(source)
     if path.is_dir() or not path.exists():
         raise DataError(f"{path} is {'a folder' if path.is_dir() else 'missing'}; expected a ratings file")
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return _read_parquet(path, columns)
     return read_delimited(path, columns, delimiter=_DELIMITERS.get(path.suffix.lower()))
 
@@ -87,70 +100,97 @@ def read_delimited(
     *,
     delimiter: str | None = None,
     names: list[str] | None = None,
-    encoding: str = "utf8",
     where: str | None = None,
 ) -> pd.DataFrame:
     """Read delimited text with `names` as its header, or its first line when `names` is None."""
     where = where or str(source)
-    head = _first_line(source, encoding)
-    if not head.strip():
+    try:
+        number, head = _first_line(source)
+    except OSError as error:
+        raise DataError(f"{where} cannot be read: {error.strerror}") from None
+    if not head:
         raise DataError(f"{where} is empty; expected a header line and at least one row")
     delimiter = delimiter or ("\t" if "\t" in head else ",")
-    header = names or [name.strip().strip('"') for name in head.split(delimiter)]
+    header = names or [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
     mapping = columns.present(header, where)
-    first_line = 1 if names else 2
-    types: dict[str, pa.DataType] = {c: pa.float64() for c, standard in mapping.items() if standard == "rating"}
-    ids = [c for c, standard in mapping.items() if standard in ("user_id", "item_id")]
-    attempts: list[dict[str, pa.DataType]] = [types, {**types, **dict.fromkeys(ids, pa.string())}]
-    for attempt, column_types in enumerate(attempts):
-        try:
-            table = _parse(source, delimiter, names, encoding, mapping, column_types)
-        except pa.ArrowInvalid as error:
-            if attempt == len(attempts) - 1:
-                raise DataError(_explain(error, header, mapping, where)) from None
-        else:
-            break
+    try:
+        table = _parse(source, delimiter, header, 0 if names else number, mapping)
+    except pa.ArrowInvalid as error:
+        raise DataError(_explain(error, source, header, mapping, where)) from None
     table = table.rename_columns([mapping[name] for name in table.column_names])
-    return _checked(table, where, first_line)
+    for position, name in enumerate(table.column_names):
+        if name in ("user_id", "item_id"):
+            table = table.set_column(position, name, _ids(table[name]))
+    if missing := _first_missing(table):
+        name, row = missing
+        line = _line(source, row + (1 if names else 2))
+        raise DataError(f"{where} line {line}: {name} is missing ({table[name].null_count} such rows)")
+    return _frame(table, where)
 
 
-def _first_line(source: Path | bytes, encoding: str) -> str:
-    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
-        return stream.readline().decode(encoding, errors="replace").removeprefix("\ufeff").rstrip("\r\n")
+def _open(source: Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
-def _parse(
-    source: Path | bytes,
-    delimiter: str,
-    names: list[str] | None,
-    encoding: str,
-    mapping: dict[str, str],
-    types: dict[str, pa.DataType],
-) -> pa.Table:
+def _first_line(source: Path | bytes) -> tuple[int, str]:
+    """Number and text of the first line that is not blank; no text if there is none."""
+    with _open(source) as stream:
+        for number, line in enumerate(stream, start=1):
+            if text := line.decode("utf-8-sig", errors="replace").strip("\r\n"):
+                return number, text
+    return 0, ""
+
+
+def _line(source: Path | bytes, n: int) -> int:
+    """Number of the n-th line that is not blank: Arrow, which skips blank lines, does not count them."""
+    with _open(source) as stream:
+        filled = (number for number, line in enumerate(stream, start=1) if line.strip(b"\r\n"))
+        return next((number for i, number in enumerate(filled, start=1) if i == n), n)
+
+
+def _parse(source: Path | bytes, delimiter: str, header: list[str], skipped: int, mapping: dict[str, str]) -> pa.Table:
+    as_text = pa.dictionary(pa.int32(), pa.string())
+    types = {"user_id": as_text, "item_id": as_text, "rating": pa.float64()}
     # One thread, because only then does Arrow name the row that is wrong.
     return pa.csv.read_csv(
         io.BytesIO(source) if isinstance(source, bytes) else source,
-        read_options=pa.csv.ReadOptions(use_threads=False, column_names=names, encoding=encoding),
+        read_options=pa.csv.ReadOptions(use_threads=False, column_names=header, skip_rows=skipped),
         parse_options=pa.csv.ParseOptions(delimiter=delimiter),
         convert_options=pa.csv.ConvertOptions(
             include_columns=list(mapping),
-            column_types=types,
+            column_types={name: types[standard] for name, standard in mapping.items() if standard in types},
             strings_can_be_null=True,
             null_values=["", "NaN", "nan", "NA"],
         ),
     )
 
 
-def _explain(error: pa.ArrowInvalid, header: list[str], mapping: dict[str, str], where: str) -> str:
+def _explain(
+    error: pa.ArrowInvalid, source: Path | bytes, header: list[str], mapping: dict[str, str], where: str
+) -> str:
     message = str(error)
+    if "Could not skip" in message:
+        return f"{where} has no rows"
     row = re.search(r"Row #(\d+)", message)
-    line = f" line {int(row.group(1))}" if row else ""
+    line = f" line {_line(source, int(row.group(1)))}" if row else ""
     if column := re.search(r"CSV column #(\d+).*?conversion error to \w+: invalid value '(.*)'", message, re.DOTALL):
         name = header[int(column.group(1))]
         return f"{where}{line}: {mapping.get(name, name)} is {column.group(2)!r}; expected a number"
     if fields := re.search(r"Expected (\d+) columns, got (\d+)", message):
         return f"{where}{line}: {fields.group(2)} columns; expected {fields.group(1)}, as in the first line"
+    if "invalid UTF8" in message:
+        return f"{where}{line} is not UTF-8 text"
     return f"{where}{line} cannot be read as delimited text: {message.splitlines()[0]}"
+
+
+def _ids(texts: pa.ChunkedArray) -> pa.Array:
+    """Ids as integers when every one of them is written as an integer is, else as text."""
+    coded = texts.combine_chunks()
+    values = pa.compute.utf8_trim_whitespace(coded.dictionary.cast(pa.large_string()))
+    values = pa.compute.if_else(pa.compute.equal(values, ""), None, values)
+    if pa.compute.all(pa.compute.match_substring_regex(values, _WHOLE_NUMBER)).as_py():
+        values = values.cast(pa.int64())
+    return values.take(coded.indices)
 
 
 def _read_parquet(path: Path, columns: Columns) -> pd.DataFrame:
@@ -167,17 +207,22 @@ def _read_parquet(path: Path, columns: Columns) -> pd.DataFrame:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             kind = table["rating"].type
             raise DataError(f"{path}: rating has values of type {kind}; expected numbers") from None
-    return _checked(table, str(path), first_line=None)
+    if missing := _first_missing(table):
+        name, row = missing
+        raise DataError(f"{path} row {row}: {name} is missing ({table[name].null_count} such rows)")
+    return _frame(table, str(path))
 
 
-def _checked(table: pa.Table, where: str, first_line: int | None) -> pd.DataFrame:
-    if table.num_rows == 0:
-        raise DataError(f"{where} has no rows")
+def _first_missing(table: pa.Table) -> tuple[str, int] | None:
     for name in ("user_id", "item_id", "rating"):
         if name in table.column_names and table[name].null_count:
-            position = table[name].is_null().index(True).as_py()
-            place = f"line {position + first_line}" if first_line else f"row {position}"
-            raise DataError(f"{where} {place}: {name} is missing ({table[name].null_count} such rows)")
+            return name, table[name].is_null().index(True).as_py()
+    return None
+
+
+def _frame(table: pa.Table, where: str) -> pd.DataFrame:
+    if table.num_rows == 0:
+        raise DataError(f"{where} has no rows")
     frame: pd.DataFrame = table.to_pandas(self_destruct=True, split_blocks=True)
     return frame
 
@@ -185,12 +230,14 @@ def _checked(table: pa.Table, where: str, first_line: int | None) -> pd.DataFram
 def read_lists(path: Path) -> pd.DataFrame:
     """Read `user item item …` lines into rows of `user_id` and `item_id`, in the file's order.
 
-    Ids become integers when all of them are; a user without items gives no rows.
+    Ids become integers when all of them are written as such; a user without items gives no rows.
     """
     try:
-        lines = [line.split() for line in path.read_text(encoding="utf8").splitlines() if line.strip()]
+        lines = [line.split() for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except FileNotFoundError:
         raise DataError(f"{path} is missing; expected lines of 'user item item …'") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not text: {error.reason} at byte {error.start}") from None
     users = pd.Series([line[0] for line in lines for _ in line[1:]], dtype="str")
@@ -201,4 +248,4 @@ def read_lists(path: Path) -> pd.DataFrame:
 
 
 def _as_integers(ids: pd.Series) -> pd.Series:
-    return ids.astype("int64") if ids.str.fullmatch(r"-?\d{1,18}").all() else ids
+    return ids.astype("int64") if ids.str.match(_WHOLE_NUMBER).all() else ids

@@ -20,6 +20,7 @@ from recvae.nn import Rows
 from recvae.progress import EpochProgress
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
+USERS_PROBED = 8
 
 
 class Objective(Protocol):
@@ -36,6 +37,10 @@ class Objective(Protocol):
 
     def loss(self, rows: Rows, step: int) -> tuple[Tensor, dict[str, float]]:
         """Mean loss over the users of a batch, and its parts to report; `step` counts updates from 0."""
+        ...
+
+    def finite(self, rows: Rows) -> bool:
+        """Whether the module as it is scores these users finitely."""
         ...
 
     def validate(self) -> float:
@@ -151,11 +156,12 @@ class Trainer:
             ):
                 while state.epoch < self.plan.epochs and not self._out_of_patience():
                     self._train_epoch(user_items, interrupted)
-                    self._finish_epoch()
+                    self._finish_epoch(user_items)
                     record = state.history[-1]
                     progress.update(state.epoch, {k: record[k] for k in self._reported() if k in record})
                     if callback is not None:
                         callback(state.epoch - 1, record["seconds"], record["loss"])
+                    self._stop_if(interrupted())
         finally:
             self.objective.module.load_state_dict(self.good)
 
@@ -169,22 +175,17 @@ class Trainer:
         for number in range(state.step - state.epoch * n_batches, n_batches):
             users = order[number * plan.batch_size : (number + 1) * plan.batch_size]
             self._update(Rows.of(user_items, users))
-            if interrupted() or time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
-                state.seconds += time.monotonic() - started
-                started = time.monotonic()
+            now = time.monotonic()
+            state.seconds, started = state.seconds + now - started, now
+            self._stop_if(interrupted())
+            if now - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                 self._save()
-            if interrupted():
-                raise KeyboardInterrupt
-        state.seconds += time.monotonic() - started
 
     def _update(self, rows: Rows) -> None:
         state, optimizer = self.state, self.objective.optimizer
         loss, parts = self.objective.loss(rows, state.step)
         if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss.item()} in epoch {state.epoch + 1}; the model keeps the weights of epoch "
-                f"{state.best_epoch}; a lower learning_rate may help"
-            )
+            raise self._diverged(f"loss became {loss.item()}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -193,9 +194,11 @@ class Trainer:
         for name, value in {"loss": loss.item(), **parts}.items():
             state.sums[name] = state.sums.get(name, 0.0) + value * len(rows)
 
-    def _finish_epoch(self) -> None:
+    def _finish_epoch(self, user_items: sparse.csr_matrix) -> None:
         """Record the epoch, validate, and keep the weights if they are the best so far."""
         state, metric = self.state, self.plan.metric
+        if not self.objective.finite(Rows.of(user_items[:USERS_PROBED])):  # the last update may have spoilt the weights
+            raise self._diverged("scores are no longer finite")
         state.epoch += 1
         record = {"epoch": state.epoch, **{name: total / state.users for name, total in state.sums.items()}}
         record["learning_rate"] = self.objective.optimizer.param_groups[0]["lr"]
@@ -208,6 +211,17 @@ class Trainer:
         if value > state.best:
             state.best, state.best_epoch = value, state.epoch
             self.good = _snapshot(self.objective.module)
+
+    def _diverged(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"the {what} in epoch {self.state.epoch + 1}; the model keeps the weights of epoch "
+            f"{self.state.best_epoch}; a lower learning_rate may help"
+        )
+
+    def _stop_if(self, interrupted: bool) -> None:
+        if interrupted:
+            self._save()
+            raise KeyboardInterrupt
 
     def _out_of_patience(self) -> bool:
         return 0 < self.plan.patience <= self.state.epoch - self.state.best_epoch

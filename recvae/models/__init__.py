@@ -1,5 +1,9 @@
 """Models behind one contract, `recvae.models.base.Recommender`."""
 
+import inspect
+from typing import Any
+
+from recvae.errors import ParameterError
 from recvae.models.base import Recommender
 from recvae.models.implicit import ALS, BM25KNN, BPR, LMF, TFIDFKNN, CosineKNN
 from recvae.models.multvae import MultDAE, MultVAE
@@ -17,3 +21,31 @@ MODELS: dict[str, type[Recommender]] = {
     "multdae": MultDAE,
 }
 """Every model by the name that the command line knows it by."""
+
+
+def create(name: str, preset: str | None = None, **params: Any) -> Recommender:
+    """A model by name, with hyperparameters from a preset and then from `params`.
+
+    Parameters
+    ----------
+    name : str
+        A key of `MODELS`.
+    preset : str, optional
+        A key of the class's `PRESETS`: "paper" for a publication's settings, "recommended" for what wins on
+        validation. None is "recommended" where there is one.
+
+    Raises
+    ------
+    ParameterError
+        For an unknown model, preset, hyperparameter or value.
+    """
+    if name not in MODELS:
+        raise ParameterError(f"model is {name!r}; expected one of {', '.join(MODELS)}")
+    model = MODELS[name]
+    if preset is not None and preset not in model.PRESETS:
+        raise ParameterError(f"preset is {preset!r}; {name} has {', '.join(model.PRESETS) or 'none'}")
+    known = list(inspect.signature(model).parameters)
+    for parameter in params:
+        if parameter not in known:
+            raise ParameterError(f"{name} has no hyperparameter {parameter!r}; it has {', '.join(known) or 'none'}")
+    return model(**{**model.PRESETS.get(preset or "recommended", {}), **params})

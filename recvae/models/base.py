@@ -1,6 +1,7 @@
 """The contract that every model keeps: a drop-in for `implicit`'s `RecommenderBase`, with fold-in of new users."""
 
 import inspect
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -34,6 +35,11 @@ class Run:
     checkpoint: Path | None
     resume: bool
 
+    @property
+    def bar(self) -> bool:
+        """Whether to draw a progress bar: asked for, and there is a terminal to draw it on."""
+        return self.show_progress and sys.stderr.isatty()
+
     @contextmanager
     def timed(self) -> Iterator[None]:
         """Report the end of a fit that has no epochs."""
@@ -52,11 +58,17 @@ class Recommender(ABC):
     ----------
     folds_in : bool
         Whether `score` can rank for a user from the history alone, without having been fitted on that user.
+    resumable : bool
+        Whether `fit` keeps checkpoints.
+    PRESETS : dict
+        Hyperparameters by the name of a preset.
     item_counts_ : (n_items,) float32
         Plays of each item in training: the popularity prior, used for users without a history.
     """
 
     folds_in: ClassVar[bool] = True
+    resumable: ClassVar[bool] = False
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
     item_counts_: npt.NDArray[np.float32]
 
     @abstractmethod
@@ -106,7 +118,8 @@ class Recommender(ABC):
         Raises
         ------
         ParameterError
-            If a matrix is not sparse, is empty, or holds negative or non-finite values.
+            If a matrix is not sparse, is empty, or holds negative or non-finite values, or if the matrices do not
+            fit each other.
         """
         train = checked_csr(user_items, "user_items")
         if train.nnz == 0:
@@ -114,7 +127,14 @@ class Recommender(ABC):
         held = None
         if validation is not None:
             held = (checked_csr(validation[0], "fold_in", train), checked_csr(validation[1], "held_out", train))
+            if held[0].shape != held[1].shape or held[1].nnz == 0:
+                raise ParameterError(
+                    f"validation has {held[0].shape[0]:,} fold_in rows, and {held[1].shape[0]:,} held_out rows with "
+                    f"{held[1].nnz:,} plays; expected a row each for the same users, and plays to find"
+                )
         self.item_counts_ = np.bincount(train.indices, minlength=train.shape[1]).astype(np.float32)
+        if resume and not self.resumable:
+            raise ParameterError(f"{type(self).__name__} does not train in epochs, so there is nothing to resume")
         where = None if checkpoint is None else Path(checkpoint)
         self._fit(train, Run(show_progress, callback, held, where, resume))
         return self
@@ -152,7 +172,8 @@ class Recommender(ABC):
         -------
         (n_users, n_items) float32, all finite
         """
-        return self._scores(np.zeros(user_items.shape[0], dtype=np.int64), self._histories(user_items), True)
+        histories = self._histories(user_items)
+        return self._scores(np.zeros(histories.shape[0], dtype=np.int64), histories, True)
 
     def recommend(
         self,
@@ -195,11 +216,8 @@ class Recommender(ABC):
         ItemIndexError
             If an item lies outside the catalogue.
         """
+        _check_request(N, items, filter_items)
         users = np.atleast_1d(np.asarray(userid, dtype=np.int64))
-        if N < 1:
-            raise ParameterError(f"N is {N}; expected at least 1")
-        if items is not None and filter_items is not None:
-            raise ParameterError("items and filter_items cannot be given together")
         histories = self._histories(user_items)
         if histories.shape[0] != len(users):
             raise ParameterError(
@@ -247,8 +265,7 @@ class Recommender(ABC):
         """
         if recalculate_item or item_users is not None:
             raise UnsupportedError(f"{type(self).__name__} cannot recalculate items")
-        if items is not None and filter_items is not None:
-            raise ParameterError("items and filter_items cannot be given together")
+        _check_request(N, items, filter_items)
         queries = self._item_indices(itemid, "itemid", unique=False)
         left_out = np.full(self.n_items_, items is not None)
         left_out[self._item_indices(items, "items")] = False
@@ -280,7 +297,10 @@ class Recommender(ABC):
         raise UnsupportedError(f"{type(self).__name__} has no item vectors to compare items by")
 
     def _item_similarity(self, queries: npt.NDArray[np.int64]) -> FloatArray:
-        """Cosine of each query's vector with all items', (n_queries, n_items); -inf for items without a vector."""
+        """Cosine of each query's vector with all items', (n_queries, n_items); -inf for items without a vector.
+
+        An item is nearest to itself: rounding, or another item with the same vector, must not come before it.
+        """
         vectors = self._item_vectors()
         if sparse.issparse(vectors):
             norms = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
@@ -290,6 +310,9 @@ class Recommender(ABC):
             products = vectors[queries] @ vectors.T
         with np.errstate(divide="ignore", invalid="ignore"):
             cosine: FloatArray = (products / norms[queries, None] / norms).astype(np.float32)
+        np.minimum(cosine, np.nextafter(np.float32(1), np.float32(0)), out=cosine)
+        itself = np.arange(len(queries)), queries
+        cosine[itself] = np.where(np.isfinite(cosine[itself]), np.float32(1), -np.inf)
         cosine[~np.isfinite(cosine)] = -np.inf
         return cosine
 
@@ -331,6 +354,13 @@ class Recommender(ABC):
         if len(outside):
             raise ItemIndexError(f"{name} holds {outside[0]}; expected 0 to {self.n_items_ - 1:,}")
         return np.unique(indices) if unique else indices
+
+
+def _check_request(n: int, items: npt.ArrayLike | None, filter_items: npt.ArrayLike | None) -> None:
+    if n < 1:
+        raise ParameterError(f"N is {n}; expected at least 1")
+    if items is not None and filter_items is not None:
+        raise ParameterError("items and filter_items cannot be given together")
 
 
 def checked_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -> sparse.csr_matrix:

@@ -47,7 +47,7 @@ class _Factorization(Recommender):
     def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
         with _one_blas_thread():
             model = self._model()
-            model.fit(user_items, show_progress=run.show_progress, callback=_adapted(run.callback))
+            model.fit(user_items, show_progress=run.bar, callback=_adapted(run.callback))
         self.user_factors_, self.item_factors_ = model.user_factors, model.item_factors
 
     def _scores(self, users: npt.NDArray[np.int64], histories: sparse.csr_matrix, recalculate_user: bool) -> FloatArray:
@@ -246,7 +246,7 @@ class _ItemKNN(Recommender):
             # The library warns of a conversion that its own weighting makes necessary.
             warnings.filterwarnings("ignore", "Method expects CSR input")
             model = self._model()
-            model.fit(user_items, show_progress=run.show_progress)
+            model.fit(user_items, show_progress=run.bar)
             self.similarity_ = sparse.csr_matrix(model.similarity, dtype=np.float32)
 
     def _score(self, user_items: sparse.csr_matrix) -> FloatArray:

@@ -2,9 +2,10 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy import sparse
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ class Autoencoder(Recommender):
         For each epoch: loss and its parts, learning rate, seconds, and the validation metric where one was given.
     """
 
+    resumable: ClassVar[bool] = True
     module_: nn.Module
     history_: list[dict[str, float]]
 
@@ -40,7 +42,7 @@ class Autoencoder(Recommender):
         self.batch_size = check.whole("batch_size", batch_size)
         self.learning_rate = check.real("learning_rate", learning_rate, open_low=True)
         self.patience = check.whole("patience", patience, minimum=0)
-        if parse_metric(metric)[0] not in ACCURACY_METRICS:
+        if not isinstance(metric, str) or parse_metric(metric)[0] not in ACCURACY_METRICS:
             raise ParameterError(f"metric is {metric!r}; expected one of {', '.join(ACCURACY_METRICS)} with its cutoff")
         self.metric = metric
         self.seed = check.whole("seed", seed, minimum=0)
@@ -65,7 +67,12 @@ class Autoencoder(Recommender):
         trainer = Trainer(
             Plan(self.epochs, self.batch_size, self.seed, metric, self.patience),
             _Objective(self, optimizer, generator, run),
-            identity={"class": type(self).__name__, **self.get_params(), "data": fingerprint(user_items)},
+            identity={
+                "class": type(self).__name__,
+                **self.get_params(),
+                "data": fingerprint(user_items),
+                "validation": run.validation and [fingerprint(matrix) for matrix in run.validation],
+            },
             checkpoint=run.checkpoint,
         )
         if run.resume:
@@ -78,17 +85,23 @@ class Autoencoder(Recommender):
             scores: FloatArray = self._logits(self.module_, Rows.of(user_items)).numpy()
         return scores
 
+    def _item_vectors(self) -> npt.NDArray[np.float32]:
+        """The output layer's row of each item."""
+        vectors: npt.NDArray[np.float32] = self.module_.get_parameter("output.weight").detach().numpy()
+        return vectors
+
     def _state(self) -> State:
         return {name: tensor.numpy() for name, tensor in self.module_.state_dict().items()}
 
     def _restore(self, state: State) -> None:
-        self.module_ = self._build(self.n_items_, torch.Generator())
-        expected = {name: tuple(tensor.shape) for name, tensor in self.module_.state_dict().items()}
-        given = {name: array.shape for name, array in state.items()}
+        with torch.device("meta"):  # nothing is allocated before the shapes are known to be true
+            self.module_ = self._build(self.n_items_, torch.Generator())
+        expected = {name: ("float32", *tensor.shape) for name, tensor in self.module_.state_dict().items()}
+        given = {name: (str(array.dtype), *array.shape) for name, array in state.items()}
         if given != expected:
             name = next(name for name in sorted(expected | given) if expected.get(name) != given.get(name))
-            raise ArtifactError(f"{name} has shape {given.get(name)}; expected {expected.get(name)}")
-        self.module_.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+            raise ArtifactError(f"{name} is {given.get(name, 'missing')}; expected {expected.get(name, 'none')}")
+        self.module_.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()}, assign=True)
         self.history_ = []
 
 
@@ -107,6 +120,10 @@ class _Objective:
 
     def loss(self, rows: Rows, step: int) -> tuple[Tensor, dict[str, float]]:
         return self.model._loss(self.module, rows, step, self.generator)
+
+    def finite(self, rows: Rows) -> bool:
+        with torch.inference_mode():
+            return bool(self.model._logits(self.module, rows).isfinite().all())
 
     def validate(self) -> float:
         if self.run.validation is None:

@@ -1,0 +1,221 @@
+"""The command line: parse, call, print."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.exceptions import TyperException
+
+from recvae.errors import RecvaeError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+Directory = Annotated[Path, typer.Argument(help="Prepared data directory.")]
+Model = Annotated[Path, typer.Argument(help="Model artifact directory.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Hyperparameter as name=value; may be repeated.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random in training.")]
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends with one line on standard error and exit status 2."""
+    try:
+        status = app(standalone_mode=False)
+    except TyperException as error:
+        _fail(_with_given(error.format_message(), sys.argv[1:]))
+    except RecvaeError as error:
+        _fail(str(error))
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except OSError as error:
+        _fail(f"{error.filename or 'the file system'}: {error.strerror or error}")
+    except MemoryError as error:
+        _fail(f"not enough memory: {error}")
+    sys.exit(status)
+
+
+@app.command()
+def prepare(
+    source: Annotated[str, typer.Argument(help="Data set name, folder, CSV, TSV or Parquet file, or - for stdin.")],
+    out: Annotated[Path, typer.Option(help="Directory to write.")],
+    min_rating: Annotated[float | None, typer.Option(help="Keep ratings of at least this.")] = None,
+    min_user_items: Annotated[int | None, typer.Option(help="Keep users with at least so many items.")] = None,
+    min_item_users: Annotated[int, typer.Option(help="Keep items with at least so many users.")] = 0,
+    split: Annotated[str | None, typer.Option(help="strong, given, temporal or leave-last.")] = None,
+    val_users: Annotated[int | None, typer.Option(help="Validation users.")] = None,
+    test_users: Annotated[int | None, typer.Option(help="Test users.")] = None,
+    val_time: Annotated[str | None, typer.Option(help="Temporal: validation begins.")] = None,
+    test_time: Annotated[str | None, typer.Option(help="Temporal: test begins.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 98765,
+    user_column: Annotated[str, typer.Option()] = "user_id",
+    item_column: Annotated[str, typer.Option()] = "item_id",
+    rating_column: Annotated[str | None, typer.Option()] = None,
+    timestamp_column: Annotated[str | None, typer.Option()] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where to look first for a named data set.")] = None,
+) -> None:
+    """Filter and split a source into a prepared data directory.
+
+    Defaults that are not shown are the data set's protocol; for your own file ratings of at least 3.5, users with
+    at least 5 items, and a tenth of the users each for validation and test.
+    """
+    from recvae import preparation
+    from recvae.tables import Columns
+
+    options = preparation.Options(
+        min_rating=min_rating,
+        min_user_items=min_user_items,
+        min_item_users=min_item_users,
+        split=split,
+        val_users=val_users,
+        test_users=test_users,
+        val_time=val_time,
+        test_time=test_time,
+        seed=seed,
+        columns=Columns(user_column, item_column, rating_column, timestamp_column),
+    )
+    for line in preparation.prepare(source, out, options, data_dir=data_dir):
+        typer.echo(line)
+    typer.echo(f"prepared {out}")
+
+
+@app.command()
+def train(
+    directory: Directory,
+    out: Annotated[Path, typer.Option(help="Artifact directory to write.")],
+    model: Annotated[str, typer.Option(help="Model name.")] = "multvae",
+    settings: Set = None,
+    preset: Annotated[str | None, typer.Option(help="paper or recommended (the default).")] = None,
+    seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.")] = False,
+) -> None:
+    """Train a model and save it as an artifact."""
+    from recvae import workflow
+    from recvae.models import MODELS
+
+    params, named = _settings(settings or [], set(MODELS))
+    if named:
+        raise RecvaeError(f"--set {next(iter(named))}.… names a model; expected name=value")
+    try:
+        lines = workflow.train(directory, out, model, preset=preset, params=params, seed=seed, resume=resume)
+    except KeyboardInterrupt:
+        checkpoint = workflow.checkpoint_of(out)
+        hint = f"; go on with the same command and --resume (state is in {checkpoint})" if checkpoint.exists() else ""
+        typer.echo(f"recvae: interrupted{hint}", err=True)
+        raise typer.Exit(130) from None
+    for line in lines:
+        typer.echo(line)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    directory: Directory,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write results.json to this file.")] = None,
+) -> None:
+    """Evaluate a saved model on the test users."""
+    from recvae import report, workflow
+
+    results = workflow.evaluate(model, directory)
+    if json_file is not None:
+        report.write_results(json_file, results)
+    Console().print(report.metrics_table(results))
+
+
+@app.command()
+def compare(
+    directory: Directory,
+    models: Annotated[str, typer.Option(help="Model names, separated by commas.")],
+    out: Annotated[Path, typer.Option(help="Report directory to write.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="MODEL.name=value or MODEL.preset=…; may be repeated.")
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Train several models, evaluate them on the same test users, and test every pair."""
+    from recvae import report, workflow
+    from recvae.models import MODELS
+
+    params, named = _settings(settings or [], set(MODELS))
+    if params:
+        raise RecvaeError(f"--set {next(iter(params))}=… names no model; expected MODEL.name=value")
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    compared = workflow.compare(directory, out, names, params=named, seed=seed)
+    Console().print(report.console_table(compared.results))
+    typer.echo(f"wrote {out / workflow.RESULTS}")
+
+
+@app.command()
+def recommend(
+    model: Model,
+    history: Annotated[str | None, typer.Option(help="Item ids, separated by commas.")] = None,
+    user: Annotated[str | None, typer.Option(help="Id of a user whose history the artifact holds.")] = None,
+    n: Annotated[int, typer.Option("-n", help="List length.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print the best items for a history or for a known user."""
+    from recvae import workflow
+
+    if (history is None) == (user is None):
+        raise RecvaeError("expected exactly one of --history and --user")
+    ids = None if history is None else [part.strip() for part in history.split(",") if part.strip()]
+    answer = workflow.recommend(model, history=ids, user=user, n=n)
+    if answer.unknown:
+        typer.echo(f"recvae: unknown items left out: {', '.join(map(str, answer.unknown))}", err=True)
+    if as_json:
+        typer.echo(json.dumps({"items": answer.items, "unknown": answer.unknown}, ensure_ascii=False))
+        return
+    for rank, item in enumerate(answer.items, start=1):
+        title = item.get("title")
+        typer.echo(f"{rank:3}  {item['score']:9.4f}  {item['id']}" + (f"  {title}" if title else ""))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Directory for everything the demo writes.")] = Path("demo"),
+) -> None:
+    """Everything on MovieLens-100K: prepare, compare, save the model, recommend."""
+    from recvae.demo import run
+
+    run(out, Console())
+
+
+def _settings(given: list[str], models: set[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Settings without a model's name, and those with one, by model."""
+    plain: dict[str, Any] = {}
+    named: dict[str, dict[str, Any]] = {}
+    for setting in given:
+        name, equals, text = setting.partition("=")
+        if not equals or not name:
+            raise RecvaeError(f"--set is {setting!r}; expected name=value")
+        model, dot, parameter = name.partition(".")
+        if dot and model not in models:
+            raise RecvaeError(f"--set is {setting!r}; {model!r} is none of the models {', '.join(sorted(models))}")
+        (named.setdefault(model, {}) if dot else plain)[parameter if dot else name] = _value(text)
+    return plain, named
+
+
+def _value(text: str) -> Any:
+    """A number, truth value, list or null as JSON writes it; `600,200` is a list; anything else is text."""
+    for candidate in (text, f"[{text}]") if "," in text else (text,):
+        try:
+            return json.loads(candidate)
+        except ValueError:
+            continue
+    return text
+
+
+def _with_given(message: str, arguments: list[str]) -> str:
+    """Add the value that an option was given, which the parser's message leaves out."""
+    option = re.search(r"'(?:-\w / )?(--?[\w-]+)'", message)
+    if option and option[1] in arguments[:-1]:
+        return f"{message.rstrip('.')} (given: {arguments[arguments.index(option[1]) + 1]!r})"
+    return message
+
+
+def _fail(message: str) -> None:
+    sys.stderr.write(f"recvae: {' '.join(message.split())}\n")
+    sys.exit(2)

@@ -1,0 +1,192 @@
+"""From a source to a prepared directory: find it, filter it, split it, write it."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recvae.datasets import NAMES, Dataset, Recipe, load
+from recvae.errors import DataError, ParameterError
+from recvae.interactions import Interactions
+from recvae.prepared import KIND, write_prepared
+
+# from recvae.published import check_published, describe
+from recvae.splits import Split, given, leave_last_out, strong_generalization, temporal
+from recvae.storage import refuse_foreign, sha256
+from recvae.tables import Columns, read_table
+
+OWN_DATA = Recipe("own", split="strong", min_rating=3.5, min_user_items=5)
+LARGEST_HOLDOUT = 10_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to prepare; None takes the data set's default.
+
+    Attributes
+    ----------
+    min_rating : float, optional
+        Lowest rating that counts as a play.
+    min_user_items, min_item_users : int
+        Users and items with fewer plays are dropped.
+    split : "strong", "given", "temporal" or "leave-last"
+    val_users, test_users : int, optional
+        Held-out users of a strong split; `val_users` also those from whom a given split carves validation.
+    val_time, test_time : str, optional
+        Time points of a temporal split: numbers or dates.
+    seed : int
+    columns : Columns
+        Names in the user's own file.
+    """
+
+    min_rating: float | None = None
+    min_user_items: int | None = None
+    min_item_users: int = 0
+    split: str | None = None
+    val_users: int | None = None
+    test_users: int | None = None
+    val_time: str | None = None
+    test_time: str | None = None
+    seed: int = 98765
+    columns: Columns = field(default_factory=Columns)
+
+
+def prepare(
+    source: str | Path | Dataset, out: str | Path, options: Options, *, data_dir: Path | None = None
+) -> list[str]:
+    """Prepare a source and write it to `out`.
+
+    Parameters
+    ----------
+    source : str, Path or Dataset
+        A data set's name, a folder, a CSV, TSV or Parquet file, or `-` for standard input.
+    data_dir : Path, optional
+        Where to look first for a data set that is named.
+
+    Returns
+    -------
+    list of str
+        What was done, a line each, for people to read.
+
+    Raises
+    ------
+    DataError, DownloadError
+        If the source cannot be found or read, or nothing is left of it.
+    ParameterError
+        If an option does not fit the data.
+    ArtifactError
+        If `out` holds something else or cannot be written.
+    """
+    refuse_foreign(Path(out), KIND)
+    found = source if isinstance(source, Dataset) else _find(source, options.columns, data_dir)
+    notes = [f"{found.name} from {found.origin}: {len(found.ratings):,} rows"]
+    data = Interactions.from_frame(found.ratings)
+    filters = _filters(found, data, options, notes)
+    data, counts = data.filter(**filters)
+    split = _split(data, found.recipe, options)
+    write_prepared(
+        out,
+        data,
+        split,
+        dataset=found.name,
+        source={"origin": found.origin, "sha256": found.sha256, "citation": found.recipe.citation},
+        filters=filters,
+        counts=counts,
+        items=found.items,
+    )
+    notes += _summary(counts, split)
+    if found.name == "ml-20m":
+        pass  # notes += describe(check_published(data, split))
+    return notes
+
+
+def _find(source: str | Path, columns: Columns, data_dir: Path | None) -> Dataset:
+    if source in NAMES:
+        return load(str(source), data_dir)
+    path = Path(source)
+    if path.is_dir():
+        return load(path)
+    if str(source) != "-" and not path.exists():
+        raise DataError(f"{source} is neither a file, a folder nor a data set's name ({', '.join(NAMES)})")
+    ratings = read_table(source, columns)
+    sums = {} if str(source) == "-" else {path.name: sha256(path)}
+    name = "standard input" if str(source) == "-" else path.name
+    return Dataset(name, ratings, None, name, sums, OWN_DATA)
+
+
+def _filters(found: Dataset, data: Interactions, options: Options, notes: list[str]) -> dict[str, Any]:
+    min_rating = found.recipe.min_rating if options.min_rating is None else options.min_rating
+    if data.rating is None and min_rating is not None:
+        if options.min_rating is not None:
+            notes.append(f"no ratings in this source: min_rating {options.min_rating:g} has no effect")
+        min_rating = None
+    return {
+        "min_rating": min_rating,
+        "min_user_items": found.recipe.min_user_items if options.min_user_items is None else options.min_user_items,
+        "min_item_users": options.min_item_users,
+    }
+
+
+def _split(data: Interactions, recipe: Recipe, options: Options) -> Split:
+    name = options.split or recipe.split
+    a_tenth = max(1, min(LARGEST_HOLDOUT, data.n_users // 10))
+    val_users = recipe.val_users if options.val_users is None else options.val_users
+    test_users = recipe.test_users if options.test_users is None else options.test_users
+    splits: Mapping[str, Callable[[], Split]] = {
+        "strong": lambda: strong_generalization(
+            data,
+            val_users=a_tenth if val_users is None else val_users,
+            test_users=a_tenth if test_users is None else test_users,
+            seed=options.seed,
+        ),
+        "given": lambda: given(data, val_users=val_users, seed=options.seed),
+        "temporal": lambda: temporal(
+            data,
+            val_time=_time("val_time", options.val_time, data),
+            test_time=_time("test_time", options.test_time, data),
+        ),
+        "leave-last": lambda: leave_last_out(data),
+    }
+    if name not in splits:
+        raise ParameterError(f"split is {name!r}; expected one of {', '.join(splits)}")
+    return splits[name]()
+
+
+def _time(name: str, value: str | None, data: Interactions) -> Any:
+    """A time point in the type of the data's timestamps: a number, or a date, read as UTC where those are seconds."""
+    if value is None or data.timestamp is None:
+        return None
+    try:
+        if np.issubdtype(data.timestamp.dtype, np.number):
+            return float(value) if re.fullmatch(r"-?\d+(\.\d*)?", value) else pd.Timestamp(value, tz="UTC").timestamp()
+        return pd.Timestamp(value).to_datetime64()
+    except ValueError:
+        raise ParameterError(f"{name} is {value!r}; expected a number or a date such as 2008-01-31") from None
+
+
+def _summary(counts: Mapping[str, int], split: Split) -> list[str]:
+    dropped = [f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if n and what != "rows"]
+    of = split.counts
+    lines = [f"dropped: {', '.join(dropped)}"] if dropped else []
+    lines.append(f"train: {of['train_users']:,} users, {of['train_items']:,} items, {of['train_plays']:,} plays")
+    for part in ("validation", "test"):
+        if f"{part}_users" in of:
+            lines.append(
+                f"{part}: {of[f'{part}_users']:,} users, {of[f'{part}_fold_in_plays']:,} plays to fold in, "
+                f"{of[f'{part}_held_out_plays']:,} held out"
+                + (
+                    f", {of[f'{part}_users_without_held_out']:,} users without"
+                    if of[f"{part}_users_without_held_out"]
+                    else ""
+                )
+            )
+    if of["items_outside_training"]:
+        lines.append(
+            f"outside the training items: {of['items_outside_training']:,} items with "
+            f"{of['plays_outside_training_items']:,} plays, dropped"
+        )
+    return lines

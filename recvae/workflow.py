@@ -1,0 +1,245 @@
+"""What the commands do: a prepared directory in, an artifact, figures or a list out."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from recvae import artifact, comparison
+from recvae import evaluation as ev
+from recvae.artifact import Artifact
+from recvae.errors import ArtifactError, ParameterError
+from recvae.memory import peak_memory
+from recvae.models import create
+from recvae.models.base import Recommender
+from recvae.prepared import Prepared, read_prepared
+from recvae.report import write_results
+from recvae.storage import refuse_foreign
+
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The content of results.json, and the fitted models by name."""
+
+    results: dict[str, Any]
+    models: dict[str, Recommender]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A list of `{"id", "title", "score"}`, best first, and the ids of the history that the model does not know."""
+
+    items: list[dict[str, Any]]
+    unknown: list[Any]
+
+
+def checkpoint_of(out: Path) -> Path:
+    """Where training towards the artifact `out` keeps its state."""
+    return out.with_name(f"{out.name}.checkpoint")
+
+
+def train(
+    directory: Path,
+    out: Path,
+    name: str,
+    *,
+    preset: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    resume: bool = False,
+) -> list[str]:
+    """Train a model on a prepared directory and save it; returns lines that say what came out.
+
+    Raises
+    ------
+    ParameterError
+        For an unknown model or hyperparameter.
+    ArtifactError
+        If `out` holds something else, or the data are damaged.
+    TrainingError
+        If the loss is no longer finite.
+    """
+    refuse_foreign(out, artifact.KIND)
+    model = _created(name, preset, dict(params or {}), seed)
+    prepared = read_prepared(directory)
+    split, checkpoint = prepared.split, checkpoint_of(out)
+    validation = None if split.validation is None else (split.validation.fold_in, split.validation.held_out)
+    model.fit(split.train, validation=validation, checkpoint=checkpoint, resume=resume)
+    figures = None if split.validation is None else ev.evaluate(model, split.validation, ev.PRIMARY_METRICS)
+    save(model, out, prepared, {} if figures is None else {"validation": figures.as_dict()})
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    lines = [f"saved {out}: {model!r}"]
+    if figures is not None:
+        lines.append("validation: " + "  ".join(f"{m} {figures.mean(m):.4f}" for m in ev.PRIMARY_METRICS))
+    return lines
+
+
+def save(model: Recommender, out: Path, prepared: Prepared, metrics: Mapping[str, Any]) -> None:
+    """Save a model with the items and users of the data that it was trained on."""
+    users = prepared.histories()
+    if not model.folds_in:
+        users = users[: prepared.split.train.shape[0]]
+    artifact.save(model, out, items=prepared.items, users=users, data=prepared.identity, metrics=metrics)
+
+
+def evaluate(model_path: Path, directory: Path) -> dict[str, Any]:
+    """Evaluate a saved model on the test users; returns the content of results.json.
+
+    Raises
+    ------
+    ArtifactError
+        If either directory is damaged, or the model was trained on other items.
+    ParameterError
+        If the model cannot fold in the test users.
+    """
+    loaded, prepared = artifact.load(model_path), read_prepared(directory)
+    if not loaded.items["item_id"].equals(prepared.items["item_id"]):
+        raise ArtifactError(f"{model_path} was trained on other items than {directory} holds; prepare and train alike")
+    with peak_memory() as peak:
+        result = ev.evaluate(loaded.model, prepared.split.test, train=prepared.split.train)
+    run = comparison.ModelRun(result, None, peak.mb, loaded.model.get_params())
+    compared = comparison.Comparison(
+        {type(loaded.model).__name__: run}, [], {}, result.n_users, result.n_without_held_out
+    )
+    return _results(compared, prepared, loaded.manifest["hyperparameters"].get("seed"))
+
+
+def compare(
+    directory: Path,
+    out: Path,
+    names: Sequence[str],
+    *,
+    params: Mapping[str, Mapping[str, Any]] | None = None,
+    seed: int = 0,
+    on_result: Callable[[str, comparison.ModelRun], None] | None = None,
+) -> Compared:
+    """Train models, evaluate them on the same test users, and write `results.json` into the directory `out`.
+
+    Parameters
+    ----------
+    names : sequence of str
+    params : mapping, optional
+        Hyperparameters by model name; "preset" among them picks a preset.
+
+    Raises
+    ------
+    ParameterError
+        For an unknown model or hyperparameter, or settings of a model that is not compared.
+    ArtifactError
+        If `out` holds something else, or the data are damaged.
+    """
+    settings = {name: dict(values) for name, values in (params or {}).items()}
+    for name in settings:
+        if name not in names:
+            raise ParameterError(f"--set {name}.… sets a model that is not among those compared: {', '.join(names)}")
+    models = {}
+    for name in names:
+        given = settings.get(name, {})
+        models[name] = _created(name, given.pop("preset", None), given, seed)
+    _refuse_foreign_report(out)
+    prepared = read_prepared(directory)
+    compared = comparison.compare(models, prepared.split, on_result=on_result)
+    results = _results(compared, prepared, seed)
+    out.mkdir(parents=True, exist_ok=True)
+    write_results(out / RESULTS, results)
+    return Compared(results, models)
+
+
+def recommend(
+    model_path: Path, *, history: Sequence[str] | None = None, user: str | None = None, n: int = 10
+) -> Answer:
+    """The n best items for a history of item ids, or for a user whose history the artifact holds.
+
+    Raises
+    ------
+    ParameterError
+        If n does not fit the catalogue, no item of the history is known, or the user is not.
+    UnsupportedError
+        If the model ranks only for users it was trained on and a history is given.
+    """
+    loaded = artifact.load(model_path)
+    if not 1 <= n <= len(loaded.items):
+        raise ParameterError(f"n is {n}; expected 1 to {len(loaded.items):,}, the items of the catalogue")
+    row, unknown = 0, list[Any]()
+    if user is None:
+        known, unknown = _known(loaded, history or [])
+    else:
+        row, known = _user(loaded, user, model_path)
+    matrix = sparse.csr_matrix(
+        (np.ones(len(known), dtype=np.float32), known, [0, len(known)]), shape=(1, len(loaded.items))
+    )
+    recalculate = loaded.model.folds_in or user is None
+    ids, scores = loaded.model.recommend(row, matrix, N=n, recalculate_user=recalculate)
+    return Answer([_item(loaded, i, s) for i, s in zip(ids, scores, strict=True) if i >= 0], unknown)
+
+
+def _created(name: str, preset: str | None, params: dict[str, Any], seed: int) -> Recommender:
+    model = create(name, preset, **params)
+    if "seed" in model.get_params() and "seed" not in params:
+        return create(name, preset, **params, seed=seed)
+    return model
+
+
+def _results(compared: comparison.Comparison, prepared: Prepared, seed: int | None) -> dict[str, Any]:
+    protocol = {**prepared.manifest["protocol"], "filters": prepared.manifest["filters"]}
+    return compared.as_dict(dataset=prepared.manifest["dataset"], protocol=protocol, seed=seed)
+
+
+def _refuse_foreign_report(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ArtifactError(f"{out} exists and is not a directory; expected a new path or an earlier report")
+    if out.is_dir() and any(out.iterdir()) and not (out / RESULTS).is_file():
+        raise ArtifactError(f"{out} exists and holds something else; expected a new path or an earlier report")
+
+
+def _known(loaded: Artifact, history: Sequence[str]) -> tuple[list[int], list[Any]]:
+    """Item indices of the history's known ids, and the unknown ids."""
+    ids = loaded.items["item_id"]
+    index = pd.Index(ids).get_indexer(pd.Index([_typed(text, ids) for text in history], dtype=object))
+    known = sorted({int(i) for i in index if i >= 0})
+    unknown = [text for text, i in zip(history, index, strict=True) if i < 0]
+    if not known:
+        raise ParameterError(
+            f"history is {', '.join(history) or 'empty'}: no item is known; ids look like {', '.join(map(str, ids[:3]))}"
+        )
+    return known, unknown
+
+
+def _user(loaded: Artifact, user: str, model_path: Path) -> tuple[int, list[int]]:
+    if loaded.users is None:
+        raise ParameterError(f"user is {user}, but {model_path} was saved without users; give a history instead")
+    ids = loaded.users["user_id"]
+    row = int(pd.Index(ids).get_indexer(pd.Index([_typed(user, ids)], dtype=object))[0])
+    if row < 0:
+        raise ParameterError(
+            f"user is {user}, which {model_path} does not know; ids look like {', '.join(map(str, ids[:3]))}"
+        )
+    return row, sorted(int(i) for i in loaded.users["history"][row])
+
+
+def _typed(text: str, ids: pd.Series) -> Any:
+    """An id as the column holds it: a number where the ids are numbers."""
+    if pd.api.types.is_integer_dtype(ids.dtype):
+        try:
+            return int(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _item(loaded: Artifact, index: int, score: float) -> dict[str, Any]:
+    row = loaded.items.iloc[int(index)]
+    title = row.get("title")
+    item_id = row["item_id"]
+    return {
+        "id": item_id.item() if isinstance(item_id, np.generic) else item_id,
+        "title": None if pd.isna(title) else title,
+        "score": round(float(score), 6),
+    }

@@ -1,0 +1,345 @@
+"""The contract of every `Recommender`. A test class inherits it and gives the fixtures that its tests ask for.
+
+The checkerboard gives each personal model one right answer: even users have all even items but the one with their own
+number, odd users all odd ones, so a user's best new item is the user's own number.
+"""
+
+import inspect
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+
+from recvae.errors import ArtifactError, NotFittedError, ParameterError, UnsupportedError
+from recvae.models.base import Recommender, UserItems
+from recvae.topn import FloatArray, IntArray
+
+Factory = Callable[[], Recommender]
+
+SIZE = 30
+N_USERS, N_ITEMS = 40, 25
+
+
+def checkerboard(size: int = SIZE) -> sparse.csr_matrix:
+    """Users and items of the same parity, without the diagonal."""
+    numbers = np.arange(size)
+    same = (numbers[:, None] % 2 == numbers % 2) & (numbers[:, None] != numbers)
+    return sparse.csr_matrix(same.astype(np.float32))
+
+
+def random_plays(n_users: int = N_USERS, n_items: int = N_ITEMS, seed: int = 0) -> sparse.csr_matrix:
+    """Plays without structure, popular items first; every user and every item has some."""
+    rng = np.random.default_rng(seed)
+    played = rng.random((n_users, n_items)) < np.linspace(0.5, 0.1, n_items)
+    played[np.arange(n_users), np.arange(n_users) % n_items] = True
+    return sparse.csr_matrix(played.astype(np.float32))
+
+
+def fit(make: Factory, user_items: UserItems) -> Recommender:
+    return make().fit(user_items, show_progress=False)
+
+
+def recommend(model: Recommender, users: Any, histories: UserItems, **options: Any) -> tuple[IntArray, FloatArray]:
+    """From the histories where the model can, from what it stores of its training users where not."""
+    return model.recommend(users, histories, recalculate_user=model.folds_in, **options)
+
+
+def all_scores(model: Recommender, user_items: UserItems) -> FloatArray:
+    """(n_users, n_items) scores in item order, by the one call that every model answers."""
+    ids, scores = recommend(
+        model, np.arange(user_items.shape[0]), user_items, N=model.n_items_, filter_already_liked_items=False
+    )
+    return np.take_along_axis(scores, np.argsort(ids, axis=1), axis=1)
+
+
+def without_plays(user_items: sparse.csr_matrix, users: list[int]) -> sparse.csr_matrix:
+    kept = np.ones(user_items.shape[0], dtype=np.float32)
+    kept[users] = 0
+    emptied = sparse.csr_matrix(sparse.diags_array(kept) @ user_items, dtype=np.float32)
+    emptied.eliminate_zeros()
+    return emptied
+
+
+def untidy(user_items: sparse.csr_matrix) -> sparse.csr_matrix:
+    """The same matrix with its columns in falling order and a stored zero in each row that has room."""
+    indptr, indices, data = [0], [], []
+    for row in user_items.toarray():
+        played = np.flatnonzero(row)[::-1].tolist()
+        zero = np.flatnonzero(row == 0)[:1].tolist()
+        indices += played + zero
+        data += [1.0] * len(played) + [0.0] * len(zero)
+        indptr.append(len(indices))
+    return sparse.csr_matrix((np.array(data, np.float32), np.array(indices), np.array(indptr)), shape=user_items.shape)
+
+
+def parts(matrix: UserItems) -> list[npt.NDArray[Any]]:
+    return [matrix.data.copy(), matrix.indices.copy(), matrix.indptr.copy()]
+
+
+class RecommenderContract:
+    """Tests for any model.
+
+    Fixtures
+    --------
+    make : makes the model, not fitted
+    fitted : fitted on `random_plays()`
+    personal : fitted on `checkerboard()`; models that rank by the user
+    folding : fitted on `random_plays()`; models that rank a history they were not fitted on
+    comparing : fitted on `checkerboard()`; models that compare items
+    """
+
+    def test_each_users_own_number_is_the_best_new_item(self, personal: Recommender) -> None:
+        users = np.arange(SIZE)
+        ids, scores = recommend(personal, users, checkerboard(), N=1)
+        assert_array_equal(ids[:, 0], users)
+        assert np.isfinite(scores).all()
+
+    def test_fit_returns_the_model(self, make: Factory) -> None:
+        model = make()
+        assert model.fit(random_plays(), show_progress=False) is model
+
+    def test_one_user_gets_the_same_as_in_a_batch(self, fitted: Recommender) -> None:
+        plays = random_plays()
+        users = np.array([3, 0, 39, 3])
+        batch_ids, batch_scores = recommend(fitted, users, plays[users], N=7)
+        for row, user in enumerate(users):
+            ids, scores = recommend(fitted, int(user), plays[[user]], N=7)
+            assert_array_equal(ids, batch_ids[row])
+            assert_allclose(scores, batch_scores[row], rtol=1e-5, atol=1e-6)
+
+    def test_batches_of_scores_do_not_change_the_answer(
+        self, fitted: Recommender, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plays = random_plays()
+        whole_ids, whole_scores = recommend(fitted, np.arange(N_USERS), plays)
+        monkeypatch.setattr("recvae.models.base.BATCH_BYTES", 4 * N_ITEMS * 7)
+        ids, scores = recommend(fitted, np.arange(N_USERS), plays)
+        assert_array_equal(ids, whole_ids)
+        assert_allclose(scores, whole_scores, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("userid", [5, np.int64(5), [5], np.array([5, 6, 7], dtype=np.int32), []])
+    def test_shapes_and_dtypes(self, fitted: Recommender, userid: Any) -> None:
+        rows = np.atleast_1d(np.asarray(userid, dtype=np.int64))
+        ids, scores = recommend(fitted, userid, random_plays()[rows], N=4)
+        assert ids.shape == scores.shape == (*np.shape(userid), 4)
+        assert ids.dtype == np.int32
+        assert scores.dtype == np.float32
+
+    def test_default_length_is_ten(self, fitted: Recommender) -> None:
+        assert recommend(fitted, 0, random_plays()[[0]])[0].shape == (10,)
+
+    def test_own_items_are_left_out(self, fitted: Recommender) -> None:
+        plays = random_plays()
+        ids, scores = recommend(fitted, np.arange(N_USERS), plays, N=N_ITEMS)
+        for user in range(N_USERS):
+            listed = ids[user][ids[user] >= 0]
+            assert sorted(listed) == sorted(set(range(N_ITEMS)) - set(plays[[user]].indices))
+            assert_array_equal(ids[user][len(listed) :], -1)
+            assert_array_equal(scores[user][len(listed) :], -np.inf)
+
+    def test_own_items_are_listed_when_asked_for(self, fitted: Recommender) -> None:
+        ids, scores = recommend(
+            fitted, np.arange(N_USERS), random_plays(), N=N_ITEMS, filter_already_liked_items=False
+        )
+        assert_array_equal(np.sort(ids, axis=1), np.tile(np.arange(N_ITEMS), (N_USERS, 1)))
+        assert np.isfinite(scores).all()
+
+    def test_lists_longer_than_the_catalogue_are_padded(self, fitted: Recommender) -> None:
+        ids, scores = recommend(fitted, [1, 2], random_plays()[[1, 2]], N=N_ITEMS + 9, filter_already_liked_items=False)
+        assert ids.shape == scores.shape == (2, N_ITEMS + 9)
+        assert (ids[:, :N_ITEMS] >= 0).all()
+        assert_array_equal(ids[:, N_ITEMS:], -1)
+        assert_array_equal(scores[:, N_ITEMS:], -np.inf)
+
+    def test_filter_items(self, fitted: Recommender) -> None:
+        plays = random_plays()
+        plain, _ = recommend(fitted, np.arange(N_USERS), plays, N=N_ITEMS)
+        filtered, _ = recommend(fitted, np.arange(N_USERS), plays, N=N_ITEMS, filter_items=[7, 0, 7])
+        for before, after in zip(plain, filtered, strict=True):
+            expected = [item for item in before if item not in (0, 7, -1)]
+            assert_array_equal(after, expected + [-1] * (N_ITEMS - len(expected)))
+
+    @pytest.mark.parametrize("items", [[2, 5, 11, 20], [20, 2, 11, 5], np.array([11, 20, 5, 2], dtype=np.int32)])
+    def test_items_are_the_only_ones_ranked(self, fitted: Recommender, items: Any) -> None:
+        plays = random_plays()
+        every = all_scores(fitted, plays)
+        ids, scores = recommend(
+            fitted, np.arange(N_USERS), plays, N=10, items=items, filter_already_liked_items=False
+        )
+        assert_array_equal(np.sort(ids, axis=1), np.tile([2, 5, 11, 20], (N_USERS, 1)))
+        assert_allclose(scores, np.take_along_axis(every, ids, axis=1), rtol=1e-5, atol=1e-6)
+        assert (np.diff(scores, axis=1) <= 0).all()
+
+    def test_own_items_among_items_are_left_out(self, fitted: Recommender) -> None:
+        plays = random_plays()
+        own = plays[[4]].indices[:2]
+        new = np.setdiff1d(np.arange(N_ITEMS), plays[[4]].indices)[:2]
+        ids, scores = recommend(fitted, 4, plays[[4]], N=4, items=[*own, *new])
+        assert sorted(ids[:2]) == sorted(new)
+        assert_array_equal(ids[2:], -1)
+        assert_array_equal(scores[2:], -np.inf)
+
+    @pytest.mark.parametrize("name", ["items", "filter_items"])
+    @pytest.mark.parametrize("item", [-1, N_ITEMS])
+    def test_items_outside_the_catalogue(self, fitted: Recommender, name: str, item: int) -> None:
+        with pytest.raises(IndexError, match=f"^{name} holds {item}; expected 0 to {N_ITEMS - 1}$"):
+            recommend(fitted, 0, random_plays()[[0]], **{name: [3, item]})
+
+    def test_items_and_filter_items_exclude_each_other(self, fitted: Recommender) -> None:
+        with pytest.raises(ValueError, match="items and filter_items"):
+            recommend(fitted, 0, random_plays()[[0]], items=[1], filter_items=[2])
+
+    @pytest.mark.parametrize("n", [0, -1])
+    def test_no_list_length_below_one(self, fitted: Recommender, n: int) -> None:
+        with pytest.raises(ParameterError, match=f"^N is {n}; "):
+            recommend(fitted, 0, random_plays()[[0]], N=n)
+
+    @pytest.mark.parametrize("convert", [sparse.csr_array, sparse.csc_matrix, sparse.coo_array, untidy])
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.bool_])
+    def test_kinds_of_matrix(self, make: Factory, convert: Callable[[Any], Any], dtype: type) -> None:
+        plays = random_plays()
+        given = convert(plays).astype(dtype)
+        assert_array_equal(all_scores(fit(make, given), given), all_scores(fit(make, plays), plays))
+
+    def test_one_row_of_a_csr_array(self, fitted: Recommender) -> None:
+        plays = random_plays()
+        row = sparse.csr_array(plays)[8]
+        assert row.ndim == 1
+        ids, scores = recommend(fitted, 8, row)
+        expected_ids, expected_scores = recommend(fitted, 8, plays[[8]])
+        assert_array_equal(ids, expected_ids)
+        assert_array_equal(scores, expected_scores)
+
+    def test_wrong_number_of_columns(self, fitted: Recommender) -> None:
+        with pytest.raises(ParameterError, match="^user_items has 26 columns but the model was trained on 25 items$"):
+            recommend(fitted, [0, 1], sparse.csr_matrix((2, 26)))
+
+    @pytest.mark.parametrize("userid", [0, [0], [0, 1, 2]])
+    def test_wrong_number_of_rows(self, fitted: Recommender, userid: Any) -> None:
+        with pytest.raises(ParameterError, match=f"^user_items has 2 rows for {np.size(userid)} userids"):
+            recommend(fitted, userid, random_plays()[[0, 1]])
+
+    @pytest.mark.parametrize("given", [np.eye(N_ITEMS), [[1.0] * N_ITEMS], None])
+    def test_not_sparse(self, make: Factory, fitted: Recommender, given: Any) -> None:
+        expected = f"^user_items is a {type(given).__name__}; expected a scipy CSR matrix$"
+        with pytest.raises(ParameterError, match=expected):
+            fit(make, given)
+        with pytest.raises(ParameterError, match=expected):
+            fitted.recommend(0, given)
+        with pytest.raises(ParameterError, match=expected):
+            fitted.score(given)
+
+    @pytest.mark.parametrize("value", [np.nan, -1.0, np.inf, -np.inf])
+    def test_bad_values(self, make: Factory, fitted: Recommender, value: float) -> None:
+        plays = random_plays()
+        plays.data[5] = value
+        with pytest.raises(ParameterError, match="^user_items holds negative, infinite or NaN values"):
+            fit(make, plays)
+        with pytest.raises(ParameterError, match="^user_items holds negative, infinite or NaN values"):
+            recommend(fitted, np.arange(N_USERS), plays)
+
+    @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (5, 5)])
+    def test_nothing_to_learn_from(self, make: Factory, shape: tuple[int, int]) -> None:
+        with pytest.raises(ParameterError, match=r"^user_items has no plays; its shape is \(\d, \d\)$"):
+            fit(make, sparse.csr_matrix(shape))
+
+    def test_not_fitted(self, make: Factory, tmp_path: Path) -> None:
+        model = make()
+        calls: list[Callable[[], object]] = [
+            lambda: model.recommend(0, random_plays()[[0]]),
+            lambda: model.score(random_plays()),
+            lambda: model.similar_items(0),
+            lambda: model.save(tmp_path / "model"),
+        ]
+        for call in calls:
+            with pytest.raises(NotFittedError, match=f"^{type(model).__name__} is not fitted; call fit first$"):
+                call()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_validation_must_fit(self, make: Factory) -> None:
+        plays = random_plays()
+        narrow, short, nothing = plays[:, :-1], plays[:5], sparse.csr_matrix(plays.shape)
+        for fold_in, held_out, named in (
+            (narrow, plays, "^fold_in has 24 columns"),
+            (plays, narrow, "^held_out has 24 columns"),
+            (plays, short, "^validation has 40 fold_in rows, and 5 held_out rows"),
+            (plays, nothing, "held_out rows with 0 plays"),
+        ):
+            with pytest.raises(ParameterError, match=named):
+                make().fit(plays, show_progress=False, validation=(fold_in, held_out))
+
+    def test_scores_fall_and_ties_rank_by_item(self, fitted: Recommender) -> None:
+        ids, scores = recommend(
+            fitted, np.arange(N_USERS), random_plays(), N=N_ITEMS, filter_already_liked_items=False
+        )
+        assert (scores[:, 1:] <= scores[:, :-1]).all()
+        tied = scores[:, 1:] == scores[:, :-1]
+        assert (ids[:, 1:] > ids[:, :-1])[tied].all()
+
+    def test_everything_seen_leaves_padding_only(self, fitted: Recommender) -> None:
+        ids, scores = recommend(fitted, [0, 1], sparse.csr_matrix(np.ones((2, N_ITEMS))), N=3)
+        assert_array_equal(ids, -1)
+        assert_array_equal(scores, -np.inf)
+
+    def test_score_gives_what_recommend_ranks_by(self, folding: Recommender) -> None:
+        plays = random_plays(n_users=6, seed=1)
+        scores = folding.score(plays)
+        assert scores.shape == plays.shape
+        assert scores.dtype == np.float32
+        assert np.isfinite(scores).all()
+        ids, listed = recommend(folding, np.arange(6), plays, N=N_ITEMS)
+        for row in range(6):
+            seen = plays[[row]].indices
+            assert_allclose(listed[row][ids[row] >= 0], scores[row, ids[row][ids[row] >= 0]], rtol=1e-5, atol=1e-6)
+            assert set(ids[row]) - {-1} == set(range(N_ITEMS)) - set(seen)
+
+    def test_scores_of_no_users(self, folding: Recommender) -> None:
+        assert folding.score(sparse.csr_matrix((0, N_ITEMS))).shape == (0, N_ITEMS)
+
+    def test_score_takes_one_row_of_a_csr_array(self, folding: Recommender) -> None:
+        plays = random_plays()
+        assert_array_equal(folding.score(sparse.csr_array(plays)[2]), folding.score(plays[[2]]))
+
+    def test_score_refuses_other_columns(self, folding: Recommender) -> None:
+        with pytest.raises(ParameterError, match="^user_items has 3 columns but the model was trained on 25 items$"):
+            folding.score(sparse.csr_matrix((2, 3)))
+
+    def test_empty_histories_get_the_popularity_prior(self, folding: Recommender) -> None:
+        plays = random_plays()
+        counts = plays.sum(axis=0).A1.astype(np.float64)
+        prior = np.log((counts + 1) / (counts.sum() + N_ITEMS))
+        alone = folding.score(sparse.csr_matrix((2, N_ITEMS)))
+        assert_allclose(alone, np.tile(prior, (2, 1)), rtol=1e-6)
+        users = np.array([0, 5, 6, 9])
+        mixed = folding.score(without_plays(plays, [5, 9])[users])
+        assert_allclose(mixed[[1, 3]], np.tile(prior, (2, 1)), rtol=1e-6)
+        assert_allclose(mixed[[0, 2]], folding.score(plays[[0, 6]]), rtol=1e-5, atol=1e-6)
+        ids, _ = recommend(folding, 0, sparse.csr_matrix((1, N_ITEMS)), N=N_ITEMS)
+        assert_array_equal(ids, np.lexsort((np.arange(N_ITEMS), -alone[0])))
+
+    def test_users_without_plays_do_not_disturb_training(self, make: Factory) -> None:
+        plays = without_plays(random_plays(), [0, 17, 39])
+        ids, scores = recommend(fit(make, plays), np.arange(N_USERS), plays, N=5)
+        assert np.isfinite(scores).all()
+        assert (ids >= 0).all()
+
+    def test_new_users_are_folded_in(self, make: Factory) -> None:
+        if not make().folds_in or make().get_params() == {}:
+            with pytest.raises((UnsupportedError, AssertionError)):
+                self._fold_in_the_last_users(make)
+            return
+        self._fold_in_the_last_users(make)
+
+    def _fold_in_the_last_users(self, make: Factory) -> None:
+        plays = checkerboard()
+        model = fit(make, plays[: SIZE - 4])
+        new = np.arange(SIZE - 4, SIZE)
+        ids, _ = model.recommend(new, plays[new], N=1, recalculate_user=True)
+        assert_array_equal(ids[:, 0], new)
