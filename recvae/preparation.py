@@ -13,8 +13,7 @@ from recvae.datasets import NAMES, Dataset, Recipe, load
 from recvae.errors import DataError, ParameterError
 from recvae.interactions import Interactions
 from recvae.prepared import KIND, write_prepared
-
-# from recvae.published import check_published, describe
+from recvae.published import check_published, describe
 from recvae.splits import Split, given, leave_last_out, strong_generalization, temporal
 from recvae.storage import refuse_foreign, sha256
 from recvae.tables import Columns, read_table
@@ -100,7 +99,7 @@ def prepare(
     )
     notes += _summary(counts, split)
     if found.name == "ml-20m":
-        pass  # notes += describe(check_published(data, split))
+        notes += describe(check_published(data, split))
     return notes
 
 
@@ -173,20 +172,18 @@ def _summary(counts: Mapping[str, int], split: Split) -> list[str]:
     of = split.counts
     lines = [f"dropped: {', '.join(dropped)}"] if dropped else []
     lines.append(f"train: {of['train_users']:,} users, {of['train_items']:,} items, {of['train_plays']:,} plays")
-    for part in ("validation", "test"):
-        if f"{part}_users" in of:
-            lines.append(
-                f"{part}: {of[f'{part}_users']:,} users, {of[f'{part}_fold_in_plays']:,} plays to fold in, "
-                f"{of[f'{part}_held_out_plays']:,} held out"
-                + (
-                    f", {of[f'{part}_users_without_held_out']:,} users without"
-                    if of[f"{part}_users_without_held_out"]
-                    else ""
-                )
-            )
+    lines += [_part_summary(part, of) for part in ("validation", "test") if f"{part}_users" in of]
     if of["items_outside_training"]:
         lines.append(
             f"outside the training items: {of['items_outside_training']:,} items with "
             f"{of['plays_outside_training_items']:,} plays, dropped"
         )
     return lines
+
+
+def _part_summary(part: str, of: Mapping[str, int]) -> str:
+    users, fold_in, held_out, without = (
+        of[f"{part}_{what}"] for what in ("users", "fold_in_plays", "held_out_plays", "users_without_held_out")
+    )
+    unscored = f", {without:,} users without any" if without else ""
+    return f"{part}: {users:,} users, {fold_in:,} plays to fold in, {held_out:,} held out{unscored}"

@@ -1,4 +1,4 @@
-"""The prepared data directory: filtered plays, items, and the split as matrices, written once and read by everything."""
+"""The prepared data directory: filtered plays, items, and the split as matrices; everything after reads this."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -165,7 +165,8 @@ def _csr_arrays(name: str, matrix: sparse.csr_matrix) -> Arrays:
 
 def _split(arrays: Arrays, users: pd.DataFrame, items: pd.DataFrame, manifest: dict[str, Any]) -> Split:
     def ids(part: str) -> pd.Index:
-        return pd.Index(users["user_id"][users["part"] == part].to_numpy())
+        index: pd.Index = pd.Index(users["user_id"][users["part"] == part].to_numpy())
+        return index
 
     def matrix(name: str, n_users: int) -> sparse.csr_matrix:
         indptr, indices = arrays[f"{name}_indptr"], arrays[f"{name}_indices"]

@@ -129,7 +129,9 @@ def _places(ids: pd.Index, among: pd.Index, what: str) -> npt.NDArray[np.int32]:
     """Where each of `among` stands in `ids`, -1 for those that do not."""
     known = among.get_indexer(ids)
     if (known < 0).any():
-        raise DataError(f"{what} {ids[known.argmin()]!r} of the split is not in the data; was it made of other data?")
+        raise DataError(
+            f"{what} {ids[int(known.argmin())]!r} of the split is not in the data; was it made of other data?"
+        )
     places = np.full(len(among), -1, dtype=np.int32)
     places[known] = np.arange(len(ids), dtype=np.int32)
     return places
@@ -150,8 +152,8 @@ def _summary(name: str, content: bytes, n_first: int) -> SplitFile:
 def _differences(finding: Finding) -> str:
     expected, found = finding.expected, finding.found
     pairs = (
-        (f"{found.rows:,} rows", f"{expected.rows:,} rows"),
-        (f"starts {' '.join(found.first_rows)}", f"starts {' '.join(expected.first_rows)}"),
-        (f"md5 {found.md5}", f"md5 {expected.md5}"),
+        ("rows", f"{found.rows:,}", f"{expected.rows:,}"),
+        ("start", repr(" ".join(found.first_rows)), repr(" ".join(expected.first_rows))),
+        ("md5", found.md5, expected.md5),
     )
-    return "; ".join(f"{here}, expected {there}" for here, there in pairs if here != there)
+    return "; ".join(f"{what} {here}, expected {there}" for what, here, there in pairs if here != there)

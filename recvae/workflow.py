@@ -207,7 +207,7 @@ def _known(loaded: Artifact, history: Sequence[str]) -> tuple[list[int], list[An
     unknown = [text for text, i in zip(history, index, strict=True) if i < 0]
     if not known:
         raise ParameterError(
-            f"history is {', '.join(history) or 'empty'}: no item is known; ids look like {', '.join(map(str, ids[:3]))}"
+            f"history is {', '.join(history) or 'empty'}; none is known: ids look like {', '.join(map(str, ids[:3]))}"
         )
     return known, unknown
 
