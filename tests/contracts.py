@@ -92,7 +92,9 @@ class RecommenderContract:
     fitted : fitted on `random_plays()`
     personal : fitted on `checkerboard()`; models that rank by the user
     folding : fitted on `random_plays()`; models that rank a history they were not fitted on
+    make_folding : makes a model that does so by the user
     comparing : fitted on `checkerboard()`; models that compare items
+    make_comparing : makes such a model
     """
 
     def test_each_users_own_number_is_the_best_new_item(self, personal: Recommender) -> None:
@@ -145,9 +147,7 @@ class RecommenderContract:
             assert_array_equal(scores[user][len(listed) :], -np.inf)
 
     def test_own_items_are_listed_when_asked_for(self, fitted: Recommender) -> None:
-        ids, scores = recommend(
-            fitted, np.arange(N_USERS), random_plays(), N=N_ITEMS, filter_already_liked_items=False
-        )
+        ids, scores = recommend(fitted, np.arange(N_USERS), random_plays(), N=N_ITEMS, filter_already_liked_items=False)
         assert_array_equal(np.sort(ids, axis=1), np.tile(np.arange(N_ITEMS), (N_USERS, 1)))
         assert np.isfinite(scores).all()
 
@@ -170,9 +170,7 @@ class RecommenderContract:
     def test_items_are_the_only_ones_ranked(self, fitted: Recommender, items: Any) -> None:
         plays = random_plays()
         every = all_scores(fitted, plays)
-        ids, scores = recommend(
-            fitted, np.arange(N_USERS), plays, N=10, items=items, filter_already_liked_items=False
-        )
+        ids, scores = recommend(fitted, np.arange(N_USERS), plays, N=10, items=items, filter_already_liked_items=False)
         assert_array_equal(np.sort(ids, axis=1), np.tile([2, 5, 11, 20], (N_USERS, 1)))
         assert_allclose(scores, np.take_along_axis(every, ids, axis=1), rtol=1e-5, atol=1e-6)
         assert (np.diff(scores, axis=1) <= 0).all()
@@ -201,12 +199,23 @@ class RecommenderContract:
         with pytest.raises(ParameterError, match=f"^N is {n}; "):
             recommend(fitted, 0, random_plays()[[0]], N=n)
 
-    @pytest.mark.parametrize("convert", [sparse.csr_array, sparse.csc_matrix, sparse.coo_array, untidy])
-    @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.bool_])
-    def test_kinds_of_matrix(self, make: Factory, convert: Callable[[Any], Any], dtype: type) -> None:
+    @pytest.mark.parametrize(
+        ("convert", "dtype"),
+        [
+            (sparse.csr_array, np.float32),
+            (sparse.csr_matrix, np.float64),
+            (sparse.csr_array, np.int64),
+            (sparse.csc_matrix, np.bool_),
+            (sparse.coo_array, np.int8),
+            (untidy, np.float32),
+        ],
+    )
+    def test_kinds_of_matrix(
+        self, make: Factory, fitted: Recommender, convert: Callable[[Any], Any], dtype: type
+    ) -> None:
         plays = random_plays()
         given = convert(plays).astype(dtype)
-        assert_array_equal(all_scores(fit(make, given), given), all_scores(fit(make, plays), plays))
+        assert_array_equal(all_scores(fit(make, given), given), all_scores(fitted, plays))
 
     def test_one_row_of_a_csr_array(self, fitted: Recommender) -> None:
         plays = random_plays()
@@ -276,9 +285,7 @@ class RecommenderContract:
                 make().fit(plays, show_progress=False, validation=(fold_in, held_out))
 
     def test_scores_fall_and_ties_rank_by_item(self, fitted: Recommender) -> None:
-        ids, scores = recommend(
-            fitted, np.arange(N_USERS), random_plays(), N=N_ITEMS, filter_already_liked_items=False
-        )
+        ids, scores = recommend(fitted, np.arange(N_USERS), random_plays(), N=N_ITEMS, filter_already_liked_items=False)
         assert (scores[:, 1:] <= scores[:, :-1]).all()
         tied = scores[:, 1:] == scores[:, :-1]
         assert (ids[:, 1:] > ids[:, :-1])[tied].all()
@@ -330,16 +337,117 @@ class RecommenderContract:
         assert np.isfinite(scores).all()
         assert (ids >= 0).all()
 
-    def test_new_users_are_folded_in(self, make: Factory) -> None:
-        if not make().folds_in or make().get_params() == {}:
-            with pytest.raises((UnsupportedError, AssertionError)):
-                self._fold_in_the_last_users(make)
-            return
-        self._fold_in_the_last_users(make)
-
-    def _fold_in_the_last_users(self, make: Factory) -> None:
+    def test_new_users_are_folded_in(self, make_folding: Factory) -> None:
         plays = checkerboard()
-        model = fit(make, plays[: SIZE - 4])
         new = np.arange(SIZE - 4, SIZE)
-        ids, _ = model.recommend(new, plays[new], N=1, recalculate_user=True)
+        ids, _ = fit(make_folding, plays[: SIZE - 4]).recommend(new, plays[new], N=1, recalculate_user=True)
         assert_array_equal(ids[:, 0], new)
+
+    def test_an_item_is_most_similar_to_itself_and_then_to_its_kind(self, comparing: Recommender) -> None:
+        items = np.arange(SIZE)
+        ids, scores = comparing.similar_items(items, N=SIZE // 2)
+        assert ids.dtype == np.int32
+        assert scores.dtype == np.float32
+        assert_array_equal(ids[:, 0], items)
+        assert_array_equal(ids % 2, np.tile(items[:, None] % 2, SIZE // 2))
+        assert (np.diff(scores, axis=1) <= 0).all()
+        for item in (0, 13):
+            alone_ids, alone_scores = comparing.similar_items(item, N=4)
+            assert alone_ids.shape == alone_scores.shape == (4,)
+            assert_array_equal(alone_ids[0], item)
+            assert_allclose(alone_scores, scores[item, :4], rtol=1e-5)
+
+    def test_similar_items_can_be_filtered_or_chosen(self, comparing: Recommender) -> None:
+        filtered, _ = comparing.similar_items([4, 5], N=SIZE, filter_items=[4, 6, 7])
+        assert not {4, 6, 7} & set(filtered.ravel().tolist())
+        chosen, scores = comparing.similar_items(4, N=3, items=[8, 2])
+        assert set(chosen[:2].tolist()) == {2, 8}
+        assert chosen[2] == -1
+        assert scores[2] == -np.inf
+
+    def test_similar_items_refuses(self, comparing: Recommender) -> None:
+        with pytest.raises(IndexError, match=f"^itemid holds {SIZE}; expected 0 to {SIZE - 1}$"):
+            comparing.similar_items([0, SIZE])
+        with pytest.raises(ParameterError, match="^N is 0; "):
+            comparing.similar_items(0, N=0)
+        with pytest.raises(ParameterError, match="items and filter_items"):
+            comparing.similar_items(0, items=[1], filter_items=[2])
+        with pytest.raises(UnsupportedError, match="cannot recalculate items"):
+            comparing.similar_items(0, recalculate_item=True)
+
+    def test_items_that_nobody_played_are_never_similar_to_nan(self, make_comparing: Factory) -> None:
+        plays = checkerboard().toarray()
+        plays[:, 7] = 0
+        _, scores = fit(make_comparing, sparse.csr_matrix(plays)).similar_items(np.arange(SIZE), N=SIZE)
+        assert not np.isnan(scores).any()
+
+    def test_fit_leaves_its_input_alone(self, make: Factory) -> None:
+        for given in (random_plays(), untidy(random_plays()), sparse.csr_array(random_plays(), dtype=np.float64)):
+            before = parts(given)
+            recommend(fit(make, given), np.arange(N_USERS), given)
+            for array, original in zip(parts(given), before, strict=True):
+                assert array.dtype == original.dtype
+                assert_array_equal(array, original)
+
+    def test_parameters_make_the_model_again(self, make: Factory) -> None:
+        model = make()
+        parameters = model.get_params()
+        assert list(parameters) == [
+            name for name in inspect.signature(type(model)).parameters if name not in ("args", "kwargs")
+        ]
+        assert type(model)(**parameters).get_params() == parameters
+        assert eval(repr(model), {type(model).__name__: type(model)}).get_params() == parameters  # noqa: S307
+
+    def test_callback_hears_of_each_epoch(self, make: Factory) -> None:
+        heard: list[tuple[int, float, float]] = []
+        make().fit(random_plays(), show_progress=False, callback=lambda *call: heard.append(call))
+        assert [epoch for epoch, _, _ in heard] == list(range(len(heard)))
+        assert heard
+        assert all(isinstance(seconds, float) and seconds >= 0 for _, seconds, _ in heard)
+        assert all(isinstance(loss, float) for _, _, loss in heard)
+
+    def test_the_seed_decides_everything(self, make: Factory) -> None:
+        plays = random_plays()
+        first = all_scores(fit(make, plays), plays)
+        assert_array_equal(all_scores(fit(make, plays), plays), first)
+        parameters = make().get_params()
+        if "seed" in parameters:
+            other = type(make())(**parameters | {"seed": parameters["seed"] + 1})
+            assert (all_scores(other.fit(plays, show_progress=False), plays) != first).any()
+
+    def test_a_second_fit_forgets_the_first(self, make: Factory) -> None:
+        plays = random_plays()
+        model = fit(make, checkerboard()).fit(plays, show_progress=False)
+        assert_array_equal(all_scores(model, plays), all_scores(fit(make, plays), plays))
+
+    def test_global_random_states_stay(self, make: Factory) -> None:
+        plays = random_plays()
+        before = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()  # noqa: NPY002
+        recommend(fit(make, plays), np.arange(N_USERS), plays)
+        after = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()  # noqa: NPY002
+        assert before[0] == after[0]
+        assert str(before[1]) == str(after[1])
+        assert torch.equal(before[2], after[2])
+
+    def test_saved_and_loaded_it_is_the_same(self, fitted: Recommender, tmp_path: Path) -> None:
+        plays = random_plays()
+        fitted.save(tmp_path / "model")
+        loaded = type(fitted).load(tmp_path / "model")
+        assert type(loaded) is type(fitted)
+        assert loaded.get_params() == fitted.get_params()
+        assert_array_equal(loaded.item_counts_, fitted.item_counts_)
+        assert_array_equal(all_scores(loaded, plays), all_scores(fitted, plays))
+
+    def test_saved_and_loaded_it_compares_items_the_same(self, comparing: Recommender, tmp_path: Path) -> None:
+        comparing.save(tmp_path / "model")
+        loaded = type(comparing).load(tmp_path / "model")
+        for mine, its in zip(loaded.similar_items([0, 7]), comparing.similar_items([0, 7]), strict=True):
+            assert_array_equal(mine, its)
+
+    def test_load_refuses_another_class(self, fitted: Recommender, tmp_path: Path) -> None:
+        class Other(Recommender):
+            """A class of which nothing is ever saved."""
+
+        fitted.save(tmp_path / "model")
+        with pytest.raises(ArtifactError, match=f"holds a {type(fitted).__name__}, not a Other$"):
+            Other.load(tmp_path / "model")
