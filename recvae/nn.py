@@ -4,6 +4,7 @@ Neither layer that touches the catalogue ever holds a dense (batch, n_items) ten
 the plays of CSR rows, the last computes its logits, loss and gradients in row chunks over one reused buffer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
@@ -92,6 +93,67 @@ class SparseLinear(nn.Module):
         return summed + self.bias
 
 
+class PlainEncoder(nn.Module):
+    """Mult-VAE's encoder: hidden layers with tanh between them, none on the output.
+
+    Parameters
+    ----------
+    n_items : int
+    hidden : sequence of int
+        Sizes of the hidden layers; none is allowed.
+    code : int
+        Size of the output.
+    """
+
+    def __init__(self, n_items: int, hidden: Sequence[int], code: int, generator: torch.Generator) -> None:
+        super().__init__()
+        sizes = [*hidden, code]
+        self.input = SparseLinear(n_items, sizes[0])
+        self.layers = nn.ModuleList(linear(a, b) for a, b in pairwise(sizes))
+        for layer in (self.input, *self.layers):
+            glorot_(layer, generator)
+
+    def forward(self, rows: Rows, values: Tensor) -> Tensor:
+        """(n_plays,) input values → (batch, code)."""
+        h: Tensor = self.input(rows, values)
+        for layer in self.layers:
+            h = layer(torch.tanh(h))
+        return h
+
+
+class DenseEncoder(nn.Module):
+    """RecVAE's encoder (Shenbin et al. 2020, figure 2): each layer sees the sum of all before it, swish, LayerNorm.
+
+    Parameters
+    ----------
+    n_items : int
+    width, depth : int
+        Size and number of the hidden layers.
+    code : int
+        Size of the output.
+    """
+
+    def __init__(self, n_items: int, width: int, depth: int, code: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.input = SparseLinear(n_items, width)
+        self.hidden = nn.ModuleList(linear(width, width) for _ in range(depth - 1))
+        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=0.1) for _ in range(depth))
+        self.code = linear(width, code)
+        for layer in (self.input, *self.hidden, self.code):
+            fan_in = n_items if layer is self.input else width
+            uniform_(layer, fan_in, generator)
+
+    def forward(self, rows: Rows, values: Tensor) -> Tensor:
+        """(n_plays,) input values → (batch, code)."""
+        h = self.norms[0](F.silu(self.input(rows, values)))
+        total = h
+        for layer, norm in zip(self.hidden, self.norms[1:], strict=True):
+            h = norm(F.silu(layer(h) + total))
+            total = total + h
+        code: Tensor = self.code(h)
+        return code
+
+
 def dropout(values: Tensor, p: float, generator: torch.Generator) -> Tensor:
     """Inverted dropout that draws from `generator`, never from torch's global state."""
     if p == 0:
@@ -173,14 +235,16 @@ def multinomial_nll(hidden: Tensor, weight: Tensor, bias: Tensor, rows: Rows) ->
     return loss
 
 
-def xavier_uniform_(weight: Tensor, generator: torch.Generator) -> None:
-    """Glorot & Bengio (2010) uniform initialisation."""
-    nn.init.xavier_uniform_(weight, generator=generator)
+def glorot_(layer: Any, generator: torch.Generator) -> None:
+    """Mult-VAE's initialisation: Glorot & Bengio (2010) uniform weights, biases normal (σ = .001) cut at 2σ."""
+    nn.init.xavier_uniform_(layer.weight, generator=generator)
+    nn.init.trunc_normal_(layer.bias, std=0.001, a=-0.002, b=0.002, generator=generator)
 
 
-def truncated_normal_(bias: Tensor, std: float, generator: torch.Generator) -> None:
-    """Normal of the given standard deviation, redrawn beyond two of them."""
-    nn.init.trunc_normal_(bias, std=std, a=-2 * std, b=2 * std, generator=generator)
+def uniform_(layer: Any, fan_in: int, generator: torch.Generator) -> None:
+    """PyTorch's own default for a linear layer: weights and bias uniform within ±1/√fan_in."""
+    for parameter in (layer.weight, layer.bias):
+        nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
 
 
 def linear(in_features: int, out_features: int) -> nn.Linear:

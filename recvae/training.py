@@ -1,5 +1,6 @@
 """The training loop: epochs over users, early stopping on validation, the best weights kept, checkpoint and resume."""
 
+import math
 import signal
 import threading
 import time
@@ -48,6 +49,33 @@ class Objective(Protocol):
         ...
 
 
+def scheduled(schedule: str, progress: float) -> float:
+    """The factor on the learning rate when a share `progress` of all updates is done.
+
+    - "constant": 1.
+    - "cosine": from 1 down to 0 along half a cosine; a steady choice when the number of epochs is fixed.
+    - "exponential": from 1 down to 1/100.
+    - "step": 1, then 1/10 from half way, then 1/100 for the last quarter.
+    - "one-cycle": from 1/25 up to 1 over the first 30%, then down to 0, both along a cosine (Smith & Topin 2018);
+      reaches a given quality in the fewest epochs.
+    """
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    if schedule == "exponential":
+        return 0.01**progress
+    if schedule == "step":
+        return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
+    if schedule == "one-cycle":
+        rise, low = 0.3, 1 / 25
+        if progress < rise:
+            return low + (1 - low) * 0.5 * (1 - math.cos(math.pi * progress / rise))
+        return 0.5 * (1 + math.cos(math.pi * (progress - rise) / (1 - rise)))
+    return 1.0
+
+
+SCHEDULES = ("constant", "cosine", "exponential", "step", "one-cycle")
+
+
 @dataclass(frozen=True)
 class Plan:
     """How to train.
@@ -61,6 +89,9 @@ class Plan:
         Name of what `Objective.validate` gives; None trains all epochs and keeps the last weights.
     patience : int
         Epochs without a better validation metric after which training stops; 0 never stops early.
+    learning_rate : float
+    schedule : str
+        One of `SCHEDULES`.
     """
 
     epochs: int
@@ -68,6 +99,8 @@ class Plan:
     seed: int
     metric: str | None = None
     patience: int = 0
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
 
 
 @dataclass
@@ -174,6 +207,8 @@ class Trainer:
         started = time.monotonic()
         for number in range(state.step - state.epoch * n_batches, n_batches):
             users = order[number * plan.batch_size : (number + 1) * plan.batch_size]
+            factor = scheduled(plan.schedule, state.step / (n_batches * plan.epochs))
+            self._set_learning_rate(plan.learning_rate * factor)
             self._update(Rows.of(user_items, users))
             now = time.monotonic()
             state.seconds, started = state.seconds + now - started, now

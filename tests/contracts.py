@@ -227,7 +227,7 @@ class RecommenderContract:
         assert_array_equal(scores, expected_scores)
 
     def test_wrong_number_of_columns(self, fitted: Recommender) -> None:
-        with pytest.raises(ParameterError, match="^user_items has 26 columns but the model was trained on 25 items$"):
+        with pytest.raises(ParameterError, match=r"^user_items has 26 columns but the model was trained on 25 items$"):
             recommend(fitted, [0, 1], sparse.csr_matrix((2, 26)))
 
     @pytest.mark.parametrize("userid", [0, [0], [0, 1, 2]])
@@ -249,9 +249,9 @@ class RecommenderContract:
     def test_bad_values(self, make: Factory, fitted: Recommender, value: float) -> None:
         plays = random_plays()
         plays.data[5] = value
-        with pytest.raises(ParameterError, match="^user_items holds negative, infinite or NaN values"):
+        with pytest.raises(ParameterError, match=r"^user_items holds negative, infinite or NaN values"):
             fit(make, plays)
-        with pytest.raises(ParameterError, match="^user_items holds negative, infinite or NaN values"):
+        with pytest.raises(ParameterError, match=r"^user_items holds negative, infinite or NaN values"):
             recommend(fitted, np.arange(N_USERS), plays)
 
     @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (5, 5)])
@@ -315,7 +315,7 @@ class RecommenderContract:
         assert_array_equal(folding.score(sparse.csr_array(plays)[2]), folding.score(plays[[2]]))
 
     def test_score_refuses_other_columns(self, folding: Recommender) -> None:
-        with pytest.raises(ParameterError, match="^user_items has 3 columns but the model was trained on 25 items$"):
+        with pytest.raises(ParameterError, match=r"^user_items has 3 columns but the model was trained on 25 items$"):
             folding.score(sparse.csr_matrix((2, 3)))
 
     def test_empty_histories_get_the_popularity_prior(self, folding: Recommender) -> None:
@@ -368,7 +368,7 @@ class RecommenderContract:
     def test_similar_items_refuses(self, comparing: Recommender) -> None:
         with pytest.raises(IndexError, match=f"^itemid holds {SIZE}; expected 0 to {SIZE - 1}$"):
             comparing.similar_items([0, SIZE])
-        with pytest.raises(ParameterError, match="^N is 0; "):
+        with pytest.raises(ParameterError, match=r"^N is 0; "):
             comparing.similar_items(0, N=0)
         with pytest.raises(ParameterError, match="items and filter_items"):
             comparing.similar_items(0, items=[1], filter_items=[2])
@@ -382,7 +382,7 @@ class RecommenderContract:
         assert not np.isnan(scores).any()
 
     def test_fit_leaves_its_input_alone(self, make: Factory) -> None:
-        for given in (random_plays(), untidy(random_plays()), sparse.csr_array(random_plays(), dtype=np.float64)):
+        for given in (random_plays(), untidy(random_plays()), sparse.csr_array(random_plays()).astype(np.float64)):
             before = parts(given)
             recommend(fit(make, given), np.arange(N_USERS), given)
             for array, original in zip(parts(given), before, strict=True):

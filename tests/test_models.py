@@ -6,8 +6,11 @@ from scipy import sparse
 
 from recvae.errors import ParameterError, UnsupportedError
 from recvae.metrics import hit_matrix, ndcg_at_k
-from recvae.models import ALS, BM25KNN, BPR, LMF, MODELS, TFIDFKNN, CosineKNN, MultDAE, MultVAE, Popularity
+from recvae.models import MODELS
 from recvae.models.base import Recommender
+from recvae.models.implicit import ALS, BM25KNN, BPR, LMF, TFIDFKNN, CosineKNN
+from recvae.models.multvae import MultDAE, MultVAE
+from recvae.models.popularity import Popularity
 from tests.contracts import SIZE, Factory, RecommenderContract, checkerboard, fit, random_plays
 
 FACTORIES: dict[str, Factory] = {
@@ -34,34 +37,43 @@ def factory(request: pytest.FixtureRequest) -> Factory:
     return FACTORIES[request.param]
 
 
+@pytest.fixture(scope="module", params=FACTORIES)
+def make(request: pytest.FixtureRequest) -> Factory:
+    return factory(request)
+
+
+@pytest.fixture(scope="module", params=[name for name in PERSONAL if name in FOLDING])
+def make_folding(request: pytest.FixtureRequest) -> Factory:
+    return factory(request)
+
+
+@pytest.fixture(scope="module", params=COMPARING)
+def make_comparing(request: pytest.FixtureRequest) -> Factory:
+    return factory(request)
+
+
+@pytest.fixture(scope="module")
+def fitted(make: Factory) -> Recommender:
+    return fit(make, random_plays())
+
+
+@pytest.fixture(scope="module", params=PERSONAL)
+def personal(request: pytest.FixtureRequest) -> Recommender:
+    return fit(factory(request), checkerboard())
+
+
+@pytest.fixture(scope="module", params=FOLDING)
+def folding(request: pytest.FixtureRequest) -> Recommender:
+    return fit(factory(request), random_plays())
+
+
+@pytest.fixture(scope="module")
+def comparing(make_comparing: Factory) -> Recommender:
+    return fit(make_comparing, checkerboard())
+
+
 class TestContract(RecommenderContract):
-    @pytest.fixture(scope="class", params=FACTORIES)
-    def make(self, request: pytest.FixtureRequest) -> Factory:
-        return factory(request)
-
-    @pytest.fixture(scope="class", params=[name for name in PERSONAL if name in FOLDING])
-    def make_folding(self, request: pytest.FixtureRequest) -> Factory:
-        return factory(request)
-
-    @pytest.fixture(scope="class", params=COMPARING)
-    def make_comparing(self, request: pytest.FixtureRequest) -> Factory:
-        return factory(request)
-
-    @pytest.fixture(scope="class")
-    def fitted(self, make: Factory) -> Recommender:
-        return fit(make, random_plays())
-
-    @pytest.fixture(scope="class", params=PERSONAL)
-    def personal(self, request: pytest.FixtureRequest) -> Recommender:
-        return fit(factory(request), checkerboard())
-
-    @pytest.fixture(scope="class", params=FOLDING)
-    def folding(self, request: pytest.FixtureRequest) -> Recommender:
-        return fit(factory(request), random_plays())
-
-    @pytest.fixture(scope="class")
-    def comparing(self, make_comparing: Factory) -> Recommender:
-        return fit(make_comparing, checkerboard())
+    """Every model against every test of the contract."""
 
 
 def test_every_model_keeps_the_contract() -> None:

@@ -9,55 +9,55 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from recvae.errors import ParameterError
 from recvae.models import parameters as check
 from recvae.models.neural import Autoencoder
 from recvae.nn import (
+    DenseEncoder,
+    PlainEncoder,
     Rows,
-    SparseLinear,
     annealed_beta,
     dropout,
+    glorot_,
     kl_to_standard_normal,
     linear,
     multinomial_nll,
-    truncated_normal_,
-    xavier_uniform_,
+    uniform_,
 )
+from recvae.training import SCHEDULES
 
-BIAS_STD = 0.001
 
-
-class MultVAENet(nn.Module):
-    """items → hidden … → (mu, logvar) and z → … hidden → items; tanh between layers, none on mu, logvar or logits.
+class AutoencoderNet(nn.Module):
+    """items → encoder → code, and z → hidden layers with tanh → items.
 
     Parameters
     ----------
-    n_items : int
-    hidden : sequence of int
-        Sizes of the encoder's hidden layers; the decoder mirrors them.
-    code : int
-        Size of the encoder's output: 2·latent for a VAE, latent for a DAE.
+    encoder : PlainEncoder or DenseEncoder
     latent : int
-        Size of the decoder's input.
+        Size of z.
+    hidden : sequence of int
+        Sizes of the decoder's hidden layers; none makes it linear.
+    n_items : int
     """
 
-    def __init__(self, n_items: int, hidden: Sequence[int], code: int, latent: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        encoder: PlainEncoder | DenseEncoder,
+        latent: int,
+        hidden: Sequence[int],
+        n_items: int,
+        generator: torch.Generator,
+    ) -> None:
         super().__init__()
-        down = [*hidden, code]
-        up = [latent, *reversed(hidden)]
-        self.input = SparseLinear(n_items, down[0])
-        self.encoder = nn.ModuleList(linear(a, b) for a, b in pairwise(down))
-        self.decoder = nn.ModuleList(linear(a, b) for a, b in pairwise(up))
-        self.output = linear(up[-1], n_items)
-        for layer in (self.input, *self.encoder, *self.decoder, self.output):
-            xavier_uniform_(layer.weight, generator)
-            truncated_normal_(layer.bias, BIAS_STD, generator)
-
-    def encode(self, rows: Rows, values: Tensor) -> Tensor:
-        """(n_plays,) input values → (batch, code)."""
-        h: Tensor = self.input(rows, values)
-        for layer in self.encoder:
-            h = layer(torch.tanh(h))
-        return h
+        sizes = [latent, *hidden]
+        self.encoder = encoder
+        self.decoder = nn.ModuleList(linear(a, b) for a, b in pairwise(sizes))
+        self.output = linear(sizes[-1], n_items)
+        for layer in (*self.decoder, self.output):
+            if isinstance(encoder, PlainEncoder):
+                glorot_(layer, generator)
+            else:
+                uniform_(layer, layer.in_features, generator)
 
     def decode(self, z: Tensor) -> Tensor:
         """(batch, latent) → (batch, size of the last hidden layer), what the output layer multiplies."""
@@ -71,20 +71,29 @@ class MultVAENet(nn.Module):
 
 
 class MultVAE(Autoencoder):
-    """Variational autoencoder with a multinomial likelihood and annealed KL.
+    """Variational autoencoder with a multinomial likelihood.
 
     Loss, a mean over users: −Σ_i x_i log softmax(f(z))_i + β·KL(q(z|x) ‖ N(0, I)), equation 6, with the plays
-    L2-normalised and dropped out on their way in, and β = min(anneal_cap, step / total_anneal_steps). At
-    evaluation z is the posterior mean.
+    L2-normalised and dropped out on their way in. β is annealed, min(anneal_cap, step / total_anneal_steps), or
+    with `gamma` grows with the user's plays, γ·|x|. At evaluation z is the posterior mean.
+
+    Preset "paper" (the constructor's defaults) is the publication's model. "recommended" takes RecVAE's encoder, a
+    linear decoder, γ·|x| and a one-cycle learning rate: as good as RecVAE in a fraction of its time.
 
     Parameters
     ----------
     hidden : int or sequence of int
-        Hidden layer sizes of the encoder; the decoder mirrors them.
+        Hidden layer sizes of the encoder; all the same for a dense one.
     latent : int
         Size of z.
+    encoder : "plain" or "dense"
+        "plain": tanh layers, and a decoder that mirrors them. "dense": RecVAE's, where each layer sees the sum of
+        all before it, with swish and LayerNorm, and a linear decoder; deep ones train well only so.
     dropout : float
         Share of a user's plays left out of the input in training.
+    gamma : float, optional
+        KL weight for each play of the user, instead of annealing (Shenbin et al. 2020, section 3.4). Best where
+        histories differ much in length.
     anneal_cap : float
         Largest β. The paper finds the best by annealing to 1 and keeping the β of the best validation epoch.
     total_anneal_steps : int
@@ -92,7 +101,9 @@ class MultVAE(Autoencoder):
     epochs, batch_size : int
         Passes over the users, and users an update.
     learning_rate : float
-        Adam's step size.
+        Adam's step size, at its peak.
+    schedule : str
+        How the learning rate moves; see `recvae.training.scheduled`.
     patience : int
         Stop after so many epochs without a better validation metric; 0 trains all epochs.
     metric : str
@@ -101,20 +112,33 @@ class MultVAE(Autoencoder):
         Decides weights, order of users, dropout and noise; same seed and machine, same model bit for bit.
     """
 
-    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "recommended": {}}
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {},
+        "recommended": {
+            "hidden": (600,) * 5,
+            "encoder": "dense",
+            "gamma": 0.003,
+            "epochs": 100,
+            "batch_size": 125,
+            "schedule": "one-cycle",
+        },
+    }
 
-    module_: MultVAENet
+    module_: AutoencoderNet
 
     def __init__(
         self,
         hidden: int | Sequence[int] = (600,),
         latent: int = 200,
+        encoder: str = "plain",
         dropout: float = 0.5,
+        gamma: float | None = None,
         anneal_cap: float = 0.2,
         total_anneal_steps: int = 200_000,
         epochs: int = 200,
         batch_size: int = 500,
         learning_rate: float = 1e-3,
+        schedule: str = "constant",
         patience: int = 0,
         metric: str = "ndcg@100",
         seed: int = 0,
@@ -122,26 +146,42 @@ class MultVAE(Autoencoder):
         super().__init__(epochs, batch_size, learning_rate, patience, metric, seed)
         self.hidden = check.sizes("hidden", hidden)
         self.latent = check.whole("latent", latent)
+        self.encoder = check.one_of("encoder", encoder, ("plain", "dense"))
         self.dropout = check.real("dropout", dropout, 0.0, 0.99)
+        self.gamma = None if gamma is None else check.real("gamma", gamma)
         self.anneal_cap = check.real("anneal_cap", anneal_cap)
         self.total_anneal_steps = check.whole("total_anneal_steps", total_anneal_steps, minimum=0)
+        self.schedule = check.one_of("schedule", schedule, SCHEDULES)
+        if encoder == "dense" and len(set(self.hidden)) != 1:
+            raise ParameterError(f"hidden is {self.hidden}; a dense encoder needs one or more layers of one size")
 
-    def _build(self, n_items: int, generator: torch.Generator) -> MultVAENet:
-        return MultVAENet(n_items, self.hidden, 2 * self.latent, self.latent, generator)
+    def _build(self, n_items: int, generator: torch.Generator) -> AutoencoderNet:
+        if self.encoder == "dense":
+            dense = DenseEncoder(n_items, self.hidden[0], len(self.hidden), 2 * self.latent, generator)
+            return AutoencoderNet(dense, self.latent, (), n_items, generator)
+        plain = PlainEncoder(n_items, self.hidden, 2 * self.latent, generator)
+        return AutoencoderNet(plain, self.latent, self.hidden[::-1], n_items, generator)
 
     def _loss(
-        self, module: MultVAENet, rows: Rows, step: int, generator: torch.Generator
+        self, module: AutoencoderNet, rows: Rows, step: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
         values = dropout(rows.normalised(), self.dropout, generator)
-        mu, logvar = module.encode(rows, values).chunk(2, dim=1)  # (batch, latent) each
-        z = mu + torch.randn(mu.shape, generator=generator) * torch.exp(0.5 * logvar)
+        mu, logvar = module.encoder(rows, values).chunk(2, dim=1)  # (batch, latent) each
+        z = mu + torch.randn(mu.shape, dtype=mu.dtype, generator=generator) * torch.exp(0.5 * logvar)
         nll = module.nll(z, rows)
-        kl = kl_to_standard_normal(mu, logvar).mean()
-        beta = annealed_beta(step, self.anneal_cap, self.total_anneal_steps)
-        return nll + beta * kl, {"nll": nll.item(), "kl": kl.item(), "beta": beta}
+        kl = kl_to_standard_normal(mu, logvar)  # (batch,)
+        beta = self._beta(rows, step)  # (batch,)
+        parts = {"nll": nll.item(), "kl": kl.mean().item(), "beta": beta.mean().item()}
+        return nll + (beta * kl).mean(), parts
 
-    def _logits(self, module: MultVAENet, rows: Rows) -> Tensor:
-        mu, _ = module.encode(rows, rows.normalised()).chunk(2, dim=1)
+    def _beta(self, rows: Rows, step: int) -> Tensor:
+        if self.gamma is not None:
+            return self.gamma * rows.sums()
+        beta = annealed_beta(step, self.anneal_cap, self.total_anneal_steps)
+        return torch.full((len(rows),), beta, dtype=rows.values.dtype)
+
+    def _logits(self, module: AutoencoderNet, rows: Rows) -> Tensor:
+        mu, _ = module.encoder(rows, rows.normalised()).chunk(2, dim=1)
         logits: Tensor = module.output(module.decode(mu))
         return logits
 
@@ -165,7 +205,7 @@ class MultDAE(Autoencoder):
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "recommended": {}}
 
-    module_: MultVAENet
+    module_: AutoencoderNet
 
     def __init__(
         self,
@@ -186,20 +226,20 @@ class MultDAE(Autoencoder):
         self.dropout = check.real("dropout", dropout, 0.0, 0.99)
         self.l2 = check.real("l2", l2)
 
-    def _build(self, n_items: int, generator: torch.Generator) -> MultVAENet:
-        return MultVAENet(n_items, self.hidden, self.latent, self.latent, generator)
+    def _build(self, n_items: int, generator: torch.Generator) -> AutoencoderNet:
+        encoder = PlainEncoder(n_items, self.hidden, self.latent, generator)
+        return AutoencoderNet(encoder, self.latent, self.hidden[::-1], n_items, generator)
 
     def _loss(
-        self, module: MultVAENet, rows: Rows, step: int, generator: torch.Generator
+        self, module: AutoencoderNet, rows: Rows, step: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
-        del step
-        code = torch.tanh(module.encode(rows, dropout(rows.normalised(), self.dropout, generator)))
+        code = torch.tanh(module.encoder(rows, dropout(rows.normalised(), self.dropout, generator)))
         nll = module.nll(code, rows)
         weights = [p for p in module.parameters() if p.ndim == 2]
         penalty = self.l2 * torch.stack([w.square().sum() for w in weights]).sum()
         return nll + penalty, {"nll": nll.item(), "l2": penalty.item()}
 
-    def _logits(self, module: MultVAENet, rows: Rows) -> Tensor:
-        code = torch.tanh(module.encode(rows, rows.normalised()))
+    def _logits(self, module: AutoencoderNet, rows: Rows) -> Tensor:
+        code = torch.tanh(module.encoder(rows, rows.normalised()))
         logits: Tensor = module.output(module.decode(code))
         return logits

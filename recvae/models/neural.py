@@ -35,6 +35,8 @@ class Autoencoder(Recommender):
     module_: nn.Module
     history_: list[dict[str, float]]
 
+    schedule: str = "constant"
+
     def __init__(
         self, epochs: int, batch_size: int, learning_rate: float, patience: int, metric: str, seed: int
     ) -> None:
@@ -65,7 +67,15 @@ class Autoencoder(Recommender):
         optimizer = torch.optim.Adam(self.module_.parameters(), lr=self.learning_rate, fused=True)
         metric = None if run.validation is None else self.metric
         trainer = Trainer(
-            Plan(self.epochs, self.batch_size, self.seed, metric, self.patience),
+            Plan(
+                self.epochs,
+                self.batch_size,
+                self.seed,
+                metric,
+                self.patience,
+                self.learning_rate,
+                self.schedule,
+            ),
             _Objective(self, optimizer, generator, run),
             identity={
                 "class": type(self).__name__,

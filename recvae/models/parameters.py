@@ -1,5 +1,6 @@
 """Checks of hyperparameters: the name, what was given, what was expected."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from recvae.errors import ParameterError
@@ -30,3 +31,10 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
     if not isinstance(layers, tuple | list) or not all(isinstance(n, int) and n > 0 for n in layers):
         raise ParameterError(f"{name} is {value!r}; expected layer sizes such as (600,)")
     return tuple(layers)
+
+
+def one_of(name: str, value: Any, known: Sequence[str]) -> str:
+    """One of a few words."""
+    if value not in known:
+        raise ParameterError(f"{name} is {value!r}; expected one of {', '.join(known)}")
+    return str(value)
