@@ -62,7 +62,7 @@ def scheduled(schedule: str, progress: float) -> float:
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * progress))
     if schedule == "exponential":
-        return 0.01**progress
+        return math.pow(0.01, progress)
     if schedule == "step":
         return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
     if schedule == "one-cycle":
@@ -207,8 +207,9 @@ class Trainer:
         started = time.monotonic()
         for number in range(state.step - state.epoch * n_batches, n_batches):
             users = order[number * plan.batch_size : (number + 1) * plan.batch_size]
-            factor = scheduled(plan.schedule, state.step / (n_batches * plan.epochs))
-            self._set_learning_rate(plan.learning_rate * factor)
+            rate = plan.learning_rate * scheduled(plan.schedule, state.step / (n_batches * plan.epochs))
+            for group in self.objective.optimizer.param_groups:
+                group["lr"] = rate
             self._update(Rows.of(user_items, users))
             now = time.monotonic()
             state.seconds, started = state.seconds + now - started, now
