@@ -133,15 +133,26 @@ def _load(directory: Path) -> Artifact:
     return Artifact(model, items, users, manifest)
 
 
-def _unfitted(directory: Path, manifest: dict[str, Any]) -> Recommender:
+def _unfitted(directory: Path, manifest: Mapping[str, Any]) -> Recommender:
     classes = {model.__name__: model for model in MODELS.values()}
     name, parameters = manifest.get("class"), manifest.get("hyperparameters")
-    if name not in classes or not isinstance(parameters, dict):
+    if not isinstance(name, str) or name not in classes:
         raise ArtifactError(f"{directory} holds a model of class {name!r}; known are {', '.join(sorted(classes))}")
+    if not isinstance(parameters, dict):
+        raise ArtifactError(
+            f"{directory}: the manifest's hyperparameters are {parameters!r}; expected names and values"
+        )
     try:
-        return classes[name](**parameters)
+        return classes[name](**{key: _hyperparameter(directory, value) for key, value in parameters.items()})
     except (TypeError, ParameterError) as error:
         raise ArtifactError(f"{directory}: the manifest's hyperparameters do not fit {name}: {error}") from None
+
+
+def _hyperparameter(directory: Path, value: Any) -> Any:
+    """A plain value, or the models that a model is made of."""
+    if isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
+        return [_unfitted(directory, entry if isinstance(entry, dict) else {}) for entry in value]
+    return value
 
 
 def _read_table(file: Path) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from typer.exceptions import TyperException
 
 from recvae.errors import RecvaeError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 Directory = Annotated[Path, typer.Argument(help="Prepared data directory.")]
 Model = Annotated[Path, typer.Argument(help="Model artifact directory.")]
@@ -23,7 +23,7 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random in training."
 def main() -> None:
     """Run the command line; a user's mistake ends with one line on standard error and exit status 2."""
     try:
-        status = app(standalone_mode=False)
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except TyperException as error:
         _fail(_with_given(error.format_message(), sys.argv[1:]))
     except RecvaeError as error:
@@ -35,6 +35,10 @@ def main() -> None:
         _fail(f"{error.filename or 'the file system'}: {error.strerror or error}")
     except MemoryError as error:
         _fail(f"not enough memory: {error}")
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # which torch does not say as a MemoryError
+            raise
+        _fail("not enough memory for a model of this size")
     sys.exit(status)
 
 
@@ -119,6 +123,8 @@ def evaluate(
     """Evaluate a saved model on the test users."""
     from recvae import report, workflow
 
+    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
+        raise RecvaeError(f"--json is {json_file}; expected a file in a directory that exists")
     results = workflow.evaluate(model, directory)
     if json_file is not None:
         report.write_results(json_file, results)
@@ -160,7 +166,8 @@ def recommend(
     from recvae import workflow
 
     if (history is None) == (user is None):
-        raise RecvaeError("expected exactly one of --history and --user")
+        given = "neither" if user is None else "both"
+        raise RecvaeError(f"{given} of --history and --user given; expected one of them")
     ids = None if history is None else [part.strip() for part in history.split(",") if part.strip()]
     answer = workflow.recommend(model, history=ids, user=user, n=n)
     if answer.unknown:
@@ -209,10 +216,15 @@ def _value(text: str) -> Any:
 
 
 def _with_given(message: str, arguments: list[str]) -> str:
-    """Add the value that an option was given, which the parser's message leaves out."""
-    option = re.search(r"'(?:-\w / )?(--?[\w-]+)'", message)
-    if option and option[1] in arguments[:-1]:
-        return f"{message.rstrip('.')} (given: {arguments[arguments.index(option[1]) + 1]!r})"
+    """Add what the parser's message leaves out: the value that an option was given, the commands that there are."""
+    message = message.rstrip(".")
+    if message.startswith("No such command"):
+        names = (command.callback.__name__ for command in app.registered_commands if command.callback)
+        return f"{message}; expected one of {', '.join(names)}"
+    option = re.search(r"Invalid value for '(?:-\w / )?(--?[\w-]+)'", message)
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    if option and option[1] in words[:-1]:
+        return f"{message} (given: {words[words.index(option[1]) + 1]!r})"
     return message
 
 

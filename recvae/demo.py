@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from recvae import workflow
+from recvae import artifact, workflow
 from recvae.comparison import ModelRun
 from recvae.datasets import Dataset, load
 from recvae.datasets.synthetic import generate
@@ -13,6 +13,7 @@ from recvae.evaluation import PRIMARY_METRICS
 from recvae.preparation import Options, prepare
 from recvae.prepared import read_prepared
 from recvae.report import console_table
+from recvae.storage import refuse_foreign
 
 MODELS = ("popularity", "als", "cosine", "tfidf", "bm25", "bpr", "lmf", "multdae", "multvae")
 
@@ -20,6 +21,8 @@ MODELS = ("popularity", "als", "cosine", "tfidf", "bm25", "bpr", "lmf", "multdae
 def run(out: Path, console: Console) -> None:
     """Run the demo into the directory `out`: `data`, `report` and `model` below it."""
     data, report, model = out / "data", out / "report", out / "model"
+    workflow.refuse_unwritable(model)
+    refuse_foreign(model, artifact.KIND)
     console.rule("prepare")
     for line in prepare(_source(console), data, Options()):
         console.print(line, highlight=False, soft_wrap=True)

@@ -252,8 +252,9 @@ def _times(times: pd.Series) -> npt.NDArray[Any]:
         if (numbers.isna() == times.isna()).all():
             return numbers.to_numpy(dtype=np.float64, na_value=np.nan) if numbers.hasnans else numbers.to_numpy()
         dates = pd.to_datetime(times.astype("string"), format="ISO8601", errors="coerce", utc=True)
-        wrong = (dates.isna() & times.notna()).to_numpy()
-        if wrong.any():
+        if dates.isna().sum() > times.isna().sum():
+            neither = (dates.isna() & numbers.isna() & times.notna()).to_numpy()
+            wrong = neither if neither.any() else (dates.isna() & times.notna()).to_numpy()
             raise DataError(f"timestamp is {_told(times, wrong)}; expected a number or an ISO 8601 date")
         times = dates
     return (times if times.dt.tz is None else times.dt.tz_convert(None)).to_numpy()
@@ -269,4 +270,4 @@ def _parts(parts: pd.Series) -> npt.NDArray[np.int8]:
 def _told(values: pd.Series, wrong: npt.NDArray[np.bool_]) -> str:
     """The first wrong value and its row, for an error."""
     row = int(wrong.argmax())
-    return f"{values.iloc[row:].tolist()[0]!r} in row {row}"
+    return f"{values.iloc[[row]].tolist()[0]!r} in row {row}"

@@ -1,4 +1,4 @@
-"""Peak resident memory of this process over a stretch of work."""
+"""Memory: the peak of this process over a stretch of work, and what the machine has left."""
 
 import contextlib
 import re
@@ -47,3 +47,11 @@ def _high_water_mark_mb() -> float | None:
         return None
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def available_bytes() -> int | None:
+    """Memory that can be had without swapping; None where the system does not say."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^MemAvailable:\s+(\d+) kB", (PROCESS.parent / "meminfo").read_text(), re.MULTILINE):
+            return int(found[1]) * 1024
+    return None

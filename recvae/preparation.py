@@ -20,6 +20,12 @@ from recvae.tables import Columns, read_table
 
 OWN_DATA = Recipe("own", split="strong", min_rating=3.5, min_user_items=5)
 LARGEST_HOLDOUT = 10_000
+SPLIT_OPTIONS = {
+    "strong": {"val_users", "test_users"},
+    "given": {"val_users"},
+    "temporal": {"val_time", "test_time"},
+    "leave-last": set[str](),
+}
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ def prepare(
         items=found.items,
     )
     notes += _summary(counts, split)
-    if found.name == "ml-20m":
+    if found.name == "ml-20m" and split.protocol["split"] == "strong":
         notes += describe(check_published(data, split))
     return notes
 
@@ -119,6 +125,8 @@ def _find(source: str | Path, columns: Columns, data_dir: Path | None) -> Datase
 
 def _filters(found: Dataset, data: Interactions, options: Options, notes: list[str]) -> dict[str, Any]:
     min_rating = found.recipe.min_rating if options.min_rating is None else options.min_rating
+    if min_rating is not None and np.isnan(min_rating):
+        raise ParameterError(f"min_rating is {min_rating}; expected a number")
     if data.rating is None and min_rating is not None:
         if options.min_rating is not None:
             notes.append(f"no ratings in this source: min_rating {options.min_rating:g} has no effect")
@@ -132,6 +140,7 @@ def _filters(found: Dataset, data: Interactions, options: Options, notes: list[s
 
 def _split(data: Interactions, recipe: Recipe, options: Options) -> Split:
     name = options.split or recipe.split
+    _refuse_ignored(name, options)
     a_tenth = max(1, min(LARGEST_HOLDOUT, data.n_users // 10))
     val_users = recipe.val_users if options.val_users is None else options.val_users
     test_users = recipe.test_users if options.test_users is None else options.test_users
@@ -150,9 +159,16 @@ def _split(data: Interactions, recipe: Recipe, options: Options) -> Split:
         ),
         "leave-last": lambda: leave_last_out(data),
     }
-    if name not in splits:
-        raise ParameterError(f"split is {name!r}; expected one of {', '.join(splits)}")
     return splits[name]()
+
+
+def _refuse_ignored(split: str, options: Options) -> None:
+    if split not in SPLIT_OPTIONS:
+        raise ParameterError(f"split is {split!r}; expected one of {', '.join(SPLIT_OPTIONS)}")
+    for name in ("val_users", "test_users", "val_time", "test_time"):
+        if (value := getattr(options, name)) is not None and name not in SPLIT_OPTIONS[split]:
+            takes = ", ".join(sorted(SPLIT_OPTIONS[split])) or "none of these options"
+            raise ParameterError(f"{name} is {value}, but split is {split!r}, which takes {takes}")
 
 
 def _time(name: str, value: str | None, data: Interactions) -> Any:

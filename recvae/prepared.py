@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -123,13 +124,19 @@ def read_prepared(path: str | Path) -> Prepared:
     """
     directory = Path(path)
     manifest = read_manifest(directory, KIND, VERSION)
+    for entry in ("dataset", "protocol", "filters", "counts"):
+        if entry not in manifest:
+            raise ArtifactError(f"{directory} is damaged: its manifest has no {entry}")
+    for name in (_PLAYS, _ITEMS, _USERS, _SPLIT):
+        if name not in manifest["sha256"]:
+            raise ArtifactError(f"{directory} names no checksum for {name}")
     try:
         items = pd.read_parquet(directory / _ITEMS)
         users = pd.read_parquet(directory / _USERS)
-        with np.load(directory / _SPLIT, allow_pickle=False) as stored:
+        with (directory / _SPLIT).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
         split = _split(arrays, users, items, manifest)
-    except (KeyError, ValueError, OSError, pa.ArrowInvalid) as error:
+    except (KeyError, ValueError, OSError, EOFError, BadZipFile, pa.ArrowException) as error:
         raise ArtifactError(f"{directory} is damaged: {error}") from None
     return Prepared(directory, split, items, manifest)
 

@@ -129,9 +129,8 @@ def _places(ids: pd.Index, among: pd.Index, what: str) -> npt.NDArray[np.int32]:
     """Where each of `among` stands in `ids`, -1 for those that do not."""
     known = among.get_indexer(ids)
     if (known < 0).any():
-        raise DataError(
-            f"{what} {ids[int(known.argmin())]!r} of the split is not in the data; was it made of other data?"
-        )
+        missing = ids[known < 0].tolist()[0]
+        raise DataError(f"{what} {missing!r} of the split is not in the data; was it made of other data?")
     places = np.full(len(among), -1, dtype=np.int32)
     places[known] = np.arange(len(ids), dtype=np.int32)
     return places

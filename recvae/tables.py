@@ -5,6 +5,7 @@ import io
 import re
 import sys
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -113,17 +114,18 @@ def read_delimited(
     delimiter = delimiter or ("\t" if "\t" in head else ",")
     header = names or [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
     mapping = columns.present(header, where)
+    skipped = 0 if names else number
     try:
-        table = _parse(source, delimiter, header, 0 if names else number, mapping)
+        table = _parse(source, delimiter, header, skipped, mapping)
     except pa.ArrowInvalid as error:
-        raise DataError(_explain(error, source, header, mapping, where)) from None
+        raise DataError(_explain(error, source, skipped, header, mapping, where)) from None
     table = table.rename_columns([mapping[name] for name in table.column_names])
     for position, name in enumerate(table.column_names):
         if name in ("user_id", "item_id"):
             table = table.set_column(position, name, _ids(table[name]))
     if missing := _first_missing(table):
         name, row = missing
-        line = _line(source, row + (1 if names else 2))
+        line = _line(source, row, skipped)
         raise DataError(f"{where} line {line}: {name} is missing ({table[name].null_count} such rows)")
     return _frame(table, where)
 
@@ -141,11 +143,11 @@ def _first_line(source: Path | bytes) -> tuple[int, str]:
     return 0, ""
 
 
-def _line(source: Path | bytes, n: int) -> int:
-    """Number of the n-th line that is not blank: Arrow, which skips blank lines, does not count them."""
+def _line(source: Path | bytes, row: int, skipped: int) -> int:
+    """Number of the line of a row, counted from 0 after the first `skipped` lines, as blank lines are no rows."""
     with _open(source) as stream:
-        filled = (number for number, line in enumerate(stream, start=1) if line.strip(b"\r\n"))
-        return next((number for i, number in enumerate(filled, start=1) if i == n), n)
+        filled = (number for number, line in enumerate(stream, start=1) if number > skipped and line.strip(b"\r\n"))
+        return next(islice(filled, row, None), skipped + row + 1)
 
 
 def _parse(source: Path | bytes, delimiter: str, header: list[str], skipped: int, mapping: dict[str, str]) -> pa.Table:
@@ -166,13 +168,13 @@ def _parse(source: Path | bytes, delimiter: str, header: list[str], skipped: int
 
 
 def _explain(
-    error: pa.ArrowInvalid, source: Path | bytes, header: list[str], mapping: dict[str, str], where: str
+    error: pa.ArrowInvalid, source: Path | bytes, skipped: int, header: list[str], mapping: dict[str, str], where: str
 ) -> str:
     message = str(error)
     if "Could not skip" in message:
         return f"{where} has no rows"
     row = re.search(r"Row #(\d+)", message)
-    line = f" line {_line(source, int(row.group(1)))}" if row else ""
+    line = f" line {_line(source, int(row.group(1)) - skipped - 1, skipped)}" if row else ""
     if column := re.search(r"CSV column #(\d+).*?conversion error to \w+: invalid value '(.*)'", message, re.DOTALL):
         name = header[int(column.group(1))]
         return f"{where}{line}: {mapping.get(name, name)} is {column.group(2)!r}; expected a number"

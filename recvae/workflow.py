@@ -1,5 +1,6 @@
 """What the commands do: a prepared directory in, an artifact, figures or a list out."""
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,18 +11,20 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from recvae import artifact, comparison
+from recvae import artifact, checkpoint, comparison
 from recvae import evaluation as ev
 from recvae.artifact import Artifact
 from recvae.errors import ArtifactError, ParameterError
 from recvae.memory import peak_memory
-from recvae.models import create
+from recvae.models import BLENDED, create
 from recvae.models.base import Recommender
 from recvae.prepared import Prepared, read_prepared
 from recvae.report import write_results
+from recvae.splits import Split
 from recvae.storage import refuse_foreign
 
 RESULTS = "results.json"
+LARGEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,15 @@ class Answer:
 
 def checkpoint_of(out: Path) -> Path:
     """Where training towards the artifact `out` keeps its state."""
-    return out.with_name(f"{out.name}.checkpoint")
+    path = out.absolute()
+    return path.with_name(f"{path.name}.checkpoint")
+
+
+def refuse_unwritable(out: Path) -> None:
+    """Raise `ArtifactError` before long work, not after it, if there is no place for its outcome."""
+    parent = next(parent for parent in out.absolute().parents if parent.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ArtifactError(f"{out} cannot be written: {parent} is no directory that files can be put into")
 
 
 def train(
@@ -66,19 +77,19 @@ def train(
     TrainingError
         If the loss is no longer finite.
     """
+    state = checkpoint_of(out)
+    refuse_unwritable(out)
     refuse_foreign(out, artifact.KIND)
+    refuse_foreign(state, checkpoint.KIND)
     model = _created(name, preset, dict(params or {}), seed)
     prepared = read_prepared(directory)
-    split, checkpoint = prepared.split, checkpoint_of(out)
+    split = prepared.split
     validation = None if split.validation is None else (split.validation.fold_in, split.validation.held_out)
-    model.fit(split.train, validation=validation, checkpoint=checkpoint, resume=resume)
-    figures = None if split.validation is None else ev.evaluate(model, split.validation, ev.PRIMARY_METRICS)
-    save(model, out, prepared, {} if figures is None else {"validation": figures.as_dict()})
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    lines = [f"saved {out}: {model!r}"]
-    if figures is not None:
-        lines.append("validation: " + "  ".join(f"{m} {figures.mean(m):.4f}" for m in ev.PRIMARY_METRICS))
-    return lines
+    model.fit(split.train, validation=validation, checkpoint=state, resume=resume)
+    metrics, line = _validated(model, split)
+    save(model, out, prepared, metrics)
+    shutil.rmtree(state, ignore_errors=True)
+    return [f"saved {out}: {model!r}", line]
 
 
 def save(model: Recommender, out: Path, prepared: Prepared, metrics: Mapping[str, Any]) -> None:
@@ -95,13 +106,18 @@ def evaluate(model_path: Path, directory: Path) -> dict[str, Any]:
     Raises
     ------
     ArtifactError
-        If either directory is damaged, or the model was trained on other items.
+        If either directory is damaged, or the model was trained on other items or another split.
     ParameterError
         If the model cannot fold in the test users.
     """
     loaded, prepared = artifact.load(model_path), read_prepared(directory)
     if not loaded.items["item_id"].equals(prepared.items["item_id"]):
         raise ArtifactError(f"{model_path} was trained on other items than {directory} holds; prepare and train alike")
+    if loaded.manifest["data"].get("split_sha256") not in (None, prepared.identity["split_sha256"]):
+        raise ArtifactError(
+            f"{model_path} was trained on another split than {directory} holds, so it may know what it would be asked "
+            "for; expected the directory that it was trained on"
+        )
     with peak_memory() as peak:
         result = ev.evaluate(loaded.model, prepared.split.test, train=prepared.split.train)
     run = comparison.ModelRun(result, None, peak.mb, loaded.model.get_params())
@@ -139,10 +155,13 @@ def compare(
     for name in settings:
         if name not in names:
             raise ParameterError(f"--set {name}.… sets a model that is not among those compared: {', '.join(names)}")
-    models = {}
-    for name in names:
+    models: dict[str, Recommender] = {}
+    for name in sorted(names, key=lambda name: name == "blend"):  # a blend shares the models beside it
         given = settings.get(name, {})
+        if name == "blend":
+            given["models"] = [models.get(part, part) for part in given.get("models", BLENDED)]
         models[name] = _created(name, given.pop("preset", None), given, seed)
+    refuse_unwritable(out)
     _refuse_foreign_report(out)
     prepared = read_prepared(directory)
     compared = comparison.compare(models, prepared.split, on_result=on_result)
@@ -182,9 +201,25 @@ def recommend(
 
 def _created(name: str, preset: str | None, params: dict[str, Any], seed: int) -> Recommender:
     model = create(name, preset, **params)
-    if "seed" in model.get_params() and "seed" not in params:
-        return create(name, preset, **params, seed=seed)
-    return model
+    if "seed" not in model.get_params():
+        return model
+    given = params.get("seed", seed)
+    if isinstance(given, int) and given > LARGEST_SEED:
+        raise ParameterError(f"seed is {given}; expected 0 to {LARGEST_SEED}")
+    return create(name, preset, **{**params, "seed": given})
+
+
+def _validated(model: Recommender, split: Split) -> tuple[dict[str, Any], str]:
+    """Figures on the validation users, for the artifact and as a line for people."""
+    if split.validation is None:
+        return {}, "not validated: the split has no validation users"
+    try:
+        ev.refuse_new_users(model, split.validation)
+    except ParameterError as error:
+        return {}, f"not validated: {error}"
+    figures = ev.evaluate(model, split.validation, ev.PRIMARY_METRICS)
+    means = "  ".join(f"{metric} {figures.mean(metric):.4f}" for metric in ev.PRIMARY_METRICS)
+    return {"validation": figures.as_dict()}, f"validation: {means}"
 
 
 def _results(compared: comparison.Comparison, prepared: Prepared, seed: int | None) -> dict[str, Any]:

@@ -10,17 +10,18 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recvae.models.multvae import MultDAE, MultVAE, MultVAENet
+from recvae.models.multvae import AutoencoderNet, MultDAE, MultVAE
 from recvae.nn import (
+    PlainEncoder,
     Rows,
     SparseLinear,
     annealed_beta,
     dropout,
+    glorot_,
     kl_to_standard_normal,
     linear,
     multinomial_nll,
-    truncated_normal_,
-    xavier_uniform_,
+    uniform_,
 )
 
 BATCH, N_ITEMS = 10, 13
@@ -61,17 +62,32 @@ def through(h: Tensor, layers: Iterable[Any], before: bool) -> Tensor:
     return h
 
 
-def code_of(module: MultVAENet, x: Tensor, kept: Tensor) -> Tensor:
-    return through(input_of(x, kept) @ module.input.weight + module.input.bias, module.encoder, before=True)
+def normalised(h: Tensor, norm: Any) -> Tensor:
+    centred = h - h.mean(dim=1, keepdim=True)
+    scale: Tensor = (centred.square().mean(dim=1, keepdim=True) + 0.1).sqrt()
+    scaled: Tensor = centred / scale * norm.weight + norm.bias
+    return scaled
 
 
-def nll_of(module: MultVAENet, z: Tensor, x: Tensor) -> Tensor:
+def code_of(module: AutoencoderNet, x: Tensor, kept: Tensor) -> Tensor:
+    encoder: Any = module.encoder
+    first = input_of(x, kept) @ encoder.input.weight + encoder.input.bias
+    if isinstance(encoder, PlainEncoder):
+        return through(first, encoder.layers, before=True)
+    outputs = [normalised(first * first.sigmoid(), encoder.norms[0])]
+    for layer, norm in zip(encoder.hidden, list(encoder.norms)[1:], strict=True):
+        h = F.linear(outputs[-1], layer.weight, layer.bias) + torch.stack(outputs).sum(dim=0)
+        outputs.append(normalised(h * h.sigmoid(), norm))
+    return F.linear(outputs[-1], encoder.code.weight, encoder.code.bias)
+
+
+def nll_of(module: AutoencoderNet, z: Tensor, x: Tensor) -> Tensor:
     h = through(z, module.decoder, before=False)
     logits = F.linear(h, module.output.weight, module.output.bias)
     return -(x * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
 
 
-def random_module(model: MultVAE | MultDAE) -> MultVAENet:
+def random_module(model: MultVAE | MultDAE) -> AutoencoderNet:
     """Weights of a size at which every term of the loss counts, biases included."""
     module = model._build(N_ITEMS, torch.Generator().manual_seed(1)).double()
     generator = torch.Generator().manual_seed(2)
@@ -105,12 +121,20 @@ def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
     return users
 
 
+PLAIN = {"encoder": "plain", "anneal_cap": 0.7, "total_anneal_steps": 100}
+DENSE = {"encoder": "dense", "gamma": 0.05}
+
+
 @pytest.mark.usefixtures("chunk")
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("p", [0.0, 0.4])
-@pytest.mark.parametrize("hidden", DEPTHS)
-def test_multvae_loss_and_gradients_equal_a_dense_reference(hidden: tuple[int, ...], p: float, weighted: bool) -> None:
-    model = MultVAE(hidden=hidden, latent=5, dropout=p, anneal_cap=0.7, total_anneal_steps=100)
+@pytest.mark.parametrize(
+    ("hidden", "options"), [*((depth, PLAIN) for depth in DEPTHS), ((6,), DENSE), ((6, 6, 6), DENSE), ((6,) * 5, DENSE)]
+)
+def test_multvae_loss_and_gradients_equal_a_dense_reference(
+    hidden: tuple[int, ...], options: dict[str, Any], p: float, weighted: bool
+) -> None:
+    model = MultVAE(hidden=hidden, latent=5, dropout=p, **options)
     module, user_items = random_module(model), plays(weighted)
     rows, x = double_rows(user_items), torch.from_numpy(user_items.toarray()).double()
 
@@ -119,12 +143,14 @@ def test_multvae_loss_and_gradients_equal_a_dense_reference(hidden: tuple[int, .
     generator = torch.Generator().manual_seed(5)
     kept = kept_of(rows, p, generator)
     mu, logvar = code_of(module, x, kept).chunk(2, dim=1)
-    z = mu + torch.randn(BATCH, 5, generator=generator) * logvar.exp().sqrt()
+    z = mu + torch.randn(BATCH, 5, dtype=torch.float64, generator=generator) * logvar.exp().sqrt()
     q = torch.distributions.Normal(mu, logvar.exp().sqrt())
-    kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(dim=1).mean()
+    kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(dim=1)
+    beta = torch.full((BATCH,), 0.3, dtype=torch.float64) if options is PLAIN else 0.05 * x.sum(dim=1)
     nll = nll_of(module, z, x)
-    assert parts == pytest.approx({"nll": nll.item(), "kl": kl.item(), "beta": 0.3}, rel=1e-12)
-    assert_same_gradients(module, loss, nll + 0.3 * kl)
+    expected = {"nll": nll.item(), "kl": kl.mean().item(), "beta": beta.mean().item()}
+    assert parts == pytest.approx(expected, rel=1e-12)
+    assert_same_gradients(module, loss, nll + (beta * kl).mean())
 
 
 @pytest.mark.usefixtures("chunk")
@@ -140,18 +166,22 @@ def test_multdae_loss_and_gradients_equal_a_dense_reference(hidden: tuple[int, .
 
     kept = kept_of(rows, p, torch.Generator().manual_seed(5))
     nll = nll_of(module, torch.tanh(code_of(module, x, kept)), x)
-    weights: list[Any] = [module.input, *module.encoder, *module.decoder, module.output]
+    encoder: Any = module.encoder
+    weights: list[Any] = [encoder.input, *encoder.layers, *module.decoder, module.output]
     l2 = 0.03 * torch.stack([(layer.weight**2).sum() for layer in weights]).sum()
     assert parts == pytest.approx({"nll": nll.item(), "l2": l2.item()}, rel=1e-12)
     assert_same_gradients(module, loss, nll + l2)
 
 
-@pytest.mark.parametrize("hidden", DEPTHS)
-@pytest.mark.parametrize("make", [MultVAE, MultDAE])
-def test_scores_are_the_dense_networks_logits_without_noise(
-    make: Callable[..., MultVAE | MultDAE], hidden: tuple[int, ...]
-) -> None:
-    model = make(hidden=hidden, latent=5)
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(make(hidden=hidden, latent=5) for make in (MultVAE, MultDAE) for hidden in DEPTHS),
+        MultVAE(hidden=(6, 6), latent=5, encoder="dense"),
+    ],
+    ids=str,
+)
+def test_scores_are_the_dense_networks_logits_without_noise(model: MultVAE | MultDAE) -> None:
     module, user_items = random_module(model), plays(weighted=True)
     x = torch.from_numpy(user_items.toarray()).double()
     code = code_of(module, x, torch.ones_like(x))
@@ -333,12 +363,10 @@ def test_sparse_linear_is_a_matrix_product() -> None:
     assert_allclose(layer(rows, rows.values).detach().numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_initial_weights_are_xavier_uniform_and_biases_truncated_normal() -> None:
+def test_glorot_weights_are_uniform_and_biases_truncated_normal() -> None:
     before = torch.get_rng_state()
-    generator = torch.Generator().manual_seed(0)
     layer = linear(300, 500)
-    xavier_uniform_(layer.weight, generator)
-    truncated_normal_(layer.bias, 0.001, generator)
+    glorot_(layer, torch.Generator().manual_seed(0))
     assert torch.equal(torch.get_rng_state(), before)
     bound = (6 / 800) ** 0.5
     assert 0.99 * bound < layer.weight.abs().max().item() <= bound
@@ -347,17 +375,35 @@ def test_initial_weights_are_xavier_uniform_and_biases_truncated_normal() -> Non
     assert layer.bias.std().item() == pytest.approx(0.00088, rel=0.1)
 
 
+def test_uniform_weights_and_biases_are_within_the_fan_in() -> None:
+    before = torch.get_rng_state()
+    layer = linear(400, 500)
+    uniform_(layer, 400, torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), before)
+    for parameter in (layer.weight, layer.bias):
+        assert 0.98 * 0.05 < parameter.abs().max().item() <= 0.05
+        assert parameter.std().item() == pytest.approx(0.05 / 3**0.5, rel=0.1)
+
+
+def matrices(model: MultVAE | MultDAE) -> dict[str, tuple[int, ...]]:
+    module = model._build(20, torch.Generator())
+    return {name: tuple(p.shape) for name, p in module.named_parameters() if p.ndim == 2}
+
+
 def test_layer_sizes_follow_the_paper() -> None:
-    shapes = {
-        name: tuple(parameter.shape)
-        for name, parameter in MultVAE(hidden=(9, 7), latent=4)._build(20, torch.Generator()).named_parameters()
-        if parameter.ndim == 2
-    }
+    shapes = matrices(MultVAE(hidden=(9, 7), latent=4))
     assert shapes == {
-        "input.weight": (20, 9),
-        "encoder.0.weight": (7, 9),
-        "encoder.1.weight": (8, 7),
+        "encoder.input.weight": (20, 9),
+        "encoder.layers.0.weight": (7, 9),
+        "encoder.layers.1.weight": (8, 7),
         "decoder.0.weight": (7, 4),
         "decoder.1.weight": (9, 7),
         "output.weight": (20, 9),
     }
+    assert matrices(MultVAE(hidden=(9, 9), latent=4, encoder="dense")) == {
+        "encoder.input.weight": (20, 9),
+        "encoder.hidden.0.weight": (9, 9),
+        "encoder.code.weight": (8, 9),
+        "output.weight": (20, 4),
+    }
+    assert matrices(MultDAE(latent=4)) == {"encoder.input.weight": (20, 4), "output.weight": (20, 4)}

@@ -75,7 +75,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch, content: str) -> None:
 
 def test_an_error_of_standard_input_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"user_id,item_id\n1,2\n3\n")))
-    with pytest.raises(DataError, match="^standard input line 3: 1 columns; expected 2"):
+    with pytest.raises(DataError, match=r"^standard input line 3: 1 columns; expected 2"):
         read_table("-")
 
 
@@ -195,13 +195,13 @@ def test_a_wrong_column_lists_those_that_are_there(tmp_path: Path) -> None:
 
 
 def test_another_delimiter_shows_in_the_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no column 'user_id' .* it has: user_id;item_id$"):
+    with pytest.raises(DataError, match=r"has no column 'user_id' .* it has: user_id;item_id$"):
         read_table(write(tmp_path, "user_id;item_id\n1;2\n"))
 
 
 def test_a_column_cannot_be_two_things(tmp_path: Path) -> None:
     path = write(tmp_path, "user_id,item_id\n1,2\n")
-    with pytest.raises(DataError, match="column 'user_id' of .* is named for both user_id and item_id"):
+    with pytest.raises(DataError, match=r"column 'user_id' of .* is named for both user_id and item_id"):
         read_table(path, Columns(item="user_id"))
 
 
@@ -264,5 +264,5 @@ def test_errors_of_lists(tmp_path: Path) -> None:
     for content in ("", "\n", "1\n2\n"):
         with pytest.raises(DataError, match="is empty; expected lines of 'user item item …'"):
             read_lists(write(tmp_path, content))
-    with pytest.raises(DataError, match="is not text: .* at byte 2"):
+    with pytest.raises(DataError, match=r"is not text: .* at byte 2"):
         read_lists(write(tmp_path, b"1 \xff\n"))

@@ -13,7 +13,7 @@ from recvae.errors import ArtifactError, ParameterError, TrainingError
 from recvae.metrics import hit_matrix, ndcg_at_k
 from recvae.models.multvae import MultDAE, MultVAE
 from recvae.models.neural import Autoencoder
-from recvae.training import Trainer
+from recvae.training import SCHEDULES, Trainer, scheduled
 from tests.contracts import random_plays
 
 N_USERS, BATCH_SIZE, EPOCHS = 40, 9, 4
@@ -79,7 +79,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
 
 
 def interrupt_in_callback(after: int) -> Callable[[int, float, float], None]:
-    def callback(epoch: int, seconds: float, loss: float) -> None:
+    def callback(epoch: int, *_: float) -> None:
         if epoch == after:
             signal.raise_signal(signal.SIGINT)
 
@@ -130,7 +130,7 @@ def test_without_validation_the_last_epochs_weights_stay() -> None:
     seen: dict[str, torch.Tensor] = {}
     model = small()
 
-    def callback(epoch: int, seconds: float, loss: float) -> None:
+    def callback(*_: float) -> None:
         seen.update(weights(model))
 
     model.fit(random_plays(), show_progress=False, callback=callback)
@@ -206,7 +206,7 @@ def test_interrupted_between_epochs(after: int, tmp_path: Path) -> None:
     resumed = small().fit(
         plays,
         show_progress=False,
-        callback=lambda epoch, seconds, loss: heard.append(epoch),
+        callback=lambda epoch, *_: heard.append(epoch),
         checkpoint=str(tmp_path / "state"),
         resume=True,
     )
@@ -334,7 +334,7 @@ def test_resume_refuses_other_validation_users(validation: Any, state: Path) -> 
 def test_resume_needs_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="resume needs a checkpoint"):
         small().fit(random_plays(), show_progress=False, resume=True)
-    with pytest.raises(ArtifactError, match="nowhere is missing; expected a recvae-checkpoint directory$"):
+    with pytest.raises(ArtifactError, match=r"nowhere is missing; expected a recvae-checkpoint directory$"):
         small().fit(random_plays(), show_progress=False, checkpoint=tmp_path / "nowhere", resume=True)
 
 
@@ -396,3 +396,38 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "MultVAE" in shown
     assert "4/4" in shown
     assert "s left" not in shown
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        ("constant", [1, 1, 1, 1, 1]),
+        ("cosine", [1, 0.853553, 0.5, 0.146447, 0]),
+        ("exponential", [1, 0.316228, 0.1, 0.0316228, 0.01]),
+        ("step", [1, 1, 0.1, 0.01, 0.01]),
+        ("one-cycle", [0.04, 0.935692, 0.811745, 0.283058, 0]),
+    ],
+)
+def test_schedules_by_hand(schedule: str, factors: list[float]) -> None:
+    assert [scheduled(schedule, quarter / 4) for quarter in range(5)] == pytest.approx(factors, rel=1e-5, abs=1e-12)
+
+
+def test_one_cycle_peaks_after_three_tenths() -> None:
+    assert scheduled("one-cycle", 0.3) == pytest.approx(1)
+    assert scheduled("one-cycle", 0.3 - 1e-9) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_scheduled_run_resumes_where_it_stood(schedule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plays = random_plays()
+    whole = small(schedule=schedule).fit(plays, show_progress=False)
+    last_updates = [UPDATES_AN_EPOCH * epoch - 1 for epoch in range(1, EPOCHS + 1)]
+    assert [record["learning_rate"] for record in whole.history_] == pytest.approx(
+        [5e-3 * scheduled(schedule, update / (UPDATES_AN_EPOCH * EPOCHS)) for update in last_updates]
+    )
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 12)
+        with pytest.raises(KeyboardInterrupt):
+            small(schedule=schedule).fit(plays, show_progress=False, checkpoint=tmp_path / "state")
+    resumed = small(schedule=schedule).fit(plays, show_progress=False, checkpoint=tmp_path / "state", resume=True)
+    assert_same(resumed, whole)

@@ -5,6 +5,9 @@ from typing import Any
 
 from recvae.errors import ParameterError
 from recvae.models.base import Recommender
+from recvae.models.blend import Blend
+from recvae.models.ease import EASE
+from recvae.models.graph_filter import GraphFilter
 from recvae.models.implicit import ALS, BM25KNN, BPR, LMF, TFIDFKNN, CosineKNN
 from recvae.models.multvae import MultDAE, MultVAE
 from recvae.models.popularity import Popularity
@@ -17,10 +20,16 @@ MODELS: dict[str, type[Recommender]] = {
     "cosine": CosineKNN,
     "tfidf": TFIDFKNN,
     "bm25": BM25KNN,
+    "ease": EASE,
+    "graph": GraphFilter,
     "multvae": MultVAE,
     "multdae": MultDAE,
+    "blend": Blend,
 }
 """Every model by the name that the command line knows it by."""
+
+BLENDED = ("ease", "graph", "als", "multvae")
+"""What a blend is made of unless told otherwise."""
 
 
 def create(name: str, preset: str | None = None, **params: Any) -> Recommender:
@@ -33,6 +42,8 @@ def create(name: str, preset: str | None = None, **params: Any) -> Recommender:
     preset : str, optional
         A key of the class's `PRESETS`: "paper" for a publication's settings, "recommended" for what wins on
         validation. None is "recommended" where there is one.
+    **params
+        Hyperparameters; a blend's `models` may be names.
 
     Raises
     ------
@@ -48,4 +59,7 @@ def create(name: str, preset: str | None = None, **params: Any) -> Recommender:
     for parameter in params:
         if parameter not in known:
             raise ParameterError(f"{name} has no hyperparameter {parameter!r}; it has {', '.join(known) or 'none'}")
+    if model is Blend:
+        parts = params.pop("models", BLENDED)
+        params["models"] = [part if isinstance(part, Recommender) else create(part) for part in parts]
     return model(**{**model.PRESETS.get(preset or "recommended", {}), **params})

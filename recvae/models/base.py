@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from recvae.errors import ArtifactError, ItemIndexError, NotFittedError, ParameterError, UnsupportedError
+from recvae.storage import fingerprint
 from recvae.topn import FloatArray, IntArray, mask_seen, top_n
 
 UserItems = sparse.csr_matrix | sparse.csr_array
@@ -70,6 +71,7 @@ class Recommender(ABC):
     resumable: ClassVar[bool] = False
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
     item_counts_: npt.NDArray[np.float32]
+    trained_on_: str
 
     @abstractmethod
     def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
@@ -136,6 +138,7 @@ class Recommender(ABC):
         if resume and not self.resumable:
             raise ParameterError(f"{type(self).__name__} does not train in epochs, so there is nothing to resume")
         where = None if checkpoint is None else Path(checkpoint)
+        self.trained_on_ = fingerprint(train)
         self._fit(train, Run(show_progress, callback, held, where, resume))
         return self
 
@@ -277,6 +280,10 @@ class Recommender(ABC):
             scores[:, left_out] = -np.inf
             ids[batch], best[batch] = top_n(scores, N)
         return (ids[0], best[0]) if np.ndim(itemid) == 0 else (ids, best)
+
+    def fitted_on(self, user_items: sparse.csr_matrix) -> bool:
+        """Whether `fit` was given this very matrix."""
+        return getattr(self, "trained_on_", None) == fingerprint(user_items)
 
     def get_params(self) -> dict[str, Any]:
         """Hyperparameters by name, as given to the constructor."""

@@ -234,7 +234,7 @@ class _ItemKNN(Recommender):
 
     similarity_: sparse.csr_matrix
 
-    def __init__(self, K: int = 100) -> None:  # noqa: N803 implicit's name
+    def __init__(self, K: int = 20) -> None:  # noqa: N803 implicit's name
         self.K = check.whole("K", K)
 
     @abstractmethod
@@ -309,7 +309,7 @@ class BM25KNN(_ItemKNN):
         BM25's saturation and length normalisation.
     """
 
-    def __init__(self, K: int = 100, K1: float = 1.2, B: float = 0.75) -> None:  # noqa: N803 implicit's names
+    def __init__(self, K: int = 50, K1: float = 1.2, B: float = 0.5) -> None:  # noqa: N803 implicit's names
         super().__init__(K)
         self.K1 = check.real("K1", K1)
         self.B = check.real("B", B, 0.0, 1.0)

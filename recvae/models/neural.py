@@ -80,7 +80,7 @@ class Autoencoder(Recommender):
             identity={
                 "class": type(self).__name__,
                 **self.get_params(),
-                "data": fingerprint(user_items),
+                "data": self.trained_on_,
                 "validation": run.validation and [fingerprint(matrix) for matrix in run.validation],
             },
             checkpoint=run.checkpoint,
@@ -104,8 +104,11 @@ class Autoencoder(Recommender):
         return {name: tensor.numpy() for name, tensor in self.module_.state_dict().items()}
 
     def _restore(self, state: State) -> None:
-        with torch.device("meta"):  # nothing is allocated before the shapes are known to be true
-            self.module_ = self._build(self.n_items_, torch.Generator())
+        try:
+            with torch.device("meta"):  # nothing is allocated before the shapes are known to be true
+                self.module_ = self._build(self.n_items_, torch.Generator())
+        except (TypeError, RuntimeError):
+            raise ArtifactError("no network can have the sizes that the hyperparameters give") from None
         expected = {name: ("float32", *tensor.shape) for name, tensor in self.module_.state_dict().items()}
         given = {name: (str(array.dtype), *array.shape) for name, array in state.items()}
         if given != expected:

@@ -1,0 +1,134 @@
+"""Blend: a weighted sum of fitted models' scores, with weights chosen on validation users."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from recvae.errors import ArtifactError, ParameterError
+from recvae.metrics import ACCURACY_METRICS, hit_matrix, parse_metric
+from recvae.models import parameters as check
+from recvae.models.base import Recommender, Run, State
+from recvae.topn import FloatArray, mask_seen, top_n
+
+FACTORS = (0.0, 0.5, 0.7, 1.4, 2.0)
+MIN_GAIN = 1e-5
+VALIDATION_BYTES = 2**30
+
+
+class Blend(Recommender):
+    """Σ_m w_m·s_m, where s_m are a model's scores for a user, standardised over the items.
+
+    Weights are chosen by coordinate search on the validation metric: from equal weights, one at a time is scaled or
+    dropped while that helps. Each weight is one number for all users, so few hundred validation users are enough.
+
+    Parameters
+    ----------
+    models : sequence of Recommender
+        Those already fitted on the same matrix are kept as they are, the others are fitted.
+    weights : sequence of float, optional
+        Given weights; None chooses them on the validation users, or takes equal ones where there are none.
+    metric : str
+        What the weights are chosen by.
+
+    Attributes
+    ----------
+    weights_ : (n_models,) float64, summing to 1
+    """
+
+    weights_: npt.NDArray[np.float64]
+
+    def __init__(
+        self, models: Sequence[Recommender], weights: Sequence[float] | None = None, metric: str = "ndcg@100"
+    ) -> None:
+        self.models = list(models)
+        if not self.models or not all(isinstance(model, Recommender) and model.folds_in for model in self.models):
+            raise ParameterError(f"models is {models!r}; expected one or more models that fold in new users")
+        self.weights = None if weights is None else [check.real("weights", weight) for weight in weights]
+        if self.weights is not None and (len(self.weights) != len(self.models) or not sum(self.weights)):
+            raise ParameterError(f"weights is {weights}; expected {len(self.models)} numbers, not all 0")
+        if parse_metric(metric)[0] not in ACCURACY_METRICS:
+            raise ParameterError(f"metric is {metric!r}; expected one of {', '.join(ACCURACY_METRICS)} with its cutoff")
+        self.metric = metric
+
+    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
+        with run.timed():
+            for model in self.models:
+                if not model.fitted_on(user_items):
+                    model.fit(user_items, run.show_progress, validation=run.validation)
+            self.weights_ = np.full(len(self.models), 1 / len(self.models))
+            if self.weights is not None:
+                self.weights_ = np.asarray(self.weights) / sum(self.weights)
+            elif run.validation is not None:
+                self.weights_ = self._chosen(*run.validation)
+
+    def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
+        total = np.zeros(user_items.shape, dtype=np.float32)
+        for model, weight in zip(self.models, self.weights_, strict=True):
+            if weight:
+                total += np.float32(weight) * _standardised(model.score(user_items))
+        return total
+
+    def _chosen(self, fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix) -> npt.NDArray[np.float64]:
+        """Coordinate search over the weights, on as many validation users as memory allows."""
+        n_users = max(1, VALIDATION_BYTES // (4 * fold_in.shape[1] * len(self.models)))
+        fold_in, held_out = fold_in[:n_users], held_out[:n_users]
+        scores = np.stack([_standardised(model.score(fold_in)) for model in self.models])
+        for model_scores in scores:
+            mask_seen(model_scores, fold_in)
+        name, k = parse_metric(self.metric)
+        n_held_out = np.diff(held_out.indptr)
+
+        def quality(weights: npt.NDArray[np.float64]) -> float:
+            used = np.flatnonzero(weights)
+            blended = np.tensordot(weights[used].astype(np.float32), scores[used], axes=1)
+            hits = hit_matrix(top_n(blended, k)[0], held_out)
+            return float(np.nanmean(ACCURACY_METRICS[name](hits, n_held_out, k)))
+
+        best = np.ones(len(self.models))
+        best_quality, before = quality(best), -np.inf
+        while best_quality > before + MIN_GAIN:
+            before = best_quality
+            for number in range(len(best)):
+                for factor in FACTORS:
+                    trial = best.copy()
+                    trial[number] *= factor
+                    if trial.any() and (value := quality(trial)) > best_quality + MIN_GAIN:
+                        best, best_quality = trial, value
+        weights: npt.NDArray[np.float64] = best / best.sum()
+        return weights
+
+    def _item_similarity(self, queries: npt.NDArray[np.int64]) -> FloatArray:
+        """Of the heaviest model that has item vectors."""
+        heaviest = self.models[int(np.argmax(self.weights_))]
+        return heaviest._item_similarity(queries)
+
+    def get_params(self) -> dict[str, Any]:
+        """Hyperparameters; models as their class names and their own hyperparameters."""
+        models = [{"class": type(model).__name__, "hyperparameters": model.get_params()} for model in self.models]
+        return {**super().get_params(), "models": models}
+
+    def _state(self) -> State:
+        parts = {f"{i}.{name}": array for i, model in enumerate(self.models) for name, array in model._state().items()}
+        return {"weights": self.weights_, **parts}
+
+    def _restore(self, state: State) -> None:
+        self.weights_ = state["weights"]
+        if self.weights_.shape != (len(self.models),):
+            raise ArtifactError(
+                f"weights has shape {self.weights_.shape}; expected one for each of {len(self.models)} models"
+            )
+        for i, model in enumerate(self.models):
+            model.item_counts_ = self.item_counts_
+            prefix = f"{i}."
+            model._restore({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+
+def _standardised(scores: FloatArray) -> FloatArray:
+    """Each row minus its mean, over its standard deviation; in place."""
+    scores -= scores.mean(axis=1, keepdims=True)
+    deviation = scores.std(axis=1, keepdims=True)
+    scores /= np.where(deviation > 0, deviation, 1)
+    return scores

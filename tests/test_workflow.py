@@ -1,0 +1,343 @@
+"""From a prepared directory to an artifact, figures and a list; interruption, failure and what does not fit together."""
+
+import hashlib
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from recvae import artifact, workflow
+from recvae.datasets import Dataset
+from recvae.datasets.synthetic import generate
+from recvae.errors import ArtifactError, ParameterError, RecvaeError, TrainingError, UnsupportedError
+from recvae.preparation import Options, prepare
+from recvae.prepared import read_prepared
+from recvae.progress import EpochProgress
+from recvae.report import read_results
+
+N_USERS, N_ITEMS = 60, 40
+TINY = {"epochs": 3, "hidden": 16, "latent": 8, "batch_size": 20}
+SMALL: dict[str, dict[str, Any]] = {
+    "popularity": {},
+    "als": {"factors": 4, "iterations": 3},
+    "bpr": {"factors": 4, "iterations": 3},
+    "lmf": {"factors": 4, "iterations": 3},
+    "cosine": {},
+    "tfidf": {"K": 5},
+    "bm25": {"K": 5},
+    "multvae": TINY,
+    "multdae": TINY,
+}
+
+
+@pytest.fixture(scope="module")
+def strong(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prepared") / "strong"
+    prepare(generate(N_USERS, N_ITEMS), path, Options())
+    return path
+
+
+@pytest.fixture(scope="module")
+def known(strong: Path) -> Path:
+    """The same plays, where every test user is a training user."""
+    prepare(generate(N_USERS, N_ITEMS), strong.with_name("known"), Options(split="leave-last"))
+    return strong.with_name("known")
+
+
+@pytest.fixture(scope="module")
+def popularity(strong: Path) -> Path:
+    out = strong.with_name("popularity")
+    workflow.train(strong, out, "popularity")
+    return out
+
+
+def digests(directory: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in directory.iterdir()}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_train_evaluate_recommend(tmp_path: Path, known: Path, name: str) -> None:
+    out, prepared = tmp_path / "model", read_prepared(known)
+    lines = workflow.train(known, out, name, params=SMALL[name], seed=4)
+    model = artifact.load(out).model
+    assert lines[0] == f"saved {out}: {model!r}"
+    assert lines[1].startswith("validation: recall@20 0.")
+    assert model.get_params().get("seed", 4) == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+    results = workflow.evaluate(out, known)
+    (figures,) = results["models"].values()
+    assert results["n_users"] == prepared.split.test.n_users
+    assert 0 < figures["metrics"]["ndcg@100"]["mean"] < 1
+    assert json.loads(json.dumps(results, allow_nan=False))["dataset"] == "synthetic"
+
+    user = prepared.split.user_ids[3]
+    answer = workflow.recommend(out, user=str(user), n=7)
+    titles = dict(zip(prepared.items["item_id"], prepared.items["title"], strict=True))
+    assert [item["title"] for item in answer.items] == [titles[item["id"]] for item in answer.items]
+    histories = prepared.histories().set_index("user_id")["history"]
+    assert not {item["id"] for item in answer.items} & set(prepared.items["item_id"][histories[user]])
+    assert len(answer.items) == 7
+    scores = [item["score"] for item in answer.items]
+    assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("name", ["als", "bm25", "multvae", "popularity"])
+def test_a_history_and_the_user_who_has_it_get_the_same_list(tmp_path: Path, strong: Path, name: str) -> None:
+    workflow.train(strong, tmp_path / "model", name, params=SMALL[name])
+    prepared = read_prepared(strong)
+    user = prepared.histories().iloc[-1]
+    history = [str(item_id) for item_id in prepared.items["item_id"][user["history"]]]
+    by_user = workflow.recommend(tmp_path / "model", user=str(user["user_id"]))
+    assert workflow.recommend(tmp_path / "model", history=history) == by_user
+    assert user["user_id"] in prepared.split.test.user_ids
+
+
+def test_unknown_items_of_a_history_are_reported(popularity: Path) -> None:
+    answer = workflow.recommend(popularity, history=["1", "Heat", "2", "900000"], n=5)
+    assert answer.unknown == ["Heat", "900000"]
+    assert answer == workflow.Answer(workflow.recommend(popularity, history=["2", "1"], n=5).items, answer.unknown)
+    assert not {item["id"] for item in answer.items} & {1, 2}
+
+
+def test_a_list_is_no_longer_than_what_is_left_of_the_catalogue(popularity: Path) -> None:
+    everything = workflow.recommend(popularity, history=["1"], n=N_ITEMS).items
+    assert sorted(item["id"] for item in everything) == list(range(2, N_ITEMS + 1))
+
+
+def test_text_ids_and_items_without_titles(tmp_path: Path) -> None:
+    plays = generate(N_USERS, N_ITEMS).ratings
+    plays = plays.assign(user_id=plays["user_id"].map("u{}".format), item_id=plays["item_id"].map("{:03}".format))
+    plays.to_csv(tmp_path / "plays.csv", index=False)
+    prepare(tmp_path / "plays.csv", tmp_path / "data", Options())
+    workflow.train(tmp_path / "data", tmp_path / "model", "popularity")
+    answer = workflow.recommend(tmp_path / "model", history=["001", "1"], n=3)
+    assert answer.unknown == ["1"]
+    assert all(isinstance(item["id"], str) and item["title"] is None for item in answer.items)
+    assert len(workflow.recommend(tmp_path / "model", user="u5").items) == 10
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"history": ["1"], "n": 0}, "n is 0; expected 1 to 40, the items of the catalogue"),
+        ({"history": ["1"], "n": N_ITEMS + 1}, "n is 41; expected 1 to 40"),
+        ({"history": ["Heat", "Alien"]}, "history is Heat, Alien; none is known: ids look like "),
+        ({"history": []}, "history is empty"),
+        ({"user": "Ripley"}, "user is Ripley, which .* does not know; ids look like "),
+    ],
+)
+def test_requests_that_cannot_be_answered(popularity: Path, request_: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        workflow.recommend(popularity, **request_)
+
+
+def test_a_user_where_the_artifact_holds_none(tmp_path: Path, popularity: Path) -> None:
+    artifact.save(artifact.load(popularity).model, tmp_path / "bare")
+    with pytest.raises(ParameterError, match="user is 1, but .* was saved without users; give a history instead"):
+        workflow.recommend(tmp_path / "bare", user="1")
+
+
+def test_a_model_of_known_users_trains_on_any_split_but_is_not_evaluated_on_new_ones(
+    tmp_path: Path, strong: Path
+) -> None:
+    saved, not_validated = workflow.train(strong, tmp_path / "model", "bpr", params=SMALL["bpr"])
+    assert saved.startswith("saved ")
+    assert not_validated.startswith("not validated: BPR cannot fold in new users and 6 of 6 are new")
+    assert artifact.load(tmp_path / "model").manifest["metrics"] == {}
+    with pytest.raises(ParameterError, match="BPR cannot fold in new users and 6 of 6 are new; .* weak"):
+        workflow.evaluate(tmp_path / "model", strong)
+    with pytest.raises(UnsupportedError, match="BPR cannot fold in"):
+        workflow.recommend(tmp_path / "model", history=["1"])
+    prepared = read_prepared(strong)
+    assert len(workflow.recommend(tmp_path / "model", user=str(prepared.split.user_ids[0])).items) == 10
+    with pytest.raises(ParameterError, match="does not know"):
+        workflow.recommend(tmp_path / "model", user=str(prepared.split.test.user_ids[0]))
+
+
+def test_a_split_without_validation_users(tmp_path: Path) -> None:
+    plays = generate(N_USERS, N_ITEMS).ratings
+    plays["part"] = plays.groupby("user_id").cumcount(ascending=False).lt(3) * 2
+    source = generate(N_USERS, N_ITEMS)
+    data = Dataset("toy", plays.drop(columns="rating"), source.items, "here", {}, source.recipe)
+    prepare(data, tmp_path / "data", Options(split="given", val_users=0))
+    _, line = workflow.train(tmp_path / "data", tmp_path / "model", "multvae", params=TINY)
+    assert line == "not validated: the split has no validation users"
+
+
+def test_other_items_are_refused(tmp_path: Path, popularity: Path) -> None:
+    prepare(generate(N_USERS, N_ITEMS + 5), tmp_path / "data", Options())
+    with pytest.raises(ArtifactError, match="popularity was trained on other items than .*data holds"):
+        workflow.evaluate(popularity, tmp_path / "data")
+
+
+def test_another_split_of_the_same_items_is_refused(tmp_path: Path) -> None:
+    plays = pd.DataFrame([(user, item, user * item % 7) for user in range(30) for item in range(12)])
+    plays.set_axis(["user_id", "item_id", "timestamp"], axis=1).to_csv(tmp_path / "plays.csv", index=False)
+    for seed in (1, 2):
+        prepare(tmp_path / "plays.csv", tmp_path / f"data{seed}", Options(seed=seed))
+    workflow.train(tmp_path / "data1", tmp_path / "model", "popularity")
+    items = [read_prepared(tmp_path / f"data{seed}").items["item_id"].tolist() for seed in (1, 2)]
+    assert items[0] == items[1]
+    with pytest.raises(ArtifactError, match="model was trained on another split than .*data2 holds"):
+        workflow.evaluate(tmp_path / "model", tmp_path / "data2")
+
+
+def interrupt_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    update = EpochProgress.update
+
+    def interrupting(self: EpochProgress, done: int, figures: dict[str, float]) -> None:
+        update(self, done, figures)
+        if done == epochs:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(EpochProgress, "update", interrupting)
+
+
+@pytest.mark.parametrize("name", ["multvae", "multdae"])
+def test_interrupted_training_goes_on_as_if_it_never_stopped(
+    tmp_path: Path, strong: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    params = {**TINY, "epochs": 5}
+    workflow.train(strong, tmp_path / "straight", name, params=params)
+    out = tmp_path / "model"
+    with monkeypatch.context() as patch:
+        interrupt_after(2, patch)
+        with pytest.raises(KeyboardInterrupt):
+            workflow.train(strong, out, name, params=params)
+    assert not out.exists()
+    assert workflow.checkpoint_of(out).is_dir()
+    with pytest.raises(ParameterError, match=r"latent .*cannot be resumed"):
+        workflow.train(strong, out, name, params={**params, "latent": 9}, resume=True)
+    workflow.train(strong, out, name, params=params, resume=True)
+    assert not workflow.checkpoint_of(out).exists()
+    weights = [digests(path)["model.safetensors"] for path in (out, tmp_path / "straight")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("multvae", ArtifactError, r"model.checkpoint is missing; expected a recvae-checkpoint"),
+        ("als", ParameterError, "ALS does not train in epochs, so there is nothing to resume"),
+    ],
+)
+def test_resuming_what_never_began(
+    tmp_path: Path, strong: Path, name: str, error: type[RecvaeError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        workflow.train(strong, tmp_path / "model", name, params=SMALL[name], resume=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_somebody_elses_directory_in_the_checkpoints_place_is_refused_and_untouched(
+    tmp_path: Path, strong: Path
+) -> None:
+    foreign = workflow.checkpoint_of(tmp_path / "model")
+    foreign.mkdir()
+    (foreign / "mine.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match=r"model.checkpoint exists and holds something else \(mine.txt\)"):
+        workflow.train(strong, tmp_path / "model", "popularity")
+    assert (foreign / "mine.txt").read_text() == "mine"
+
+
+def test_failed_training_leaves_an_earlier_artifact_untouched(tmp_path: Path, strong: Path) -> None:
+    out = tmp_path / "model"
+    workflow.train(strong, out, "multvae", params=TINY)
+    before = digests(out)
+    with pytest.raises(TrainingError, match="a lower learning_rate may help"):
+        workflow.train(strong, out, "multvae", params={**TINY, "learning_rate": 1e30})
+    assert digests(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_earlier_artifact_is_replaced(tmp_path: Path, strong: Path) -> None:
+    for name in ("popularity", "cosine"):
+        workflow.train(strong, tmp_path / "model", name)
+    assert artifact.load(tmp_path / "model").manifest["class"] == "CosineKNN"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_working_directory_may_become_the_artifact(
+    tmp_path: Path, strong: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    workflow.train(strong, Path(), "popularity")
+    assert artifact.load(tmp_path / "here").manifest["class"] == "Popularity"
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**30])
+@pytest.mark.parametrize("name", ["als", "multvae"])
+def test_seeds_out_of_range(tmp_path: Path, strong: Path, name: str, seed: int) -> None:
+    for given in ({"seed": seed}, {"params": {"seed": seed}}):
+        with pytest.raises(ParameterError, match=f"seed is {seed}; expected"):
+            workflow.train(strong, tmp_path / "model", name, **given)  # type: ignore[arg-type]
+
+
+def test_a_seed_among_the_settings_wins(tmp_path: Path, strong: Path) -> None:
+    workflow.train(strong, tmp_path / "model", "als", params={**SMALL["als"], "seed": 8}, seed=4)
+    assert artifact.load(tmp_path / "model").model.get_params()["seed"] == 8
+
+
+def test_compare_writes_what_it_returns(tmp_path: Path, known: Path) -> None:
+    names = ["popularity", "bm25", "bpr", "multdae"]
+    params = {name: SMALL[name] for name in names} | {"multdae": {**TINY, "preset": "paper"}}
+    seen: list[str] = []
+    out = tmp_path / "new" / "report"
+    compared = workflow.compare(known, out, names, params=params, seed=3, on_result=lambda name, _: seen.append(name))
+    results = read_results(out / workflow.RESULTS)
+    assert results == compared.results
+    assert seen == list(results["models"]) == list(compared.models) == names
+    assert results["seed"] == 3
+    assert results["protocol"] == {"split": "leave-last", "filters": read_prepared(known).manifest["filters"]}
+    assert results["models"]["multdae"]["params"]["latent"] == TINY["latent"]
+    assert results["models"]["bpr"]["params"]["seed"] == 3
+    assert len(results["comparisons"]) == 6 * 3
+    assert workflow.compare(known, out, ["popularity"]).results["models"].keys() == {"popularity"}
+
+
+def test_compare_says_who_cannot_take_part(tmp_path: Path, strong: Path) -> None:
+    results = workflow.compare(strong, tmp_path / "report", ["popularity", "bpr"]).results
+    assert list(results["models"]) == ["popularity"]
+    assert "cannot fold in new users" in results["refused"]["bpr"]
+
+
+@pytest.mark.parametrize(
+    ("names", "params", "message"),
+    [
+        ([], {}, "models is empty; expected at least one"),
+        (["popularity", "alss"], {}, "model is 'alss'; expected one of popularity, als, "),
+        (["popularity"], {"als": {"factors": 4}}, "--set als.* not among those compared: popularity"),
+        (["als"], {"als": {"factor": 4}}, "als has no hyperparameter 'factor'; it has factors, "),
+        (["als"], {"als": {"factors": 0}}, "factors is 0; expected"),
+        (["multvae"], {"multvae": {"preset": "best"}}, "preset is 'best'; multvae has "),
+    ],
+)
+def test_compare_refuses_before_it_fits(
+    tmp_path: Path, strong: Path, names: list[str], params: dict[str, dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(ParameterError, match=message):
+        workflow.compare(strong, tmp_path / "report", names, params=params)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_out_is_checked_before_the_work(tmp_path: Path) -> None:
+    """The data do not exist, so the first thing that is refused is what is checked first."""
+    file = tmp_path / "file"
+    file.write_text("mine")
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(ArtifactError, match="file exists and is not a directory"):
+        workflow.train(nowhere, file, "popularity")
+    with pytest.raises(ArtifactError, match="file is no directory that files can be put into"):
+        workflow.train(nowhere, file / "model", "popularity")
+    with pytest.raises(ArtifactError, match="file exists and is not a directory"):
+        workflow.compare(nowhere, file, ["popularity"])
+    with pytest.raises(ArtifactError, match="file is no directory that files can be put into"):
+        workflow.compare(nowhere, file / "report", ["popularity"])
+    with pytest.raises(ArtifactError, match="exists and holds something else"):
+        workflow.compare(nowhere, tmp_path, ["popularity"])
+    assert file.read_text() == "mine"
