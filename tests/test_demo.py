@@ -10,13 +10,13 @@ from rich.console import Console
 
 from recvae import demo
 from recvae.errors import ArtifactError, DownloadError
-from recvae.models import MultVAE
+from recvae.models import MODELS
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "MODELS", ("popularity", "bpr", "cosine", "multvae"))
-    monkeypatch.setitem(MultVAE.PRESETS, "recommended", {"epochs": 2, "hidden": 16, "latent": 8})
+    monkeypatch.setitem(MODELS["multvae"].PRESETS, "recommended", {"epochs": 2, "hidden": 16, "latent": 8})
 
 
 def unreachable(*_: Any) -> None:

@@ -117,9 +117,7 @@ class Blend(Recommender):
     def _restore(self, state: State) -> None:
         self.weights_ = state["weights"]
         if self.weights_.shape != (len(self.models),):
-            raise ArtifactError(
-                f"weights has shape {self.weights_.shape}; expected one for each of {len(self.models)} models"
-            )
+            raise ArtifactError(f"weights has shape {self.weights_.shape}; expected ({len(self.models)},)")
         for i, model in enumerate(self.models):
             model.item_counts_ = self.item_counts_
             prefix = f"{i}."

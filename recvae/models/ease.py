@@ -60,11 +60,9 @@ class EASE(Recommender):
         return {"weights": self.weights_}
 
     def _restore(self, state: State) -> None:
-        if state["weights"].shape != (self.n_items_, self.n_items_):
-            raise ArtifactError(
-                f"weights has shape {state['weights'].shape}; expected {self.n_items_} × {self.n_items_}"
-            )
         self.weights_ = state["weights"]
+        if self.weights_.shape != (self.n_items_, self.n_items_):
+            raise ArtifactError(f"weights has shape {self.weights_.shape}; expected {self.n_items_} items each way")
 
 
 def _gram(user_items: sparse.csr_matrix) -> npt.NDArray[np.float32]:

@@ -38,18 +38,11 @@ class GraphFilter(Recommender):
 
     def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
         with run.timed():
-            users, items = (np.asarray(user_items.sum(axis=axis)).ravel() for axis in (1, 0))
-            self.item_degrees_ = items.astype(np.float32)
+            users, items = (np.asarray(user_items.sum(axis=axis), dtype=np.float32).ravel() for axis in (1, 0))
+            self.item_degrees_ = items
             plays = sparse.diags_array(_power(users, -0.5)) @ user_items @ sparse.diags_array(_power(items, -0.5))
             self.plays_ = sparse.csr_matrix(plays, dtype=np.float32)
-            k = min(self.factors, min(user_items.shape) - 1)
-            start = np.random.default_rng(self.seed).standard_normal(min(user_items.shape)).astype(np.float32)
-            vectors = (
-                svds(self.plays_, k=k, v0=start, return_singular_vectors="vh")[2]
-                if k > 0
-                else np.empty((0, len(items)))
-            )
-            self.vectors_ = np.ascontiguousarray(vectors, dtype=np.float32)
+            self.vectors_ = self._singular_vectors()
 
     def _singular_vectors(self) -> npt.NDArray[np.float32]:
         """The leading right singular vectors of R̃, (factors, n_items)."""
