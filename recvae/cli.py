@@ -207,12 +207,10 @@ def _settings(given: list[str], models: set[str]) -> tuple[dict[str, Any], dict[
 
 def _value(text: str) -> Any:
     """A number, truth value, list or null as JSON writes it; `600,200` is a list; anything else is text."""
-    for candidate in (text, f"[{text}]") if "," in text else (text,):
-        try:
-            return json.loads(candidate)
-        except ValueError:
-            continue
-    return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return [_value(part.strip()) for part in text.split(",")] if "," in text else text
 
 
 def _with_given(message: str, arguments: list[str]) -> str:

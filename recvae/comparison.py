@@ -19,12 +19,12 @@ from recvae.evaluation import (
     EvalResult,
     PairedTest,
     Ranks,
-    canonical,
     evaluate,
     holm,
     paired_test,
     refuse_new_users,
 )
+from recvae.matrices import checked_csr
 from recvae.memory import peak_memory
 from recvae.metrics import CATALOGUE_METRICS, parse_metric
 from recvae.splits import Split
@@ -155,7 +155,7 @@ def compare(
         runs[name] = _run(model, split, metrics, show_progress)
         if on_result:
             on_result(name, runs[name])
-    n_users = int(np.count_nonzero(np.diff(canonical(split.test.held_out).indptr)))
+    n_users = int(np.count_nonzero(np.diff(checked_csr(split.test.held_out, "held_out").indptr)))
     return Comparison(runs, _pairs(runs, primary), refused, n_users, split.test.n_users - n_users)
 
 

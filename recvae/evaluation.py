@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy import sparse, stats
 
 from recvae.errors import DataError, ParameterError
+from recvae.matrices import UserItems, checked_csr
 from recvae.metrics import (
     ACCURACY_METRICS,
     CATALOGUE_METRICS,
@@ -33,8 +34,6 @@ DEFAULT_METRICS = (
 BEYOND_ACCURACY_METRICS = ("coverage@20", "gini@20", "novelty@20", "popularity@20")
 BATCH_BYTES = 64 * 2**20
 MAX_BATCH_SIZE = 2048
-
-UserItems = sparse.csr_matrix | sparse.csr_array
 
 
 class Ranks(Protocol):
@@ -161,7 +160,7 @@ def evaluate(
     """
     cutoffs = _cutoffs(metrics, train, holdout)
     refuse_new_users(model, holdout)
-    held_out = canonical(holdout.held_out)
+    held_out = checked_csr(holdout.held_out, "held_out")
     scored = np.flatnonzero(np.diff(held_out.indptr))
     if not scored.size:
         raise DataError(f"none of the {holdout.n_users:,} users has held-out items; there is nothing to score")
@@ -285,14 +284,6 @@ def _score(
 def _totals(ids: npt.NDArray[np.int32], n_items: int, cutoffs: Mapping[str, tuple[str, int]]) -> dict[str, float]:
     asked = {metric: named for metric, named in cutoffs.items() if named[0] in CATALOGUE_METRICS}
     return {metric: CATALOGUE_METRICS[name](ids, n_items, k) for metric, (name, k) in asked.items()}
-
-
-def canonical(user_items: UserItems) -> sparse.csr_matrix:
-    """A copy without duplicate entries and stored zeros, so that its entries count plays."""
-    plays = sparse.csr_matrix(user_items, copy=True)
-    plays.sum_duplicates()
-    plays.eliminate_zeros()
-    return plays
 
 
 def _item_counts(train: UserItems | None) -> tuple[npt.NDArray[np.intp], int]:

@@ -187,7 +187,10 @@ class _MultinomialOutput(torch.autograd.Function):
         n_items = weight.shape[0]
         chunk = max(1, min(len(hidden), CHUNK_BYTES // (n_items * weight.element_size())))
         buffer = torch.empty(chunk, n_items, dtype=weight.dtype, device=weight.device)
-        grad_hidden, grad_weight, grad_bias = (torch.zeros_like(t) for t in (hidden, weight, bias))
+        grad_hidden, grad_weight, grad_bias = (
+            torch.zeros_like(tensor) if wanted else None
+            for tensor, wanted in zip((hidden, weight, bias), ctx.needs_input_grad, strict=False)
+        )
         totals = rows.sums()
         loss = torch.zeros((), dtype=weight.dtype, device=weight.device)
         bounds = rows.offsets[torch.arange(0, len(hidden) + chunk, chunk).clamp(max=len(hidden))].tolist()
@@ -202,19 +205,22 @@ class _MultinomialOutput(torch.autograd.Function):
             loss += (normaliser * total).sum() - (logits.view(-1)[played] * values).sum()
             error = logits.sub_(normaliser).exp_().mul_(total)  # the gradient to the logits: |x| softmax − x
             error.view(-1).index_add_(0, played, values, alpha=-1)
-            torch.mm(error, weight, out=grad_hidden[users])
-            grad_weight.addmm_(error.T, h)
-            grad_bias += error.sum(dim=0)
+            if grad_hidden is not None:
+                torch.mm(error, weight, out=grad_hidden[users])
+            if grad_weight is not None:
+                grad_weight.addmm_(error.T, h)
+            if grad_bias is not None:
+                grad_bias += error.sum(dim=0)
         ctx.gradients = (grad_hidden, grad_weight, grad_bias)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError("multinomial_nll gives its gradients once; run the forward pass again")
-        hidden, weight, bias = (gradient.mul_(grad) for gradient in ctx.gradients)
+        gradients = tuple(None if gradient is None else gradient.mul_(grad) for gradient in ctx.gradients)
         ctx.gradients = None
-        return hidden, weight, bias, None
+        return (*gradients, None)
 
 
 def multinomial_nll(hidden: Tensor, weight: Tensor, bias: Tensor, rows: Rows) -> Tensor:
@@ -249,6 +255,6 @@ def uniform_(layer: Any, fan_in: int, generator: torch.Generator) -> None:
 
 def linear(in_features: int, out_features: int) -> nn.Linear:
     """A linear layer whose weights are not drawn yet, so that torch's global generator stays untouched."""
-    device = torch.get_default_device()
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, in_features, out_features, device=device)
+    skip_init: Any = nn.utils.skip_init
+    layer: nn.Linear = skip_init(nn.Linear, in_features, out_features, device=torch.get_default_device())
     return layer

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy import sparse
 from torch import Tensor, nn
@@ -36,8 +37,15 @@ class Objective(Protocol):
     @property
     def generator(self) -> torch.Generator: ...
 
-    def loss(self, rows: Rows, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Mean loss over the users of a batch, and its parts to report; `step` counts updates from 0."""
+    def begin_pass(self, number: int) -> None:
+        """Called before the first update of each pass of an epoch."""
+        ...
+
+    def loss(self, rows: Rows, step: int, number: int) -> tuple[Tensor, dict[str, float]]:
+        """Mean loss over the users of a batch, and its parts to report.
+
+        `step` counts updates from 0, `number` is that of the pass within the epoch.
+        """
         ...
 
     def finite(self, rows: Rows) -> bool:
@@ -92,6 +100,8 @@ class Plan:
     learning_rate : float
     schedule : str
         One of `SCHEDULES`.
+    passes : int
+        Passes over the users an epoch.
     """
 
     epochs: int
@@ -101,6 +111,7 @@ class Plan:
     patience: int = 0
     learning_rate: float = 1e-3
     schedule: str = "constant"
+    passes: int = 1
 
 
 @dataclass
@@ -114,13 +125,12 @@ class Progression:
     step : int
         Updates made.
     sums : dict
-        Sums over the users of the running epoch, of the loss and its parts.
+        For the loss and each of its parts, in the running epoch: the sum over users, and their number.
     """
 
     epoch: int = 0
     step: int = 0
-    users: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, list[float]] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     best: float = -np.inf
     best_epoch: int = 0
@@ -148,6 +158,7 @@ class Trainer:
         self.state = Progression()
         self.good = _snapshot(objective.module)
         self._saved_at = time.monotonic()
+        self._permutation: tuple[int, npt.NDArray[np.int64]] | None = None
 
     def resume(self) -> None:
         """Go on from the checkpoint, bit for bit as if there had been no interruption.
@@ -203,32 +214,42 @@ class Trainer:
         plan, state = self.plan, self.state
         n_users = user_items.shape[0]
         n_batches = -(-n_users // plan.batch_size)
-        order = np.random.default_rng([plan.seed, state.epoch]).permutation(n_users)
+        n_updates = n_batches * plan.passes
         started = time.monotonic()
-        for number in range(state.step - state.epoch * n_batches, n_batches):
-            users = order[number * plan.batch_size : (number + 1) * plan.batch_size]
-            rate = plan.learning_rate * scheduled(plan.schedule, state.step / (n_batches * plan.epochs))
+        for update in range(state.step - state.epoch * n_updates, n_updates):
+            number, batch = divmod(update, n_batches)
+            if batch == 0:
+                self.objective.begin_pass(number)
+            order = self._order(state.epoch * plan.passes + number, n_users)
+            users = order[batch * plan.batch_size : (batch + 1) * plan.batch_size]
+            rate = plan.learning_rate * scheduled(plan.schedule, state.step / (n_updates * plan.epochs))
             for group in self.objective.optimizer.param_groups:
                 group["lr"] = rate
-            self._update(Rows.of(user_items, users))
+            self._update(Rows.of(user_items, users), number)
             now = time.monotonic()
             state.seconds, started = state.seconds + now - started, now
             self._stop_if(interrupted())
             if now - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                 self._save()
 
-    def _update(self, rows: Rows) -> None:
+    def _order(self, number: int, n_users: int) -> npt.NDArray[np.int64]:
+        """The users in the order of the run's pass `number`, drawn anew so that a resumed run needs no memory of it."""
+        if self._permutation is None or self._permutation[0] != number:
+            self._permutation = number, np.random.default_rng([self.plan.seed, number]).permutation(n_users)
+        return self._permutation[1]
+
+    def _update(self, rows: Rows, number: int) -> None:
         state, optimizer = self.state, self.objective.optimizer
-        loss, parts = self.objective.loss(rows, state.step)
+        loss, parts = self.objective.loss(rows, state.step, number)
         if not torch.isfinite(loss):
             raise self._diverged(f"loss became {loss.item()}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         state.step += 1
-        state.users += len(rows)
         for name, value in {"loss": loss.item(), **parts}.items():
-            state.sums[name] = state.sums.get(name, 0.0) + value * len(rows)
+            total, users = state.sums.get(name, (0.0, 0))
+            state.sums[name] = [total + value * len(rows), users + len(rows)]
 
     def _finish_epoch(self, user_items: sparse.csr_matrix) -> None:
         """Record the epoch, validate, and keep the weights if they are the best so far."""
@@ -236,10 +257,10 @@ class Trainer:
         if not self.objective.finite(Rows.of(user_items[:USERS_PROBED])):  # the last update may have spoilt the weights
             raise self._diverged("scores are no longer finite")
         state.epoch += 1
-        record = {"epoch": state.epoch, **{name: total / state.users for name, total in state.sums.items()}}
+        record = {"epoch": state.epoch, **{name: total / users for name, (total, users) in state.sums.items()}}
         record["learning_rate"] = self.objective.optimizer.param_groups[0]["lr"]
         record["seconds"] = state.seconds
-        state.sums, state.users, state.seconds = {}, 0, 0.0
+        state.sums, state.seconds = {}, 0.0
         state.history.append(record)
         value = float(state.epoch)
         if metric is not None:

@@ -19,6 +19,7 @@ from recvae.errors import ArtifactError, NotFittedError, ParameterError
 from recvae.models.multvae import MultVAE
 from recvae.models.popularity import Popularity
 from tests.contracts import N_ITEMS, random_plays
+from tests.contracts import one_thread as one_thread
 
 MODEL, ITEMS, USERS, MANIFEST = "model.safetensors", "items.parquet", "users.parquet", "manifest.json"
 State = dict[str, np.ndarray[Any, Any]]

@@ -8,10 +8,14 @@ from recvae.errors import ParameterError, UnsupportedError
 from recvae.metrics import hit_matrix, ndcg_at_k
 from recvae.models import MODELS
 from recvae.models.base import Recommender
+from recvae.models.blend import Blend
+from recvae.models.ease import EASE
+from recvae.models.graph_filter import GraphFilter
 from recvae.models.implicit import ALS, BM25KNN, BPR, LMF, TFIDFKNN, CosineKNN
 from recvae.models.multvae import MultDAE, MultVAE
 from recvae.models.popularity import Popularity
 from tests.contracts import SIZE, Factory, RecommenderContract, checkerboard, fit, random_plays
+from tests.contracts import one_thread as one_thread
 
 FACTORIES: dict[str, Factory] = {
     "popularity": Popularity,
@@ -21,6 +25,9 @@ FACTORIES: dict[str, Factory] = {
     "cosine": CosineKNN,
     "tfidf": TFIDFKNN,
     "bm25": BM25KNN,
+    "ease": lambda: EASE(l2=5.0),
+    "graph": lambda: GraphFilter(factors=2),
+    "blend": lambda: Blend([EASE(l2=5.0), BM25KNN(), MultDAE(latent=16, epochs=10, batch_size=8, learning_rate=1e-2)]),
     "multvae": lambda: MultVAE(
         hidden=16, latent=8, epochs=15, batch_size=8, total_anneal_steps=0, learning_rate=1e-2, metric="ndcg@5"
     ),
@@ -31,6 +38,7 @@ FACTORIES: dict[str, Factory] = {
 }
 SAME_FOR_EVERYBODY = {"popularity"}
 CANNOT_COMPARE_ITEMS = {"popularity"}
+MADE_OF_MODELS = {"blend"}
 FOLDING = [name for name, make in FACTORIES.items() if make().folds_in]
 PERSONAL = [name for name in FACTORIES if name not in SAME_FOR_EVERYBODY]
 COMPARING = [name for name in FACTORIES if name not in CANNOT_COMPARE_ITEMS]
@@ -42,6 +50,11 @@ def factory(request: pytest.FixtureRequest) -> Factory:
 
 @pytest.fixture(scope="module", params=FACTORIES)
 def make(request: pytest.FixtureRequest) -> Factory:
+    return factory(request)
+
+
+@pytest.fixture(params=[name for name in FACTORIES if name not in MADE_OF_MODELS])
+def make_plain(request: pytest.FixtureRequest) -> Factory:
     return factory(request)
 
 

@@ -138,7 +138,7 @@ def test_multvae_loss_and_gradients_equal_a_dense_reference(
     module, user_items = random_module(model), plays(weighted)
     rows, x = double_rows(user_items), torch.from_numpy(user_items.toarray()).double()
 
-    loss, parts = model._loss(module, rows, 30, torch.Generator().manual_seed(5))
+    loss, parts = model._loss(module, rows, 30, 0, torch.Generator().manual_seed(5))
 
     generator = torch.Generator().manual_seed(5)
     kept = kept_of(rows, p, generator)
@@ -162,7 +162,7 @@ def test_multdae_loss_and_gradients_equal_a_dense_reference(hidden: tuple[int, .
     module, user_items = random_module(model), plays(weighted)
     rows, x = double_rows(user_items), torch.from_numpy(user_items.toarray()).double()
 
-    loss, parts = model._loss(module, rows, 30, torch.Generator().manual_seed(5))
+    loss, parts = model._loss(module, rows, 30, 0, torch.Generator().manual_seed(5))
 
     kept = kept_of(rows, p, torch.Generator().manual_seed(5))
     nll = nll_of(module, torch.tanh(code_of(module, x, kept)), x)
@@ -282,7 +282,7 @@ def test_no_tensor_as_large_as_batch_times_items(
         return tensor
 
     with _Sizes() as sizes, torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-        loss, _ = model._loss(module, rows, 0, torch.Generator().manual_seed(1))
+        loss, _ = model._loss(module, rows, 0, 0, torch.Generator().manual_seed(1))
         loss.backward()  # type: ignore[no-untyped-call]
     largest_parameter = max(parameter.numel() for parameter in module.parameters())
     assert max(saved) <= max(largest_parameter, len(rows.items))

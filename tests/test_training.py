@@ -13,7 +13,9 @@ from recvae.errors import ArtifactError, ParameterError, TrainingError
 from recvae.metrics import hit_matrix, ndcg_at_k
 from recvae.models.multvae import MultDAE, MultVAE
 from recvae.models.neural import Autoencoder
+from recvae.nn import Rows
 from recvae.training import SCHEDULES, Trainer, scheduled
+from tests.contracts import one_thread as one_thread
 from tests.contracts import random_plays
 
 N_USERS, BATCH_SIZE, EPOCHS = 40, 9, 4
@@ -147,6 +149,23 @@ def test_patience_stops_early() -> None:
 
 def test_no_patience_without_validation() -> None:
     assert len(small(patience=1, epochs=6).fit(random_plays(), show_progress=False).history_) == 6
+
+
+def test_each_epoch_takes_every_user_once_in_an_order_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    plays, update, taken = random_plays(), Trainer._update, list[list[float]]()
+    plays.data = np.repeat(np.arange(1, N_USERS + 1, dtype=np.float32), np.diff(plays.indptr))
+
+    def noting(trainer: Trainer, rows: Rows, number: int) -> None:
+        taken.append(rows.values[rows.offsets[:-1].long()].tolist())
+        update(trainer, rows, number)
+
+    monkeypatch.setattr(Trainer, "_update", noting)
+    small(epochs=2).fit(plays, show_progress=False)
+    assert [len(batch) for batch in taken] == [9, 9, 9, 9, 4] * 2
+    first, second = (sum(taken[i : i + UPDATES_AN_EPOCH], list[float]()) for i in (0, UPDATES_AN_EPOCH))
+    assert sorted(first) == sorted(second) == list(range(1, N_USERS + 1))
+    assert first != second
+    assert first != sorted(first)
 
 
 @pytest.mark.parametrize("batch_size", [BATCH_SIZE, N_USERS])

@@ -13,6 +13,7 @@ from recvae import artifact, workflow
 from recvae.datasets import Dataset
 from recvae.datasets.synthetic import generate
 from recvae.errors import ArtifactError, ParameterError, RecvaeError, TrainingError, UnsupportedError
+from recvae.models import MODELS
 from recvae.preparation import Options, prepare
 from recvae.prepared import read_prepared
 from recvae.progress import EpochProgress
@@ -21,15 +22,14 @@ from recvae.report import read_results
 N_USERS, N_ITEMS = 60, 40
 TINY = {"epochs": 3, "hidden": 16, "latent": 8, "batch_size": 20}
 SMALL: dict[str, dict[str, Any]] = {
-    "popularity": {},
     "als": {"factors": 4, "iterations": 3},
     "bpr": {"factors": 4, "iterations": 3},
     "lmf": {"factors": 4, "iterations": 3},
-    "cosine": {},
     "tfidf": {"K": 5},
     "bm25": {"K": 5},
     "multvae": TINY,
     "multdae": TINY,
+    "blend": {"models": ["popularity", "ease"]},
 }
 
 
@@ -58,10 +58,10 @@ def digests(directory: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in directory.iterdir()}
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", MODELS)
 def test_train_evaluate_recommend(tmp_path: Path, known: Path, name: str) -> None:
     out, prepared = tmp_path / "model", read_prepared(known)
-    lines = workflow.train(known, out, name, params=SMALL[name], seed=4)
+    lines = workflow.train(known, out, name, params=SMALL.get(name), seed=4)
     model = artifact.load(out).model
     assert lines[0] == f"saved {out}: {model!r}"
     assert lines[1].startswith("validation: recall@20 0.")
@@ -85,7 +85,7 @@ def test_train_evaluate_recommend(tmp_path: Path, known: Path, name: str) -> Non
     assert scores == sorted(scores, reverse=True)
 
 
-@pytest.mark.parametrize("name", ["als", "bm25", "multvae", "popularity"])
+@pytest.mark.parametrize("name", ["als", "bm25", "multvae"])
 def test_a_history_and_the_user_who_has_it_get_the_same_list(tmp_path: Path, strong: Path, name: str) -> None:
     workflow.train(strong, tmp_path / "model", name, params=SMALL[name])
     prepared = read_prepared(strong)
@@ -286,7 +286,7 @@ def test_a_seed_among_the_settings_wins(tmp_path: Path, strong: Path) -> None:
 
 def test_compare_writes_what_it_returns(tmp_path: Path, known: Path) -> None:
     names = ["popularity", "bm25", "bpr", "multdae"]
-    params = {name: SMALL[name] for name in names} | {"multdae": {**TINY, "preset": "paper"}}
+    params = {name: SMALL.get(name, {}) for name in names} | {"multdae": {**TINY, "preset": "paper"}}
     seen: list[str] = []
     out = tmp_path / "new" / "report"
     compared = workflow.compare(known, out, names, params=params, seed=3, on_result=lambda name, _: seen.append(name))

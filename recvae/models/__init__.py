@@ -11,6 +11,7 @@ from recvae.models.graph_filter import GraphFilter
 from recvae.models.implicit import ALS, BM25KNN, BPR, LMF, TFIDFKNN, CosineKNN
 from recvae.models.multvae import MultDAE, MultVAE
 from recvae.models.popularity import Popularity
+from recvae.models.recvae import RecVAE
 
 MODELS: dict[str, type[Recommender]] = {
     "popularity": Popularity,
@@ -24,6 +25,7 @@ MODELS: dict[str, type[Recommender]] = {
     "graph": GraphFilter,
     "multvae": MultVAE,
     "multdae": MultDAE,
+    "recvae": RecVAE,
     "blend": Blend,
 }
 """Every model by the name that the command line knows it by."""
@@ -61,5 +63,6 @@ def create(name: str, preset: str | None = None, **params: Any) -> Recommender:
             raise ParameterError(f"{name} has no hyperparameter {parameter!r}; it has {', '.join(known) or 'none'}")
     if model is Blend:
         parts = params.pop("models", BLENDED)
+        parts = parts.split(",") if isinstance(parts, str) else parts
         params["models"] = [part if isinstance(part, Recommender) else create(part) for part in parts]
     return model(**{**model.PRESETS.get(preset or "recommended", {}), **params})

@@ -1,12 +1,8 @@
 """The contract that every model keeps: a drop-in for `implicit`'s `RecommenderBase`, with fold-in of new users."""
 
 import inspect
-import sys
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,39 +11,14 @@ import numpy.typing as npt
 from scipy import sparse
 
 from recvae.errors import ArtifactError, ItemIndexError, NotFittedError, ParameterError, UnsupportedError
+from recvae.matrices import UserItems, checked_csr
+from recvae.models.run import Callback, Run, Validation
 from recvae.storage import fingerprint
 from recvae.topn import FloatArray, IntArray, mask_seen, top_n
 
-UserItems = sparse.csr_matrix | sparse.csr_array
-Callback = Callable[[int, float, float], None]
-Validation = tuple[UserItems, UserItems]
 State = dict[str, npt.NDArray[Any]]
 
 BATCH_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True)
-class Run:
-    """How one call of `fit` reports, validates and keeps its state."""
-
-    show_progress: bool
-    callback: Callback | None
-    validation: tuple[sparse.csr_matrix, sparse.csr_matrix] | None
-    checkpoint: Path | None
-    resume: bool
-
-    @property
-    def bar(self) -> bool:
-        """Whether to draw a progress bar: asked for, and there is a terminal to draw it on."""
-        return self.show_progress and sys.stderr.isatty()
-
-    @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Report the end of a fit that has no epochs."""
-        started = time.perf_counter()
-        yield
-        if self.callback is not None:
-            self.callback(0, time.perf_counter() - started, float("nan"))
 
 
 class Recommender(ABC):
@@ -368,28 +339,3 @@ def _check_request(n: int, items: npt.ArrayLike | None, filter_items: npt.ArrayL
         raise ParameterError(f"N is {n}; expected at least 1")
     if items is not None and filter_items is not None:
         raise ParameterError("items and filter_items cannot be given together")
-
-
-def checked_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -> sparse.csr_matrix:
-    """A canonical float32 `csr_matrix` of `matrix`, copied only where it must be.
-
-    Raises
-    ------
-    ParameterError
-        If it is not sparse, holds negative or non-finite values, or has other columns than `like`.
-    """
-    rows: Any = matrix
-    if not sparse.issparse(matrix):
-        raise ParameterError(f"{name} is a {type(matrix).__name__}; expected a scipy CSR matrix")
-    if rows.ndim == 1:  # one row of a csr_array
-        rows = rows.reshape(1, -1)
-    csr = sparse.csr_matrix(rows, dtype=np.float32)
-    if not (np.isfinite(csr.data).all() and (csr.data >= 0).all()):
-        raise ParameterError(f"{name} holds negative, infinite or NaN values; expected 1 for a play, or a weight")
-    if not csr.has_canonical_format or not csr.data.all():
-        csr = csr.copy()
-        csr.sum_duplicates()
-        csr.eliminate_zeros()
-    if like is not None and csr.shape[1] != like.shape[1]:
-        raise ParameterError(f"{name} has {csr.shape[1]:,} columns but user_items has {like.shape[1]:,}")
-    return csr

@@ -10,7 +10,8 @@ from scipy import sparse
 from recvae.errors import ArtifactError, ParameterError
 from recvae.metrics import ACCURACY_METRICS, hit_matrix, parse_metric
 from recvae.models import parameters as check
-from recvae.models.base import Recommender, Run, State
+from recvae.models.base import Recommender, State
+from recvae.models.run import Run
 from recvae.topn import FloatArray, mask_seen, top_n
 
 FACTORS = (0.0, 0.5, 0.7, 1.4, 2.0)

@@ -8,7 +8,8 @@ from scipy import sparse
 from recvae.errors import ArtifactError, ParameterError
 from recvae.memory import available_bytes
 from recvae.models import parameters as check
-from recvae.models.base import Recommender, Run, State
+from recvae.models.base import Recommender, State
+from recvae.models.run import Run
 from recvae.topn import FloatArray
 
 PLAYS_PER_ITEM_FACTOR = 2.5

@@ -7,7 +7,8 @@ from scipy.sparse.linalg import svds
 
 from recvae.errors import ArtifactError
 from recvae.models import parameters as check
-from recvae.models.base import Recommender, Run, State
+from recvae.models.base import Recommender, State
+from recvae.models.run import Run
 from recvae.topn import FloatArray
 
 

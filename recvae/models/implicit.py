@@ -16,7 +16,8 @@ from scipy import sparse
 
 from recvae.errors import ArtifactError, MissingDependencyError, ParameterError, UnsupportedError
 from recvae.models import parameters as check
-from recvae.models.base import Recommender, Run, State
+from recvae.models.base import Recommender, State
+from recvae.models.run import Run
 from recvae.topn import FloatArray
 
 

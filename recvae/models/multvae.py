@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from recvae.errors import ParameterError
 from recvae.models import parameters as check
 from recvae.models.neural import Autoencoder
 from recvae.nn import (
@@ -144,16 +143,14 @@ class MultVAE(Autoencoder):
         seed: int = 0,
     ) -> None:
         super().__init__(epochs, batch_size, learning_rate, patience, metric, seed)
-        self.hidden = check.sizes("hidden", hidden)
-        self.latent = check.whole("latent", latent)
         self.encoder = check.one_of("encoder", encoder, ("plain", "dense"))
+        self.hidden = (check.equal_sizes if encoder == "dense" else check.sizes)("hidden", hidden)
+        self.latent = check.whole("latent", latent, maximum=check.LARGEST_LAYER)
         self.dropout = check.real("dropout", dropout, 0.0, 0.99)
         self.gamma = None if gamma is None else check.real("gamma", gamma)
         self.anneal_cap = check.real("anneal_cap", anneal_cap)
         self.total_anneal_steps = check.whole("total_anneal_steps", total_anneal_steps, minimum=0)
         self.schedule = check.one_of("schedule", schedule, SCHEDULES)
-        if encoder == "dense" and len(set(self.hidden)) != 1:
-            raise ParameterError(f"hidden is {self.hidden}; a dense encoder needs one or more layers of one size")
 
     def _build(self, n_items: int, generator: torch.Generator) -> AutoencoderNet:
         if self.encoder == "dense":
@@ -163,7 +160,7 @@ class MultVAE(Autoencoder):
         return AutoencoderNet(plain, self.latent, self.hidden[::-1], n_items, generator)
 
     def _loss(
-        self, module: AutoencoderNet, rows: Rows, step: int, generator: torch.Generator
+        self, module: AutoencoderNet, rows: Rows, step: int, number: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
         values = dropout(rows.normalised(), self.dropout, generator)
         mu, logvar = module.encoder(rows, values).chunk(2, dim=1)  # (batch, latent) each
@@ -222,7 +219,7 @@ class MultDAE(Autoencoder):
     ) -> None:
         super().__init__(epochs, batch_size, learning_rate, patience, metric, seed)
         self.hidden = check.sizes("hidden", hidden)
-        self.latent = check.whole("latent", latent)
+        self.latent = check.whole("latent", latent, maximum=check.LARGEST_LAYER)
         self.dropout = check.real("dropout", dropout, 0.0, 0.99)
         self.l2 = check.real("l2", l2)
 
@@ -231,7 +228,7 @@ class MultDAE(Autoencoder):
         return AutoencoderNet(encoder, self.latent, self.hidden[::-1], n_items, generator)
 
     def _loss(
-        self, module: AutoencoderNet, rows: Rows, step: int, generator: torch.Generator
+        self, module: AutoencoderNet, rows: Rows, step: int, number: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
         code = torch.tanh(module.encoder(rows, dropout(rows.normalised(), self.dropout, generator)))
         nll = module.nll(code, rows)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from recvae.errors import ArtifactError, ParameterError
 from recvae.metrics import ACCURACY_METRICS, hit_matrix, parse_metric
 from recvae.models import parameters as check
-from recvae.models.base import Recommender, Run, State
+from recvae.models.base import Recommender, State
+from recvae.models.run import Run
 from recvae.nn import Rows
 from recvae.storage import fingerprint
 from recvae.topn import FloatArray
@@ -36,6 +37,7 @@ class Autoencoder(Recommender):
     history_: list[dict[str, float]]
 
     schedule: str = "constant"
+    passes: int = 1
 
     def __init__(
         self, epochs: int, batch_size: int, learning_rate: float, patience: int, metric: str, seed: int
@@ -54,8 +56,13 @@ class Autoencoder(Recommender):
         """A module with weights drawn from `generator`."""
 
     @abstractmethod
-    def _loss(self, module: Any, rows: Rows, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Mean loss of a batch, and its parts to report."""
+    def _loss(
+        self, module: Any, rows: Rows, step: int, number: int, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Mean loss of a batch, and its parts to report; `number` is that of the pass within the epoch."""
+
+    def _begin_pass(self, module: Any, number: int) -> None:
+        """Called before the first update of each pass of an epoch."""
 
     @abstractmethod
     def _logits(self, module: Any, rows: Rows) -> Tensor:
@@ -75,6 +82,7 @@ class Autoencoder(Recommender):
                 self.patience,
                 self.learning_rate,
                 self.schedule,
+                self.passes,
             ),
             _Objective(self, optimizer, generator, run),
             identity={
@@ -131,8 +139,11 @@ class _Objective:
     def module(self) -> nn.Module:
         return self.model.module_
 
-    def loss(self, rows: Rows, step: int) -> tuple[Tensor, dict[str, float]]:
-        return self.model._loss(self.module, rows, step, self.generator)
+    def begin_pass(self, number: int) -> None:
+        self.model._begin_pass(self.module, number)
+
+    def loss(self, rows: Rows, step: int, number: int) -> tuple[Tensor, dict[str, float]]:
+        return self.model._loss(self.module, rows, step, number, self.generator)
 
     def finite(self, rows: Rows) -> bool:
         with torch.inference_mode():

@@ -3,7 +3,8 @@
 import numpy as np
 from scipy import sparse
 
-from recvae.models.base import Recommender, Run, State
+from recvae.models.base import Recommender, State
+from recvae.models.run import Run
 from recvae.topn import FloatArray
 
 

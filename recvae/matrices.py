@@ -1,0 +1,35 @@
+"""User-item matrices as they come in: either scipy class, checked and made canonical."""
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from recvae.errors import ParameterError
+
+UserItems = sparse.csr_matrix | sparse.csr_array
+
+
+def checked_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -> sparse.csr_matrix:
+    """A canonical float32 `csr_matrix` of `matrix`, copied only where it must be.
+
+    Raises
+    ------
+    ParameterError
+        If it is not sparse, holds negative or non-finite values, or has other columns than `like`.
+    """
+    rows: Any = matrix
+    if not sparse.issparse(matrix):
+        raise ParameterError(f"{name} is a {type(matrix).__name__}; expected a scipy CSR matrix")
+    if rows.ndim == 1:  # one row of a csr_array
+        rows = rows.reshape(1, -1)
+    csr = sparse.csr_matrix(rows, dtype=np.float32)
+    if not (np.isfinite(csr.data).all() and (csr.data >= 0).all()):
+        raise ParameterError(f"{name} holds negative, infinite or NaN values; expected 1 for a play, or a weight")
+    if not csr.has_canonical_format or not csr.data.all():
+        csr = csr.copy()
+        csr.sum_duplicates()
+        csr.eliminate_zeros()
+    if like is not None and csr.shape[1] != like.shape[1]:
+        raise ParameterError(f"{name} has {csr.shape[1]:,} columns but user_items has {like.shape[1]:,}")
+    return csr
