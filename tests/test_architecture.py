@@ -10,9 +10,20 @@ import pytest
 import recvae
 
 ORDER = [
-    *("errors", "tables", "storage", "interactions", "datasets", "splits", "published", "prepared", "preparation"),
-    *("topn", "metrics", "nn", "progress", "checkpoint", "training", "memory", "models", "evaluation", "comparison"),
-    *("report", "artifact", "workflow", "demo", "cli"),
+    *(
+        "errors",
+        "tables",
+        "matrices",
+        "storage",
+        "interactions",
+        "datasets",
+        "splits",
+        "published",
+        "prepared",
+        "preparation",
+    ),
+    *("topn", "metrics", "nn", "progress", "checkpoint", "training", "memory", "models"),
+    *("evaluation", "comparison", "report", "artifact", "workflow", "demo", "cli"),
 ]
 PACKAGE = Path(recvae.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))

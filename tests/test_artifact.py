@@ -231,6 +231,8 @@ def test_hyperparameters_of_another_type(given: Any, saved: Path) -> None:
         ("no_such_parameter", 1),
         ("latent", "four"),
         ("latent", None),
+        ("latent", 10**12),
+        ("hidden", [10**30]),
         ("hidden", {"a": 1}),
         ("dropout", 7),
         ("learning_rate", "fast"),
@@ -263,10 +265,7 @@ def test_a_number_of_items_that_lies(n_items: Any, saved: Path) -> None:
         ({"hidden": [6, 6]}, "decoder.1.bias is missing; expected ('float32', 6)"),
         ({"hidden": []}, "decoder.0.bias is ('float32', 6); expected none"),
         ({"encoder": "dense"}, "decoder.0.bias is ('float32', 6); expected none"),
-        ({"latent": 10**12}, "decoder.0.weight is ('float32', 6, 4); expected ('float32', 6, 1000000000000)"),
-        ({"hidden": [10**15]}, "decoder.0.bias is ('float32', 6); expected ('float32', 1000000000000000)"),
-        ({"hidden": [10**18]}, "no network can have the sizes that the hyperparameters give"),
-        ({"hidden": [10**30]}, "no network can have the sizes that the hyperparameters give"),
+        ({"hidden": [100_000] * 6}, "decoder.0.bias is ('float32', 6); expected ('float32', 100000)"),
     ],
 )
 def test_hyperparameters_that_lie_about_shapes(values: dict[str, Any], named: str, saved: Path) -> None:

@@ -14,6 +14,7 @@ from recvae.models.graph_filter import GraphFilter
 from recvae.models.implicit import ALS, BM25KNN, BPR, LMF, TFIDFKNN, CosineKNN
 from recvae.models.multvae import MultDAE, MultVAE
 from recvae.models.popularity import Popularity
+from recvae.models.recvae import RecVAE
 from tests.contracts import SIZE, Factory, RecommenderContract, checkerboard, fit, random_plays
 from tests.contracts import one_thread as one_thread
 
@@ -27,6 +28,9 @@ FACTORIES: dict[str, Factory] = {
     "bm25": BM25KNN,
     "ease": lambda: EASE(l2=5.0),
     "graph": lambda: GraphFilter(factors=2),
+    "recvae": lambda: RecVAE(
+        hidden=(16, 16), latent=8, encoder_passes=2, decoder_passes=2, epochs=25, batch_size=8, learning_rate=1e-2
+    ),
     "blend": lambda: Blend([EASE(l2=5.0), BM25KNN(), MultDAE(latent=16, epochs=10, batch_size=8, learning_rate=1e-2)]),
     "multvae": lambda: MultVAE(
         hidden=16, latent=8, epochs=15, batch_size=8, total_anneal_steps=0, learning_rate=1e-2, metric="ndcg@5"

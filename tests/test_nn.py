@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recvae.models.multvae import AutoencoderNet, MultDAE, MultVAE
+from recvae.models.multvae import MultDAE, MultVAE
+from recvae.models.recvae import RecVAE
 from recvae.nn import (
     PlainEncoder,
     Rows,
@@ -23,6 +25,7 @@ from recvae.nn import (
     multinomial_nll,
     uniform_,
 )
+from tests.contracts import one_thread as one_thread
 
 BATCH, N_ITEMS = 10, 13
 DEPTHS: list[tuple[int, ...]] = [(), (8,), (8, 6)]
@@ -69,7 +72,7 @@ def normalised(h: Tensor, norm: Any) -> Tensor:
     return scaled
 
 
-def code_of(module: AutoencoderNet, x: Tensor, kept: Tensor) -> Tensor:
+def code_of(module: Any, x: Tensor, kept: Tensor) -> Tensor:
     encoder: Any = module.encoder
     first = input_of(x, kept) @ encoder.input.weight + encoder.input.bias
     if isinstance(encoder, PlainEncoder):
@@ -81,13 +84,13 @@ def code_of(module: AutoencoderNet, x: Tensor, kept: Tensor) -> Tensor:
     return F.linear(outputs[-1], encoder.code.weight, encoder.code.bias)
 
 
-def nll_of(module: AutoencoderNet, z: Tensor, x: Tensor) -> Tensor:
+def nll_of(module: Any, z: Tensor, x: Tensor) -> Tensor:
     h = through(z, module.decoder, before=False)
     logits = F.linear(h, module.output.weight, module.output.bias)
     return -(x * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
 
 
-def random_module(model: MultVAE | MultDAE) -> AutoencoderNet:
+def random_module(model: MultVAE | MultDAE | RecVAE) -> Any:
     """Weights of a size at which every term of the loss counts, biases included."""
     module = model._build(N_ITEMS, torch.Generator().manual_seed(1)).double()
     generator = torch.Generator().manual_seed(2)
@@ -105,7 +108,8 @@ def kept_of(rows: Rows, p: float, generator: torch.Generator) -> Tensor:
 
 def assert_same_gradients(module: nn.Module, loss: Tensor, reference: Tensor) -> None:
     assert loss.item() == pytest.approx(reference.item(), rel=1e-12)
-    parameters = dict(module.named_parameters())
+    parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    assert parameters
     given = torch.autograd.grad(loss, list(parameters.values()))
     expected = torch.autograd.grad(reference, list(parameters.values()))
     for name, mine, right in zip(parameters, given, expected, strict=True):
@@ -171,6 +175,54 @@ def test_multdae_loss_and_gradients_equal_a_dense_reference(hidden: tuple[int, .
     l2 = 0.03 * torch.stack([(layer.weight**2).sum() for layer in weights]).sum()
     assert parts == pytest.approx({"nll": nll.item(), "l2": l2.item()}, rel=1e-12)
     assert_same_gradients(module, loss, nll + l2)
+
+
+@pytest.mark.usefixtures("chunk")
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("number", [0, 2, 3])
+def test_recvae_loss_and_gradients_equal_a_dense_reference(number: int, weighted: bool) -> None:
+    """Passes 0 to 2 are the encoder's, pass 3 is the decoder's."""
+    model = RecVAE(hidden=(6, 6, 6), latent=5, dropout=0.4, gamma=0.05, prior_weights=(0.2, 0.5, 0.3))
+    module, user_items = random_module(model), plays(weighted)
+    rows, x = double_rows(user_items), torch.from_numpy(user_items.toarray()).double()
+
+    loss, parts = model._loss(module, rows, 30, number, torch.Generator().manual_seed(5))
+
+    generator = torch.Generator().manual_seed(5)
+    kept = kept_of(rows, 0.4 if number < 3 else 0.0, generator)
+    mu, logvar = code_of(module, x, kept).chunk(2, dim=1)
+    q: Any = torch.distributions.Normal(mu, logvar.exp().sqrt())
+    z = mu + torch.randn(BATCH, 5, dtype=torch.float64, generator=generator) * q.scale
+    nll = nll_of(module, z, x)
+    trained = {name.split(".")[0] for name, parameter in module.named_parameters() if parameter.requires_grad}
+    if number == 3:
+        assert trained == {"output"}
+        assert parts == pytest.approx({"nll": nll.item()}, rel=1e-12)
+        assert_same_gradients(module, loss, nll)
+        return
+    assert trained == {"encoder"}
+    before = SimpleNamespace(encoder=module.old_encoder)
+    old_mu, old_logvar = code_of(before, x, torch.ones_like(x)).chunk(2, dim=1)
+    components: list[Any] = [
+        torch.distributions.Normal(0.0, 1.0),
+        torch.distributions.Normal(old_mu, old_logvar.exp().sqrt()),
+        torch.distributions.Normal(0.0, float(np.exp(5.0))),
+    ]
+    prior = torch.stack([w * p.log_prob(z).exp() for w, p in zip((0.2, 0.5, 0.3), components, strict=True)]).sum(dim=0)
+    kl = (q.log_prob(z) - prior.log()).sum(dim=1)
+    beta = 0.05 * x.sum(dim=1)
+    expected = {"nll": nll.item(), "kl": kl.mean().item(), "beta": beta.mean().item()}
+    assert parts == pytest.approx(expected, rel=1e-9)
+    assert_same_gradients(module, loss, nll + (beta * kl).mean())
+
+
+def test_recvaes_prior_takes_a_copy_of_the_encoder_before_the_decoders_pass() -> None:
+    model = RecVAE(hidden=(6, 6), latent=5, encoder_passes=2)
+    module = random_module(model)
+    new, old = module.encoder.state_dict(), module.old_encoder.state_dict()
+    for number, same in ((0, False), (1, False), (2, True)):
+        model._begin_pass(module, number)
+        assert all(torch.equal(old[name], new[name]) is same for name in new)
 
 
 @pytest.mark.parametrize(

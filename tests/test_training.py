@@ -13,6 +13,7 @@ from recvae.errors import ArtifactError, ParameterError, TrainingError
 from recvae.metrics import hit_matrix, ndcg_at_k
 from recvae.models.multvae import MultDAE, MultVAE
 from recvae.models.neural import Autoencoder
+from recvae.models.recvae import RecVAE
 from recvae.nn import Rows
 from recvae.training import SCHEDULES, Trainer, scheduled
 from tests.contracts import one_thread as one_thread
@@ -231,6 +232,22 @@ def test_interrupted_between_epochs(after: int, tmp_path: Path) -> None:
     )
     assert heard == list(range(after + 1, EPOCHS))
     assert_same(resumed, small().fit(plays, show_progress=False))
+
+
+@pytest.mark.parametrize("updates", [3, 2 * UPDATES_AN_EPOCH, 2 * UPDATES_AN_EPOCH + 3, 4 * UPDATES_AN_EPOCH + 1])
+def test_alternating_passes_resume_where_they_stood(
+    updates: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make() -> RecVAE:
+        return RecVAE(hidden=(8, 8), latent=4, encoder_passes=2, epochs=2, batch_size=BATCH_SIZE)
+
+    plays = random_plays()
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, updates)
+        with pytest.raises(KeyboardInterrupt):
+            make().fit(plays, show_progress=False, checkpoint=tmp_path / "state")
+    resumed = make().fit(plays, show_progress=False, checkpoint=tmp_path / "state", resume=True)
+    assert_same(resumed, make().fit(plays, show_progress=False))
 
 
 def test_interrupted_twice(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """The contract that every model keeps: a drop-in for `implicit`'s `RecommenderBase`, with fold-in of new users."""
 
 import inspect
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -10,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recvae.errors import ArtifactError, ItemIndexError, NotFittedError, ParameterError, UnsupportedError
+from recvae.errors import ArtifactError, ParameterError
 from recvae.matrices import UserItems, checked_csr
+from recvae.models.catalogue import Catalogue, check_request
 from recvae.models.run import Callback, Run, Validation
 from recvae.storage import fingerprint
 from recvae.topn import FloatArray, IntArray, mask_seen, top_n
@@ -21,7 +21,7 @@ State = dict[str, npt.NDArray[Any]]
 BATCH_BYTES = 64 * 2**20
 
 
-class Recommender(ABC):
+class Recommender(Catalogue):
     """Base of every model.
 
     Constructor arguments are hyperparameters, stored under their own names; what `fit` learns ends in `_`.
@@ -41,7 +41,6 @@ class Recommender(ABC):
     folds_in: ClassVar[bool] = True
     resumable: ClassVar[bool] = False
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
-    item_counts_: npt.NDArray[np.float32]
     trained_on_: str
 
     @abstractmethod
@@ -190,7 +189,7 @@ class Recommender(ABC):
         ItemIndexError
             If an item lies outside the catalogue.
         """
-        _check_request(N, items, filter_items)
+        check_request(N, items, filter_items)
         users = np.atleast_1d(np.asarray(userid, dtype=np.int64))
         histories = self._histories(user_items)
         if histories.shape[0] != len(users):
@@ -214,44 +213,6 @@ class Recommender(ABC):
                 ids[batch] = np.where(columns < 0, -1, candidates[columns])
         return (ids[0], best[0]) if np.ndim(userid) == 0 else (ids, best)
 
-    def similar_items(
-        self,
-        itemid: int | npt.ArrayLike,
-        N: int = 10,  # noqa: N803 implicit's name
-        recalculate_item: bool = False,
-        item_users: UserItems | None = None,
-        filter_items: npt.ArrayLike | None = None,
-        items: npt.ArrayLike | None = None,
-    ) -> tuple[IntArray, FloatArray]:
-        """The N items nearest to one item or to many by the cosine of their vectors, the item itself first.
-
-        Parameters are those of `implicit`; `recalculate_item` and `item_users` are refused, since no model here
-        learns an item from its users after training.
-
-        Returns
-        -------
-        (ids, scores) : int32 and float32, shape (N,) or (n_itemids, N)
-
-        Raises
-        ------
-        UnsupportedError
-            If the model has no item vectors, or `recalculate_item` is asked for.
-        """
-        if recalculate_item or item_users is not None:
-            raise UnsupportedError(f"{type(self).__name__} cannot recalculate items")
-        _check_request(N, items, filter_items)
-        queries = self._item_indices(itemid, "itemid", unique=False)
-        left_out = np.full(self.n_items_, items is not None)
-        left_out[self._item_indices(items, "items")] = False
-        left_out[self._item_indices(filter_items, "filter_items")] = True
-        ids = np.empty((len(queries), N), dtype=np.int32)
-        best = np.empty((len(queries), N), dtype=np.float32)
-        for batch in self._batches(len(queries)):
-            scores = self._item_similarity(queries[batch])
-            scores[:, left_out] = -np.inf
-            ids[batch], best[batch] = top_n(scores, N)
-        return (ids[0], best[0]) if np.ndim(itemid) == 0 else (ids, best)
-
     def fitted_on(self, user_items: sparse.csr_matrix) -> bool:
         """Whether `fit` was given this very matrix."""
         return getattr(self, "trained_on_", None) == fingerprint(user_items)
@@ -263,36 +224,6 @@ class Recommender(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
-
-    @property
-    def n_items_(self) -> int:
-        """Number of items the model was trained on; `NotFittedError` before that."""
-        if not hasattr(self, "item_counts_"):
-            raise NotFittedError(f"{type(self).__name__} is not fitted; call fit first")
-        return len(self.item_counts_)
-
-    def _item_vectors(self) -> npt.NDArray[np.float32] | sparse.csr_matrix:
-        raise UnsupportedError(f"{type(self).__name__} has no item vectors to compare items by")
-
-    def _item_similarity(self, queries: npt.NDArray[np.int64]) -> FloatArray:
-        """Cosine of each query's vector with all items', (n_queries, n_items); -inf for items without a vector.
-
-        An item is nearest to itself: rounding, or another item with the same vector, must not come before it.
-        """
-        vectors = self._item_vectors()
-        if sparse.issparse(vectors):
-            norms = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
-            products = (vectors[queries] @ vectors.T).toarray()
-        else:
-            norms = np.linalg.norm(vectors, axis=1)
-            products = vectors[queries] @ vectors.T
-        with np.errstate(divide="ignore", invalid="ignore"):
-            cosine: FloatArray = (products / norms[queries, None] / norms).astype(np.float32)
-        np.minimum(cosine, np.nextafter(np.float32(1), np.float32(0)), out=cosine)
-        itself = np.arange(len(queries)), queries
-        cosine[itself] = np.where(np.isfinite(cosine[itself]), np.float32(1), -np.inf)
-        cosine[~np.isfinite(cosine)] = -np.inf
-        return cosine
 
     def _scores(self, users: npt.NDArray[np.int64], histories: sparse.csr_matrix, recalculate_user: bool) -> FloatArray:
         """Scores for known or folded-in users; overridden by models that store users."""
@@ -307,35 +238,8 @@ class Recommender(ABC):
         scores[empty] = self._popularity_prior()
         return scores
 
-    def _batches(self, n_rows: int) -> Iterator[slice]:
-        """Slices of rows whose scores fit into `BATCH_BYTES`."""
-        size = max(1, BATCH_BYTES // (4 * self.n_items_))
-        return (slice(start, start + size) for start in range(0, n_rows, size))
-
     def _popularity_prior(self) -> FloatArray:
         """log((count + 1) / (plays + n_items)): what to expect of a user about whom nothing is known."""
         smoothed = self.item_counts_.astype(np.float64) + 1
         prior: FloatArray = np.log(smoothed / smoothed.sum()).astype(np.float32)
         return prior
-
-    def _histories(self, user_items: UserItems) -> sparse.csr_matrix:
-        histories = checked_csr(user_items, "user_items")
-        if histories.shape[1] != self.n_items_:
-            raise ParameterError(
-                f"user_items has {histories.shape[1]:,} columns but the model was trained on {self.n_items_:,} items"
-            )
-        return histories
-
-    def _item_indices(self, items: npt.ArrayLike | None, name: str, unique: bool = True) -> npt.NDArray[np.int64]:
-        indices = np.atleast_1d(np.asarray([] if items is None else items, dtype=np.int64))
-        outside = indices[(indices < 0) | (indices >= self.n_items_)]
-        if len(outside):
-            raise ItemIndexError(f"{name} holds {outside[0]}; expected 0 to {self.n_items_ - 1:,}")
-        return np.unique(indices) if unique else indices
-
-
-def _check_request(n: int, items: npt.ArrayLike | None, filter_items: npt.ArrayLike | None) -> None:
-    if n < 1:
-        raise ParameterError(f"N is {n}; expected at least 1")
-    if items is not None and filter_items is not None:
-        raise ParameterError("items and filter_items cannot be given together")

@@ -104,7 +104,8 @@ class Blend(Recommender):
     def _item_similarity(self, queries: npt.NDArray[np.int64]) -> FloatArray:
         """Of the heaviest model that has item vectors."""
         heaviest = self.models[int(np.argmax(self.weights_))]
-        return heaviest._item_similarity(queries)
+        similarity: FloatArray = heaviest._item_similarity(queries)
+        return similarity
 
     def get_params(self) -> dict[str, Any]:
         """Hyperparameters; models as their class names and their own hyperparameters."""

@@ -30,6 +30,7 @@ class GraphFilter(Recommender):
 
     plays_: sparse.csr_matrix
     item_degrees_: npt.NDArray[np.float32]
+    values_: npt.NDArray[np.float32]
     vectors_: npt.NDArray[np.float32]
 
     def __init__(self, factors: int = 128, weight: float = 3.0, seed: int = 0) -> None:
@@ -43,16 +44,17 @@ class GraphFilter(Recommender):
             self.item_degrees_ = items
             plays = sparse.diags_array(_power(users, -0.5)) @ user_items @ sparse.diags_array(_power(items, -0.5))
             self.plays_ = sparse.csr_matrix(plays, dtype=np.float32)
-            self.vectors_ = self._singular_vectors()
+            self.values_, self.vectors_ = self._singular()
 
-    def _singular_vectors(self) -> npt.NDArray[np.float32]:
-        """The leading right singular vectors of R̃, (factors, n_items)."""
+    def _singular(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """The leading singular values of R̃, (factors,), and their right singular vectors, (factors, n_items)."""
         smaller = min(self.plays_.shape)
         k = min(self.factors, smaller - 1)
         if k == 0:
-            return np.empty((0, self.plays_.shape[1]), dtype=np.float32)
+            return np.empty(0, dtype=np.float32), np.empty((0, self.plays_.shape[1]), dtype=np.float32)
         start = np.random.default_rng(self.seed).standard_normal(smaller).astype(np.float32)
-        return np.ascontiguousarray(svds(self.plays_, k=k, v0=start)[2], dtype=np.float32)
+        _, values, vectors = svds(self.plays_, k=k, v0=start)
+        return values.astype(np.float32), np.ascontiguousarray(vectors, dtype=np.float32)
 
     def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
         near = ((user_items @ self.plays_.T) @ self.plays_).toarray()
@@ -61,7 +63,7 @@ class GraphFilter(Recommender):
         return scores
 
     def _item_vectors(self) -> npt.NDArray[np.float32]:
-        return self.vectors_.T
+        return (self.values_[:, None] * self.vectors_).T
 
     def _state(self) -> State:
         plays = self.plays_
@@ -70,6 +72,7 @@ class GraphFilter(Recommender):
             "indices": plays.indices,
             "indptr": plays.indptr,
             "item_degrees": self.item_degrees_,
+            "values": self.values_,
             "vectors": self.vectors_,
         }
 
@@ -81,9 +84,9 @@ class GraphFilter(Recommender):
             self.plays_.check_format(full_check=True)
         except ValueError as error:
             raise ArtifactError(f"plays is no {shape} CSR matrix: {error}") from None
-        self.item_degrees_, self.vectors_ = state["item_degrees"], state["vectors"]
-        if self.item_degrees_.shape != (n_items,) or self.vectors_.shape[1:] != (n_items,):
-            raise ArtifactError(f"vectors has shape {self.vectors_.shape}; expected {n_items} columns")
+        self.item_degrees_, self.values_, self.vectors_ = state["item_degrees"], state["values"], state["vectors"]
+        if self.item_degrees_.shape != (n_items,) or self.vectors_.shape != (len(self.values_), n_items):
+            raise ArtifactError(f"vectors has shape {self.vectors_.shape}; expected {len(self.values_)} by {n_items}")
 
 
 def _power(degrees: npt.NDArray[np.float32], exponent: float) -> npt.NDArray[np.float32]:

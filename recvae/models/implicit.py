@@ -63,6 +63,11 @@ class _Factorization(Recommender):
     def _item_vectors(self) -> npt.NDArray[np.float32]:
         return self.item_factors_
 
+    def _user_vectors(self, user_items: sparse.csr_matrix | None) -> npt.NDArray[np.float32]:
+        if user_items is not None:
+            raise UnsupportedError(f"{type(self).__name__} compares the users it was trained on; leave user_items out")
+        return self.user_factors_
+
     def _state(self) -> State:
         return {"user_factors": self.user_factors_, "item_factors": self.item_factors_}
 

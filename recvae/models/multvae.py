@@ -3,73 +3,27 @@ Filtering", WWW 2018, and the authors' notebook (repository dawenl/vae_cf).
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recvae.models import parameters as check
+from recvae.models.network import AutoencoderNet
 from recvae.models.neural import Autoencoder
+from recvae.models.variational import VariationalAutoencoder
 from recvae.nn import (
     DenseEncoder,
     PlainEncoder,
     Rows,
     annealed_beta,
     dropout,
-    glorot_,
     kl_to_standard_normal,
-    linear,
-    multinomial_nll,
-    uniform_,
 )
 from recvae.training import SCHEDULES
 
 
-class AutoencoderNet(nn.Module):
-    """items → encoder → code, and z → hidden layers with tanh → items.
-
-    Parameters
-    ----------
-    encoder : PlainEncoder or DenseEncoder
-    latent : int
-        Size of z.
-    hidden : sequence of int
-        Sizes of the decoder's hidden layers; none makes it linear.
-    n_items : int
-    """
-
-    def __init__(
-        self,
-        encoder: PlainEncoder | DenseEncoder,
-        latent: int,
-        hidden: Sequence[int],
-        n_items: int,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        sizes = [latent, *hidden]
-        self.encoder = encoder
-        self.decoder = nn.ModuleList(linear(a, b) for a, b in pairwise(sizes))
-        self.output = linear(sizes[-1], n_items)
-        for layer in (*self.decoder, self.output):
-            if isinstance(encoder, PlainEncoder):
-                glorot_(layer, generator)
-            else:
-                uniform_(layer, layer.in_features, generator)
-
-    def decode(self, z: Tensor) -> Tensor:
-        """(batch, latent) → (batch, size of the last hidden layer), what the output layer multiplies."""
-        for layer in self.decoder:
-            z = torch.tanh(layer(z))
-        return z
-
-    def nll(self, z: Tensor, rows: Rows) -> Tensor:
-        """Mean negative multinomial log-likelihood of the batch, given z."""
-        return multinomial_nll(self.decode(z), self.output.weight, self.output.bias, rows) / len(rows)
-
-
-class MultVAE(Autoencoder):
+class MultVAE(VariationalAutoencoder):
     """Variational autoencoder with a multinomial likelihood.
 
     Loss, a mean over users: −Σ_i x_i log softmax(f(z))_i + β·KL(q(z|x) ‖ N(0, I)), equation 6, with the plays
@@ -177,10 +131,9 @@ class MultVAE(Autoencoder):
         beta = annealed_beta(step, self.anneal_cap, self.total_anneal_steps)
         return torch.full((len(rows),), beta, dtype=rows.values.dtype)
 
-    def _logits(self, module: AutoencoderNet, rows: Rows) -> Tensor:
-        mu, _ = module.encoder(rows, rows.normalised()).chunk(2, dim=1)
-        logits: Tensor = module.output(module.decode(mu))
-        return logits
+    def _posterior(self, module: AutoencoderNet, rows: Rows) -> tuple[Tensor, Tensor]:
+        mu, logvar = module.encoder(rows, rows.normalised()).chunk(2, dim=1)
+        return mu, logvar
 
 
 class MultDAE(Autoencoder):
@@ -238,5 +191,4 @@ class MultDAE(Autoencoder):
 
     def _logits(self, module: AutoencoderNet, rows: Rows) -> Tensor:
         code = torch.tanh(module.encoder(rows, rows.normalised()))
-        logits: Tensor = module.output(module.decode(code))
-        return logits
+        return module.logits(code)

@@ -12,8 +12,10 @@ LARGEST_LAYER = 100_000
 
 def whole(name: str, value: Any, minimum: int = 1, maximum: int = LARGEST) -> int:
     """A whole number from `minimum` to `maximum`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
-        raise ParameterError(f"{name} is {value!r}; expected a whole number from {minimum:,} to {maximum:,}")
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ParameterError(f"{name} is {value!r}; expected a whole number of at least {minimum}")
+    if value > maximum:
+        raise ParameterError(f"{name} is {value:,}; expected at most {maximum:,}")
     return value
 
 

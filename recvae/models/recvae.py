@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from recvae.models import parameters as check
-from recvae.models.multvae import AutoencoderNet
-from recvae.models.neural import Autoencoder
+from recvae.models.network import AutoencoderNet
+from recvae.models.variational import VariationalAutoencoder
 from recvae.nn import DenseEncoder, Rows, dropout
 
 WIDE_LOGVAR = 10.0
@@ -28,7 +28,7 @@ class RecVAENet(AutoencoderNet):
         self.old_encoder = encoder().requires_grad_(False)
 
 
-class RecVAE(Autoencoder):
+class RecVAE(VariationalAutoencoder):
     """Variational autoencoder with a composite prior, a KL weight for each play, and alternating updates.
 
     An epoch is `encoder_passes` over the users that update the encoder, on inputs with dropout, then
@@ -127,10 +127,9 @@ class RecVAE(Autoencoder):
         weighted = [d + math.log(w) for d, w in zip(densities, self.prior_weights, strict=True) if w > 0]
         return torch.stack(weighted).logsumexp(dim=0)
 
-    def _logits(self, module: RecVAENet, rows: Rows) -> Tensor:
-        mu, _ = module.encoder(rows, rows.normalised()).chunk(2, dim=1)
-        logits: Tensor = module.output(mu)
-        return logits
+    def _posterior(self, module: RecVAENet, rows: Rows) -> tuple[Tensor, Tensor]:
+        mu, logvar = module.encoder(rows, rows.normalised()).chunk(2, dim=1)
+        return mu, logvar
 
 
 def _log_normal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:

@@ -1,0 +1,58 @@
+"""The network of the autoencoders: an encoder of sparse histories and a decoder to all items."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from recvae.nn import DenseEncoder, PlainEncoder, Rows, glorot_, linear, multinomial_nll, uniform_
+
+
+class AutoencoderNet(nn.Module):
+    """items → encoder → code, and z → hidden layers with tanh → items.
+
+    Parameters
+    ----------
+    encoder : PlainEncoder or DenseEncoder
+    latent : int
+        Size of z.
+    hidden : sequence of int
+        Sizes of the decoder's hidden layers; none makes it linear.
+    n_items : int
+    """
+
+    def __init__(
+        self,
+        encoder: PlainEncoder | DenseEncoder,
+        latent: int,
+        hidden: Sequence[int],
+        n_items: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        sizes = [latent, *hidden]
+        self.latent = latent
+        self.encoder = encoder
+        self.decoder = nn.ModuleList(linear(a, b) for a, b in pairwise(sizes))
+        self.output = linear(sizes[-1], n_items)
+        for layer in (*self.decoder, self.output):
+            if isinstance(encoder, PlainEncoder):
+                glorot_(layer, generator)
+            else:
+                uniform_(layer, layer.in_features, generator)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(batch, latent) → (batch, size of the last hidden layer), what the output layer multiplies."""
+        for layer in self.decoder:
+            z = torch.tanh(layer(z))
+        return z
+
+    def logits(self, z: Tensor) -> Tensor:
+        """(batch, latent) → (batch, n_items), for scoring only."""
+        logits: Tensor = self.output(self.decode(z))
+        return logits
+
+    def nll(self, z: Tensor, rows: Rows) -> Tensor:
+        """Mean negative multinomial log-likelihood of the batch, given z."""
+        return multinomial_nll(self.decode(z), self.output.weight, self.output.bias, rows) / len(rows)

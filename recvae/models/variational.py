@@ -1,0 +1,116 @@
+"""What a variational autoencoder gives beyond ranking: a likelihood, synthetic histories, and a space of users."""
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from recvae.errors import UnsupportedError
+from recvae.matrices import UserItems
+from recvae.models import parameters as check
+from recvae.models.base import State
+from recvae.models.network import AutoencoderNet
+from recvae.models.neural import Autoencoder
+from recvae.models.run import Run
+from recvae.nn import Rows, kl_to_standard_normal
+from recvae.topn import FloatArray
+
+N_QUANTILES = 101
+_LENGTHS = "history_lengths"
+
+
+class VariationalAutoencoder(Autoencoder):
+    """An autoencoder with a Gaussian posterior over z and a multinomial likelihood of the plays.
+
+    Attributes
+    ----------
+    history_lengths_ : (101,) float32
+        Quantiles of the training users' numbers of plays, from which `sample` draws.
+    """
+
+    module_: AutoencoderNet
+    history_lengths_: npt.NDArray[np.float32]
+
+    @abstractmethod
+    def _posterior(self, module: Any, rows: Rows) -> tuple[Tensor, Tensor]:
+        """mu and logvar of q(z|x) for whole histories, (batch, latent) each."""
+
+    def _logits(self, module: Any, rows: Rows) -> Tensor:
+        mu, _ = self._posterior(module, rows)
+        logits: Tensor = module.logits(mu)
+        return logits
+
+    def embed(self, user_items: UserItems) -> FloatArray:
+        """The posterior mean mu of each history, (n_users, latent) float32."""
+        with torch.inference_mode():
+            mu: FloatArray = self._posterior(self.module_, Rows.of(self._histories(user_items)))[0].numpy()
+        return mu
+
+    def log_likelihood(self, user_items: UserItems) -> npt.NDArray[np.float64]:
+        """Evidence lower bound of each history, (n_users,); divided by the number of plays, low means unusual.
+
+        Σ_i x_i log softmax(f(mu))_i − KL(q(z|x) ‖ N(0, I)): Liang et al. (2018), equation 5, at the posterior mean
+        instead of a sample, so that it is deterministic, and without the multinomial coefficient. 0 without plays.
+        """
+        histories = self._histories(user_items)
+        bounds = np.zeros(histories.shape[0])
+        with torch.inference_mode():
+            for batch in self._batches(histories.shape[0]):
+                rows = Rows.of(histories[batch])
+                mu, logvar = self._posterior(self.module_, rows)
+                log_p = self.module_.logits(mu).log_softmax(dim=1)
+                user = rows.per_play(torch.arange(len(rows)))
+                bound = -kl_to_standard_normal(mu, logvar) * (rows.lengths > 0)
+                bounds[batch] = bound.index_add_(0, user, log_p[user, rows.items.long()] * rows.values).numpy()
+        return bounds
+
+    def sample(self, n: int, seed: int = 0) -> sparse.csr_matrix:
+        """Synthetic histories: z from N(0, I), a length like the training users', items without replacement.
+
+        Parameters
+        ----------
+        n : int
+            Users to make up.
+        seed : int
+
+        Returns
+        -------
+        csr_matrix, float32, shape (n, n_items)
+        """
+        check.whole("n", n)
+        generator = np.random.default_rng(check.whole("seed", seed, minimum=0))
+        lengths = np.interp(generator.random(n), np.linspace(0, 1, N_QUANTILES), self.history_lengths_)
+        lengths = lengths.round().astype(np.int64).clip(1, self.n_items_)
+        items = []
+        for batch in self._batches(n):
+            z = generator.standard_normal((len(lengths[batch]), self.module_.latent), dtype=np.float32)
+            with torch.inference_mode():
+                logits: FloatArray = self.module_.logits(torch.from_numpy(z)).numpy()
+            # The largest of logits + Gumbel noise are a sample without replacement (Vieira 2014).
+            order = np.argsort(-(logits + generator.gumbel(size=logits.shape)), axis=1)
+            items += [np.sort(row[:length]) for row, length in zip(order, lengths[batch], strict=True)]
+        indptr = np.append(0, np.cumsum(lengths))
+        ones = np.ones(indptr[-1], dtype=np.float32)
+        return sparse.csr_matrix((ones, np.concatenate(items), indptr), shape=(n, self.n_items_))
+
+    def _user_vectors(self, user_items: sparse.csr_matrix | None) -> FloatArray:
+        if user_items is None:
+            raise UnsupportedError(f"{type(self).__name__} stores no users; give user_items, everybody's histories")
+        return self.embed(user_items)
+
+    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
+        quantiles = np.linspace(0, 1, N_QUANTILES)
+        self.history_lengths_ = np.quantile(np.diff(user_items.indptr), quantiles).astype(np.float32)
+        super()._fit(user_items, run)
+
+    def _state(self) -> State:
+        return {**super()._state(), _LENGTHS: self.history_lengths_}
+
+    def _restore(self, state: State) -> None:
+        state = dict(state)
+        self.history_lengths_ = state.pop(_LENGTHS)
+        super()._restore(state)
