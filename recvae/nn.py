@@ -1,8 +1,4 @@
-"""Layers and losses: a sparse input layer, the multinomial likelihood over all items, KL, and the anneal schedule.
-
-Neither layer that touches the catalogue ever holds a dense (batch, n_items) tensor for autograd: the first works on
-the plays of CSR rows, the last computes its logits, loss and gradients in row chunks over one reused buffer.
-"""
+"""Layers: a sparse input layer that works on the plays of CSR rows, encoders, dropout, KL, the anneal schedule."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +11,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812 the field's name
 from scipy import sparse
 from torch import Tensor, nn
-
-CHUNK_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -177,68 +171,6 @@ def annealed_beta(step: int, cap: float, total_steps: int) -> float:
     if total_steps == 0:
         return cap
     return min(cap, step / total_steps)
-
-
-class _MultinomialOutput(torch.autograd.Function):
-    """Σ_users −Σ_i x_ui log softmax(h_u Wᵀ + b)_i with all its gradients, one chunk of users at a time."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, rows: Rows) -> Tensor:
-        n_items = weight.shape[0]
-        chunk = max(1, min(len(hidden), CHUNK_BYTES // (n_items * weight.element_size())))
-        buffer = torch.empty(chunk, n_items, dtype=weight.dtype, device=weight.device)
-        grad_hidden, grad_weight, grad_bias = (
-            torch.zeros_like(tensor) if wanted else None
-            for tensor, wanted in zip((hidden, weight, bias), ctx.needs_input_grad, strict=False)
-        )
-        totals = rows.sums()
-        loss = torch.zeros((), dtype=weight.dtype, device=weight.device)
-        bounds = rows.offsets[torch.arange(0, len(hidden) + chunk, chunk).clamp(max=len(hidden))].tolist()
-        for number, (first, last) in enumerate(pairwise(bounds)):
-            users = slice(number * chunk, min((number + 1) * chunk, len(hidden)))
-            h, total = hidden[users], totals[users, None]
-            logits = torch.addmm(bias, h, weight.T, out=buffer[: len(h)])
-            row = torch.arange(len(h)).repeat_interleave(rows.lengths[users], output_size=last - first)
-            played = row * n_items + rows.items[first:last]
-            values = rows.values[first:last]
-            normaliser = logits.logsumexp(dim=1, keepdim=True)  # (chunk, 1)
-            loss += (normaliser * total).sum() - (logits.view(-1)[played] * values).sum()
-            error = logits.sub_(normaliser).exp_().mul_(total)  # the gradient to the logits: |x| softmax − x
-            error.view(-1).index_add_(0, played, values, alpha=-1)
-            if grad_hidden is not None:
-                torch.mm(error, weight, out=grad_hidden[users])
-            if grad_weight is not None:
-                grad_weight.addmm_(error.T, h)
-            if grad_bias is not None:
-                grad_bias += error.sum(dim=0)
-        ctx.gradients = (grad_hidden, grad_weight, grad_bias)
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.gradients is None:
-            raise RuntimeError("multinomial_nll gives its gradients once; run the forward pass again")
-        gradients = tuple(None if gradient is None else gradient.mul_(grad) for gradient in ctx.gradients)
-        ctx.gradients = None
-        return (*gradients, None)
-
-
-def multinomial_nll(hidden: Tensor, weight: Tensor, bias: Tensor, rows: Rows) -> Tensor:
-    """Negative multinomial log-likelihood of a batch under a linear output layer, summed over users.
-
-    Liang et al. (2018), equation 2, without the constant that does not depend on the model. Exact: the loss and
-    the gradients to hidden, weight and bias equal those of a dense log-softmax. No second derivatives.
-
-    Parameters
-    ----------
-    hidden : (batch, size)
-    weight : (n_items, size)
-    bias : (n_items,)
-    rows : Rows
-        The plays to be explained.
-    """
-    loss: Tensor = _MultinomialOutput.apply(hidden, weight, bias, rows)  # type: ignore[no-untyped-call]
-    return loss
 
 
 def glorot_(layer: Any, generator: torch.Generator) -> None:

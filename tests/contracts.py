@@ -114,6 +114,24 @@ class RecommenderContract:
         assert_array_equal(ids[:, 0], users)
         assert np.isfinite(scores).all()
 
+    def test_an_explanation_is_what_the_score_loses(self, folding: Recommender) -> None:
+        history = random_plays()[[4]]
+        (best,), _ = folding.recommend(0, history, N=1, recalculate_user=True)
+        ids, lost = folding.explain(history, int(best), N=history.nnz + 2)
+        assert_array_equal(ids[-2:], [-1, -1])
+        assert_array_equal(np.sort(ids[:-2]), history.indices)
+        assert (np.diff(lost[:-2]) <= 0).all()
+        without = history.copy()
+        without.data[history.indices == ids[0]] = 0
+        expected = folding.score(history)[0, best] - folding.score(without)[0, best]
+        assert_allclose(lost[0], expected, rtol=1e-4, atol=1e-5)
+
+    def test_an_explanation_needs_one_history_and_an_item(self, folding: Recommender) -> None:
+        with pytest.raises(ParameterError, match="user_items has 2 rows"):
+            folding.explain(random_plays()[:2], 0)
+        with pytest.raises(IndexError, match=f"itemid holds {N_ITEMS}"):
+            folding.explain(random_plays()[:1], N_ITEMS)
+
     def test_fit_returns_the_model(self, make: Factory) -> None:
         model = make()
         assert model.fit(random_plays(), show_progress=False) is model
@@ -132,7 +150,7 @@ class RecommenderContract:
     ) -> None:
         plays = random_plays()
         whole_ids, whole_scores = recommend(fitted, np.arange(N_USERS), plays)
-        monkeypatch.setattr("recvae.models.base.BATCH_BYTES", 4 * N_ITEMS * 7)
+        monkeypatch.setattr("recvae.models.catalogue.BATCH_BYTES", 4 * N_ITEMS * 7)
         ids, scores = recommend(fitted, np.arange(N_USERS), plays)
         assert_array_equal(ids, whole_ids)
         assert_allclose(scores, whole_scores, rtol=1e-5, atol=1e-6)

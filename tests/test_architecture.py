@@ -22,7 +22,7 @@ ORDER = [
         "prepared",
         "preparation",
     ),
-    *("topn", "metrics", "nn", "progress", "checkpoint", "training", "memory", "models"),
+    *("topn", "metrics", "nn", "likelihood", "progress", "checkpoint", "training", "memory", "models"),
     *("evaluation", "comparison", "report", "artifact", "workflow", "demo", "cli"),
 ]
 PACKAGE = Path(recvae.__file__).parent

@@ -11,6 +11,7 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from recvae.likelihood import output_nll
 from recvae.models.multvae import MultDAE, MultVAE
 from recvae.models.recvae import RecVAE
 from recvae.nn import (
@@ -22,7 +23,6 @@ from recvae.nn import (
     glorot_,
     kl_to_standard_normal,
     linear,
-    multinomial_nll,
     uniform_,
 )
 from tests.contracts import one_thread as one_thread
@@ -120,7 +120,7 @@ def assert_same_gradients(module: nn.Module, loss: Tensor, reference: Tensor) ->
 @pytest.fixture(params=CHUNKS)
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Users whose float64 logits fit into the output layer's buffer."""
-    monkeypatch.setattr("recvae.nn.CHUNK_BYTES", request.param * N_ITEMS * 8)
+    monkeypatch.setattr("recvae.likelihood.CHUNK_BYTES", request.param * N_ITEMS * 8)
     users: int = request.param
     return users
 
@@ -256,7 +256,7 @@ def random_output(batch: int = BATCH, size: int = 3) -> tuple[Tensor, Tensor, Te
 @pytest.mark.usefixtures("chunk")
 def test_nll_gradients_equal_finite_differences() -> None:
     rows, inputs = double_rows(plays(weighted=True)), random_output()
-    gradients = torch.autograd.grad(multinomial_nll(*inputs, rows), inputs)
+    gradients = torch.autograd.grad(output_nll(*inputs, rows), inputs)
     step = 1e-5
     with torch.no_grad():
         for tensor, gradient in zip(inputs, gradients, strict=True):
@@ -264,9 +264,9 @@ def test_nll_gradients_equal_finite_differences() -> None:
             for place in range(flat.numel()):
                 value = flat[place].item()
                 flat[place] = value + step
-                above = multinomial_nll(*inputs, rows)
+                above = output_nll(*inputs, rows)
                 flat[place] = value - step
-                below = multinomial_nll(*inputs, rows)
+                below = output_nll(*inputs, rows)
                 flat[place] = value
                 slope = (above - below).item() / (2 * step)
                 assert gradient.view(-1)[place].item() == pytest.approx(slope, rel=1e-6, abs=1e-7)
@@ -274,14 +274,14 @@ def test_nll_gradients_equal_finite_differences() -> None:
 
 def test_nll_gradients_follow_the_factor_of_the_loss() -> None:
     rows, inputs = double_rows(plays(weighted=False)), random_output()
-    once = torch.autograd.grad(multinomial_nll(*inputs, rows), inputs)
-    scaled = torch.autograd.grad(-2.5 * multinomial_nll(*inputs, rows), inputs)
+    once = torch.autograd.grad(output_nll(*inputs, rows), inputs)
+    scaled = torch.autograd.grad(-2.5 * output_nll(*inputs, rows), inputs)
     for gradient, other in zip(once, scaled, strict=True):
         assert_allclose(other.numpy(), -2.5 * gradient.numpy(), rtol=1e-12)
 
 
 def test_nll_gives_its_gradients_once() -> None:
-    loss = multinomial_nll(*random_output(), double_rows(plays(weighted=False)))
+    loss = output_nll(*random_output(), double_rows(plays(weighted=False)))
     loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
     with pytest.raises(RuntimeError, match="gives its gradients once"):
         loss.backward()  # type: ignore[no-untyped-call]
@@ -290,7 +290,7 @@ def test_nll_gives_its_gradients_once() -> None:
 def test_nll_of_enormous_logits_is_finite() -> None:
     hidden, weight, bias = random_output()
     rows = double_rows(plays(weighted=False))
-    loss = multinomial_nll(hidden * 1e4, weight, bias, rows)
+    loss = output_nll(hidden * 1e4, weight, bias, rows)
     assert torch.isfinite(loss)
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss, (hidden, weight, bias)))
 
@@ -298,7 +298,7 @@ def test_nll_of_enormous_logits_is_finite() -> None:
 @pytest.mark.parametrize("n_users", [0, 1, 4])
 def test_nll_of_rows_without_plays_is_nothing(n_users: int) -> None:
     inputs = random_output(batch=n_users)
-    loss = multinomial_nll(*inputs, double_rows(sparse.csr_matrix(np.zeros((n_users, N_ITEMS), dtype=np.float32))))
+    loss = output_nll(*inputs, double_rows(sparse.csr_matrix(np.zeros((n_users, N_ITEMS), dtype=np.float32))))
     assert loss.item() == 0
     assert all((g == 0).all() for g in torch.autograd.grad(loss, inputs))
 
@@ -323,7 +323,7 @@ def test_no_tensor_as_large_as_batch_times_items(
     make: Callable[..., MultVAE | MultDAE], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n_users, n_items, at_once = 50, 400, 7
-    monkeypatch.setattr("recvae.nn.CHUNK_BYTES", at_once * n_items * 4)
+    monkeypatch.setattr("recvae.likelihood.CHUNK_BYTES", at_once * n_items * 4)
     model = make(hidden=(6,), latent=4)
     module = model._build(n_items, torch.Generator().manual_seed(1))
     rows = Rows.of(plays(weighted=False, n_users=n_users, n_items=n_items))

@@ -18,8 +18,6 @@ from recvae.topn import FloatArray, IntArray, mask_seen, top_n
 
 State = dict[str, npt.NDArray[Any]]
 
-BATCH_BYTES = 64 * 2**20
-
 
 class Recommender(Catalogue):
     """Base of every model.
@@ -212,6 +210,43 @@ class Recommender(Catalogue):
                 columns, best[batch] = top_n(np.ascontiguousarray(scores[:, candidates]), n)
                 ids[batch] = np.where(columns < 0, -1, candidates[columns])
         return (ids[0], best[0]) if np.ndim(userid) == 0 else (ids, best)
+
+    def explain(
+        self,
+        user_items: UserItems,
+        itemid: int,
+        N: int = 5,  # noqa: N803 implicit's name
+    ) -> tuple[IntArray, FloatArray]:
+        """The items of a history that speak most for an item: those whose removal lowers its score most.
+
+        Parameters
+        ----------
+        user_items : csr_matrix or csr_array, shape (1, n_items)
+            The history.
+        itemid : int
+            The item whose score is to be explained.
+        N : int
+
+        Returns
+        -------
+        (ids, contributions) : (N,) int32 and float32
+            What the score loses without each item, largest first; padded with -1 and -inf.
+        """
+        check_request(N, None, None)
+        history = self._histories(user_items)
+        if history.shape[0] != 1:
+            raise ParameterError(f"user_items has {history.shape[0]} rows; expected the one history to explain")
+        (item,) = self._item_indices(itemid, "itemid")
+        n_plays = history.nnz
+        others = ~np.eye(n_plays, dtype=bool)  # row i: the history without its i-th item
+        items, values = (np.tile(array, (n_plays, 1))[others] for array in (history.indices, history.data))
+        indptr = np.arange(n_plays + 1) * (n_plays - 1)
+        without = sparse.csr_matrix((values, items, indptr), shape=(n_plays, self.n_items_))
+        left = np.concatenate([np.empty(0), *(self.score(without[batch])[:, item] for batch in self._batches(n_plays))])
+        contributions = np.full((1, self.n_items_), -np.inf, dtype=np.float32)
+        contributions[0, history.indices] = self.score(history)[0, item] - left
+        ids, lost = top_n(contributions, N)
+        return ids[0], lost[0]
 
     def fitted_on(self, user_items: sparse.csr_matrix) -> bool:
         """Whether `fit` was given this very matrix."""

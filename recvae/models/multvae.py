@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from recvae.likelihood import LIKELIHOODS
 from recvae.models import parameters as check
 from recvae.models.network import AutoencoderNet
 from recvae.models.neural import Autoencoder
@@ -24,10 +25,10 @@ from recvae.training import SCHEDULES
 
 
 class MultVAE(VariationalAutoencoder):
-    """Variational autoencoder with a multinomial likelihood.
+    """Variational autoencoder of whole histories.
 
-    Loss, a mean over users: −Σ_i x_i log softmax(f(z))_i + β·KL(q(z|x) ‖ N(0, I)), equation 6, with the plays
-    L2-normalised and dropped out on their way in. β is annealed, min(anneal_cap, step / total_anneal_steps), or
+    Loss, a mean over users: −log p(x|f(z)) + β·KL(q(z|x) ‖ N(0, I)), equation 6, with the plays L2-normalised and
+    dropped out on their way in. β is annealed, min(anneal_cap, step / total_anneal_steps), or
     with `gamma` grows with the user's plays, γ·|x|. At evaluation z is the posterior mean.
 
     Preset "paper" (the constructor's defaults) is the publication's model. "recommended" takes RecVAE's encoder, a
@@ -44,6 +45,10 @@ class MultVAE(VariationalAutoencoder):
         all before it, with swish and LayerNorm, and a linear decoder; deep ones train well only so.
     dropout : float
         Share of a user's plays left out of the input in training.
+    likelihood : "multinomial", "logistic" or "gaussian"
+        How plays are explained. Multinomial: items compete for a user's plays, which suits ranking best (the paper's
+        table 4). Logistic: each item is a yes or no, for scores that are to be read as probabilities. Gaussian:
+        squared error.
     gamma : float, optional
         KL weight for each play of the user, instead of annealing (Shenbin et al. 2020, section 3.4). Best where
         histories differ much in length.
@@ -85,6 +90,7 @@ class MultVAE(VariationalAutoencoder):
         latent: int = 200,
         encoder: str = "plain",
         dropout: float = 0.5,
+        likelihood: str = "multinomial",
         gamma: float | None = None,
         anneal_cap: float = 0.2,
         total_anneal_steps: int = 200_000,
@@ -101,6 +107,7 @@ class MultVAE(VariationalAutoencoder):
         self.hidden = (check.equal_sizes if encoder == "dense" else check.sizes)("hidden", hidden)
         self.latent = check.whole("latent", latent, maximum=check.LARGEST_LAYER)
         self.dropout = check.real("dropout", dropout, 0.0, 0.99)
+        self.likelihood = check.one_of("likelihood", likelihood, tuple(LIKELIHOODS))
         self.gamma = None if gamma is None else check.real("gamma", gamma)
         self.anneal_cap = check.real("anneal_cap", anneal_cap)
         self.total_anneal_steps = check.whole("total_anneal_steps", total_anneal_steps, minimum=0)
@@ -119,7 +126,7 @@ class MultVAE(VariationalAutoencoder):
         values = dropout(rows.normalised(), self.dropout, generator)
         mu, logvar = module.encoder(rows, values).chunk(2, dim=1)  # (batch, latent) each
         z = mu + torch.randn(mu.shape, dtype=mu.dtype, generator=generator) * torch.exp(0.5 * logvar)
-        nll = module.nll(z, rows)
+        nll = module.nll(z, rows, self.likelihood)
         kl = kl_to_standard_normal(mu, logvar)  # (batch,)
         beta = self._beta(rows, step)  # (batch,)
         parts = {"nll": nll.item(), "kl": kl.mean().item(), "beta": beta.mean().item()}

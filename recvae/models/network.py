@@ -6,7 +6,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from recvae.nn import DenseEncoder, PlainEncoder, Rows, glorot_, linear, multinomial_nll, uniform_
+from recvae.likelihood import output_nll
+from recvae.nn import DenseEncoder, PlainEncoder, Rows, glorot_, linear, uniform_
 
 
 class AutoencoderNet(nn.Module):
@@ -53,6 +54,6 @@ class AutoencoderNet(nn.Module):
         logits: Tensor = self.output(self.decode(z))
         return logits
 
-    def nll(self, z: Tensor, rows: Rows) -> Tensor:
-        """Mean negative multinomial log-likelihood of the batch, given z."""
-        return multinomial_nll(self.decode(z), self.output.weight, self.output.bias, rows) / len(rows)
+    def nll(self, z: Tensor, rows: Rows, likelihood: str = "multinomial") -> Tensor:
+        """Mean negative log-likelihood of the batch, given z."""
+        return output_nll(self.decode(z), self.output.weight, self.output.bias, rows, likelihood) / len(rows)

@@ -15,7 +15,7 @@ def whole(name: str, value: Any, minimum: int = 1, maximum: int = LARGEST) -> in
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ParameterError(f"{name} is {value!r}; expected a whole number of at least {minimum}")
     if value > maximum:
-        raise ParameterError(f"{name} is {value:,}; expected at most {maximum:,}")
+        raise ParameterError(f"{name} is {value}; expected at most {maximum:,}")
     return value
 
 

@@ -10,6 +10,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.errors import UnsupportedError
+from recvae.likelihood import user_nll
 from recvae.matrices import UserItems
 from recvae.models import parameters as check
 from recvae.models.base import State
@@ -24,7 +25,7 @@ _LENGTHS = "history_lengths"
 
 
 class VariationalAutoencoder(Autoencoder):
-    """An autoencoder with a Gaussian posterior over z and a multinomial likelihood of the plays.
+    """An autoencoder with a Gaussian posterior over z.
 
     Attributes
     ----------
@@ -32,6 +33,7 @@ class VariationalAutoencoder(Autoencoder):
         Quantiles of the training users' numbers of plays, from which `sample` draws.
     """
 
+    likelihood: str = "multinomial"
     module_: AutoencoderNet
     history_lengths_: npt.NDArray[np.float32]
 
@@ -53,8 +55,8 @@ class VariationalAutoencoder(Autoencoder):
     def log_likelihood(self, user_items: UserItems) -> npt.NDArray[np.float64]:
         """Evidence lower bound of each history, (n_users,); divided by the number of plays, low means unusual.
 
-        Σ_i x_i log softmax(f(mu))_i − KL(q(z|x) ‖ N(0, I)): Liang et al. (2018), equation 5, at the posterior mean
-        instead of a sample, so that it is deterministic, and without the multinomial coefficient. 0 without plays.
+        log p(x|f(mu)) − KL(q(z|x) ‖ N(0, I)): Liang et al. (2018), equation 5, at the posterior mean instead of a
+        sample, so that it is deterministic, and without constants such as the multinomial coefficient.
         """
         histories = self._histories(user_items)
         bounds = np.zeros(histories.shape[0])
@@ -62,10 +64,8 @@ class VariationalAutoencoder(Autoencoder):
             for batch in self._batches(histories.shape[0]):
                 rows = Rows.of(histories[batch])
                 mu, logvar = self._posterior(self.module_, rows)
-                log_p = self.module_.logits(mu).log_softmax(dim=1)
-                user = rows.per_play(torch.arange(len(rows)))
-                bound = -kl_to_standard_normal(mu, logvar) * (rows.lengths > 0)
-                bounds[batch] = bound.index_add_(0, user, log_p[user, rows.items.long()] * rows.values).numpy()
+                nll = user_nll(self.module_.logits(mu), rows, self.likelihood)
+                bounds[batch] = -(nll + kl_to_standard_normal(mu, logvar)).numpy()
         return bounds
 
     def sample(self, n: int, seed: int = 0) -> sparse.csr_matrix:
