@@ -17,14 +17,14 @@ from recvae import report
 from recvae.comparison import ModelRun, compare
 from recvae.datasets import NAMES
 from recvae.errors import RecvaeError
-from recvae.models import create
+from recvae.models import BLENDED, create
 from recvae.models.base import Recommender
 from recvae.preparation import Options, prepare
 from recvae.prepared import read_prepared
 
 HERE = Path(__file__).parent
 PAPER_USERS = 100_000  # from this size on the publication's own 200 epochs and 200,000 annealing steps
-BASELINES = ("popularity", "cosine", "tfidf", "bm25", "als", "bpr", "lmf")
+BASELINES = ("popularity", "cosine", "tfidf", "bm25", "als", "bpr", "lmf", "ease", "graph")
 
 PUBLISHED_ML_20M = """\
 Published on ML-20M, strong generalization (same split where the source uses Liang et al.'s files):
@@ -57,7 +57,9 @@ def models(n_users: int, seed: int) -> Mapping[str, Recommender]:
     rows = {name: create(name) for name in BASELINES}
     rows["multdae (paper)"] = create("multdae", "paper", epochs=paper["epochs"], seed=seed)
     rows["multvae (paper)"] = create("multvae", "paper", **paper, seed=seed)
-    rows["multvae"] = create("multvae", "recommended", seed=seed)
+    rows["recvae"] = create("recvae", seed=seed)
+    rows["multvae"] = create("multvae", seed=seed)
+    rows["blend"] = create("blend", models=[rows[part] for part in BLENDED])
     return rows
 
 

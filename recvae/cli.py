@@ -151,7 +151,46 @@ def compare(
     names = [name.strip() for name in models.split(",") if name.strip()]
     compared = workflow.compare(directory, out, names, params=named, seed=seed)
     Console().print(report.console_table(compared.results))
-    typer.echo(f"wrote {out / workflow.RESULTS}")
+    typer.echo(f"wrote {' and '.join(map(str, compared.written))}")
+    if len(compared.written) == 1:
+        typer.echo("no report.html: it needs matplotlib, which recvae's extra 'report' brings", err=True)
+
+
+@app.command()
+def tune(
+    directory: Directory,
+    out: Annotated[Path, typer.Option(help="Artifact directory to write.")],
+    model: Annotated[str, typer.Option(help="Model name.")],
+    trials: Annotated[int, typer.Option(help="Trials the study shall hold in all.")] = 50,
+    sampler: Annotated[str, typer.Option(help="tpe, random or grid.")] = "tpe",
+    storage: Annotated[str | None, typer.Option(help="Database URL of the study; an SQLite file by default.")] = None,
+    settings: Set = None,
+    seed: Seed = 0,
+) -> None:
+    """Search hyperparameters on the validation users and save the best model.
+
+    Repeating the command goes on with the study; several processes, on one machine or on many, share the study of
+    one --storage URL.
+    """
+    from recvae import tuning, workflow
+    from recvae.models import MODELS
+
+    params, named = _settings(settings or [], set(MODELS))
+    if named:
+        raise RecvaeError(f"--set {next(iter(named))}.… names a model; expected name=value")
+    best = -1.0
+
+    def show(trial: tuning.Trial) -> None:
+        nonlocal best
+        best = max(best, trial.value or best)
+        value = "pruned" if trial.value is None else f"{trial.value:.4f}"
+        shown = ", ".join(f"{name} {tried:.4g}" for name, tried in trial.params.items())
+        typer.echo(f"trial {trial.number + 1}/{trials}  {value}  best {best:.4f}  {shown}")
+
+    for line in workflow.tune(
+        directory, out, model, trials=trials, sampler=sampler, storage=storage, params=params, seed=seed, on_trial=show
+    ):
+        typer.echo(line)
 
 
 @app.command()

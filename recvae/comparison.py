@@ -30,6 +30,7 @@ from recvae.metrics import CATALOGUE_METRICS, parse_metric
 from recvae.splits import Split
 
 FORMAT_VERSION = 1
+RECALL_CURVE = tuple(f"recall@{k}" for k in (1, 2, 5, 10, 20, 50, 100))
 PACKAGES = ("recvae", "torch", "numpy", "scipy", "pandas", "implicit")
 
 
@@ -62,11 +63,16 @@ class ModelRun:
     fit_seconds: float | None
     peak_rss_mb: float | None
     params: Mapping[str, Any]
+    history: Sequence[Mapping[str, float]] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The model's entry in results.json."""
         return {
             "metrics": self.result.as_dict(),
+            "by_history_length": {
+                m: self.result.by_history_length(m) for m in self.result.per_user if m in PRIMARY_METRICS
+            },
+            "history": _plain(self.history),
             "fit_seconds": self.fit_seconds,
             "score_seconds": self.result.score_seconds,
             "peak_rss_mb": self.peak_rss_mb,
@@ -150,7 +156,7 @@ def compare(
         try:
             refuse_new_users(model, split.test)
         except ParameterError as error:
-            refused[name] = str(error)
+            refused[name] = str(error).removeprefix(f"{type(model).__name__} ")
             continue
         runs[name] = _run(model, split, metrics, show_progress)
         if on_result:
@@ -166,14 +172,14 @@ def _run(model: Fits, split: Split, metrics: Sequence[str], show_progress: bool)
         model.fit(split.train, show_progress=show_progress, validation=validation)
         fit_seconds = perf_counter() - started
         result = evaluate(model, split.test, metrics, train=split.train)
-    return ModelRun(result, fit_seconds, peak.mb, dict(model.get_params()))
+    return ModelRun(result, fit_seconds, peak.mb, dict(model.get_params()), getattr(model, "history_", ()))
 
 
 def _comparison_metrics(metrics: Sequence[str] | None, primary: Sequence[str]) -> tuple[str, ...]:
     for metric in primary:
         if parse_metric(metric)[0] in CATALOGUE_METRICS:
             raise ParameterError(f"primary has {metric!r}, which has no value a user; expected metrics that have")
-    return (*primary, *((*DEFAULT_METRICS, *BEYOND_ACCURACY_METRICS) if metrics is None else metrics))
+    return (*primary, *((*DEFAULT_METRICS, *BEYOND_ACCURACY_METRICS, *RECALL_CURVE) if metrics is None else metrics))
 
 
 def _pairs(runs: Mapping[str, ModelRun], primary: Sequence[str]) -> list[Pair]:

@@ -15,7 +15,7 @@ from recvae.prepared import read_prepared
 from recvae.report import console_table
 from recvae.storage import refuse_foreign
 
-MODELS = ("popularity", "als", "cosine", "tfidf", "bm25", "bpr", "lmf", "multdae", "multvae")
+MODELS = ("popularity", "als", "cosine", "tfidf", "bm25", "bpr", "lmf", "ease", "graph", "multdae", "multvae", "blend")
 
 
 def run(out: Path, console: Console) -> None:

@@ -70,6 +70,8 @@ class EvalResult:
         Users counted, not scored.
     score_seconds : float
         Seconds spent in `recommend`.
+    history_lengths : (n_users,) int, optional
+        Plays folded in of each scored user.
     """
 
     per_user: Mapping[str, PerUser]
@@ -77,6 +79,7 @@ class EvalResult:
     n_users: int
     n_without_held_out: int
     score_seconds: float
+    history_lengths: npt.NDArray[np.intp] | None = None
 
     def mean(self, metric: str) -> float:
         """The macro mean over users that have a value, or the total; NaN if no user has one."""
@@ -102,6 +105,19 @@ class EvalResult:
                 "n_users": n_users,
             }
         return figures
+
+    def by_history_length(self, metric: str, groups: int = 4) -> list[dict[str, float | int | None]]:
+        """The metric for users in groups of equal size by their number of plays: range, users, mean, standard error."""
+        if self.history_lengths is None:
+            return []
+        order = np.argsort(self.history_lengths, kind="stable")
+        result = []
+        for users in np.array_split(order, min(groups, len(order))):
+            values, lengths = self.values(metric)[users], self.history_lengths[users]
+            error = float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else None
+            figures = {"n_users": values.size, "mean": float(values.mean()), "stderr": error}
+            result.append({"from": int(lengths.min()), "to": int(lengths.max()), **figures})
+        return result
 
     def values(self, metric: str) -> PerUser:
         """One value a scored user, shape (n_users,).
@@ -176,7 +192,8 @@ def evaluate(
         lists.append(ids[:, :widest].copy())
     per_user = {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
     totals = _totals(np.concatenate(lists), held_out.shape[1], cutoffs)
-    return EvalResult(per_user, totals, len(scored), holdout.n_users - len(scored), seconds)
+    lengths = np.diff(holdout.fold_in.indptr)[scored]
+    return EvalResult(per_user, totals, len(scored), holdout.n_users - len(scored), seconds, lengths)
 
 
 def refuse_new_users(model: Ranks, holdout: Holdout) -> None:
@@ -185,7 +202,7 @@ def refuse_new_users(model: Ranks, holdout: Holdout) -> None:
     if n_new and not model.folds_in:
         raise ParameterError(
             f"{type(model).__name__} cannot fold in new users and {n_new:,} of {holdout.n_users:,} are new; "
-            "it takes part in weak generalization only, where every user was trained on"
+            "such a model takes part in weak generalization only, where every user was trained on"
         )
 
 

@@ -1,6 +1,7 @@
 """Reports: results.json, and the table a person reads. Everything here reads the results and nothing else."""
 
 import contextlib
+import html
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,14 +37,25 @@ def write_results(path: str | Path, results: Results) -> None:
     DataError
         If the results hold what JSON cannot express, or the file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        _write_synced(temporary, text)
-        temporary.replace(path)
     except (TypeError, ValueError) as error:
         raise DataError(f"results for {path} are not JSON: {error}") from error
+    write_text(Path(path), text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        _write_synced(temporary, text)
+        temporary.replace(path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
@@ -139,6 +151,18 @@ def markdown_table(results: Results, metrics: Sequence[str] = PRIMARY_METRICS) -
     return f"{table}\n\n" + "\n\n".join(_escaped(note) for note in _notes(results)) + "\n"
 
 
+def html_table(results: Results, metrics: Sequence[str] = PRIMARY_METRICS) -> str:
+    """The table of `console_table` as HTML, its notes below it."""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("model", *metrics, "fit s", "score s", "peak MB"))
+    rows = []
+    for name, cells, costs in _rows(results, metrics):
+        figures = [f"<b>{cell.text}</b>{cell.mark}" if cell.style else f"{cell.text}{cell.mark}" for cell in cells]
+        line = "".join(f"<td>{entry}</td>" for entry in (html.escape(name), *figures, *costs))
+        rows.append(f"<tr>{line}</tr>")
+    notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in _notes(results))
+    return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>{notes}'
+
+
 @dataclass(frozen=True)
 class _Cell:
     mean: float | None
@@ -198,9 +222,11 @@ def _order(model: Mapping[str, Any], metric: str) -> float:
 
 
 def _notes(results: Results) -> list[str]:
-    refused: Mapping[str, str] = results.get("refused", {})
-    absent = [f"Not in the table: {name}. {reason}." for name, reason in refused.items()]
-    return [f"{LEGEND}.", *_context(results), *absent]
+    absent: dict[str, list[str]] = {}
+    for name, reason in results.get("refused", {}).items():
+        absent.setdefault(reason, []).append(name)
+    refusals = [f"Not in the table: {', '.join(names)}: {reason}." for reason, names in absent.items()]
+    return [f"{LEGEND}.", *_context(results), *refusals]
 
 
 def _context(results: Results) -> list[str]:

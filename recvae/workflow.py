@@ -1,5 +1,7 @@
 """What the commands do: a prepared directory in, an artifact, figures or a list out."""
 
+import contextlib
+import inspect
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -11,28 +13,29 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from recvae import artifact, checkpoint, comparison
+from recvae import artifact, checkpoint, comparison, tuning
 from recvae import evaluation as ev
 from recvae.artifact import Artifact
-from recvae.errors import ArtifactError, ParameterError
+from recvae.errors import ArtifactError, MissingDependencyError, ParameterError
+from recvae.html_report import write_report
 from recvae.memory import peak_memory
-from recvae.models import BLENDED, create
+from recvae.models import BLENDED, MODELS, create
 from recvae.models.base import Recommender
 from recvae.prepared import Prepared, read_prepared
 from recvae.report import write_results
 from recvae.splits import Split
 from recvae.storage import refuse_foreign
 
-RESULTS = "results.json"
-LARGEST_SEED = 2**32 - 1
+RESULTS, REPORT = "results.json", "report.html"
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The content of results.json, and the fitted models by name."""
+    """The content of results.json, the fitted models by name, and the files that were written."""
 
     results: dict[str, Any]
     models: dict[str, Recommender]
+    written: list[Path]
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,49 @@ def train(
     save(model, out, prepared, metrics)
     shutil.rmtree(state, ignore_errors=True)
     return [f"saved {out}: {model!r}", line]
+
+
+def tune(
+    directory: Path,
+    out: Path,
+    name: str,
+    *,
+    trials: int,
+    sampler: str = "tpe",
+    storage: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    on_trial: Callable[[tuning.Trial], None] | None = None,
+) -> list[str]:
+    """Search hyperparameters on the validation users, train and save the best; returns lines that say so.
+
+    Parameters
+    ----------
+    storage : str, optional
+        Database URL of the study; an SQLite file beside `out` when None. Repeating the command goes on with it.
+
+    Raises
+    ------
+    ParameterError
+        For an unknown model, sampler or hyperparameter, or a storage that cannot be opened.
+    """
+    refuse_unwritable(out)
+    refuse_foreign(out, artifact.KIND)
+    prepared = read_prepared(directory)
+    file = out.absolute().with_name(f"{out.name}.study.db")
+    found = tuning.tune(
+        name,
+        prepared.split,
+        trials=trials,
+        storage=storage or f"sqlite:///{file}",
+        study=f"{name} {prepared.identity['split_sha256'][:12]}",
+        sampler=sampler,
+        params={**(params or {}), **_seed_of(name, seed)},
+        seed=seed,
+        on_trial=on_trial,
+    )
+    summary = f"best of {found.n_trials} trials, {found.n_pruned} of them pruned: {found.value:.4f} with {found.params}"
+    return [summary, *train(directory, out, name, params=found.params, seed=seed)]
 
 
 def save(model: Recommender, out: Path, prepared: Prepared, metrics: Mapping[str, Any]) -> None:
@@ -168,7 +214,11 @@ def compare(
     results = _results(compared, prepared, seed)
     out.mkdir(parents=True, exist_ok=True)
     write_results(out / RESULTS, results)
-    return Compared(results, models)
+    written = [out / RESULTS]
+    with contextlib.suppress(MissingDependencyError):  # the figures are safe without the plots
+        write_report(out / REPORT, results)
+        written.append(out / REPORT)
+    return Compared(results, models, written)
 
 
 def recommend(
@@ -200,13 +250,12 @@ def recommend(
 
 
 def _created(name: str, preset: str | None, params: dict[str, Any], seed: int) -> Recommender:
-    model = create(name, preset, **params)
-    if "seed" not in model.get_params():
-        return model
-    given = params.get("seed", seed)
-    if isinstance(given, int) and given > LARGEST_SEED:
-        raise ParameterError(f"seed is {given}; expected 0 to {LARGEST_SEED}")
-    return create(name, preset, **{**params, "seed": given})
+    return create(name, preset, **{**_seed_of(name, seed), **params})
+
+
+def _seed_of(name: str, seed: int) -> dict[str, int]:
+    """The seed as a hyperparameter, for models that have one."""
+    return {"seed": seed} if name in MODELS and "seed" in inspect.signature(MODELS[name]).parameters else {}
 
 
 def _validated(model: Recommender, split: Split) -> tuple[dict[str, Any], str]:

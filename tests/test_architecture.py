@@ -23,7 +23,7 @@ ORDER = [
         "preparation",
     ),
     *("topn", "metrics", "nn", "likelihood", "progress", "checkpoint", "training", "memory", "models"),
-    *("evaluation", "comparison", "report", "artifact", "workflow", "demo", "cli"),
+    *("evaluation", "comparison", "report", "figures", "html_report", "artifact", "tuning", "workflow", "demo", "cli"),
 ]
 PACKAGE = Path(recvae.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -47,7 +47,7 @@ def results() -> dict[str, Any]:
             *(pair("als", "ease", metric, 0.05) for metric in METRICS),
             *(pair("popularity", other, metric, 0.0499) for metric in METRICS for other in ("als", "ease")),
         ],
-        "refused": {"bpr": "BPR cannot fold in new users"},
+        "refused": {"bpr": "cannot fold in new users"},
     }
 
 
@@ -163,7 +163,7 @@ def test_the_table_says_how_it_was_measured(results: dict[str, Any]) -> None:
     assert "≈ not significantly different from the best" in text
     assert "Protocol: split strong, seed 98765." in text
     assert "600 test users; 3 more without held-out items, not scored." in text
-    assert "Not in the table: bpr. BPR cannot fold in new users." in text
+    assert "Not in the table: bpr: cannot fold in new users." in text
 
 
 def test_the_table_fits_into_80_columns(results: dict[str, Any]) -> None:
@@ -222,7 +222,7 @@ def test_a_metric_that_no_model_has(results: dict[str, Any]) -> None:
 
 def test_a_comparison_in_which_every_model_was_refused(results: dict[str, Any]) -> None:
     results["models"], results["comparisons"] = {}, []
-    assert "BPR cannot fold in new users" in " ".join(printed(results).split())
+    assert "bpr: cannot fold in new users" in " ".join(printed(results).split())
 
 
 def test_markdown_table(results: dict[str, Any]) -> None:
@@ -232,7 +232,7 @@ def test_markdown_table(results: dict[str, Any]) -> None:
     assert lines[2] == (r"| ease | .3880 ±.0071≈ | **.4890 ±.0071**\* | **.4674 ±.0071**\* | 12.3 | 0.5 | 1,234 |")
     assert [line.split()[1] for line in lines[2:5]] == ["ease", "als", "popularity"]
     assert r"± standard error over users; \* best; ≈ not significantly different" in lines[6]
-    assert lines[-1] == "Not in the table: bpr. BPR cannot fold in new users."
+    assert lines[-1] == "Not in the table: bpr: cannot fold in new users."
 
 
 def test_results_are_read_and_not_changed(results: dict[str, Any]) -> None:

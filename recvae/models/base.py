@@ -13,6 +13,7 @@ from recvae.errors import ArtifactError, ParameterError
 from recvae.matrices import UserItems, checked_csr
 from recvae.models.catalogue import Catalogue, check_request
 from recvae.models.run import Callback, Run, Validation
+from recvae.models.space import Space
 from recvae.storage import fingerprint
 from recvae.topn import FloatArray, IntArray, mask_seen, top_n
 
@@ -30,6 +31,8 @@ class Recommender(Catalogue):
         Whether `score` can rank for a user from the history alone, without having been fitted on that user.
     resumable : bool
         Whether `fit` keeps checkpoints.
+    SPACE : dict
+        What tuning may try of each hyperparameter.
     PRESETS : dict
         Hyperparameters by the name of a preset.
     item_counts_ : (n_items,) float32
@@ -38,6 +41,7 @@ class Recommender(Catalogue):
 
     folds_in: ClassVar[bool] = True
     resumable: ClassVar[bool] = False
+    SPACE: ClassVar[Space] = {}
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
     trained_on_: str
 

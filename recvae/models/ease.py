@@ -1,5 +1,7 @@
 """EASE: H. Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019."""
 
+from typing import ClassVar
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -10,6 +12,7 @@ from recvae.memory import available_bytes
 from recvae.models import parameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.run import Run
+from recvae.models.space import Real, Space
 from recvae.topn import FloatArray
 
 PLAYS_PER_ITEM_FACTOR = 2.5
@@ -31,6 +34,8 @@ class EASE(Recommender):
     -----
     Float32 throughout, in place: while fitting two n_items × n_items matrices are held at the peak, afterwards one.
     """
+
+    SPACE: ClassVar[Space] = {"l2": Real(5.0, 5000.0)}
 
     weights_: npt.NDArray[np.float32]
 

@@ -1,5 +1,7 @@
 """GraphFilter: GF-CF of Y. Shen et al., "How Powerful is Graph Convolution for Recommendation?", CIKM 2021."""
 
+from typing import ClassVar
+
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
@@ -9,6 +11,7 @@ from recvae.errors import ArtifactError
 from recvae.models import parameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.run import Run
+from recvae.models.space import Real, Space, Whole
 from recvae.topn import FloatArray
 
 
@@ -27,6 +30,8 @@ class GraphFilter(Recommender):
     seed : int
         Where the iteration for the singular vectors starts.
     """
+
+    SPACE: ClassVar[Space] = {"factors": Whole(16, 1024), "weight": Real(0.05, 20.0)}
 
     plays_: sparse.csr_matrix
     item_degrees_: npt.NDArray[np.float32]

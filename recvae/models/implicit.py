@@ -18,6 +18,7 @@ from recvae.errors import ArtifactError, MissingDependencyError, ParameterError,
 from recvae.models import parameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.run import Run
+from recvae.models.space import Real, Space, Whole
 from recvae.topn import FloatArray
 
 
@@ -100,6 +101,12 @@ class ALS(_Factorization):
     Defaults are tuned on MovieLens-1M (validation NDCG@100), where the library's own fall .04 short.
     """
 
+    SPACE: ClassVar[Space] = {
+        "factors": Whole(32, 512),
+        "alpha": Real(0.5, 50.0),
+        "regularization": Real(1.0, 300.0),
+    }
+
     def __init__(
         self,
         factors: int = 256,
@@ -163,6 +170,13 @@ class BPR(_KnownUsers):
         Trains on one thread, since the library's parallel updates are not reproducible.
     """
 
+    SPACE: ClassVar[Space] = {
+        "factors": Whole(32, 256),
+        "learning_rate": Real(0.005, 0.2),
+        "regularization": Real(1e-4, 0.1),
+        "iterations": Whole(50, 400),
+    }
+
     def __init__(
         self,
         factors: int = 128,
@@ -201,6 +215,13 @@ class LMF(_KnownUsers):
     seed : int
     """
 
+    SPACE: ClassVar[Space] = {
+        "factors": Whole(8, 128),
+        "learning_rate": Real(0.1, 2.0),
+        "regularization": Real(0.01, 10.0),
+        "neg_prop": Whole(2, 60),
+    }
+
     def __init__(
         self,
         factors: int = 30,
@@ -237,6 +258,8 @@ class _ItemKNN(Recommender):
     K : int
         Neighbours kept of each item.
     """
+
+    SPACE: ClassVar[Space] = {"K": Whole(10, 500)}
 
     similarity_: sparse.csr_matrix
 
@@ -314,6 +337,8 @@ class BM25KNN(_ItemKNN):
     K1, B : float
         BM25's saturation and length normalisation.
     """
+
+    SPACE: ClassVar[Space] = {"K": Whole(10, 500), "K1": Real(0.5, 200.0), "B": Real(0.0, 1.0, log=False)}
 
     def __init__(self, K: int = 50, K1: float = 1.2, B: float = 0.5) -> None:  # noqa: N803 implicit's names
         super().__init__(K)

@@ -12,6 +12,7 @@ from recvae.likelihood import LIKELIHOODS
 from recvae.models import parameters as check
 from recvae.models.network import AutoencoderNet
 from recvae.models.neural import Autoencoder
+from recvae.models.space import Real, Space, Whole
 from recvae.models.variational import VariationalAutoencoder
 from recvae.nn import (
     DenseEncoder,
@@ -70,6 +71,13 @@ class MultVAE(VariationalAutoencoder):
         Decides weights, order of users, dropout and noise; same seed and machine, same model bit for bit.
     """
 
+    SPACE: ClassVar[Space] = {
+        "gamma": Real(5e-4, 0.02),
+        "dropout": Real(0.2, 0.8, log=False),
+        "latent": Whole(64, 400),
+        "learning_rate": Real(2e-4, 4e-3),
+        "batch_size": Whole(50, 500),
+    }
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
         "recommended": {
@@ -160,6 +168,13 @@ class MultDAE(Autoencoder):
     The others are those of `MultVAE`.
     """
 
+    SPACE: ClassVar[Space] = {
+        "l2": Real(1e-7, 1e-3),
+        "dropout": Real(0.2, 0.8, log=False),
+        "latent": Whole(64, 600),
+        "learning_rate": Real(2e-4, 4e-3),
+        "batch_size": Whole(50, 500),
+    }
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "recommended": {}}
 
     module_: AutoencoderNet

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recvae.models import parameters as check
 from recvae.models.network import AutoencoderNet
+from recvae.models.space import Real, Space, Whole
 from recvae.models.variational import VariationalAutoencoder
 from recvae.nn import DenseEncoder, Rows, dropout
 
@@ -60,6 +61,13 @@ class RecVAE(VariationalAutoencoder):
         Decides weights, order of users, dropout and noise.
     """
 
+    SPACE: ClassVar[Space] = {
+        "gamma": Real(5e-4, 0.02),
+        "dropout": Real(0.2, 0.8, log=False),
+        "latent": Whole(64, 400),
+        "learning_rate": Real(2e-4, 4e-3),
+        "batch_size": Whole(50, 500),
+    }
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "recommended": {}}
 
     module_: RecVAENet

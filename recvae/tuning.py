@@ -1,0 +1,174 @@
+"""Hyperparameter search on validation users, on Optuna; test users are never looked at."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from recvae.errors import MissingDependencyError, ParameterError
+from recvae.evaluation import evaluate
+from recvae.models import MODELS, create
+from recvae.models.base import Recommender
+from recvae.models.space import Choice, Real, Space, Whole
+from recvae.splits import Holdout, Split
+
+SAMPLERS = ("tpe", "random", "grid")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One finished trial: its number, hyperparameters, and validation metric (None if it was pruned)."""
+
+    number: int
+    params: Mapping[str, Any]
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The best hyperparameters of a study, their validation metric, and how many trials it holds."""
+
+    params: dict[str, Any]
+    value: float
+    n_trials: int
+    n_pruned: int
+
+
+def tune(
+    name: str,
+    split: Split,
+    *,
+    trials: int,
+    storage: str | None = None,
+    study: str = "recvae",
+    sampler: str = "tpe",
+    metric: str = "ndcg@100",
+    params: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    on_trial: Callable[[Trial], None] | None = None,
+) -> Tuned:
+    """Search a model's space until the study holds so many finished trials.
+
+    Parameters
+    ----------
+    name : str
+        A key of `MODELS` whose class declares a `SPACE`.
+    split : Split
+        Only `train` and `validation` are used.
+    trials : int
+        Finished trials that the study shall hold, those of earlier and of other processes included.
+    storage : str, optional
+        Database URL; a study in it is resumed, and shared by every process that names it. None keeps it in memory.
+    study : str
+        The study's name in the storage.
+    sampler : "tpe", "random" or "grid"
+    metric : str
+        What is maximised.
+    params : mapping, optional
+        Hyperparameters that stay fixed.
+    seed : int
+        Seed of the sampler.
+    on_trial : callable, optional
+        Called after each trial.
+
+    Raises
+    ------
+    ParameterError
+        If the model has no space, the split no validation users, or the storage cannot be opened.
+    MissingDependencyError
+        If Optuna is not installed.
+    """
+    optuna = _optuna()
+    space, validation = _space(name, params or {}), _validation(split)
+    if trials < 1:
+        raise ParameterError(f"trials is {trials}; expected at least 1")
+    opened = _study(optuna, storage, study, _sampler(optuna, sampler, space, seed), name, metric)
+    finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+
+    def objective(trial: Any) -> float:
+        chosen = {parameter: _suggest(trial, parameter, values) for parameter, values in space.items()}
+        model = create(name, **{**(params or {}), **chosen})
+        held = (validation.fold_in, validation.held_out)
+        model.fit(split.train, show_progress=False, callback=_pruning(optuna, trial, model), validation=held)
+        return evaluate(model, validation, [metric]).mean(metric)
+
+    def after(study: Any, trial: Any) -> None:
+        if on_trial is not None:
+            on_trial(Trial(trial.number, trial.params, trial.value))
+        if len(study.get_trials(deepcopy=False, states=finished)) >= trials:
+            study.stop()
+
+    if len(opened.get_trials(deepcopy=False, states=finished)) < trials:
+        opened.optimize(objective, n_trials=trials, callbacks=[after])
+    done = opened.get_trials(deepcopy=False, states=finished)
+    pruned = sum(trial.state == optuna.trial.TrialState.PRUNED for trial in done)
+    return Tuned({**(params or {}), **opened.best_params}, opened.best_value, len(done), pruned)
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError:
+        raise MissingDependencyError("tuning needs Optuna; install recvae with the extra 'tune'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _space(name: str, fixed: Mapping[str, Any]) -> Space:
+    if name not in MODELS:
+        raise ParameterError(f"model is {name!r}; expected one of {', '.join(MODELS)}")
+    space = {parameter: values for parameter, values in MODELS[name].SPACE.items() if parameter not in fixed}
+    if not space:
+        tunable = ", ".join(key for key, model in MODELS.items() if model.SPACE)
+        raise ParameterError(f"{name} has nothing left to tune; models with a search space are {tunable}")
+    return space
+
+
+def _validation(split: Split) -> Holdout:
+    if split.validation is None:
+        raise ParameterError("the split has no validation users; tuning never looks at test users")
+    return split.validation
+
+
+def _sampler(optuna: Any, sampler: str, space: Space, seed: int) -> Any:
+    if sampler not in SAMPLERS:
+        raise ParameterError(f"sampler is {sampler!r}; expected one of {', '.join(SAMPLERS)}")
+    if sampler == "grid":
+        return optuna.samplers.GridSampler({name: values.grid() for name, values in space.items()}, seed=seed)
+    return {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}[sampler](seed=seed)
+
+
+def _study(optuna: Any, storage: str | None, study: str, sampler: Any, name: str, metric: str) -> Any:
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=5)
+    try:
+        opened = optuna.create_study(
+            storage=storage, study_name=study, sampler=sampler, pruner=pruner, direction="maximize", load_if_exists=True
+        )
+    except Exception as error:  # noqa: BLE001 whatever the database driver raises
+        raise ParameterError(f"storage is {storage!r}, which cannot be opened: {str(error).splitlines()[0]}") from None
+    for key, value in (("model", name), ("metric", metric)):
+        if opened.user_attrs.setdefault(key, value) != value:
+            raise ParameterError(f"study {study!r} has {key} {opened.user_attrs[key]!r}, not {value!r}")
+        opened.set_user_attr(key, value)
+    return opened
+
+
+def _suggest(trial: Any, name: str, values: Real | Whole | Choice) -> Any:
+    if isinstance(values, Choice):
+        return trial.suggest_categorical(name, values.options)
+    suggest = trial.suggest_float if isinstance(values, Real) else trial.suggest_int
+    return suggest(name, values.low, values.high, log=values.log)
+
+
+def _pruning(optuna: Any, trial: Any, model: Recommender) -> Callable[[int, float, float], None]:
+    """Report the validation metric of each epoch, where the model has epochs, and stop what lags behind."""
+
+    def callback(epoch: int, seconds: float, loss: float) -> None:
+        del seconds, loss
+        history = getattr(model, "history_", None)
+        metric = getattr(model, "metric", None)
+        if history and metric in history[-1]:
+            trial.report(history[-1][metric], epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+    return callback

@@ -1,0 +1,127 @@
+"""Hyperparameter search: finds what is better, goes on where it stopped, is shared, and never sees test users."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recvae.errors import ParameterError
+from recvae.models import MODELS
+from recvae.models.space import Choice, Real, Whole
+from recvae.splits import Holdout, Split
+from recvae.tuning import SAMPLERS, Trial, Tuned, tune
+from tests.contracts import one_thread as one_thread
+from tests.test_variational import tastes
+
+
+def split() -> Split:
+    """Users of three tastes: 200 train, 50 validation; test users whose matrices raise when touched."""
+    plays = tastes()
+    fold_in, held_out = plays[200:250].copy(), plays[200:250].copy()
+    later = np.arange(fold_in.nnz) % 3 == 0
+    fold_in.data = np.where(later, 0, 1).astype(np.float32)
+    held_out.data = np.where(later, 1, 0).astype(np.float32)
+    for matrix in (fold_in, held_out):
+        matrix.eliminate_zeros()
+    users = np.arange(50)
+    validation = Holdout(fold_in, held_out, users, np.full(50, -1, dtype=np.int32))  # type: ignore[arg-type]
+    return Split(plays[:200], users, np.arange(60), validation, Untouchable(), {}, {})  # type: ignore[arg-type]
+
+
+class Untouchable:
+    def __getattr__(self, name: str) -> object:
+        raise AssertionError(f"tuning touched the test users' {name}")
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_best_trial_wins(sampler: str) -> None:
+    seen: list[Trial] = []
+    found = tune("ease", split(), trials=4, sampler=sampler, on_trial=seen.append)
+    assert found.n_trials == len(seen) == 4
+    assert found.value == max(trial.value or 0 for trial in seen)
+    assert found.params == next(dict(trial.params) for trial in seen if trial.value == found.value)
+
+
+def test_a_grid_ends_when_it_is_spent() -> None:
+    assert tune("ease", split(), trials=50, sampler="grid").n_trials == 4
+
+
+def test_the_same_seed_searches_alike() -> None:
+    assert tune("ease", split(), trials=3, seed=5) == tune("ease", split(), trials=3, seed=5)
+
+
+def test_fixed_hyperparameters_stay() -> None:
+    found = tune("graph", split(), trials=2, params={"factors": 3})
+    assert found.params["factors"] == 3
+    assert set(found.params) == {"factors", "weight"}
+
+
+def test_a_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    seen: list[Trial] = []
+    tune("ease", split(), trials=2, storage=storage, on_trial=seen.append)
+    found = tune("ease", split(), trials=5, storage=storage, on_trial=seen.append)
+    assert [trial.number for trial in seen] == [0, 1, 2, 3, 4]
+    assert tune("ease", split(), trials=5, storage=storage, on_trial=seen.append) == found
+    assert len(seen) == 5
+
+
+def test_two_processes_share_a_study(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    call = f"tune('ease', split(), trials=6, storage={storage!r})"
+    code = f"from tests.test_tuning import split, tune; print({call}.n_trials)"
+    tune("ease", split(), trials=1, storage=storage)
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    counts = [int(process.communicate(timeout=120)[0]) for process in both]
+    assert all(6 <= count <= 7 for count in counts)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_trials_that_lag_behind_are_pruned() -> None:
+    params = {"hidden": 8, "latent": 4, "epochs": 12, "encoder": "plain", "gamma": None, "batch_size": 20}
+    fixed = {**params, "dropout": 0.5, "metric": "ndcg@10"}
+    found = tune("multvae", split(), trials=14, params=fixed, sampler="random", metric="ndcg@10")
+    assert isinstance(found, Tuned)
+    assert set(found.params) == {*fixed, "learning_rate"}
+    assert found.n_pruned > 0
+
+
+def test_every_models_space_is_made_of_values_that_it_takes() -> None:
+    for name, model in MODELS.items():
+        for parameter, values in model.SPACE.items():
+            for value in values.grid():
+                MODELS[name](**{parameter: value})
+
+
+def test_grids() -> None:
+    assert Real(1.0, 1000.0).grid() == [1.0, 10.0, 100.0, 1000.0]
+    assert Real(0.0, 0.9, log=False).grid() == pytest.approx([0.0, 0.3, 0.6, 0.9])
+    assert Whole(1, 1000).grid() == [1, 10, 100, 1000]
+    assert Whole(1, 2).grid() == [1, 2]
+    assert Choice((None, "a")).grid() == [None, "a"]
+
+
+def test_what_it_refuses(tmp_path: Path) -> None:
+    for arguments, message in (
+        ({"name": "popularity"}, "popularity has nothing left to tune"),
+        ({"name": "ease", "params": {"l2": 3.0}}, "ease has nothing left to tune"),
+        ({"name": "nonsense"}, "model is 'nonsense'"),
+        ({"name": "ease", "sampler": "luck"}, "sampler is 'luck'"),
+        ({"name": "ease", "trials": 0}, "trials is 0"),
+        ({"name": "ease", "storage": "nonsense"}, "storage is 'nonsense', which cannot be opened"),
+        ({"name": "ease", "storage": f"sqlite:///{tmp_path}/no/such.db"}, "cannot be opened"),
+    ):
+        with pytest.raises(ParameterError, match=message):
+            tune(split=split(), **{"trials": 1, **arguments})  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="no validation users"):
+        tune("ease", replace(split(), validation=None), trials=1)
+
+
+def test_a_study_belongs_to_one_model_and_metric(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    tune("ease", split(), trials=1, storage=storage)
+    with pytest.raises(ParameterError, match="has model 'ease', not 'graph'"):
+        tune("graph", split(), trials=1, storage=storage)
