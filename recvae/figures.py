@@ -1,7 +1,6 @@
 """The report's plots, drawn from results.json as SVG text."""
 
 import io
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +14,7 @@ Results = Mapping[str, Any]
 # Okabe and Ito's colours, which people with any kind of colour vision can tell apart; then again with another line.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#b5a900")
 LINES = ("-", "--", ":")
-MARKERS = "osD^vP*X"
+MARKERS = "osD^vP*X<>p"
 TITLES = {"loss": "loss", "kl": "KL", "beta": "β", "learning_rate": "learning rate"}
 Z95 = 1.96
 
@@ -34,10 +33,13 @@ class Figures:
         self.models: dict[str, dict[str, Any]] = results["models"]
         self.comparisons: Sequence[Mapping[str, Any]] = results["comparisons"]
         self.metric = metric
-        styles = itertools.product(LINES, zip(COLOURS, MARKERS, strict=True))
         self.styles = {
-            name: {"color": colour, "linestyle": line, "marker": marker}
-            for name, (line, (colour, marker)) in zip(self.models, itertools.cycle(styles), strict=False)
+            name: {
+                "color": COLOURS[number % len(COLOURS)],
+                "linestyle": LINES[number // len(COLOURS) % len(LINES)],
+                "marker": MARKERS[number % len(MARKERS)],
+            }
+            for number, name in enumerate(self.models)
         }
 
     def metric_bars(self) -> str:
@@ -70,14 +72,18 @@ class Figures:
                     axes.plot(*zip(*points, strict=True), label=name, lw=1.4, **style)
             axes.set_title(TITLES.get(key, f"validation {key}"))
             axes.set_xlabel("epoch")
+            axes.ticklabel_format(axis="y", useOffset=False)
+            if key == "beta":
+                axes.set_ylim(bottom=0)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
-        figure.legend(*_every_label(grid), loc="lower right", ncols=2)
+        labels = {label: handle for a in grid for handle, label in zip(*a.get_legend_handles_labels(), strict=True)}
+        figure.legend(labels.values(), labels.keys(), loc="lower right")
         return _svg(figure)
 
     def recall_curve(self) -> str:
         """Recall against the length of the list."""
-        figure = self._figure_class(figsize=(6.5, 4))
+        figure = self._figure_class(figsize=(9, 4))
         axes = figure.subplots()
         for name, model in self.models.items():
             recalls = {m: f["mean"] for m, f in model["metrics"].items() if m.startswith("recall@")}
@@ -88,7 +94,7 @@ class Figures:
         axes.minorticks_off()
         axes.set_xlabel("K")
         axes.set_ylabel("recall@K")
-        axes.legend(ncols=2)
+        _legend_beside(axes)
         return _svg(figure)
 
     def accuracy_against_bias(self) -> str | None:
@@ -101,11 +107,10 @@ class Figures:
             for name in self.models:
                 x, y = self._mean(name, metric), self._mean(name, self.metric)
                 style = {k: v for k, v in self.styles[name].items() if k != "linestyle"}
-                axes.scatter(x, y, s=45, **style)
-                axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
-            axes.margins(x=0.18, y=0.12)
+                axes.scatter(x, y, s=45, label=name, **style)
             axes.set_xlabel(metric)
             axes.set_ylabel(self.metric)
+        _legend_beside(axes)
         return _svg(figure)
 
     def by_history_length(self) -> str | None:
@@ -113,7 +118,7 @@ class Figures:
         groups = {name: model.get("by_history_length", {}).get(self.metric) for name, model in self.models.items()}
         if not all(groups.values()):
             return None
-        figure = self._figure_class(figsize=(6.5, 4))
+        figure = self._figure_class(figsize=(9, 4))
         axes = figure.subplots()
         for number, (name, values) in enumerate(groups.items()):
             shift = 0.03 * (number - len(groups) / 2)
@@ -123,7 +128,7 @@ class Figures:
         axes.set_xticks(range(len(values)), labels=[f"{group['from']} to {group['to']}" for group in values])
         axes.set_xlabel("plays in the user's history")
         axes.set_ylabel(self.metric)
-        axes.legend(ncols=2)
+        _legend_beside(axes)
         return _svg(figure)
 
     def paired_differences(self) -> str | None:
@@ -138,7 +143,7 @@ class Figures:
         if not rows:
             return None
         rows.sort(key=lambda row: row[1])
-        figure = self._figure_class(figsize=(6.5, 0.9 + 0.3 * len(rows)))
+        figure = self._figure_class(figsize=(9, 0.9 + 0.3 * len(rows)))
         axes = figure.subplots()
         for place, (name, difference, low, high) in enumerate(rows):
             axes.plot([low, high], [place, place], color=self.styles[name]["color"], lw=2)
@@ -160,9 +165,8 @@ def _matplotlib() -> Any:
     return Figure
 
 
-def _every_label(grid: Sequence[Any]) -> tuple[list[Any], list[str]]:
-    labelled = {label: handle for axes in grid for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    return list(labelled.values()), list(labelled)
+def _legend_beside(axes: Any) -> None:
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)
 
 
 def _svg(figure: Any) -> str:

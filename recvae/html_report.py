@@ -19,7 +19,7 @@ p { margin: .3rem 0; } .note { color: #555; font-size: .9rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-figure { margin: .5rem 0; overflow-x: auto; } figure svg { min-width: 34rem; max-width: 100%; height: auto; }
+figure { margin: .5rem 0; overflow-x: auto; } figure svg { min-width: 30rem; max-width: 100%; height: auto; }
 details { margin: .4rem 0; } pre { overflow-x: auto; font-size: .85rem; background: #f6f6f6; padding: .6rem; }
 """
 
