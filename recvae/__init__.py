@@ -8,7 +8,8 @@ from recvae.evaluation import evaluate
 from recvae.interactions import Interactions
 from recvae.models import create
 from recvae.models.base import Recommender
-from recvae.models.implicit import ALS, BM25KNN, BPR, LMF, TFIDFKNN, CosineKNN
+from recvae.models.implicit import ALS, BPR, LMF
+from recvae.models.implicit_knn import BM25KNN, TFIDFKNN, CosineKNN
 from recvae.models.multvae import MultDAE, MultVAE
 from recvae.models.popularity import Popularity
 from recvae.splits import Holdout, Split, given, leave_last_out, strong_generalization, temporal

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recvae.comparison import ModelRun, compare
+from recvae.comparison import RECALL_CURVE, ModelRun, compare
 from recvae.errors import ParameterError
-from recvae.evaluation import evaluate, holm, paired_test
+from recvae.evaluation import BEYOND_ACCURACY_METRICS, DEFAULT_METRICS, evaluate, holm, paired_test
 from tests.test_evaluation import N_ITEMS, FixedOrder, holdout, split
 
 
@@ -29,7 +29,16 @@ def test_compare_fits_on_train_with_validation_and_scores_on_test() -> None:
     assert not again
     assert seen == [("fixed", comparison.runs["fixed"])]
     assert (comparison.runs["fixed"].fit_seconds or 0) > 0
-    assert comparison.runs["fixed"].result.as_dict() == evaluate(model, data.test, train=data.train).as_dict()
+    metrics = (*DEFAULT_METRICS, *BEYOND_ACCURACY_METRICS, *RECALL_CURVE)
+    alone = evaluate(model, data.test, metrics, train=data.train)
+    assert comparison.runs["fixed"].result.as_dict() == alone.as_dict()
+
+
+def test_history_lengths_make_groups_of_equal_size() -> None:
+    groups = (
+        compare({"fixed": FixedOrder(range(N_ITEMS))}, split()).runs["fixed"].result.by_history_length("recall@20", 2)
+    )
+    assert [(group["from"], group["to"], group["n_users"]) for group in groups] == [(0, 1, 2), (1, 1, 1)]
 
 
 def test_compare_without_validation() -> None:
@@ -91,7 +100,9 @@ def test_comparison_as_plain_values() -> None:
     assert json.loads(json.dumps(results, allow_nan=False)) == results
     assert results["format_version"] == 1
     assert (results["n_users"], results["n_without_held_out"]) == (3, 1)
-    assert set(results["models"]["a"]) == {"metrics", "fit_seconds", "score_seconds", "peak_rss_mb", "params"}
+    assert set(results["models"]["a"]) == {
+        *("metrics", "fit_seconds", "score_seconds", "peak_rss_mb", "params", "history", "by_history_length")
+    }
     assert results["models"]["b"]["params"]["order"] == [5, 4, 3]
     assert results["models"]["b"]["params"]["rate"] == 0.5
     assert results["models"]["b"]["params"]["limit"] is None

@@ -11,7 +11,8 @@ from recvae.models.base import Recommender
 from recvae.models.blend import Blend
 from recvae.models.ease import EASE
 from recvae.models.graph_filter import GraphFilter
-from recvae.models.implicit import ALS, BM25KNN, BPR, LMF, TFIDFKNN, CosineKNN
+from recvae.models.implicit import ALS, BPR, LMF
+from recvae.models.implicit_knn import BM25KNN, TFIDFKNN, CosineKNN
 from recvae.models.multvae import MultDAE, MultVAE
 from recvae.models.popularity import Popularity
 from recvae.models.recvae import RecVAE

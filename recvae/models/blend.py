@@ -8,10 +8,11 @@ import numpy.typing as npt
 from scipy import sparse
 
 from recvae.errors import ArtifactError, ParameterError
-from recvae.metrics import ACCURACY_METRICS, hit_matrix, parse_metric
+from recvae.metrics import parse_metric
 from recvae.models import parameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.run import Run
+from recvae.models.validation import checked_metric, mean_metric
 from recvae.topn import FloatArray, mask_seen, top_n
 
 FACTORS = (0.0, 0.5, 0.7, 1.4, 2.0)
@@ -50,9 +51,7 @@ class Blend(Recommender):
         self.weights = None if weights is None else [check.real("weights", weight) for weight in weights]
         if self.weights is not None and (len(self.weights) != len(self.models) or not sum(self.weights)):
             raise ParameterError(f"weights is {weights}; expected {len(self.models)} numbers, not all 0")
-        if parse_metric(metric)[0] not in ACCURACY_METRICS:
-            raise ParameterError(f"metric is {metric!r}; expected one of {', '.join(ACCURACY_METRICS)} with its cutoff")
-        self.metric = metric
+        self.metric = checked_metric(metric)
 
     def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
         with run.timed():
@@ -79,14 +78,12 @@ class Blend(Recommender):
         scores = np.stack([_standardised(model.score(fold_in)) for model in self.models])
         for model_scores in scores:
             mask_seen(model_scores, fold_in)
-        name, k = parse_metric(self.metric)
-        n_held_out = np.diff(held_out.indptr)
+        _, k = parse_metric(self.metric)
 
         def quality(weights: npt.NDArray[np.float64]) -> float:
             used = np.flatnonzero(weights)
             blended = np.tensordot(weights[used].astype(np.float32), scores[used], axes=1)
-            hits = hit_matrix(top_n(blended, k)[0], held_out)
-            return float(np.nanmean(ACCURACY_METRICS[name](hits, n_held_out, k)))
+            return mean_metric(top_n(blended, k)[0], held_out, self.metric)
 
         best = np.ones(len(self.models))
         best_quality, before = quality(best), -np.inf

@@ -1,10 +1,9 @@
-"""Baselines from the `implicit` library behind this project's contract: ALS, BPR, LMF and item-based neighbours.
+"""Matrix factorizations from the `implicit` library behind this project's contract: ALS, BPR and LMF.
 
 Training is `implicit`'s; ranking, filtering and metrics are this project's, so that every model is measured alike.
 Defaults are honest opponents, tuned where noted, not the library's bare ones.
 """
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from importlib import import_module
@@ -22,7 +21,7 @@ from recvae.models.space import Real, Space, Whole
 from recvae.topn import FloatArray
 
 
-def _library(module: str) -> Any:
+def library(module: str) -> Any:
     try:
         return import_module(f"implicit.{module}")
     except ImportError as error:
@@ -122,7 +121,7 @@ class ALS(_Factorization):
         self.seed = check.whole("seed", seed, minimum=0)
 
     def _model(self) -> Any:
-        return _library("cpu.als").AlternatingLeastSquares(
+        return library("cpu.als").AlternatingLeastSquares(
             factors=self.factors,
             alpha=self.alpha,
             regularization=self.regularization,
@@ -192,7 +191,7 @@ class BPR(_KnownUsers):
         self.seed = check.whole("seed", seed, minimum=0)
 
     def _model(self) -> Any:
-        return _library("cpu.bpr").BayesianPersonalizedRanking(
+        return library("cpu.bpr").BayesianPersonalizedRanking(
             factors=self.factors,
             learning_rate=self.learning_rate,
             regularization=self.regularization,
@@ -239,7 +238,7 @@ class LMF(_KnownUsers):
         self.seed = check.whole("seed", seed, minimum=0)
 
     def _model(self) -> Any:
-        return _library("cpu.lmf").LogisticMatrixFactorization(
+        return library("cpu.lmf").LogisticMatrixFactorization(
             factors=self.factors,
             learning_rate=self.learning_rate,
             regularization=self.regularization,
@@ -248,105 +247,6 @@ class LMF(_KnownUsers):
             num_threads=1,
             random_state=self.seed,
         )
-
-
-class _ItemKNN(Recommender):
-    """A history's score of an item: the sum of its items' similarities to it, over the K nearest of each.
-
-    Parameters
-    ----------
-    K : int
-        Neighbours kept of each item.
-    """
-
-    SPACE: ClassVar[Space] = {"K": Whole(10, 500)}
-
-    similarity_: sparse.csr_matrix
-
-    def __init__(self, K: int = 20) -> None:  # noqa: N803 implicit's name
-        self.K = check.whole("K", K)
-
-    @abstractmethod
-    def _model(self) -> Any:
-        """The library's model, not fitted."""
-
-    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
-        with run.timed(), warnings.catch_warnings():
-            # The library warns of a conversion that its own weighting makes necessary.
-            warnings.filterwarnings("ignore", "Method expects CSR input")
-            model = self._model()
-            model.fit(user_items, show_progress=run.bar)
-            self.similarity_ = sparse.csr_matrix(model.similarity, dtype=np.float32)
-
-    def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
-        scores: FloatArray = (user_items @ self.similarity_).toarray()
-        return scores
-
-    def _item_similarity(self, queries: npt.NDArray[np.int64]) -> FloatArray:
-        similar: FloatArray = self.similarity_[queries].toarray()
-        similar[similar == 0] = -np.inf
-        return similar
-
-    def _state(self) -> State:
-        matrix = self.similarity_
-        return {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
-
-    def _restore(self, state: State) -> None:
-        shape = (self.n_items_, self.n_items_)
-        try:
-            matrix = sparse.csr_matrix((state["data"], state["indices"], state["indptr"]), shape=shape)
-            matrix.check_format(full_check=True)
-        except ValueError as error:
-            raise ArtifactError(f"similarity is no {shape} CSR matrix: {error}") from None
-        self.similarity_ = matrix
-
-
-class CosineKNN(_ItemKNN):
-    """Item-based neighbours by the cosine of their users.
-
-    Parameters
-    ----------
-    K : int
-        Neighbours kept of each item.
-    """
-
-    def _model(self) -> Any:
-        return _library("nearest_neighbours").CosineRecommender(K=self.K)
-
-
-class TFIDFKNN(_ItemKNN):
-    """Item-based neighbours by cosine, active users counting less.
-
-    Parameters
-    ----------
-    K : int
-        Neighbours kept of each item.
-    """
-
-    def _model(self) -> Any:
-        return _library("nearest_neighbours").TFIDFRecommender(K=self.K)
-
-
-class BM25KNN(_ItemKNN):
-    """Item-based neighbours by BM25 weights.
-
-    Parameters
-    ----------
-    K : int
-        Neighbours kept of each item.
-    K1, B : float
-        BM25's saturation and length normalisation.
-    """
-
-    SPACE: ClassVar[Space] = {"K": Whole(10, 500), "K1": Real(0.5, 200.0), "B": Real(0.0, 1.0, log=False)}
-
-    def __init__(self, K: int = 50, K1: float = 1.2, B: float = 0.5) -> None:  # noqa: N803 implicit's names
-        super().__init__(K)
-        self.K1 = check.real("K1", K1)
-        self.B = check.real("B", B, 0.0, 1.0)
-
-    def _model(self) -> Any:
-        return _library("nearest_neighbours").BM25Recommender(K=self.K, K1=self.K1, B=self.B)
 
 
 def _adapted(callback: Callable[[int, float, float], None] | None) -> Callable[..., None] | None:

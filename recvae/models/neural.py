@@ -10,11 +10,11 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
-from recvae.errors import ArtifactError, ParameterError
-from recvae.metrics import ACCURACY_METRICS, hit_matrix, parse_metric
+from recvae.errors import ArtifactError
 from recvae.models import parameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.run import Run
+from recvae.models.validation import checked_metric, validated
 from recvae.nn import Rows
 from recvae.storage import fingerprint
 from recvae.topn import FloatArray
@@ -46,9 +46,7 @@ class Autoencoder(Recommender):
         self.batch_size = check.whole("batch_size", batch_size)
         self.learning_rate = check.real("learning_rate", learning_rate, open_low=True)
         self.patience = check.whole("patience", patience, minimum=0)
-        if not isinstance(metric, str) or parse_metric(metric)[0] not in ACCURACY_METRICS:
-            raise ParameterError(f"metric is {metric!r}; expected one of {', '.join(ACCURACY_METRICS)} with its cutoff")
-        self.metric = metric
+        self.metric = checked_metric(metric)
         self.seed = check.whole("seed", seed, minimum=0)
 
     @abstractmethod
@@ -149,7 +147,4 @@ class _Objective:
     def validate(self) -> float:
         if self.run.validation is None:
             raise RuntimeError("no validation users")
-        fold_in, held_out = self.run.validation
-        name, k = parse_metric(self.model.metric)
-        ids, _ = self.model.recommend(np.arange(fold_in.shape[0]), fold_in, N=k)
-        return float(np.nanmean(ACCURACY_METRICS[name](hit_matrix(ids, held_out), np.diff(held_out.indptr), k)))
+        return validated(self.model, self.run.validation, self.model.metric)
