@@ -57,8 +57,9 @@ class MultVAE(VariationalAutoencoder):
         Largest β. The paper finds the best by annealing to 1 and keeping the β of the best validation epoch.
     total_anneal_steps : int
         Updates in which β would reach 1; 0 keeps it at the cap throughout.
-    epochs, batch_size : int
-        Passes over the users, and users an update.
+    epochs, batch_size : int, optional
+        Passes over the users, and users an update. None takes what fits the number of training users: batches of a
+        fortieth of them, from 125 to 500, and 20 to 100 epochs, about 4,000 updates in all.
     learning_rate : float
         Adam's step size, at its peak.
     schedule : str
@@ -84,8 +85,8 @@ class MultVAE(VariationalAutoencoder):
             "hidden": (600,) * 5,
             "encoder": "dense",
             "gamma": 0.003,
-            "epochs": 100,
-            "batch_size": 125,
+            "epochs": None,
+            "batch_size": None,
             "schedule": "one-cycle",
         },
     }
@@ -102,8 +103,8 @@ class MultVAE(VariationalAutoencoder):
         gamma: float | None = None,
         anneal_cap: float = 0.2,
         total_anneal_steps: int = 200_000,
-        epochs: int = 200,
-        batch_size: int = 500,
+        epochs: int | None = 200,
+        batch_size: int | None = 500,
         learning_rate: float = 1e-3,
         schedule: str = "constant",
         patience: int = 0,

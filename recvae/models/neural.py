@@ -40,10 +40,10 @@ class Autoencoder(Recommender):
     passes: int = 1
 
     def __init__(
-        self, epochs: int, batch_size: int, learning_rate: float, patience: int, metric: str, seed: int
+        self, epochs: int | None, batch_size: int | None, learning_rate: float, patience: int, metric: str, seed: int
     ) -> None:
-        self.epochs = check.whole("epochs", epochs)
-        self.batch_size = check.whole("batch_size", batch_size)
+        self.epochs = None if epochs is None else check.whole("epochs", epochs)
+        self.batch_size = None if batch_size is None else check.whole("batch_size", batch_size)
         self.learning_rate = check.real("learning_rate", learning_rate, open_low=True)
         self.patience = check.whole("patience", patience, minimum=0)
         self.metric = checked_metric(metric)
@@ -73,8 +73,7 @@ class Autoencoder(Recommender):
         metric = None if run.validation is None else self.metric
         trainer = Trainer(
             Plan(
-                self.epochs,
-                self.batch_size,
+                *self._epochs_and_batch_size(user_items.shape[0]),
                 self.seed,
                 metric,
                 self.patience,
@@ -95,6 +94,12 @@ class Autoencoder(Recommender):
             trainer.resume()
         self.history_ = trainer.state.history
         trainer.run(user_items, title=type(self).__name__, show_progress=run.show_progress, callback=run.callback)
+
+    def _epochs_and_batch_size(self, n_users: int) -> tuple[int, int]:
+        """Those given, or what fits the number of users: about 40 batches an epoch and 4,000 updates in all."""
+        batch_size = self.batch_size or max(125, min(500, round(n_users / 40)))
+        epochs = self.epochs or max(20, min(100, round(4000 * batch_size / n_users)))
+        return epochs, batch_size
 
     def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
         with torch.inference_mode():
