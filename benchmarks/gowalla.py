@@ -2,9 +2,9 @@
 
     python benchmarks/gowalla.py [--only als,graph]
 
-No validation list is published, so one is carved out of the training plays; every choice (a graph filter's weight, a
-VAE's epochs, a blend's weights) is made on it. Then each model is fitted again on all training plays with what was
-chosen, and evaluated once on the test plays. Writes `benchmarks/results/gowalla.json` and `gowalla.md`.
+No validation list is published, so one is carved out of the training plays; every choice (settings, a graph filter's
+weight, a blend's weights) is made on it. Then each model is fitted again on all training plays with what was chosen, a
+VAE for all its epochs, and evaluated once on the test plays. Writes `benchmarks/results/gowalla.json` and `gowalla.md`.
 """
 
 import argparse

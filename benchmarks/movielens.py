@@ -17,7 +17,7 @@ from recvae import report
 from recvae.comparison import ModelRun, compare
 from recvae.datasets import NAMES
 from recvae.errors import RecvaeError
-from recvae.models import BLENDED, create
+from recvae.models import BLENDED, create, seed_of
 from recvae.models.base import Recommender
 from recvae.preparation import Options, prepare
 from recvae.prepared import read_prepared
@@ -54,7 +54,7 @@ def paper_settings(n_users: int) -> dict[str, int]:
 def models(n_users: int, seed: int) -> Mapping[str, Recommender]:
     """Every row of the table; settings were chosen on validation users only."""
     paper = paper_settings(n_users)
-    rows = {name: create(name) for name in BASELINES}
+    rows = {name: create(name, None, **seed_of(name, seed)) for name in BASELINES}
     rows["multdae (paper)"] = create("multdae", "paper", epochs=paper["epochs"], seed=seed)
     rows["multvae (paper)"] = create("multvae", "paper", **paper, seed=seed)
     rows["recvae"] = create("recvae", seed=seed)

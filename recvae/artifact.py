@@ -108,6 +108,9 @@ def load(path: str | Path) -> Artifact:
 
 def _load(directory: Path) -> Artifact:
     manifest = read_manifest(directory, KIND, VERSION)
+    for entry in ("data", "metrics"):
+        if not isinstance(manifest.get(entry), dict):
+            raise ArtifactError(f"{directory}: the manifest's {entry} is {manifest.get(entry)!r}; expected an object")
     model = _unfitted(directory, manifest)
     for name in (_MODEL, _ITEMS):
         if name not in manifest["sha256"]:
@@ -130,6 +133,10 @@ def _load(directory: Path) -> Artifact:
     if len(items) != len(counts) or "item_id" not in items:
         raise ArtifactError(f"{directory / _ITEMS} has {len(items):,} rows; expected {len(counts):,} with an item_id")
     users = _read_table(directory / _USERS) if _USERS in manifest["sha256"] else None
+    if users is not None and not {"user_id", "history"} <= set(users.columns):
+        raise ArtifactError(
+            f"{directory / _USERS} has columns {', '.join(users.columns)}; expected user_id and history"
+        )
     return Artifact(model, items, users, manifest)
 
 

@@ -161,6 +161,8 @@ def compare(
         runs[name] = _run(model, split, metrics, show_progress)
         if on_result:
             on_result(name, runs[name])
+    if not runs:
+        raise ParameterError("; ".join(f"{name} {reason}" for name, reason in refused.items()))
     n_users = int(np.count_nonzero(np.diff(checked_csr(split.test.held_out, "held_out").indptr)))
     return Comparison(runs, _pairs(runs, primary), refused, n_users, split.test.n_users - n_users)
 

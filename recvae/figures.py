@@ -85,12 +85,14 @@ class Figures:
         """Recall against the length of the list."""
         figure = self._figure_class(figsize=(9, 4))
         axes = figure.subplots()
+        lengths = set[int]()
         for name, model in self.models.items():
             recalls = {m: f["mean"] for m, f in model["metrics"].items() if m.startswith("recall@")}
             points = sorted((parse_metric(metric)[1], mean) for metric, mean in recalls.items())
+            lengths |= {k for k, _ in points}
             axes.plot(*zip(*points, strict=True), label=name, ms=4, lw=1.4, **self.styles[name])
         axes.set_xscale("log")
-        axes.set_xticks(ticks := sorted({k for k, _ in points}), labels=[str(k) for k in ticks])
+        axes.set_xticks(sorted(lengths), labels=[str(k) for k in sorted(lengths)])
         axes.minorticks_off()
         axes.set_xlabel("K")
         axes.set_ylabel("recall@K")

@@ -190,16 +190,21 @@ class Interactions:
         if not repeated.any():
             return self
         pair = pd.factorize(pairs)[0]  # numbered by first appearance, as the rows that stay
-        ratings, timestamps, parts = (
-            None if values is None else pd.Series(values).groupby(pair)
-            for values in (self.rating, self.timestamp, self.part)
+        ratings, parts = (
+            None if values is None else pd.Series(values).groupby(pair) for values in (self.rating, self.part)
         )
+        timestamp = self.timestamp
+        if timestamp is not None:
+            times = pd.Series(timestamp)
+            if ratings is not None:  # an earlier, lower rating must not bring the play forward
+                times = times.where(pd.Series(self.rating) == ratings.transform("max"))
+            timestamp = times.groupby(pair).min().to_numpy(dtype=timestamp.dtype)
         return replace(
             self,
             user_idx=self.user_idx[~repeated],
             item_idx=self.item_idx[~repeated],
             rating=None if ratings is None else ratings.max().to_numpy(dtype=np.float64),
-            timestamp=None if timestamps is None else timestamps.min().to_numpy(),
+            timestamp=timestamp,
             part=None if parts is None else parts.min().to_numpy(dtype=np.int8),
             n_duplicates=self.n_duplicates + int(repeated.sum()),
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROCESS = Path("/proc/self")
+CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass
@@ -51,7 +52,11 @@ def _high_water_mark_mb() -> float | None:
 
 def available_bytes() -> int | None:
     """Memory that can be had without swapping; None where the system does not say."""
+    bounds = []
     with contextlib.suppress(OSError):
         if found := re.search(r"^MemAvailable:\s+(\d+) kB", (PROCESS.parent / "meminfo").read_text(), re.MULTILINE):
-            return int(found[1]) * 1024
-    return None
+            bounds.append(int(found[1]) * 1024)
+    with contextlib.suppress(OSError, ValueError):  # a container's own limit; "max" where it has none
+        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        bounds.append(limit - used)
+    return min(bounds, default=None)

@@ -142,8 +142,9 @@ def _split(data: Interactions, recipe: Recipe, options: Options) -> Split:
     name = options.split or recipe.split
     _refuse_ignored(name, options)
     a_tenth = max(1, min(LARGEST_HOLDOUT, data.n_users // 10))
-    val_users = recipe.val_users if options.val_users is None else options.val_users
-    test_users = recipe.test_users if options.test_users is None else options.test_users
+    usual = recipe if name == recipe.split else OWN_DATA  # a recipe's numbers are for its own split
+    val_users = usual.val_users if options.val_users is None else options.val_users
+    test_users = usual.test_users if options.test_users is None else options.test_users
     splits: Mapping[str, Callable[[], Split]] = {
         "strong": lambda: strong_generalization(
             data,

@@ -16,7 +16,7 @@ from scipy import sparse
 from recvae.errors import ArtifactError
 from recvae.interactions import Interactions
 from recvae.splits import Holdout, Split
-from recvae.storage import read_manifest, replacing_directory, versions, write_manifest
+from recvae.storage import read_manifest, read_whole, replacing_directory, versions, write_manifest
 
 KIND, VERSION = "recvae-data", 1
 _PLAYS, _ITEMS, _USERS, _SPLIT = "interactions.parquet", "items.parquet", "users.parquet", "split.npz"
@@ -54,6 +54,8 @@ class Prepared:
 
     def histories(self) -> pd.DataFrame:
         """Every user's plays: `user_id` and `history` (lists of item indices), training users first in row order."""
+        if read_manifest(self.path, KIND, VERSION)["sha256"] != self.manifest["sha256"]:
+            raise ArtifactError(f"{self.path} was replaced while it was in use; run the command again")
         plays = pd.read_parquet(self.path / _PLAYS, columns=["user_id", "item_id"])
         column = pd.Index(self.items["item_id"]).get_indexer(pd.Index(plays["item_id"]))
         order = pd.unique(pd.read_parquet(self.path / _USERS)["user_id"])
@@ -122,7 +124,10 @@ def read_prepared(path: str | Path) -> Prepared:
     ArtifactError
         If it is missing, damaged, of an unknown version, or its parts do not fit together.
     """
-    directory = Path(path)
+    return read_whole(Path(path), _read)
+
+
+def _read(directory: Path) -> Prepared:
     manifest = read_manifest(directory, KIND, VERSION)
     for entry in ("dataset", "protocol", "filters", "counts"):
         if entry not in manifest:

@@ -17,7 +17,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from recvae.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from recvae.errors import ParameterError, TrainingError
+from recvae.errors import ArtifactError, ParameterError, TrainingError
 from recvae.nn import Rows
 from recvae.progress import EpochProgress
 
@@ -222,7 +222,7 @@ class Trainer:
                 self.objective.begin_pass(number)
             order = self._order(state.epoch * plan.passes + number, n_users)
             users = order[batch * plan.batch_size : (batch + 1) * plan.batch_size]
-            rate = plan.learning_rate * scheduled(plan.schedule, state.step / (n_updates * plan.epochs))
+            rate = self._rate(state.step, n_updates)
             for group in self.objective.optimizer.param_groups:
                 group["lr"] = rate
             self._update(Rows.of(user_items, users), number)
@@ -231,6 +231,11 @@ class Trainer:
             self._stop_if(interrupted())
             if now - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                 self._save()
+
+    def _rate(self, step: int, updates_an_epoch: int) -> float:
+        """The learning rate of an update."""
+        plan = self.plan
+        return plan.learning_rate * scheduled(plan.schedule, step / (updates_an_epoch * plan.epochs))
 
     def _order(self, number: int, n_users: int) -> npt.NDArray[np.int64]:
         """The users in the order of the run's pass `number`, drawn anew so that a resumed run needs no memory of it."""
@@ -258,7 +263,7 @@ class Trainer:
             raise self._diverged("scores are no longer finite")
         state.epoch += 1
         record = {"epoch": state.epoch, **{name: total / users for name, (total, users) in state.sums.items()}}
-        record["learning_rate"] = self.objective.optimizer.param_groups[0]["lr"]
+        record["learning_rate"] = self._rate(state.step - 1, state.step // state.epoch)
         record["seconds"] = state.seconds
         state.sums, state.seconds = {}, 0.0
         state.history.append(record)
@@ -320,7 +325,10 @@ def _restored(saved: Checkpoint, objective: Objective) -> tuple[Progression, dic
         moments.setdefault(int(number), {})[key] = value
     objective.optimizer.load_state_dict({**objective.optimizer.state_dict(), "state": moments})
     objective.generator.set_state(saved.tensors["generator"])
-    return Progression(**saved.progress), named("good.")
+    try:
+        return Progression(**saved.progress), named("good.")
+    except TypeError as error:
+        raise ArtifactError(f"the checkpoint's progress is not what training writes: {error}") from None
 
 
 @contextmanager

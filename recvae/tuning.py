@@ -1,14 +1,19 @@
 """Hyperparameter search on validation users, on Optuna; test users are never looked at."""
 
+import inspect
+import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from recvae.errors import MissingDependencyError, ParameterError
+import numpy as np
+
+from recvae.errors import MissingDependencyError, ParameterError, TrainingError
 from recvae.evaluation import evaluate
 from recvae.models import MODELS, create
 from recvae.models.base import Recommender
-from recvae.models.space import Choice, Real, Space, Whole
+from recvae.models.space import Real, Space, Whole
 from recvae.splits import Holdout, Split
 
 SAMPLERS = ("tpe", "random", "grid")
@@ -81,14 +86,19 @@ def tune(
     space, validation = _space(name, params or {}), _validation(split)
     if trials < 1:
         raise ParameterError(f"trials is {trials}; expected at least 1")
-    opened = _study(optuna, storage, study, _sampler(optuna, sampler, space, seed), name, metric)
+    fixed = {**_metric_of(name, metric), **(params or {})}
+    opened = _study(optuna, storage, study, {"model": name, "metric": metric, "fixed": json.loads(json.dumps(fixed))})
+    opened.sampler = _sampler(optuna, sampler, space, [seed, len(opened.trials), os.getpid() if storage else 0])
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
 
     def objective(trial: Any) -> float:
         chosen = {parameter: _suggest(trial, parameter, values) for parameter, values in space.items()}
-        model = create(name, **{**(params or {}), **chosen})
+        model = create(name, **{**fixed, **chosen})
         held = (validation.fold_in, validation.held_out)
-        model.fit(split.train, show_progress=False, callback=_pruning(optuna, trial, model), validation=held)
+        try:
+            model.fit(split.train, show_progress=False, callback=_pruning(optuna, trial, model), validation=held)
+        except TrainingError as error:
+            raise optuna.TrialPruned from error
         return evaluate(model, validation, [metric]).mean(metric)
 
     def after(study: Any, trial: Any) -> None:
@@ -101,7 +111,9 @@ def tune(
         opened.optimize(objective, n_trials=trials, callbacks=[after])
     done = opened.get_trials(deepcopy=False, states=finished)
     pruned = sum(trial.state == optuna.trial.TrialState.PRUNED for trial in done)
-    return Tuned({**(params or {}), **opened.best_params}, opened.best_value, len(done), pruned)
+    if pruned == len(done):
+        raise TrainingError(f"none of {pruned} trials came to a figure; every one diverged or was pruned")
+    return Tuned({**opened.best_params, **fixed}, opened.best_value, len(done), pruned)
 
 
 def _optuna() -> Any:
@@ -129,32 +141,37 @@ def _validation(split: Split) -> Holdout:
     return split.validation
 
 
-def _sampler(optuna: Any, sampler: str, space: Space, seed: int) -> Any:
+def _metric_of(name: str, metric: str) -> dict[str, str]:
+    """The metric as a hyperparameter, so that a model chooses its epoch by what is maximised."""
+    return {"metric": metric} if "metric" in inspect.signature(MODELS[name]).parameters else {}
+
+
+def _sampler(optuna: Any, sampler: str, space: Space, entropy: list[int]) -> Any:
+    """A sampler that does not repeat what earlier or other processes of the study have drawn."""
     if sampler not in SAMPLERS:
         raise ParameterError(f"sampler is {sampler!r}; expected one of {', '.join(SAMPLERS)}")
+    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
     if sampler == "grid":
         return optuna.samplers.GridSampler({name: values.grid() for name, values in space.items()}, seed=seed)
     return {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}[sampler](seed=seed)
 
 
-def _study(optuna: Any, storage: str | None, study: str, sampler: Any, name: str, metric: str) -> Any:
+def _study(optuna: Any, storage: str | None, study: str, identity: Mapping[str, Any]) -> Any:
     pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=5)
     try:
         opened = optuna.create_study(
-            storage=storage, study_name=study, sampler=sampler, pruner=pruner, direction="maximize", load_if_exists=True
+            storage=storage, study_name=study, pruner=pruner, direction="maximize", load_if_exists=True
         )
     except Exception as error:  # noqa: BLE001 whatever the database driver raises
         raise ParameterError(f"storage is {storage!r}, which cannot be opened: {str(error).splitlines()[0]}") from None
-    for key, value in (("model", name), ("metric", metric)):
+    for key, value in identity.items():
         if opened.user_attrs.setdefault(key, value) != value:
             raise ParameterError(f"study {study!r} has {key} {opened.user_attrs[key]!r}, not {value!r}")
         opened.set_user_attr(key, value)
     return opened
 
 
-def _suggest(trial: Any, name: str, values: Real | Whole | Choice) -> Any:
-    if isinstance(values, Choice):
-        return trial.suggest_categorical(name, values.options)
+def _suggest(trial: Any, name: str, values: Real | Whole) -> Any:
     suggest = trial.suggest_float if isinstance(values, Real) else trial.suggest_int
     return suggest(name, values.low, values.high, log=values.log)
 

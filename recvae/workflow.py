@@ -1,7 +1,6 @@
 """What the commands do: a prepared directory in, an artifact, figures or a list out."""
 
 import contextlib
-import inspect
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from recvae.artifact import Artifact
 from recvae.errors import ArtifactError, MissingDependencyError, ParameterError
 from recvae.html_report import write_report
 from recvae.memory import peak_memory
-from recvae.models import BLENDED, MODELS, create
+from recvae.models import create, parts_of, seed_of
 from recvae.models.base import Recommender
 from recvae.prepared import Prepared, read_prepared
 from recvae.report import write_results
@@ -121,6 +120,7 @@ def tune(
     """
     refuse_unwritable(out)
     refuse_foreign(out, artifact.KIND)
+    refuse_foreign(checkpoint_of(out), checkpoint.KIND)
     prepared = read_prepared(directory)
     file = out.absolute().with_name(f"{out.name}.study.db")
     found = tuning.tune(
@@ -130,7 +130,7 @@ def tune(
         storage=storage or f"sqlite:///{file}",
         study=f"{name} {prepared.identity['split_sha256'][:12]}",
         sampler=sampler,
-        params={**(params or {}), **_seed_of(name, seed)},
+        params={**(params or {}), **seed_of(name, seed)},
         seed=seed,
         on_trial=on_trial,
     )
@@ -204,9 +204,7 @@ def compare(
     models: dict[str, Recommender] = {}
     for name in sorted(names, key=lambda name: name == "blend"):  # a blend shares the models beside it
         given = settings.get(name, {})
-        if name == "blend":
-            given["models"] = [models.get(part, part) for part in given.get("models", BLENDED)]
-        models[name] = _created(name, given.pop("preset", None), given, seed)
+        models[name] = _created(name, given.pop("preset", None), given, seed, models)
     refuse_unwritable(out)
     _refuse_foreign_report(out)
     prepared = read_prepared(directory)
@@ -249,13 +247,15 @@ def recommend(
     return Answer([_item(loaded, i, s) for i, s in zip(ids, scores, strict=True) if i >= 0], unknown)
 
 
-def _created(name: str, preset: str | None, params: dict[str, Any], seed: int) -> Recommender:
-    return create(name, preset, **{**_seed_of(name, seed), **params})
-
-
-def _seed_of(name: str, seed: int) -> dict[str, int]:
-    """The seed as a hyperparameter, for models that have one."""
-    return {"seed": seed} if name in MODELS and "seed" in inspect.signature(MODELS[name]).parameters else {}
+def _created(
+    name: str, preset: str | None, params: dict[str, Any], seed: int, beside: Mapping[str, Recommender] | None = None
+) -> Recommender:
+    """A model with the run's seed; a blend takes the models `beside` it where it has them, and makes the others."""
+    if name == "blend":
+        parts = parts_of(params.get("models"))
+        made = [(beside or {}).get(part) or _created(part, None, {}, seed) for part in parts]
+        params = {**params, "models": made}
+    return create(name, preset, **{**seed_of(name, seed), **params})
 
 
 def _validated(model: Recommender, split: Split) -> tuple[dict[str, Any], str]:

@@ -80,16 +80,16 @@ def test_columns_are_named_by_text_or_number() -> None:
     assert frame.columns.equals(pd.RangeIndex(3))
 
 
-def test_duplicates_are_one_play_with_the_highest_rating_and_the_earliest_time() -> None:
-    frame = table(("a", 1, 2, 50), ("b", 1, 3, 9), ("a", 1, 5, 70), ("a", 2, 1, 1), ("a", 1, 4, 10))
-    data = Interactions.from_frame(frame.assign(part=[2, 0, 0, 1, 1]))
-    assert data.n_duplicates == 2
+def test_duplicates_are_one_play_with_the_highest_rating_at_its_earliest_time() -> None:
+    frame = table(("a", 1, 2, 50), ("b", 1, 3, 9), ("a", 1, 5, 70), ("a", 2, 1, 1), ("a", 1, 5, 99), ("a", 1, 4, 10))
+    data = Interactions.from_frame(frame.assign(part=[2, 0, 0, 1, 1, 1]))
+    assert data.n_duplicates == 3
     assert named(data) == [("a", 1), ("b", 1), ("a", 2)]
     assert data.rating is not None
     assert data.timestamp is not None
     assert data.part is not None
     assert data.rating.tolist() == [5.0, 3.0, 1.0]
-    assert data.timestamp.tolist() == [10, 9, 1]
+    assert data.timestamp.tolist() == [70, 9, 1]
     assert data.part.tolist() == [0, 0, 1]
     assert data.part.dtype == np.int8
     assert data.user_items.max() == 1

@@ -10,7 +10,7 @@ import pytest
 
 from recvae.errors import ParameterError
 from recvae.models import MODELS
-from recvae.models.space import Choice, Real, Whole
+from recvae.models.space import Real, Whole
 from recvae.splits import Holdout, Split
 from recvae.tuning import SAMPLERS, Trial, Tuned, tune
 from tests.contracts import one_thread as one_thread
@@ -56,7 +56,7 @@ def test_the_same_seed_searches_alike() -> None:
 def test_fixed_hyperparameters_stay() -> None:
     found = tune("graph", split(), trials=2, params={"factors": 3})
     assert found.params["factors"] == 3
-    assert set(found.params) == {"factors", "weight"}
+    assert set(found.params) == {"factors", "weight", "metric"}
 
 
 def test_a_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -101,7 +101,6 @@ def test_grids() -> None:
     assert Real(0.0, 0.9, log=False).grid() == pytest.approx([0.0, 0.3, 0.6, 0.9])
     assert Whole(1, 1000).grid() == [1, 10, 100, 1000]
     assert Whole(1, 2).grid() == [1, 2]
-    assert Choice((None, "a")).grid() == [None, "a"]
 
 
 def test_what_it_refuses(tmp_path: Path) -> None:

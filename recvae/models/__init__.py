@@ -63,7 +63,19 @@ def create(name: str, preset: str | None = None, **params: Any) -> Recommender:
         if parameter not in known:
             raise ParameterError(f"{name} has no hyperparameter {parameter!r}; it has {', '.join(known) or 'none'}")
     if model is Blend:
-        parts = params.pop("models", BLENDED)
-        parts = parts.split(",") if isinstance(parts, str) else parts
-        params["models"] = [part if isinstance(part, Recommender) else create(part) for part in parts]
+        params["models"] = [
+            part if isinstance(part, Recommender) else create(part) for part in parts_of(params.get("models"))
+        ]
     return model(**{**model.PRESETS.get(preset or "recommended", {}), **params})
+
+
+def parts_of(models: Any) -> list[Any]:
+    """What a blend is made of: those given, as a list or as names separated by commas, or the usual ones."""
+    if isinstance(models, str):
+        return models.split(",")
+    return list(BLENDED if models is None else models)
+
+
+def seed_of(name: str, seed: int) -> dict[str, int]:
+    """The seed as a hyperparameter, for models that have one."""
+    return {"seed": seed} if name in MODELS and "seed" in inspect.signature(MODELS[name]).parameters else {}

@@ -43,7 +43,7 @@ class Recommender(Catalogue):
     resumable: ClassVar[bool] = False
     SPACE: ClassVar[Space] = {}
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
-    trained_on_: str
+    trained_on_: str | None = None
 
     @abstractmethod
     def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
@@ -106,12 +106,14 @@ class Recommender(Catalogue):
                     f"validation has {held[0].shape[0]:,} fold_in rows, and {held[1].shape[0]:,} held_out rows with "
                     f"{held[1].nnz:,} plays; expected a row each for the same users, and plays to find"
                 )
-        self.item_counts_ = np.bincount(train.indices, minlength=train.shape[1]).astype(np.float32)
         if resume and not self.resumable:
             raise ParameterError(f"{type(self).__name__} does not train in epochs, so there is nothing to resume")
+        self.trained_on_ = None
+        self.item_counts_ = np.bincount(train.indices, minlength=train.shape[1]).astype(np.float32)
+        data = fingerprint(train)
         where = None if checkpoint is None else Path(checkpoint)
-        self.trained_on_ = fingerprint(train)
-        self._fit(train, Run(show_progress, callback, held, where, resume))
+        self._fit(train, Run(show_progress, callback, held, where, resume, data))
+        self.trained_on_ = data
         return self
 
     def save(self, path: str | Path, **belongings: Any) -> None:
@@ -240,6 +242,8 @@ class Recommender(Catalogue):
         history = self._histories(user_items)
         if history.shape[0] != 1:
             raise ParameterError(f"user_items has {history.shape[0]} rows; expected the one history to explain")
+        if np.ndim(itemid) != 0:
+            raise ParameterError(f"itemid is {itemid!r}; expected one item")
         (item,) = self._item_indices(itemid, "itemid")
         n_plays = history.nnz
         others = ~np.eye(n_plays, dtype=bool)  # row i: the history without its i-th item
@@ -254,7 +258,7 @@ class Recommender(Catalogue):
 
     def fitted_on(self, user_items: sparse.csr_matrix) -> bool:
         """Whether `fit` was given this very matrix."""
-        return getattr(self, "trained_on_", None) == fingerprint(user_items)
+        return self.trained_on_ == fingerprint(user_items)
 
     def get_params(self) -> dict[str, Any]:
         """Hyperparameters by name, as given to the constructor."""

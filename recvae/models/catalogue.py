@@ -103,14 +103,20 @@ class Catalogue:
             If a user is none of the rows.
         """
         check_request(N, users, filter_users)
+        self.n_items_  # noqa: B018 refuses before fit
         vectors = self._user_vectors(None if user_items is None else self._histories(user_items))
         queries = _rows(userid, "userid", len(vectors))
         left_out = np.full(len(vectors), users is not None)
         left_out[_rows(users, "users", len(vectors))] = False
         left_out[_rows(filter_users, "filter_users", len(vectors))] = True
-        scores = _cosine(vectors, queries)
-        scores[:, left_out] = -np.inf
-        ids, best = top_n(scores, N)
+        ids = np.empty((len(queries), N), dtype=np.int32)
+        best = np.empty((len(queries), N), dtype=np.float32)
+        size = max(1, BATCH_BYTES // (4 * len(vectors)))
+        for start in range(0, len(queries), size):
+            batch = slice(start, start + size)
+            scores = _cosine(vectors, queries[batch])
+            scores[:, left_out] = -np.inf
+            ids[batch], best[batch] = top_n(scores, N)
         return (ids[0], best[0]) if np.ndim(userid) == 0 else (ids, best)
 
     def _user_vectors(self, user_items: sparse.csr_matrix | None) -> npt.NDArray[np.float32]:
@@ -167,7 +173,7 @@ def _cosine(vectors: Vectors, queries: npt.NDArray[np.int64]) -> FloatArray:
         norms = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
         products = (vectors[queries] @ vectors.T).toarray()
     else:
-        norms = np.linalg.norm(vectors, axis=1)
+        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
         products = vectors[queries] @ vectors.T
     with np.errstate(divide="ignore", invalid="ignore"):
         cosine: FloatArray = (products / norms[queries, None] / norms).astype(np.float32)

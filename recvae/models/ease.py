@@ -49,7 +49,10 @@ class EASE(Recommender):
             l2 = self.l2 or PLAYS_PER_ITEM_FACTOR * user_items.sum() / n_items
             gram = torch.from_numpy(_gram(user_items))
             gram.diagonal().add_(l2)
-            torch.linalg.cholesky(gram, out=gram)
+            try:
+                torch.linalg.cholesky(gram, out=gram)
+            except RuntimeError:  # torch's LinAlgError
+                raise ParameterError(f"l2 is {l2:g}, too small for these plays in float32; expected more") from None
             inverse = torch.cholesky_inverse(gram, out=gram)
             weights = inverse.div_(-inverse.diagonal().clone())
             weights.diagonal().zero_()

@@ -10,6 +10,7 @@ from scipy.sparse.linalg import svds
 from recvae.errors import ArtifactError
 from recvae.models import parameters as check
 from recvae.models.base import Recommender, State
+from recvae.models.catalogue import BATCH_BYTES
 from recvae.models.run import Run
 from recvae.models.space import Real, Space, Whole
 from recvae.models.validation import checked_metric, validated
@@ -86,7 +87,11 @@ class GraphFilter(Recommender):
         return values.astype(np.float32), np.ascontiguousarray(vectors, dtype=np.float32)
 
     def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
-        near = ((user_items @ self.plays_.T) @ self.plays_).toarray()
+        size = max(1, BATCH_BYTES // (8 * self.plays_.shape[0]))  # user_items · R̃ᵀ is all but dense
+        near = np.empty(user_items.shape, dtype=np.float32)
+        for start in range(0, len(near), size):
+            batch = slice(start, start + size)
+            near[batch] = ((user_items[batch] @ self.plays_.T) @ self.plays_).toarray()
         wide = user_items @ (_power(self.item_degrees_, -0.5)[:, None] * self.vectors_.T)  # (n_users, factors)
         scores: FloatArray = near + self.weight_ * (wide @ self.vectors_) * np.sqrt(self.item_degrees_)
         return scores

@@ -33,7 +33,7 @@ class MultVAE(VariationalAutoencoder):
     with `gamma` grows with the user's plays, γ·|x|. At evaluation z is the posterior mean.
 
     Preset "paper" (the constructor's defaults) is the publication's model. "recommended" takes RecVAE's encoder, a
-    linear decoder, γ·|x| and a one-cycle learning rate: as good as RecVAE in a fraction of its time.
+    linear decoder, γ·|x| and a one-cycle learning rate: RecVAE without its alternation and composite prior.
 
     Parameters
     ----------

@@ -85,7 +85,7 @@ class Autoencoder(Recommender):
             identity={
                 "class": type(self).__name__,
                 **self.get_params(),
-                "data": self.trained_on_,
+                "data": run.data,
                 "validation": run.validation and [fingerprint(matrix) for matrix in run.validation],
             },
             checkpoint=run.checkpoint,
@@ -96,7 +96,7 @@ class Autoencoder(Recommender):
         trainer.run(user_items, title=type(self).__name__, show_progress=run.show_progress, callback=run.callback)
 
     def _epochs_and_batch_size(self, n_users: int) -> tuple[int, int]:
-        """Those given, or what fits the number of users: about 40 batches an epoch and 4,000 updates in all."""
+        """Those given, or what fits the number of users: batches of a fortieth of them, about 4,000 updates in all."""
         batch_size = self.batch_size or max(125, min(500, round(n_users / 40)))
         epochs = self.epochs or max(20, min(100, round(4000 * batch_size / n_users)))
         return epochs, batch_size

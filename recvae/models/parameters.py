@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from recvae.errors import ParameterError
@@ -12,16 +13,16 @@ LARGEST_LAYER = 100_000
 
 def whole(name: str, value: Any, minimum: int = 1, maximum: int = LARGEST) -> int:
     """A whole number from `minimum` to `maximum`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < minimum:
         raise ParameterError(f"{name} is {value!r}; expected a whole number of at least {minimum}")
-    if value > maximum:
+    if int(value) > maximum:
         raise ParameterError(f"{name} is {value}; expected at most {maximum:,}")
-    return value
+    return int(value)
 
 
 def real(name: str, value: Any, low: float = 0.0, high: float = float("inf"), *, open_low: bool = False) -> float:
     """A number from `low` to `high`; with `open_low` greater than `low`."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if not number or not low <= value <= high or (open_low and value == low):
         bound = f"above {low:g}" if open_low else f"of at least {low:g}"
         raise ParameterError(

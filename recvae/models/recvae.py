@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from recvae.models import parameters as check
+from recvae.models.base import State
 from recvae.models.network import AutoencoderNet
 from recvae.models.space import Real, Space, Whole
 from recvae.models.variational import VariationalAutoencoder
 from recvae.nn import DenseEncoder, Rows, dropout
 
 WIDE_LOGVAR = 10.0
+OLD_ENCODER = "old_encoder."
 
 
 class RecVAENet(AutoencoderNet):
@@ -134,6 +136,14 @@ class RecVAE(VariationalAutoencoder):
         )
         weighted = [d + math.log(w) for d, w in zip(densities, self.prior_weights, strict=True) if w > 0]
         return torch.stack(weighted).logsumexp(dim=0)
+
+    def _state(self) -> State:
+        """Without the old encoder, which only training uses."""
+        return {name: array for name, array in super()._state().items() if not name.startswith(OLD_ENCODER)}
+
+    def _restore(self, state: State) -> None:
+        encoder = {name: array for name, array in state.items() if name.startswith("encoder.")}
+        super()._restore({**state, **{f"old_{name}": array for name, array in encoder.items()}})
 
     def _posterior(self, module: RecVAENet, rows: Rows) -> tuple[Tensor, Tensor]:
         mu, logvar = module.encoder(rows, rows.normalised()).chunk(2, dim=1)

@@ -17,13 +17,14 @@ Validation = tuple[UserItems, UserItems]
 
 @dataclass(frozen=True)
 class Run:
-    """What `fit` was asked, beyond the matrix to learn from."""
+    """What `fit` was asked, beyond the matrix to learn from, and that matrix's fingerprint."""
 
     show_progress: bool
     callback: Callback | None
     validation: tuple[sparse.csr_matrix, sparse.csr_matrix] | None
     checkpoint: Path | None
     resume: bool
+    data: str
 
     @property
     def bar(self) -> bool:

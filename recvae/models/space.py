@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 GRID_POINTS = 4
 
@@ -36,15 +35,4 @@ class Whole:
         return sorted({math.floor(value + 0.5) for value in Real(self.low, self.high, self.log).grid()})
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One of a few values: numbers, words, or None."""
-
-    options: tuple[Any, ...]
-
-    def grid(self) -> list[Any]:
-        """Every option."""
-        return list(self.options)
-
-
-Space = dict[str, Real | Whole | Choice]
+Space = dict[str, Real | Whole]

@@ -48,8 +48,11 @@ class VariationalAutoencoder(Autoencoder):
 
     def embed(self, user_items: UserItems) -> FloatArray:
         """The posterior mean mu of each history, (n_users, latent) float32."""
+        histories = self._histories(user_items)
+        mu = np.empty((histories.shape[0], self.module_.latent), dtype=np.float32)
         with torch.inference_mode():
-            mu: FloatArray = self._posterior(self.module_, Rows.of(self._histories(user_items)))[0].numpy()
+            for batch in self._batches(len(mu)):
+                mu[batch] = self._posterior(self.module_, Rows.of(histories[batch]))[0].numpy()
         return mu
 
     def log_likelihood(self, user_items: UserItems) -> npt.NDArray[np.float64]:
@@ -81,10 +84,13 @@ class VariationalAutoencoder(Autoencoder):
         -------
         csr_matrix, float32, shape (n, n_items)
         """
+        if self.likelihood != "multinomial":
+            raise UnsupportedError(f"likelihood is {self.likelihood}; histories are drawn from a multinomial one only")
         check.whole("n", n)
+        n_items = self.n_items_
         generator = np.random.default_rng(check.whole("seed", seed, minimum=0))
         lengths = np.interp(generator.random(n), np.linspace(0, 1, N_QUANTILES), self.history_lengths_)
-        lengths = lengths.round().astype(np.int64).clip(1, self.n_items_)
+        lengths = lengths.round().astype(np.int64).clip(1, n_items)
         items = []
         for batch in self._batches(n):
             z = generator.standard_normal((len(lengths[batch]), self.module_.latent), dtype=np.float32)
@@ -95,7 +101,7 @@ class VariationalAutoencoder(Autoencoder):
             items += [np.sort(row[:length]) for row, length in zip(order, lengths[batch], strict=True)]
         indptr = np.append(0, np.cumsum(lengths))
         ones = np.ones(indptr[-1], dtype=np.float32)
-        return sparse.csr_matrix((ones, np.concatenate(items), indptr), shape=(n, self.n_items_))
+        return sparse.csr_matrix((ones, np.concatenate(items), indptr), shape=(n, n_items))
 
     def _user_vectors(self, user_items: sparse.csr_matrix | None) -> FloatArray:
         if user_items is None:
