@@ -1,6 +1,6 @@
 """Model artifacts: a directory of plain data from which a model is rebuilt; nothing in it is ever executed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,7 +47,7 @@ def save(
     model: Recommender,
     path: str | Path,
     *,
-    items: pd.DataFrame | None = None,
+    items: pd.DataFrame | Iterable[Any] | None = None,
     users: pd.DataFrame | None = None,
     data: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
@@ -56,8 +56,8 @@ def save(
 
     Parameters
     ----------
-    items : DataFrame, optional
-        One row for each item index, with a column `item_id`; indices serve as ids when None.
+    items : DataFrame or ids, optional
+        One row or id for each item index, a DataFrame with a column `item_id`; indices serve as ids when None.
     users : DataFrame, optional
         `user_id` and `history` (lists of item indices), for look-ups by user id.
     data : mapping, optional
@@ -73,12 +73,14 @@ def save(
         If `path` holds something else or cannot be written.
     """
     n_items = model.n_items_
-    items = pd.DataFrame({"item_id": np.arange(n_items)}) if items is None else items
+    if not isinstance(items, pd.DataFrame):
+        items = pd.DataFrame({"item_id": np.arange(n_items) if items is None else list(items)})
     if len(items) != n_items or "item_id" not in items:
         raise ParameterError(f"items has {len(items):,} rows; expected {n_items:,}, one an item, with a column item_id")
     content = {
         "class": type(model).__name__,
         "hyperparameters": model.get_params(),
+        "fitted_with": model.fitted_params(),
         "n_items": n_items,
         "versions": versions(),
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),

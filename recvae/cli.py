@@ -17,6 +17,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 Directory = Annotated[Path, typer.Argument(help="Prepared data directory.")]
 Model = Annotated[Path, typer.Argument(help="Model artifact directory.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Hyperparameter as name=value; may be repeated.")]
+INTERRUPTED = 130
+
 Seed = Annotated[int, typer.Option(help="Seed of everything random in training.")]
 
 
@@ -39,6 +41,10 @@ def main() -> None:
         if "can't allocate memory" not in str(error):  # which torch does not say as a MemoryError
             raise
         _fail("not enough memory for a model of this size")
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    if status == INTERRUPTED:
+        sys.stderr.write("recvae: interrupted\n")
     sys.exit(status)
 
 
@@ -109,7 +115,7 @@ def train(
         checkpoint = workflow.checkpoint_of(out)
         hint = f"; go on with the same command and --resume (state is in {checkpoint})" if checkpoint.exists() else ""
         typer.echo(f"recvae: interrupted{hint}", err=True)
-        raise typer.Exit(130) from None
+        sys.exit(INTERRUPTED)
     for line in lines:
         typer.echo(line)
 
@@ -187,9 +193,13 @@ def tune(
         shown = ", ".join(f"{name} {tried:.4g}" for name, tried in trial.params.items())
         typer.echo(f"trial {trial.number + 1}/{trials}  {value}  best {best:.4f}  {shown}")
 
-    for line in workflow.tune(
-        directory, out, model, trials=trials, sampler=sampler, storage=storage, params=params, seed=seed, on_trial=show
-    ):
+    search: dict[str, Any] = {"trials": trials, "sampler": sampler, "storage": storage, "params": params, "seed": seed}
+    try:
+        lines = workflow.tune(directory, out, model, **search, on_trial=show)
+    except KeyboardInterrupt:
+        typer.echo("recvae: interrupted; finished trials are kept: repeat the command to go on", err=True)
+        sys.exit(INTERRUPTED)
+    for line in lines:
         typer.echo(line)
 
 
@@ -245,11 +255,12 @@ def _settings(given: list[str], models: set[str]) -> tuple[dict[str, Any], dict[
 
 
 def _value(text: str) -> Any:
-    """A number, truth value, list or null as JSON writes it; `600,200` is a list; anything else is text."""
+    """A number, truth value, list or null as JSON writes it; `600,200` and `(600, 200)` are lists; else text."""
     try:
         return json.loads(text)
     except ValueError:
-        return [_value(part.strip()) for part in text.split(",")] if "," in text else text
+        parts = text.strip("()").split(",")  # also a tuple as Python writes it
+        return [_value(part.strip()) for part in parts if part.strip()] if len(parts) > 1 else text
 
 
 def _with_given(message: str, arguments: list[str]) -> str:

@@ -27,6 +27,7 @@ from recvae.evaluation import (
 from recvae.matrices import checked_csr
 from recvae.memory import peak_memory
 from recvae.metrics import CATALOGUE_METRICS, parse_metric
+from recvae.models.base import Recommender
 from recvae.splits import Split
 
 FORMAT_VERSION = 1
@@ -174,7 +175,11 @@ def _run(model: Fits, split: Split, metrics: Sequence[str], show_progress: bool)
         model.fit(split.train, show_progress=show_progress, validation=validation)
         fit_seconds = perf_counter() - started
         result = evaluate(model, split.test, metrics, train=split.train)
-    return ModelRun(result, fit_seconds, peak.mb, dict(model.get_params()), getattr(model, "history_", ()))
+    return ModelRun(result, fit_seconds, peak.mb, dict(_fitted_params(model)), getattr(model, "history_", ()))
+
+
+def _fitted_params(model: Fits) -> Mapping[str, Any]:
+    return model.fitted_params() if isinstance(model, Recommender) else model.get_params()
 
 
 def _comparison_metrics(metrics: Sequence[str] | None, primary: Sequence[str]) -> tuple[str, ...]:

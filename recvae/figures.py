@@ -30,7 +30,8 @@ class Figures:
 
     def __init__(self, results: Results, metric: str = PRIMARY_METRICS[-1]) -> None:
         self._figure_class = _matplotlib()
-        self.models: dict[str, dict[str, Any]] = results["models"]
+        by_quality = sorted(results["models"].items(), key=lambda item: -(item[1]["metrics"][metric]["mean"] or 0))
+        self.models: dict[str, dict[str, Any]] = dict(by_quality)
         self.comparisons: Sequence[Mapping[str, Any]] = results["comparisons"]
         self.metric = metric
         self.styles = {
@@ -72,6 +73,7 @@ class Figures:
                     axes.plot(*zip(*points, strict=True), label=name, lw=1.4, **style)
             axes.set_title(TITLES.get(key, f"validation {key}"))
             axes.set_xlabel("epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.ticklabel_format(axis="y", useOffset=False)
             if key == "beta":
                 axes.set_ylim(bottom=0)
@@ -152,6 +154,7 @@ class Figures:
             axes.plot(difference, place, color=self.styles[name]["color"], marker="o", ms=5)
         axes.axvline(0, color="#222222", lw=0.8)
         axes.set_yticks(range(len(rows)), labels=[name for name, *_ in rows])
+        axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.set_xlabel(f"{self.metric} minus that of {best}")
         return _svg(figure)
 

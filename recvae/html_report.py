@@ -20,6 +20,9 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 figure { margin: .5rem 0; overflow-x: auto; } figure svg { min-width: 30rem; max-width: 100%; height: auto; }
+@media (max-width: 40rem) {
+  table { font-size: .72rem; } th, td { padding: .2rem .3rem; } figure svg { min-width: 100%; }
+}
 details { margin: .4rem 0; } pre { overflow-x: auto; font-size: .85rem; background: #f6f6f6; padding: .6rem; }
 """
 
@@ -28,7 +31,7 @@ SECTIONS = (
     (
         "paired_differences",
         "Differences to the best",
-        "Over the same users, with 95% intervals: a line that crosses zero is a difference that may be chance.",
+        "Over the same users, with 95% intervals, not corrected for the number of models as the table's marks are.",
     ),
     ("recall_curve", "Recall by length of the list", "Recall@K is hits / min(K, held-out items)."),
     (

@@ -170,18 +170,18 @@ class Interactions:
         if min_rating is not None:
             if data.rating is None:
                 raise ParameterError(f"min_rating is {min_rating} but the data have no ratings")
-            data = data._keep(data.rating >= min_rating, "plays_below_min_rating", counts)
+            data = data._keep(data.rating >= min_rating, "plays_below_min_rating", counts, f" {min_rating:g}")
         if min_item_users > 1:
             data = data._keep(_degree(data.item_idx) >= min_item_users, "plays_below_min_item_users", counts)
         if min_user_items > 1:
             data = data._keep(_degree(data.user_idx) >= min_user_items, "plays_below_min_user_items", counts)
         return data, counts | {"users_dropped": self.n_users - data.n_users}
 
-    def _keep(self, kept: npt.NDArray[np.bool_], name: str, counts: dict[str, int]) -> Self:
+    def _keep(self, kept: npt.NDArray[np.bool_], name: str, counts: dict[str, int], bound: str = "") -> Self:
         counts[name] = int((~kept).sum())
         if not kept.any():
             taken = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if what != "rows")
-            raise DataError(f"no plays are left of {counts['rows']:,} rows: {taken}")
+            raise DataError(f"no plays are left of {counts['rows']:,} rows: {taken}{bound}")
         return self if kept.all() else self.select(kept)
 
     def _collapsed(self) -> Self:
@@ -246,7 +246,7 @@ def _index(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
 
 def _numbers(ratings: pd.Series) -> npt.NDArray[np.float64]:
     numbers = pd.to_numeric(ratings, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    if (wrong := np.isnan(numbers)).any():
+    if (wrong := ~np.isfinite(numbers)).any():
         raise DataError(f"rating is {_told(ratings, wrong)}; expected a number")
     return numbers
 

@@ -226,7 +226,13 @@ def _notes(results: Results) -> list[str]:
     for name, reason in results.get("refused", {}).items():
         absent.setdefault(reason, []).append(name)
     refusals = [f"Not in the table: {', '.join(names)}: {reason}." for reason, names in absent.items()]
-    return [f"{LEGEND}.", *_context(results), *refusals]
+    blended = [
+        f"{name}: of {', '.join(part['class'] for part in model['params']['models'])}; where those stand in the table, "
+        "their seconds are not in its own."
+        for name, model in results["models"].items()
+        if "models" in model["params"]
+    ]
+    return [f"{LEGEND}.", *_context(results), *blended, *refusals]
 
 
 def _context(results: Results) -> list[str]:

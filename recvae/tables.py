@@ -109,6 +109,8 @@ def read_delimited(
         number, head = _first_line(source)
     except OSError as error:
         raise DataError(f"{where} cannot be read: {error.strerror}") from None
+    if any(ord(character) < 32 and character != "\t" for character in head):
+        raise DataError(f"{where} is not text of one row a line; compressed files must be unpacked first")
     if not head:
         raise DataError(f"{where} is empty; expected a header line and at least one row")
     delimiter = delimiter or ("\t" if "\t" in head else ",")

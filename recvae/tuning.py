@@ -166,7 +166,9 @@ def _study(optuna: Any, storage: str | None, study: str, identity: Mapping[str, 
         raise ParameterError(f"storage is {storage!r}, which cannot be opened: {str(error).splitlines()[0]}") from None
     for key, value in identity.items():
         if opened.user_attrs.setdefault(key, value) != value:
-            raise ParameterError(f"study {study!r} has {key} {opened.user_attrs[key]!r}, not {value!r}")
+            raise ParameterError(
+                f"study {study!r} has {key} {opened.user_attrs[key]!r}, not {value!r}; another storage starts afresh"
+            )
         opened.set_user_attr(key, value)
     return opened
 

@@ -91,7 +91,8 @@ def train(
     metrics, line = _validated(model, split)
     save(model, out, prepared, metrics)
     shutil.rmtree(state, ignore_errors=True)
-    return [f"saved {out}: {model!r}", line]
+    used = ", ".join(f"{name}={value}" for name, value in model.fitted_params().items() if name != "models")
+    return [f"saved {out}: {type(model).__name__}({used})", line]
 
 
 def tune(
@@ -286,7 +287,7 @@ def _refuse_foreign_report(out: Path) -> None:
 def _known(loaded: Artifact, history: Sequence[str]) -> tuple[list[int], list[Any]]:
     """Item indices of the history's known ids, and the unknown ids."""
     ids = loaded.items["item_id"]
-    index = pd.Index(ids).get_indexer(pd.Index([_typed(text, ids) for text in history], dtype=object))
+    index = pd.Index(ids.map(str)).get_indexer(pd.Index(history, dtype=object))
     known = sorted({int(i) for i in index if i >= 0})
     unknown = [text for text, i in zip(history, index, strict=True) if i < 0]
     if not known:
@@ -300,22 +301,12 @@ def _user(loaded: Artifact, user: str, model_path: Path) -> tuple[int, list[int]
     if loaded.users is None:
         raise ParameterError(f"user is {user}, but {model_path} was saved without users; give a history instead")
     ids = loaded.users["user_id"]
-    row = int(pd.Index(ids).get_indexer(pd.Index([_typed(user, ids)], dtype=object))[0])
+    row = int(pd.Index(ids.map(str)).get_indexer(pd.Index([user], dtype=object))[0])
     if row < 0:
         raise ParameterError(
             f"user is {user}, which {model_path} does not know; ids look like {', '.join(map(str, ids[:3]))}"
         )
     return row, sorted(int(i) for i in loaded.users["history"][row])
-
-
-def _typed(text: str, ids: pd.Series) -> Any:
-    """An id as the column holds it: a number where the ids are numbers."""
-    if pd.api.types.is_integer_dtype(ids.dtype):
-        try:
-            return int(text)
-        except ValueError:
-            return text
-    return text
 
 
 def _item(loaded: Artifact, index: int, score: float) -> dict[str, Any]:

@@ -122,3 +122,8 @@ def test_params_of_models_within_a_model() -> None:
     assert params["weights"] == [0.5]
     assert params["models"][0]["class"] == "FixedOrder"
     assert params["models"][0]["order"] == [1]
+
+
+def test_compare_refuses_when_every_model_is_refused() -> None:
+    with pytest.raises(ParameterError, match="bpr cannot fold in new users"):
+        compare({"bpr": FixedOrder(range(N_ITEMS), folds_in=False)}, split())

@@ -315,7 +315,7 @@ def test_nothing_left_says_which_filter_took_how_many() -> None:
         "no plays are left of 8 rows: 1 duplicate rows, 3 plays below min rating, 2 plays below min item users, "
         "2 plays below min user items"
     )
-    with pytest.raises(DataError, match=r"no plays are left of 8 rows: 1 duplicate rows, 7 plays below min rating$"):
+    with pytest.raises(DataError, match=r"no plays are left of 8 rows: 1 duplicate rows, 7 plays below min rating 9$"):
         data.filter(min_rating=9)
 
 

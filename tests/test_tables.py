@@ -1,5 +1,6 @@
 """Reading tables: every delimited variant that people bring, and an error that names the line."""
 
+import gzip
 import io
 import sys
 from pathlib import Path
@@ -266,3 +267,10 @@ def test_errors_of_lists(tmp_path: Path) -> None:
             read_lists(write(tmp_path, content))
     with pytest.raises(DataError, match=r"is not text: .* at byte 2"):
         read_lists(write(tmp_path, b"1 \xff\n"))
+
+
+def test_compressed_and_binary_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "plays.csv.gz"
+    path.write_bytes(gzip.compress(b"user_id,item_id\n1,2\n"))
+    with pytest.raises(DataError, match="compressed files must be unpacked first"):
+        read_table(path)

@@ -124,3 +124,19 @@ def test_a_study_belongs_to_one_model_and_metric(tmp_path: Path) -> None:
     tune("ease", split(), trials=1, storage=storage)
     with pytest.raises(ParameterError, match="has model 'ease', not 'graph'"):
         tune("graph", split(), trials=1, storage=storage)
+
+
+def test_a_study_keeps_its_fixed_hyperparameters(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    tune("graph", split(), trials=1, storage=storage)
+    with pytest.raises(ParameterError, match="another storage starts afresh"):
+        tune("graph", split(), trials=1, storage=storage, params={"factors": 3})
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_trial_that_diverges_does_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = iter([1e30, 1e-3, 1e-3])
+    monkeypatch.setattr("recvae.tuning._suggest", lambda trial, name, values: next(rates))
+    fixed = {"latent": 4, "epochs": 2, "batch_size": 20, "dropout": 0.5, "l2": 0.0}
+    found = tune("multdae", split(), trials=3, params=fixed)
+    assert (found.n_trials, found.n_pruned) == (3, 1)

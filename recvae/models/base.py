@@ -14,6 +14,7 @@ from recvae.matrices import UserItems, checked_csr
 from recvae.models.catalogue import Catalogue, check_request
 from recvae.models.run import Callback, Run, Validation
 from recvae.models.space import Space
+from recvae.splits import Holdout
 from recvae.storage import fingerprint
 from recvae.topn import FloatArray, IntArray, mask_seen, top_n
 
@@ -66,7 +67,7 @@ class Recommender(Catalogue):
         user_items: UserItems,
         show_progress: bool = True,
         callback: Callback | None = None,
-        validation: Validation | None = None,
+        validation: Validation | Holdout | None = None,
         *,
         checkpoint: str | Path | None = None,
         resume: bool = False,
@@ -82,7 +83,7 @@ class Recommender(Catalogue):
         callback : callable, optional
             Called as `callback(epoch, seconds, loss)` after each epoch, as in `implicit`; models without epochs
             call it once at the end with a loss of NaN.
-        validation : (fold_in, held_out), optional
+        validation : Holdout or (fold_in, held_out), optional
             Two matrices of the same users, for models that choose their best epoch.
         checkpoint : path, optional
             Directory where models that train in epochs keep their state, so that Ctrl-C or a crash loses little.
@@ -99,6 +100,8 @@ class Recommender(Catalogue):
         if train.nnz == 0:
             raise ParameterError(f"user_items has no plays; its shape is {train.shape}")
         held = None
+        if isinstance(validation, Holdout):
+            validation = (validation.fold_in, validation.held_out)
         if validation is not None:
             held = (checked_csr(validation[0], "fold_in", train), checked_csr(validation[1], "held_out", train))
             if held[0].shape != held[1].shape or held[1].nnz == 0:
@@ -264,6 +267,10 @@ class Recommender(Catalogue):
         """Hyperparameters by name, as given to the constructor."""
         arguments = list(inspect.signature(type(self).__init__).parameters.values())[1:]
         return {a.name: getattr(self, a.name) for a in arguments if a.kind is a.POSITIONAL_OR_KEYWORD}
+
+    def fitted_params(self) -> dict[str, Any]:
+        """Hyperparameters as `fit` used them: what was left to the data is filled in."""
+        return self.get_params()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"

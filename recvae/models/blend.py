@@ -109,6 +109,10 @@ class Blend(Recommender):
         models = [{"class": type(model).__name__, "hyperparameters": model.get_params()} for model in self.models]
         return {**super().get_params(), "models": models}
 
+    def fitted_params(self) -> dict[str, Any]:
+        models = [{"class": type(m).__name__, "hyperparameters": m.fitted_params()} for m in self.models]
+        return {**self.get_params(), "models": models, "weights": self.weights_.tolist()}
+
     def _state(self) -> State:
         parts = {f"{i}.{name}": array for i, model in enumerate(self.models) for name, array in model._state().items()}
         return {"weights": self.weights_, **parts}

@@ -1,6 +1,6 @@
 """EASE: H. Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,7 @@ class EASE(Recommender):
     SPACE: ClassVar[Space] = {"l2": Real(5.0, 5000.0)}
 
     weights_: npt.NDArray[np.float32]
+    l2_: float
 
     def __init__(self, l2: float | None = None) -> None:
         self.l2 = None if l2 is None else check.real("l2", l2, open_low=True)
@@ -46,7 +47,7 @@ class EASE(Recommender):
         n_items = user_items.shape[1]
         _refuse_if_too_large(n_items)
         with run.timed():
-            l2 = self.l2 or PLAYS_PER_ITEM_FACTOR * user_items.sum() / n_items
+            l2 = self.l2_ = self.l2 or float(PLAYS_PER_ITEM_FACTOR * user_items.sum() / n_items)
             gram = torch.from_numpy(_gram(user_items))
             gram.diagonal().add_(l2)
             try:
@@ -57,6 +58,9 @@ class EASE(Recommender):
             weights = inverse.div_(-inverse.diagonal().clone())
             weights.diagonal().zero_()
             self.weights_ = weights.numpy()
+
+    def fitted_params(self) -> dict[str, Any]:
+        return {"l2": getattr(self, "l2_", self.l2)}
 
     def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
         scores: FloatArray = user_items @ self.weights_

@@ -1,6 +1,6 @@
 """GraphFilter: GF-CF of Y. Shen et al., "How Powerful is Graph Convolution for Recommendation?", CIKM 2021."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +85,9 @@ class GraphFilter(Recommender):
         start = np.random.default_rng(self.seed).standard_normal(smaller).astype(np.float32)
         _, values, vectors = svds(self.plays_, k=k, v0=start)
         return values.astype(np.float32), np.ascontiguousarray(vectors, dtype=np.float32)
+
+    def fitted_params(self) -> dict[str, Any]:
+        return {**self.get_params(), "weight": self.weight_}
 
     def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
         size = max(1, BATCH_BYTES // (8 * self.plays_.shape[0]))  # user_items · R̃ᵀ is all but dense

@@ -68,6 +68,7 @@ class Autoencoder(Recommender):
 
     def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
         generator = torch.Generator().manual_seed(self.seed)
+        self.n_users_ = user_items.shape[0]
         self.module_ = self._build(user_items.shape[1], generator)
         optimizer = torch.optim.Adam(self.module_.parameters(), lr=self.learning_rate, fused=True)
         metric = None if run.validation is None else self.metric
@@ -94,6 +95,12 @@ class Autoencoder(Recommender):
             trainer.resume()
         self.history_ = trainer.state.history
         trainer.run(user_items, title=type(self).__name__, show_progress=run.show_progress, callback=run.callback)
+
+    def fitted_params(self) -> dict[str, Any]:
+        if not hasattr(self, "n_users_"):  # a loaded model
+            return self.get_params()
+        epochs, batch_size = self._epochs_and_batch_size(self.n_users_)
+        return {**self.get_params(), "epochs": epochs, "batch_size": batch_size}
 
     def _epochs_and_batch_size(self, n_users: int) -> tuple[int, int]:
         """Those given, or what fits the number of users: batches of a fortieth of them, about 4,000 updates in all."""
