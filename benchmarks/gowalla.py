@@ -60,8 +60,7 @@ def chosen(name: str, fitted: dict[str, Recommender], split: Split, seed: int) -
     elif name == "multvae":
         settings["seed"] = seed
     model = create(name, **settings)
-    validation = None if split.validation is None else (split.validation.fold_in, split.validation.held_out)
-    fitted[name] = model.fit(split.train, show_progress=False, validation=validation)
+    fitted[name] = model.fit(split.train, show_progress=False, validation=split.validation)
     figures = evaluate(model, split.validation, METRICS) if split.validation else None
     print(f"{name:12} validation " + "  ".join(f"{m} {figures.mean(m):.4f}" for m in METRICS if figures), flush=True)
     if isinstance(model, GraphFilter):

@@ -129,7 +129,7 @@ def _load(directory: Path) -> Artifact:
     model.item_counts_ = counts
     try:
         model._restore(state)
-    except (ArtifactError, KeyError, IndexError, ValueError) as error:
+    except (ArtifactError, KeyError, IndexError, TypeError, ValueError) as error:
         raise ArtifactError(f"{directory}: the weights do not fit the manifest: {error}") from None
     items = _read_table(directory / _ITEMS)
     if len(items) != len(counts) or "item_id" not in items:

@@ -104,11 +104,8 @@ def train(
 ) -> None:
     """Train a model and save it as an artifact."""
     from recvae import workflow
-    from recvae.models import MODELS
 
-    params, named = _settings(settings or [], set(MODELS))
-    if named:
-        raise RecvaeError(f"--set {next(iter(named))}.… names a model; expected name=value")
+    params = _settings_of_one(settings or [])
     try:
         lines = workflow.train(directory, out, model, preset=preset, params=params, seed=seed, resume=resume)
     except KeyboardInterrupt:
@@ -179,11 +176,8 @@ def tune(
     one --storage URL.
     """
     from recvae import tuning, workflow
-    from recvae.models import MODELS
 
-    params, named = _settings(settings or [], set(MODELS))
-    if named:
-        raise RecvaeError(f"--set {next(iter(named))}.… names a model; expected name=value")
+    params = _settings_of_one(settings or [])
     best = -1.0
 
     def show(trial: tuning.Trial) -> None:
@@ -237,6 +231,16 @@ def demo(
     from recvae.demo import run
 
     run(out, Console())
+
+
+def _settings_of_one(given: list[str]) -> dict[str, Any]:
+    """Settings of the one model that a command is about."""
+    from recvae.models import MODELS
+
+    params, named = _settings(given, set(MODELS))
+    if named:
+        raise RecvaeError(f"--set {next(iter(named))}.… names a model; expected name=value")
+    return params
 
 
 def _settings(given: list[str], models: set[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

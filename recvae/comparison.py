@@ -4,7 +4,6 @@ import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from itertools import combinations
 from time import perf_counter
 from typing import Any, Protocol
@@ -29,10 +28,10 @@ from recvae.memory import peak_memory
 from recvae.metrics import CATALOGUE_METRICS, parse_metric
 from recvae.models.base import Recommender
 from recvae.splits import Split
+from recvae.storage import versions
 
 FORMAT_VERSION = 1
 RECALL_CURVE = tuple(f"recall@{k}" for k in (1, 2, 5, 10, 20, 50, 100))
-PACKAGES = ("recvae", "torch", "numpy", "scipy", "pandas", "implicit")
 
 
 class Fits(Ranks, Protocol):
@@ -212,14 +211,8 @@ def _pair_as_dict(pair: Pair) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    versions["machine"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
-    return versions
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
+    return {"python": platform.python_version(), **versions("implicit"), "machine": machine}
 
 
 def _plain(value: Any) -> Any:

@@ -1,11 +1,13 @@
 """User-item matrices as they come in: either scipy class, checked and made canonical."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 
-from recvae.errors import ParameterError
+from recvae.errors import ArtifactError, ParameterError
 
 UserItems = sparse.csr_matrix | sparse.csr_array
 
@@ -33,3 +35,25 @@ def checked_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -
     if like is not None and csr.shape[1] != like.shape[1]:
         raise ParameterError(f"{name} has {csr.shape[1]:,} columns but user_items has {like.shape[1]:,}")
     return csr
+
+
+def csr_arrays(matrix: sparse.csr_matrix) -> dict[str, npt.NDArray[Any]]:
+    """The three arrays of a CSR matrix, by their scipy names."""
+    return {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
+
+
+def csr_of(arrays: Mapping[str, npt.NDArray[Any]], name: str, n_columns: int) -> sparse.csr_matrix:
+    """The matrix of `csr_arrays`, from a file that is not trusted.
+
+    Raises
+    ------
+    ArtifactError
+        If the arrays are no CSR matrix of so many columns.
+    """
+    shape = (len(arrays["indptr"]) - 1, n_columns)
+    try:
+        matrix = sparse.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape)
+        matrix.check_format(full_check=True)
+    except ValueError as error:
+        raise ArtifactError(f"{name} is no {shape} CSR matrix: {error}") from None
+    return matrix

@@ -156,6 +156,12 @@ def dropout(values: Tensor, p: float, generator: torch.Generator) -> Tensor:
     return values * kept / (1 - p)
 
 
+def sampled(mu: Tensor, logvar: Tensor, generator: torch.Generator) -> Tensor:
+    """One draw from N(mu, exp(logvar)), differentiable in both; Kingma & Welling (2014), section 2.4."""
+    noise = torch.randn(mu.shape, dtype=mu.dtype, generator=generator)
+    return mu + noise * torch.exp(0.5 * logvar)
+
+
 def kl_to_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:
     """KL(N(mu, exp(logvar)) ‖ N(0, I)) of each row, (batch,); Kingma & Welling (2014), appendix B."""
     return 0.5 * (logvar.exp() + mu.square() - 1 - logvar).sum(dim=1)

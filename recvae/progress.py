@@ -30,10 +30,10 @@ class EpochProgress:
         self._lines = show and not self._console.is_terminal
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=10),
+            BarColumn(bar_width=6),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
             console=self._console,
             disable=not (show and self._console.is_terminal),
         )
@@ -52,7 +52,8 @@ class EpochProgress:
     def update(self, done: int, figures: dict[str, float]) -> None:
         """Report `done` epochs and their figures."""
         text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        self._bar.update(self._task, completed=done, figures=text)
+        narrow = " ".join(f"{name} {value:.3g}" for name, value in figures.items())
+        self._bar.update(self._task, completed=done, figures=narrow)
         now = time.monotonic()
         if self._lines and (now - self._last_line >= SECONDS_BETWEEN_LINES or done in (self.start + 1, self.total)):
             self._last_line = now

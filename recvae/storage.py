@@ -1,5 +1,6 @@
 """Directories that are written whole or not at all, with a manifest that carries the checksum of every file."""
 
+import contextlib
 import ctypes
 import errno
 import hashlib
@@ -20,6 +21,7 @@ from scipy import sparse
 from recvae.errors import ArtifactError
 
 MANIFEST = "manifest.json"
+PACKAGES = ("recvae", "torch", "numpy", "scipy", "pandas")
 READ_ATTEMPTS = 10
 Content = TypeVar("Content")
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -148,9 +150,13 @@ def fingerprint(matrix: sparse.csr_matrix) -> str:
     return digest.hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """Versions of this package and of those whose arithmetic it relies on."""
-    return {name: metadata.version(name) for name in ("recvae", "torch", "numpy", "scipy", "pandas")}
+def versions(*others: str) -> dict[str, str]:
+    """Versions of this package, of those whose arithmetic it relies on, and of the others named, where installed."""
+    found = {}
+    for package in (*PACKAGES, *others):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def _occupant(path: Path) -> tuple[int, int] | None:

@@ -94,9 +94,8 @@ def tune(
     def objective(trial: Any) -> float:
         chosen = {parameter: _suggest(trial, parameter, values) for parameter, values in space.items()}
         model = create(name, **{**fixed, **chosen})
-        held = (validation.fold_in, validation.held_out)
         try:
-            model.fit(split.train, show_progress=False, callback=_pruning(optuna, trial, model), validation=held)
+            model.fit(split.train, show_progress=False, callback=_pruning(optuna, trial, model), validation=validation)
         except TrainingError as error:
             raise optuna.TrialPruned from error
         return evaluate(model, validation, [metric]).mean(metric)

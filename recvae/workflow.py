@@ -86,8 +86,7 @@ def train(
     model = _created(name, preset, dict(params or {}), seed)
     prepared = read_prepared(directory)
     split = prepared.split
-    validation = None if split.validation is None else (split.validation.fold_in, split.validation.held_out)
-    model.fit(split.train, validation=validation, checkpoint=state, resume=resume)
+    model.fit(split.train, validation=split.validation, checkpoint=state, resume=resume)
     metrics, line = _validated(model, split)
     save(model, out, prepared, metrics)
     shutil.rmtree(state, ignore_errors=True)

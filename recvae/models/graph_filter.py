@@ -8,6 +8,7 @@ from scipy import sparse
 from scipy.sparse.linalg import svds
 
 from recvae.errors import ArtifactError
+from recvae.matrices import csr_arrays, csr_of
 from recvae.models import parameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.catalogue import BATCH_BYTES
@@ -103,11 +104,8 @@ class GraphFilter(Recommender):
         return (self.values_[:, None] * self.vectors_).T
 
     def _state(self) -> State:
-        plays = self.plays_
         return {
-            "data": plays.data,
-            "indices": plays.indices,
-            "indptr": plays.indptr,
+            **csr_arrays(self.plays_),
             "item_degrees": self.item_degrees_,
             "weight": np.array([self.weight_]),
             "values": self.values_,
@@ -116,12 +114,7 @@ class GraphFilter(Recommender):
 
     def _restore(self, state: State) -> None:
         n_items = self.n_items_
-        shape = (len(state["indptr"]) - 1, n_items)
-        try:
-            self.plays_ = sparse.csr_matrix((state["data"], state["indices"], state["indptr"]), shape=shape)
-            self.plays_.check_format(full_check=True)
-        except ValueError as error:
-            raise ArtifactError(f"plays is no {shape} CSR matrix: {error}") from None
+        self.plays_ = csr_of(state, "plays", n_items)
         self.weight_ = float(state["weight"][0])
         self.item_degrees_, self.values_, self.vectors_ = state["item_degrees"], state["values"], state["vectors"]
         if self.item_degrees_.shape != (n_items,) or self.vectors_.shape != (len(self.values_), n_items):

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from recvae.errors import ArtifactError
+from recvae.matrices import csr_arrays, csr_of
 from recvae.models import parameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.implicit import library
@@ -55,17 +56,12 @@ class _ItemKNN(Recommender):
         return similar
 
     def _state(self) -> State:
-        matrix = self.similarity_
-        return {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
+        return csr_arrays(self.similarity_)
 
     def _restore(self, state: State) -> None:
-        shape = (self.n_items_, self.n_items_)
-        try:
-            matrix = sparse.csr_matrix((state["data"], state["indices"], state["indptr"]), shape=shape)
-            matrix.check_format(full_check=True)
-        except ValueError as error:
-            raise ArtifactError(f"similarity is no {shape} CSR matrix: {error}") from None
-        self.similarity_ = matrix
+        self.similarity_ = csr_of(state, "similarity", self.n_items_)
+        if self.similarity_.shape[0] != self.n_items_:
+            raise ArtifactError(f"similarity has {self.similarity_.shape[0]} rows; expected {self.n_items_}")
 
 
 class CosineKNN(_ItemKNN):

@@ -21,6 +21,7 @@ from recvae.nn import (
     annealed_beta,
     dropout,
     kl_to_standard_normal,
+    sampled,
 )
 from recvae.training import SCHEDULES
 
@@ -72,13 +73,6 @@ class MultVAE(VariationalAutoencoder):
         Decides weights, order of users, dropout and noise; same seed and machine, same model bit for bit.
     """
 
-    SPACE: ClassVar[Space] = {
-        "gamma": Real(5e-4, 0.02),
-        "dropout": Real(0.2, 0.8, log=False),
-        "latent": Whole(64, 400),
-        "learning_rate": Real(2e-4, 4e-3),
-        "batch_size": Whole(50, 500),
-    }
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
         "recommended": {
@@ -134,7 +128,7 @@ class MultVAE(VariationalAutoencoder):
     ) -> tuple[Tensor, dict[str, float]]:
         values = dropout(rows.normalised(), self.dropout, generator)
         mu, logvar = module.encoder(rows, values).chunk(2, dim=1)  # (batch, latent) each
-        z = mu + torch.randn(mu.shape, dtype=mu.dtype, generator=generator) * torch.exp(0.5 * logvar)
+        z = sampled(mu, logvar, generator)
         nll = module.nll(z, rows, self.likelihood)
         kl = kl_to_standard_normal(mu, logvar)  # (batch,)
         beta = self._beta(rows, step)  # (batch,)
@@ -146,10 +140,6 @@ class MultVAE(VariationalAutoencoder):
             return self.gamma * rows.sums()
         beta = annealed_beta(step, self.anneal_cap, self.total_anneal_steps)
         return torch.full((len(rows),), beta, dtype=rows.values.dtype)
-
-    def _posterior(self, module: AutoencoderNet, rows: Rows) -> tuple[Tensor, Tensor]:
-        mu, logvar = module.encoder(rows, rows.normalised()).chunk(2, dim=1)
-        return mu, logvar
 
 
 class MultDAE(Autoencoder):

@@ -12,9 +12,8 @@ from torch import Tensor
 from recvae.models import parameters as check
 from recvae.models.base import State
 from recvae.models.network import AutoencoderNet
-from recvae.models.space import Real, Space, Whole
 from recvae.models.variational import VariationalAutoencoder
-from recvae.nn import DenseEncoder, Rows, dropout
+from recvae.nn import DenseEncoder, Rows, dropout, sampled
 
 WIDE_LOGVAR = 10.0
 OLD_ENCODER = "old_encoder."
@@ -63,13 +62,6 @@ class RecVAE(VariationalAutoencoder):
         Decides weights, order of users, dropout and noise.
     """
 
-    SPACE: ClassVar[Space] = {
-        "gamma": Real(5e-4, 0.02),
-        "dropout": Real(0.2, 0.8, log=False),
-        "latent": Whole(64, 400),
-        "learning_rate": Real(2e-4, 4e-3),
-        "batch_size": Whole(50, 500),
-    }
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "recommended": {}}
 
     module_: RecVAENet
@@ -116,7 +108,7 @@ class RecVAE(VariationalAutoencoder):
         whole = rows.normalised()
         values = dropout(whole, self.dropout if for_encoder else 0.0, generator)
         mu, logvar = module.encoder(rows, values).chunk(2, dim=1)  # (batch, latent) each
-        z = mu + torch.randn(mu.shape, dtype=mu.dtype, generator=generator) * torch.exp(0.5 * logvar)
+        z = sampled(mu, logvar, generator)
         nll = module.nll(z, rows)
         if not for_encoder:  # KL does not depend on the decoder
             return nll, {"nll": nll.item()}
@@ -144,10 +136,6 @@ class RecVAE(VariationalAutoencoder):
     def _restore(self, state: State) -> None:
         encoder = {name: array for name, array in state.items() if name.startswith("encoder.")}
         super()._restore({**state, **{f"old_{name}": array for name, array in encoder.items()}})
-
-    def _posterior(self, module: RecVAENet, rows: Rows) -> tuple[Tensor, Tensor]:
-        mu, logvar = module.encoder(rows, rows.normalised()).chunk(2, dim=1)
-        return mu, logvar
 
 
 def _log_normal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """What a variational autoencoder gives beyond ranking: a likelihood, synthetic histories, and a space of users."""
 
-from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from recvae.models.base import State
 from recvae.models.network import AutoencoderNet
 from recvae.models.neural import Autoencoder
 from recvae.models.run import Run
+from recvae.models.space import Real, Space, Whole
 from recvae.nn import Rows, kl_to_standard_normal
 from recvae.topn import FloatArray
 
@@ -33,13 +33,21 @@ class VariationalAutoencoder(Autoencoder):
         Quantiles of the training users' numbers of plays, from which `sample` draws.
     """
 
+    SPACE: ClassVar[Space] = {
+        "gamma": Real(5e-4, 0.02),
+        "dropout": Real(0.2, 0.8, log=False),
+        "latent": Whole(64, 400),
+        "learning_rate": Real(2e-4, 4e-3),
+        "batch_size": Whole(50, 500),
+    }
     likelihood: str = "multinomial"
     module_: AutoencoderNet
     history_lengths_: npt.NDArray[np.float32]
 
-    @abstractmethod
     def _posterior(self, module: Any, rows: Rows) -> tuple[Tensor, Tensor]:
         """mu and logvar of q(z|x) for whole histories, (batch, latent) each."""
+        mu, logvar = module.encoder(rows, rows.normalised()).chunk(2, dim=1)
+        return mu, logvar
 
     def _logits(self, module: Any, rows: Rows) -> Tensor:
         mu, _ = self._posterior(module, rows)
