@@ -5,16 +5,17 @@ Logits, loss and gradients are computed in chunks of users over one reused buffe
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 the field's name
 from torch import Tensor
 
-from recvae.nn import Rows
+from recvae.nn import Workspace
+from recvae.rows import Rows
 
-CHUNK_BYTES = 8 * 2**20
+CHUNK_BYTES = 16 * 2**20
+MIN_CHUNK = 125
 
 
 @dataclass(frozen=True)
@@ -33,82 +34,102 @@ class Plays:
         """(n_rows,) sum over each user's plays of value times logit."""
         return self.sums(logits.view(-1)[self.place] * self.values, len(logits))
 
-    def subtract_from(self, logits: Tensor) -> None:
-        """Take the values off the logits of the plays, in place."""
-        logits.view(-1).index_add_(0, self.place, self.values, alpha=-1)
+    def subtract_from(self, logits: Tensor, scale: Tensor | None = None) -> None:
+        """Take the values, over their user's scale, off the logits of the plays, in place."""
+        values = self.values if scale is None else self.values / scale[self.row]
+        logits.view(-1).index_add_(0, self.place, values.to(logits.dtype), alpha=-1)
 
 
-def multinomial(logits: Tensor, plays: Plays) -> Tensor:
+def multinomial(logits: Tensor, plays: Plays) -> tuple[Tensor, Tensor]:
     """−Σ_i x_i log softmax(f)_i of each user; Liang et al. (2018), equation 2. Items compete for a user's plays."""
     total = plays.sums(plays.values, len(logits))
-    normaliser = logits.logsumexp(dim=1)
-    nll = normaliser * total - plays.explained(logits)
-    logits.sub_(normaliser[:, None]).exp_().mul_(total[:, None])
-    plays.subtract_from(logits)
-    return nll
+    explained, largest = plays.explained(logits), logits.amax(dim=1)
+    torch.softmax(logits, dim=1, out=logits)
+    normaliser = largest.to(total.dtype) - logits.amax(dim=1).to(total.dtype).log()
+    plays.subtract_from(logits, total)
+    return normaliser * total - explained, total
 
 
-def logistic(logits: Tensor, plays: Plays) -> Tensor:
+def logistic(logits: Tensor, plays: Plays) -> tuple[Tensor, Tensor]:
     """−Σ_i x_i log σ(f_i) + (1 − x_i) log(1 − σ(f_i)) of each user; equation 4. Every item is a decision of its own."""
-    nll = F.softplus(logits).sum(dim=1) - plays.explained(logits)
+    nll = F.softplus(logits).sum(dim=1, dtype=plays.values.dtype) - plays.explained(logits)
     logits.sigmoid_()
     plays.subtract_from(logits)
-    return nll
+    return nll, torch.ones_like(nll)
 
 
-def gaussian(logits: Tensor, plays: Plays) -> Tensor:
+def gaussian(logits: Tensor, plays: Plays) -> tuple[Tensor, Tensor]:
     """½ Σ_i (x_i − f_i)² of each user; equation 3, with one confidence for plays and non-plays alike."""
-    nll = 0.5 * logits.square().sum(dim=1) - plays.explained(logits)
+    nll = 0.5 * logits.square().sum(dim=1, dtype=plays.values.dtype) - plays.explained(logits)
     nll += 0.5 * plays.sums(plays.values.square(), len(logits))
     plays.subtract_from(logits)
-    return nll
+    return nll, torch.ones_like(nll)
 
 
-LIKELIHOODS: dict[str, Callable[[Tensor, Plays], Tensor]] = {
+LIKELIHOODS: dict[str, Callable[[Tensor, Plays], tuple[Tensor, Tensor]]] = {
     "multinomial": multinomial,
     "logistic": logistic,
     "gaussian": gaussian,
 }
-"""Each turns logits, (n_rows, n_items), into their gradient in place and returns the users' negative log-likelihood."""
+"""Each returns the users' negative log-likelihood and a scale, and turns logits, (n_rows, n_items), in place into
+their gradient over that scale: scaling the rows of the smaller tensors in the products is cheaper.
+"""
 
 
 class _OutputLayer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, rows: Rows, likelihood: str) -> Tensor:
-        chunk = max(1, min(len(hidden), CHUNK_BYTES // (len(weight) * weight.element_size())))
-        buffer = torch.empty(chunk, len(weight), dtype=weight.dtype, device=weight.device)
-        grad_hidden, grad_weight, grad_bias = (
-            torch.zeros_like(tensor) if wanted else None
-            for tensor, wanted in zip((hidden, weight, bias), ctx.needs_input_grad, strict=False)
-        )
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, rows: Rows, likelihood: str, workspace: Workspace
+    ) -> Tensor:
+        device = weight.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        size = min(len(hidden), max(MIN_CHUNK, CHUNK_BYTES // (len(weight) * dtype.itemsize)))
+        buffer = workspace.take("logits", (size, len(weight)), weight, dtype)
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
+        grad_weight = workspace.take("output gradient", weight.shape, weight) if wants_weight else None
+        grad_bias = torch.zeros_like(bias) if wants_bias else None
         nll = torch.empty(len(hidden), dtype=weight.dtype, device=weight.device)
-        for users, plays in _chunks(rows, chunk, len(weight)):
-            h = hidden[users]
-            logits = torch.addmm(bias, h, weight.T, out=buffer[: len(h)])
-            nll[users] = LIKELIHOODS[likelihood](logits, plays)
+        w = weight if dtype == weight.dtype else workspace.take("weight", weight.shape, weight, dtype).copy_(weight)
+        b = bias.to(dtype)
+        for users, plays in _chunks(rows, size, len(weight)):
+            h = hidden[users].to(dtype)
+            logits = torch.addmm(b, h, w.T, out=buffer[: len(h)])
+            nll[users], scale = LIKELIHOODS[likelihood](logits, plays)
+            scale = (scale / len(hidden))[:, None]
             if grad_hidden is not None:
-                torch.mm(logits, weight, out=grad_hidden[users])
+                torch.mul(logits @ w, scale, out=grad_hidden[users])
             if grad_weight is not None:
-                grad_weight.addmm_(logits.T, h)
+                _accumulate(grad_weight, logits.T, (h * scale).to(dtype), first=users.start == 0)
             if grad_bias is not None:
-                grad_bias += logits.sum(dim=0)
+                grad_bias += (logits.T @ scale.to(dtype)).squeeze(1)
         ctx.gradients = (grad_hidden, grad_weight, grad_bias)
-        return nll.sum()
+        return nll.mean()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError("output_nll gives its gradients once; run the forward pass again")
-        gradients = tuple(None if gradient is None else gradient.mul_(grad) for gradient in ctx.gradients)
-        ctx.gradients = None
-        return (*gradients, None, None)
+        gradients, ctx.gradients = ctx.gradients, None
+        if grad.device.type != "cpu" or grad != 1:
+            gradients = [None if gradient is None else gradient.mul_(grad) for gradient in gradients]
+        # Aliases, which autograd takes as they are instead of copying them.
+        return (*[None if gradient is None else gradient.detach() for gradient in gradients], None, None, None)
 
 
-def output_nll(hidden: Tensor, weight: Tensor, bias: Tensor, rows: Rows, likelihood: str = "multinomial") -> Tensor:
-    """Negative log-likelihood of a batch under a linear output layer, summed over users, without constants.
+def output_nll(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    rows: Rows,
+    likelihood: str = "multinomial",
+    workspace: Workspace | None = None,
+) -> Tensor:
+    """Negative log-likelihood of a batch under a linear output layer, the mean over users, without constants.
 
     Exact: the loss and the gradients to hidden, weight and bias equal those of the dense formula. Gradients are for
-    one backward pass; there are no second derivatives.
+    one backward pass; there are no second derivatives. Under autocast the matrix products are in its type; the
+    likelihood's sums, the loss and the sum of the chunks' gradients stay in the weight's own.
 
     Parameters
     ----------
@@ -119,22 +140,79 @@ def output_nll(hidden: Tensor, weight: Tensor, bias: Tensor, rows: Rows, likelih
         The plays to be explained.
     likelihood : str
         One of `LIKELIHOODS`.
+    workspace : Workspace, optional
+        Where logits and the gradient to weight are kept; the latter only until the next call with the same one.
     """
-    loss: Tensor = _OutputLayer.apply(hidden, weight, bias, rows, likelihood)  # type: ignore[no-untyped-call]
+    loss: Tensor = _OutputLayer.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, bias, rows, likelihood, workspace or Workspace()
+    )
     return loss
+
+
+def sampled_nll(
+    hidden: Tensor, weight: Tensor, bias: Tensor, rows: Rows, negatives: Tensor, log_expected: Tensor
+) -> Tensor:
+    """The multinomial likelihood with its normaliser estimated on sampled items, for very large catalogues.
+
+    Σ_i exp(f_i) is the sum over the user's own plays, plus, over the `negatives` that the user has not played, of
+    exp(f_j) over the expected number of times that j was drawn: an unbiased estimate (Bengio & Senécal 2003,
+    "Quick training of probabilistic neural nets by importance sampling"). Its logarithm, and so the loss, is biased
+    low by about half its relative variance. The gradient to `weight` is sparse: it has rows for plays and negatives.
+
+    Parameters
+    ----------
+    hidden : (batch, size)
+    weight : (n_items, size)
+    bias : (n_items,)
+    rows : Rows
+    negatives : (n_negatives,) int64
+        Items drawn with replacement, for the whole batch.
+    log_expected : (n_negatives,)
+        Logarithm of the expected number of times that each was drawn.
+    """
+    users, n_users = rows.users.long(), len(rows)
+    played = (hidden[users] * F.embedding(rows.items, weight, sparse=True)).sum(dim=1) + bias[rows.items]
+    drawn = hidden @ F.embedding(negatives, weight, sparse=True).T + bias[negatives] - log_expected
+    drawn[_own(rows, negatives)] = -torch.inf
+    largest = drawn.detach().amax(dim=1).scatter_reduce(0, users, played.detach(), "amax")
+    normaliser = (drawn - largest[:, None]).exp().sum(dim=1)
+    normaliser = normaliser.index_add(0, users, (played - largest[users]).exp())
+    explained = torch.zeros(n_users, dtype=played.dtype, device=played.device).index_add(0, users, played * rows.values)
+    return (rows.sums() * (normaliser.log() + largest) - explained).mean()
+
+
+def _own(rows: Rows, negatives: Tensor) -> tuple[Tensor, Tensor]:
+    """User and place of every negative that the user has played."""
+    ordered, order = negatives.sort()
+    items = rows.items.long()
+    first, last = torch.searchsorted(ordered, items), torch.searchsorted(ordered, items, right=True)
+    times = last - first
+    users = rows.users.long().repeat_interleave(times)
+    within = torch.arange(len(users), device=users.device) - (times.cumsum(0) - times).repeat_interleave(times)
+    return users, order[first.repeat_interleave(times) + within]
 
 
 def user_nll(logits: Tensor, rows: Rows, likelihood: str = "multinomial") -> Tensor:
     """(batch,) negative log-likelihood of each user given all logits, (batch, n_items), which are used up."""
     ((_, plays),) = _chunks(rows, len(rows), logits.shape[1])
-    return LIKELIHOODS[likelihood](logits, plays)
+    nll, _ = LIKELIHOODS[likelihood](logits, plays)
+    return nll
+
+
+def _accumulate(total: Tensor, a: Tensor, b: Tensor, *, first: bool) -> None:
+    """Add the product of `a` and `b` to `total`, or put it there first of all."""
+    if a.dtype == total.dtype:
+        torch.addmm(total, a, b, beta=0 if first else 1, out=total)
+    elif first:
+        total.copy_(a @ b)
+    else:
+        total += a @ b
 
 
 def _chunks(rows: Rows, size: int, n_items: int) -> Iterator[tuple[slice, Plays]]:
     """The batch in chunks of `size` users."""
-    starts = torch.arange(0, len(rows) + size, size).clamp(max=len(rows))
-    offsets = rows.offsets[starts].tolist()
-    for (start, stop), (first, last) in zip(pairwise(starts.tolist()), pairwise(offsets), strict=True):
-        users = slice(start, stop)
-        row = torch.arange(stop - start).repeat_interleave(rows.lengths[users], output_size=last - first)
-        yield users, Plays(row, row * n_items + rows.items[first:last], rows.values[first:last])
+    row_of, place = rows.users.long(), rows.users.long() * n_items + rows.items
+    for start in range(0, len(rows), size):
+        stop = min(start + size, len(rows))
+        plays = slice(rows.starts[start], rows.starts[stop])
+        yield slice(start, stop), Plays(row_of[plays] - start, place[plays] - start * n_items, rows.values[plays])

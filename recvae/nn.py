@@ -1,68 +1,83 @@
-"""Layers: a sparse input layer that works on the plays of CSR rows, encoders, dropout, KL, the anneal schedule."""
+"""Layers: a sparse input layer that works on the plays of CSR rows, encoders, dropout, KL."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 the field's name
-from scipy import sparse
 from torch import Tensor, nn
 
+from recvae.rows import Rows
 
-@dataclass(frozen=True)
-class Rows:
-    """A batch of CSR rows as tensors.
 
-    Attributes
-    ----------
-    items : (n_plays,) int32
-        Item index of each play.
-    offsets : (batch + 1,) int32
-        Where each user's plays begin; the last entry is n_plays.
-    values : (n_plays,) float
-        Play weights, 1 for binary data.
+class Workspace:
+    """Large tensors that every update uses again: fresh ones cost page faults worth more than the arithmetic on them.
+
+    What `take` gives is good until the same name is taken again.
     """
 
-    items: Tensor
-    offsets: Tensor
-    values: Tensor
+    def __init__(self) -> None:
+        self._tensors: dict[str, Tensor] = {}
 
-    @classmethod
-    def of(cls, user_items: sparse.csr_matrix, index: npt.NDArray[np.int64] | None = None) -> Self:
-        """The rows `index` of a canonical CSR matrix, all of them when None."""
-        rows = user_items if index is None else user_items[index]
-        return cls(
-            torch.from_numpy(rows.indices.astype(np.int32, copy=False)),
-            torch.from_numpy(rows.indptr.astype(np.int32, copy=False)),
-            torch.from_numpy(rows.data),
-        )
+    def take(self, name: str, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """A tensor of this shape with any content, on the device of `like` and of its dtype unless one is given."""
+        dtype = dtype or like.dtype
+        held = self._tensors.get(name)
+        if held is None or (held.shape, held.dtype, held.device) != (torch.Size(shape), dtype, like.device):
+            held = self._tensors[name] = torch.empty(shape, dtype=dtype, device=like.device)
+        return held
 
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
 
-    @property
-    def lengths(self) -> Tensor:
-        """(batch,) plays of each user."""
-        return self.offsets.diff()
+class _WeightedSum(torch.autograd.Function):
+    """An embedding bag whose gradient is written into a workspace, or is sparse where there is none."""
 
-    def per_play(self, per_user: Tensor) -> Tensor:
-        """Repeat a (batch,) tensor for each user's plays, (n_plays,)."""
-        return per_user.repeat_interleave(self.lengths, output_size=len(self.items))
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, rows: Rows, values: Tensor, workspace: Workspace | None) -> Tensor:
+        ctx.rows, ctx.workspace, ctx.shape = rows, workspace, weight.shape
+        ctx.save_for_backward(values)
+        return weighted_sum(weight, rows.items, rows.offsets, values)
 
-    def normalised(self) -> Tensor:
-        """(n_plays,) values divided by the L2 norm of their row; rows without plays have none to divide."""
-        squares = torch.zeros(len(self), dtype=self.values.dtype)
-        squares.index_add_(0, self.per_play(torch.arange(len(self))), self.values.square())
-        return self.values / self.per_play(squares.sqrt())
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (values,) = ctx.saved_tensors
+        if ctx.workspace is None:
+            items, gradient_rows = by_item(ctx.rows, values, grad)
+            gradient = torch.sparse_coo_tensor(
+                items[None].long(), gradient_rows, ctx.shape, check_invariants=False, is_coalesced=True
+            )
+            return gradient, None, None, None
+        gradient = ctx.workspace.take("input gradient", ctx.shape, grad).zero_()
+        if grad.device.type == "cpu":
+            items, gradient_rows = by_item(ctx.rows, values, grad)
+            gradient.index_copy_(0, items.long(), gradient_rows)
+        else:  # without the sizes that only the device knows
+            gradient.index_add_(0, ctx.rows.items, grad[ctx.rows.users] * values[:, None])
+        return gradient.detach(), None, None, None  # an alias, which autograd takes as it is instead of copying it
 
-    def sums(self) -> Tensor:
-        """(batch,) total weight of each user's plays."""
-        total = torch.zeros(len(self), dtype=self.values.dtype)
-        return total.index_add_(0, self.per_play(torch.arange(len(self))), self.values)
+
+def weighted_sum(weight: Tensor, index: Tensor, offsets: Tensor, values: Tensor) -> Tensor:
+    """For each bag between two offsets, the sum of the rows `index` of `weight` times their values."""
+    return F.embedding_bag(index, weight, offsets, mode="sum", per_sample_weights=values, include_last_offset=True)
+
+
+def by_item(rows: Rows, values: Tensor, per_user: Tensor) -> tuple[Tensor, Tensor]:
+    """Xᵀ·`per_user` for sparse rows X: the items that have plays, (n,), and their rows, (n, size).
+
+    Parameters
+    ----------
+    rows : Rows
+    values : (n_plays,)
+        X's entries, instead of `rows.values`.
+    per_user : (batch, size)
+    """
+    played = values.nonzero().squeeze(1)
+    items, order = rows.items[played].sort(stable=True)
+    items, counts = torch.unique_consecutive(items, return_counts=True)
+    users = rows.users[played][order]
+    offsets = F.pad(counts.cumsum(0), (1, 0)).to(torch.int32)
+    return items, weighted_sum(per_user, users, offsets, values[played][order])
 
 
 class SparseLinear(nn.Module):
@@ -72,18 +87,24 @@ class SparseLinear(nn.Module):
     ----------
     n_items, out_features : int
         `weight` has shape (n_items, out_features).
+
+    Attributes
+    ----------
+    sparse_gradient : bool
+        Whether the gradient to `weight` is sparse, with rows for the items of the batch only.
     """
 
     def __init__(self, n_items: int, out_features: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(n_items, out_features))
         self.bias = nn.Parameter(torch.zeros(out_features))
+        self.sparse_gradient = False
+        self._workspace = Workspace()
 
     def forward(self, rows: Rows, values: Tensor) -> Tensor:
         """(n_plays,) values → (batch, out_features)."""
-        summed = F.embedding_bag(
-            rows.items, self.weight, rows.offsets, mode="sum", per_sample_weights=values, include_last_offset=True
-        )
+        workspace = None if self.sparse_gradient else self._workspace
+        summed: Tensor = _WeightedSum.apply(self.weight, rows, values, workspace)  # type: ignore[no-untyped-call]
         return summed + self.bias
 
 
@@ -112,7 +133,7 @@ class PlainEncoder(nn.Module):
         h: Tensor = self.input(rows, values)
         for layer in self.layers:
             h = layer(torch.tanh(h))
-        return h
+        return h.to(self.input.weight.dtype)
 
 
 class DenseEncoder(nn.Module):
@@ -145,7 +166,31 @@ class DenseEncoder(nn.Module):
             h = norm(F.silu(layer(h) + total))
             total = total + h
         code: Tensor = self.code(h)
-        return code
+        return code.to(self.input.weight.dtype)
+
+
+class Negatives:
+    """Items drawn at random for the sampled softmax.
+
+    Parameters
+    ----------
+    n : int
+        Items drawn for each batch, with replacement.
+    weights : (n_items,)
+        Chances of the items, up to a factor.
+    """
+
+    def __init__(self, n: int, weights: Tensor) -> None:
+        self.n = n
+        self._log_expected = (weights.double() / weights.sum(dtype=torch.float64)).log().float() + math.log(n)
+        self._cumulative = weights.double().cumsum(0)
+
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(n,) items, and the logarithm of the expected number of times that each is drawn."""
+        device = self._cumulative.device
+        points = torch.rand(self.n, dtype=torch.float64, device=device, generator=generator) * self._cumulative[-1]
+        items = torch.searchsorted(self._cumulative, points, right=True).clamp(max=len(self._cumulative) - 1)
+        return items, self._log_expected[items]
 
 
 def dropout(values: Tensor, p: float, generator: torch.Generator) -> Tensor:
@@ -158,25 +203,13 @@ def dropout(values: Tensor, p: float, generator: torch.Generator) -> Tensor:
 
 def sampled(mu: Tensor, logvar: Tensor, generator: torch.Generator) -> Tensor:
     """One draw from N(mu, exp(logvar)), differentiable in both; Kingma & Welling (2014), section 2.4."""
-    noise = torch.randn(mu.shape, dtype=mu.dtype, generator=generator)
+    noise = torch.randn(mu.shape, dtype=mu.dtype, device=mu.device, generator=generator)
     return mu + noise * torch.exp(0.5 * logvar)
 
 
 def kl_to_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:
     """KL(N(mu, exp(logvar)) ‖ N(0, I)) of each row, (batch,); Kingma & Welling (2014), appendix B."""
     return 0.5 * (logvar.exp() + mu.square() - 1 - logvar).sum(dim=1)
-
-
-def annealed_beta(step: int, cap: float, total_steps: int) -> float:
-    """KL weight at a gradient update, counted from 0 and never reset; Liang et al. (2018), section 2.2.2.
-
-    1. No annealing asked for: the cap throughout.
-    2. Before the cap is reached: linear in the step.
-    3. After: the cap.
-    """
-    if total_steps == 0:
-        return cap
-    return min(cap, step / total_steps)
 
 
 def glorot_(layer: Any, generator: torch.Generator) -> None:

@@ -4,7 +4,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from recvae.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from recvae.errors import ArtifactError, ParameterError, TrainingError
-from recvae.nn import Rows
 from recvae.progress import EpochProgress
+from recvae.rows import Histories, Rows
+from recvae.schedules import scheduled
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 USERS_PROBED = 8
@@ -32,17 +33,20 @@ class Objective(Protocol):
     def module(self) -> nn.Module: ...
 
     @property
-    def optimizer(self) -> torch.optim.Optimizer: ...
+    def optimizers(self) -> Sequence[torch.optim.Optimizer]: ...
 
     @property
     def generator(self) -> torch.Generator: ...
+
+    @property
+    def device(self) -> torch.device: ...
 
     def begin_pass(self, number: int) -> None:
         """Called before the first update of each pass of an epoch."""
         ...
 
-    def loss(self, rows: Rows, step: int, number: int) -> tuple[Tensor, dict[str, float]]:
-        """Mean loss over the users of a batch, and its parts to report.
+    def loss(self, rows: Rows, step: int, number: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean loss over the users of a batch, and its parts to report, all of them scalars on the device.
 
         `step` counts updates from 0, `number` is that of the pass within the epoch.
         """
@@ -55,33 +59,6 @@ class Objective(Protocol):
     def validate(self) -> float:
         """The validation metric of the module as it is."""
         ...
-
-
-def scheduled(schedule: str, progress: float) -> float:
-    """The factor on the learning rate when a share `progress` of all updates is done.
-
-    - "constant": 1.
-    - "cosine": from 1 down to 0 along half a cosine; a steady choice when the number of epochs is fixed.
-    - "exponential": from 1 down to 1/100.
-    - "step": 1, then 1/10 from half way, then 1/100 for the last quarter.
-    - "one-cycle": from 1/25 up to 1 over the first 30%, then down to 0, both along a cosine (Smith & Topin 2018);
-      reaches a given quality in the fewest epochs.
-    """
-    if schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * progress))
-    if schedule == "exponential":
-        return math.pow(0.01, progress)
-    if schedule == "step":
-        return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
-    if schedule == "one-cycle":
-        rise, low = 0.3, 1 / 25
-        if progress < rise:
-            return low + (1 - low) * 0.5 * (1 - math.cos(math.pi * progress / rise))
-        return 0.5 * (1 + math.cos(math.pi * (progress - rise) / (1 - rise)))
-    return 1.0
-
-
-SCHEDULES = ("constant", "cosine", "exponential", "step", "one-cycle")
 
 
 @dataclass(frozen=True)
@@ -99,7 +76,7 @@ class Plan:
         Epochs without a better validation metric after which training stops; 0 never stops early.
     learning_rate : float
     schedule : str
-        One of `SCHEDULES`.
+        One of `recvae.schedules.SCHEDULES`.
     passes : int
         Passes over the users an epoch.
     """
@@ -125,12 +102,13 @@ class Progression:
     step : int
         Updates made.
     sums : dict
-        For the loss and each of its parts, in the running epoch: the sum over users, and their number.
+        For the loss and each of its parts, in the running epoch: the sum over users, and their number. Sums are
+        read only at an epoch's end, so that nothing waits for the device before.
     """
 
     epoch: int = 0
     step: int = 0
-    sums: dict[str, list[float]] = field(default_factory=dict)
+    sums: dict[str, tuple[Tensor | float, int]] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     best: float = -np.inf
     best_epoch: int = 0
@@ -198,9 +176,10 @@ class Trainer:
                 _interrupt_flag(armed=self.checkpoint is not None) as interrupted,
                 EpochProgress(title, self.plan.epochs, show_progress, start=state.epoch) as progress,
             ):
+                histories = Histories(user_items, self.objective.device)
                 while state.epoch < self.plan.epochs and not self._out_of_patience():
-                    self._train_epoch(user_items, interrupted)
-                    self._finish_epoch(user_items)
+                    self._train_epoch(histories, interrupted)
+                    self._finish_epoch(histories)
                     record = state.history[-1]
                     progress.update(state.epoch, {k: record[k] for k in self._reported() if k in record})
                     if callback is not None:
@@ -209,10 +188,10 @@ class Trainer:
         finally:
             self.objective.module.load_state_dict(self.good)
 
-    def _train_epoch(self, user_items: sparse.csr_matrix, interrupted: Callable[[], bool]) -> None:
+    def _train_epoch(self, histories: Histories, interrupted: Callable[[], bool]) -> None:
         """The updates that the running epoch still lacks."""
         plan, state = self.plan, self.state
-        n_users = user_items.shape[0]
+        n_users = len(histories)
         n_batches = -(-n_users // plan.batch_size)
         n_updates = n_batches * plan.passes
         started = time.monotonic()
@@ -223,9 +202,10 @@ class Trainer:
             order = self._order(state.epoch * plan.passes + number, n_users)
             users = order[batch * plan.batch_size : (batch + 1) * plan.batch_size]
             rate = self._rate(state.step, n_updates)
-            for group in self.objective.optimizer.param_groups:
-                group["lr"] = rate
-            self._update(Rows.of(user_items, users), number)
+            for optimizer in self.objective.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+            self._update(histories.rows(users), number)
             now = time.monotonic()
             state.seconds, started = state.seconds + now - started, now
             self._stop_if(interrupted())
@@ -244,25 +224,27 @@ class Trainer:
         return self._permutation[1]
 
     def _update(self, rows: Rows, number: int) -> None:
-        state, optimizer = self.state, self.objective.optimizer
+        state, optimizers = self.state, self.objective.optimizers
         loss, parts = self.objective.loss(rows, state.step, number)
-        if not torch.isfinite(loss):
-            raise self._diverged(f"loss became {loss.item()}")
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         state.step += 1
-        for name, value in {"loss": loss.item(), **parts}.items():
+        for name, value in {"loss": loss.detach(), **parts}.items():
             total, users = state.sums.get(name, (0.0, 0))
-            state.sums[name] = [total + value * len(rows), users + len(rows)]
+            state.sums[name] = (total + value.double() * len(rows), users + len(rows))
 
-    def _finish_epoch(self, user_items: sparse.csr_matrix) -> None:
+    def _finish_epoch(self, histories: Histories) -> None:
         """Record the epoch, validate, and keep the weights if they are the best so far."""
         state, metric = self.state, self.plan.metric
-        if not self.objective.finite(Rows.of(user_items[:USERS_PROBED])):  # the last update may have spoilt the weights
+        self._refuse_divergence()
+        probed = np.arange(min(USERS_PROBED, len(histories)))
+        if not self.objective.finite(histories.rows(probed)):  # the last update may have spoilt the weights
             raise self._diverged("scores are no longer finite")
         state.epoch += 1
-        record = {"epoch": state.epoch, **{name: total / users for name, (total, users) in state.sums.items()}}
+        record = {"epoch": state.epoch, **{name: float(total) / users for name, (total, users) in state.sums.items()}}
         record["learning_rate"] = self._rate(state.step - 1, state.step // state.epoch)
         record["seconds"] = state.seconds
         state.sums, state.seconds = {}, 0.0
@@ -273,6 +255,11 @@ class Trainer:
         if value > state.best:
             state.best, state.best_epoch = value, state.epoch
             self.good = _snapshot(self.objective.module)
+
+    def _refuse_divergence(self) -> None:
+        loss = float(self.state.sums["loss"][0]) if self.state.sums else 0.0
+        if not math.isfinite(loss):
+            raise self._diverged(f"loss became {loss}")
 
     def _diverged(self, what: str) -> TrainingError:
         return TrainingError(
@@ -293,6 +280,7 @@ class Trainer:
 
     def _save(self) -> None:
         if self.checkpoint is not None:
+            self._refuse_divergence()
             save_checkpoint(self.checkpoint, _checkpoint(self.state, self.objective, self.good, self.identity))
         self._saved_at = time.monotonic()
 
@@ -305,13 +293,17 @@ def _checkpoint(
     state: Progression, objective: Objective, good: dict[str, Tensor], identity: dict[str, Any]
 ) -> Checkpoint:
     moments = {
-        f"optimizer.{number}.{name}": value
-        for number, values in objective.optimizer.state_dict()["state"].items()
+        f"optimizer.{place}.{number}.{name}": torch.as_tensor(value)
+        for place, optimizer in enumerate(objective.optimizers)
+        for number, values in optimizer.state_dict()["state"].items()
         for name, value in values.items()
     }
+    sums = {name: [float(total), users] for name, (total, users) in state.sums.items()}
     tensors = {f"module.{name}": tensor for name, tensor in objective.module.state_dict().items()}
     tensors |= {f"good.{name}": tensor for name, tensor in good.items()}
-    return Checkpoint(tensors | moments | {"generator": objective.generator.get_state()}, vars(state), identity)
+    return Checkpoint(
+        tensors | moments | {"generator": objective.generator.get_state()}, {**vars(state), "sums": sums}, identity
+    )
 
 
 def _restored(saved: Checkpoint, objective: Objective) -> tuple[Progression, dict[str, Tensor]]:
@@ -319,11 +311,13 @@ def _restored(saved: Checkpoint, objective: Objective) -> tuple[Progression, dic
         return {k.removeprefix(prefix): v for k, v in saved.tensors.items() if k.startswith(prefix)}
 
     objective.module.load_state_dict(named("module."))
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in named("optimizer.").items():
-        number, _, key = name.partition(".")
-        moments.setdefault(int(number), {})[key] = value
-    objective.optimizer.load_state_dict({**objective.optimizer.state_dict(), "state": moments})
+    for place, optimizer in enumerate(objective.optimizers):
+        moments: dict[int, dict[str, Tensor | float]] = {}
+        for name, value in named(f"optimizer.{place}.").items():
+            number, _, key = name.partition(".")
+            counts = value.dtype == torch.int64  # SparseAdam's step is a plain number
+            moments.setdefault(int(number), {})[key] = value.item() if counts else value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     objective.generator.set_state(saved.tensors["generator"])
     try:
         return Progression(**saved.progress), named("good.")

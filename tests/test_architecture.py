@@ -22,7 +22,20 @@ ORDER = [
         "prepared",
         "preparation",
     ),
-    *("topn", "metrics", "nn", "likelihood", "progress", "checkpoint", "training", "memory", "models"),
+    *(
+        "topn",
+        "metrics",
+        "device",
+        "rows",
+        "nn",
+        "likelihood",
+        "schedules",
+        "progress",
+        "checkpoint",
+        "training",
+        "memory",
+        "models",
+    ),
     *("evaluation", "comparison", "report", "figures", "html_report", "artifact", "tuning", "workflow", "demo", "cli"),
 ]
 PACKAGE = Path(recvae.__file__).parent

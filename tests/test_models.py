@@ -39,6 +39,12 @@ FACTORIES: dict[str, Factory] = {
     "dense multvae": lambda: MultVAE(
         hidden=(16, 16), latent=8, encoder="dense", gamma=0.003, epochs=15, batch_size=8, learning_rate=1e-2
     ),
+    "sampled multvae": lambda: MultVAE(
+        hidden=16, latent=8, epochs=15, batch_size=8, total_anneal_steps=0, learning_rate=1e-2, n_negatives=20
+    ),
+    "bfloat16 multvae": lambda: MultVAE(
+        hidden=16, latent=8, epochs=15, batch_size=8, total_anneal_steps=0, learning_rate=1e-2, precision="bfloat16"
+    ),
     "multdae": lambda: MultDAE(latent=16, epochs=10, batch_size=8, learning_rate=1e-2, metric="ndcg@5"),
 }
 SAME_FOR_EVERYBODY = {"popularity"}

@@ -14,8 +14,9 @@ from recvae.metrics import hit_matrix, ndcg_at_k
 from recvae.models.multvae import MultDAE, MultVAE
 from recvae.models.neural import Autoencoder
 from recvae.models.recvae import RecVAE
-from recvae.nn import Rows
-from recvae.training import SCHEDULES, Trainer, scheduled
+from recvae.rows import Rows
+from recvae.schedules import SCHEDULES, scheduled
+from recvae.training import Trainer
 from tests.contracts import one_thread as one_thread
 from tests.contracts import random_plays
 
@@ -434,23 +435,34 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "s left" not in shown
 
 
-@pytest.mark.parametrize(
-    ("schedule", "factors"),
-    [
-        ("constant", [1, 1, 1, 1, 1]),
-        ("cosine", [1, 0.853553, 0.5, 0.146447, 0]),
-        ("exponential", [1, 0.316228, 0.1, 0.0316228, 0.01]),
-        ("step", [1, 1, 0.1, 0.01, 0.01]),
-        ("one-cycle", [0.04, 0.935692, 0.811745, 0.283058, 0]),
-    ],
-)
-def test_schedules_by_hand(schedule: str, factors: list[float]) -> None:
-    assert [scheduled(schedule, quarter / 4) for quarter in range(5)] == pytest.approx(factors, rel=1e-5, abs=1e-12)
+@pytest.mark.parametrize("options", [{"n_negatives": 7}, {"n_negatives": 7, "negatives": "uniform"}])
+def test_a_sampled_run_resumes_where_it_stood(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plays = random_plays()
+    whole = small(**options).fit(plays, show_progress=False)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 12)
+        with pytest.raises(KeyboardInterrupt):
+            small(**options).fit(plays, show_progress=False, checkpoint=tmp_path / "state")
+    assert_same(small(**options).fit(plays, show_progress=False, checkpoint=tmp_path / "state", resume=True), whole)
 
 
-def test_one_cycle_peaks_after_three_tenths() -> None:
-    assert scheduled("one-cycle", 0.3) == pytest.approx(1)
-    assert scheduled("one-cycle", 0.3 - 1e-9) == pytest.approx(1)
+def test_sampled_updates_touch_only_the_rows_of_plays_and_negatives() -> None:
+    plays = random_plays()
+    plays = sparse.hstack([plays, sparse.csr_matrix((plays.shape[0], 500))], format="csr", dtype=np.float32)
+    model = small(n_negatives=3, epochs=1)
+    before = model._build(plays.shape[1], torch.Generator().manual_seed(model.seed))
+    model.fit(plays, show_progress=False)
+    for name in ("output.weight", "encoder.input.weight"):
+        changed = (model.module_.get_parameter(name) != before.get_parameter(name)).any(dim=1)
+        assert changed[: plays.shape[1] - 500].any()
+        assert changed[-500:].sum() <= 2 * UPDATES_AN_EPOCH
+
+
+def test_sampling_is_for_the_multinomial_likelihood() -> None:
+    with pytest.raises(ParameterError, match="n_negatives is 7, but likelihood is 'logistic'; expected multinomial"):
+        MultVAE(n_negatives=7, likelihood="logistic")
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

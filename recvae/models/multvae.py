@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from recvae.errors import ParameterError
 from recvae.likelihood import LIKELIHOODS
 from recvae.models import parameters as check
 from recvae.models.network import AutoencoderNet
@@ -16,14 +17,14 @@ from recvae.models.space import Real, Space, Whole
 from recvae.models.variational import VariationalAutoencoder
 from recvae.nn import (
     DenseEncoder,
+    Negatives,
     PlainEncoder,
-    Rows,
-    annealed_beta,
     dropout,
     kl_to_standard_normal,
     sampled,
 )
-from recvae.training import SCHEDULES
+from recvae.rows import Rows
+from recvae.schedules import SCHEDULES, annealed_beta
 
 
 class MultVAE(VariationalAutoencoder):
@@ -64,13 +65,23 @@ class MultVAE(VariationalAutoencoder):
     learning_rate : float
         Adam's step size, at its peak.
     schedule : str
-        How the learning rate moves; see `recvae.training.scheduled`.
+        How the learning rate moves; see `recvae.schedules.scheduled`.
     patience : int
         Stop after so many epochs without a better validation metric; 0 trains all epochs.
     metric : str
         What the best epoch is chosen by, where validation users are given.
     seed : int
         Decides weights, order of users, dropout and noise; same seed and machine, same model bit for bit.
+    device : str
+        "cpu", "cuda", "cuda:1", …; "auto" is the GPU where there is one.
+    precision : "float32", "bfloat16" or "auto"
+        Of matrix products in training; see `recvae.device.multiplying`.
+    n_negatives : int, optional
+        For catalogues of hundreds of thousands of items: estimate the multinomial likelihood on so many items drawn
+        for each batch, and update only the rows of items that the batch touches, so that an update costs the same
+        whatever the catalogue's size. None takes all items, exactly.
+    negatives : "popularity" or "uniform"
+        How these items are drawn: in proportion to their plays, which needs fewer of them, or all alike.
     """
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
@@ -82,6 +93,7 @@ class MultVAE(VariationalAutoencoder):
             "epochs": None,
             "batch_size": None,
             "schedule": "one-cycle",
+            "precision": "auto",
         },
     }
 
@@ -104,8 +116,12 @@ class MultVAE(VariationalAutoencoder):
         patience: int = 0,
         metric: str = "ndcg@100",
         seed: int = 0,
+        device: str = "auto",
+        precision: str = "float32",
+        n_negatives: int | None = None,
+        negatives: str = "popularity",
     ) -> None:
-        super().__init__(epochs, batch_size, learning_rate, patience, metric, seed)
+        super().__init__(epochs, batch_size, learning_rate, patience, metric, seed, device, precision)
         self.encoder = check.one_of("encoder", encoder, ("plain", "dense"))
         self.hidden = (check.equal_sizes if encoder == "dense" else check.sizes)("hidden", hidden)
         self.latent = check.whole("latent", latent, maximum=check.LARGEST_LAYER)
@@ -115,6 +131,12 @@ class MultVAE(VariationalAutoencoder):
         self.anneal_cap = check.real("anneal_cap", anneal_cap)
         self.total_anneal_steps = check.whole("total_anneal_steps", total_anneal_steps, minimum=0)
         self.schedule = check.one_of("schedule", schedule, SCHEDULES)
+        self.n_negatives = None if n_negatives is None else check.whole("n_negatives", n_negatives)
+        self.negatives = check.one_of("negatives", negatives, ("popularity", "uniform"))
+        if n_negatives is not None and likelihood != "multinomial":
+            raise ParameterError(
+                f"n_negatives is {n_negatives}, but likelihood is {likelihood!r}; expected multinomial"
+            )
 
     def _build(self, n_items: int, generator: torch.Generator) -> AutoencoderNet:
         if self.encoder == "dense":
@@ -123,23 +145,41 @@ class MultVAE(VariationalAutoencoder):
         plain = PlainEncoder(n_items, self.hidden, 2 * self.latent, generator)
         return AutoencoderNet(plain, self.latent, self.hidden[::-1], n_items, generator)
 
+    def _optimizers(self, module: AutoencoderNet) -> Sequence[torch.optim.Optimizer]:
+        if self.n_negatives is None:
+            return super()._optimizers(module)
+        module.encoder.input.sparse_gradient = True
+        by_row = [module.encoder.input.weight, module.output.weight]
+        rest = [p for p in module.parameters() if all(p is not row for row in by_row)]
+        counts = torch.from_numpy(self.item_counts_).to(module.output.weight.device)
+        self._drawn = Negatives(
+            self.n_negatives, counts.clamp(min=1) if self.negatives == "popularity" else counts * 0 + 1
+        )
+        return [
+            torch.optim.SparseAdam(by_row, lr=self.learning_rate),
+            torch.optim.Adam(rest, lr=self.learning_rate, fused=True),
+        ]
+
     def _loss(
         self, module: AutoencoderNet, rows: Rows, step: int, number: int, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         values = dropout(rows.normalised(), self.dropout, generator)
         mu, logvar = module.encoder(rows, values).chunk(2, dim=1)  # (batch, latent) each
         z = sampled(mu, logvar, generator)
-        nll = module.nll(z, rows, self.likelihood)
+        if self.n_negatives is None:
+            nll = module.nll(z, rows, self.likelihood)
+        else:
+            nll = module.sampled_nll(z, rows, *self._drawn.draw(generator))
         kl = kl_to_standard_normal(mu, logvar)  # (batch,)
         beta = self._beta(rows, step)  # (batch,)
-        parts = {"nll": nll.item(), "kl": kl.mean().item(), "beta": beta.mean().item()}
+        parts = {"nll": nll.detach(), "kl": kl.detach().mean(), "beta": beta.mean()}
         return nll + (beta * kl).mean(), parts
 
     def _beta(self, rows: Rows, step: int) -> Tensor:
         if self.gamma is not None:
             return self.gamma * rows.sums()
         beta = annealed_beta(step, self.anneal_cap, self.total_anneal_steps)
-        return torch.full((len(rows),), beta, dtype=rows.values.dtype)
+        return torch.full((len(rows),), beta, dtype=rows.values.dtype, device=rows.values.device)
 
 
 class MultDAE(Autoencoder):
@@ -166,7 +206,7 @@ class MultDAE(Autoencoder):
         "learning_rate": Real(2e-4, 4e-3),
         "batch_size": Whole(50, 500),
     }
-    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "recommended": {}}
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "recommended": {"precision": "auto"}}
 
     module_: AutoencoderNet
 
@@ -182,8 +222,10 @@ class MultDAE(Autoencoder):
         patience: int = 0,
         metric: str = "ndcg@100",
         seed: int = 0,
+        device: str = "auto",
+        precision: str = "float32",
     ) -> None:
-        super().__init__(epochs, batch_size, learning_rate, patience, metric, seed)
+        super().__init__(epochs, batch_size, learning_rate, patience, metric, seed, device, precision)
         self.hidden = check.sizes("hidden", hidden)
         self.latent = check.whole("latent", latent, maximum=check.LARGEST_LAYER)
         self.dropout = check.real("dropout", dropout, 0.0, 0.99)
@@ -195,12 +237,12 @@ class MultDAE(Autoencoder):
 
     def _loss(
         self, module: AutoencoderNet, rows: Rows, step: int, number: int, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         code = torch.tanh(module.encoder(rows, dropout(rows.normalised(), self.dropout, generator)))
         nll = module.nll(code, rows)
         weights = [p for p in module.parameters() if p.ndim == 2]
         penalty = self.l2 * torch.stack([w.square().sum() for w in weights]).sum()
-        return nll + penalty, {"nll": nll.item(), "l2": penalty.item()}
+        return nll + penalty, {"nll": nll.detach(), "l2": penalty.detach()}
 
     def _logits(self, module: AutoencoderNet, rows: Rows) -> Tensor:
         code = torch.tanh(module.encoder(rows, rows.normalised()))

@@ -6,8 +6,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from recvae.likelihood import output_nll
-from recvae.nn import DenseEncoder, PlainEncoder, Rows, glorot_, linear, uniform_
+from recvae.likelihood import output_nll, sampled_nll
+from recvae.nn import DenseEncoder, PlainEncoder, Workspace, glorot_, linear, uniform_
+from recvae.rows import Rows
 
 
 class AutoencoderNet(nn.Module):
@@ -37,6 +38,7 @@ class AutoencoderNet(nn.Module):
         self.encoder = encoder
         self.decoder = nn.ModuleList(linear(a, b) for a, b in pairwise(sizes))
         self.output = linear(sizes[-1], n_items)
+        self._workspace = Workspace()
         for layer in (*self.decoder, self.output):
             if isinstance(encoder, PlainEncoder):
                 glorot_(layer, generator)
@@ -56,4 +58,8 @@ class AutoencoderNet(nn.Module):
 
     def nll(self, z: Tensor, rows: Rows, likelihood: str = "multinomial") -> Tensor:
         """Mean negative log-likelihood of the batch, given z."""
-        return output_nll(self.decode(z), self.output.weight, self.output.bias, rows, likelihood) / len(rows)
+        return output_nll(self.decode(z), self.output.weight, self.output.bias, rows, likelihood, self._workspace)
+
+    def sampled_nll(self, z: Tensor, rows: Rows, negatives: Tensor, log_expected: Tensor) -> Tensor:
+        """`nll` with a multinomial likelihood whose normaliser is estimated on items drawn at random."""
+        return sampled_nll(self.decode(z), self.output.weight, self.output.bias, rows, negatives, log_expected)

@@ -1,6 +1,7 @@
 """What the autoencoders share: fitting by the training loop, scoring in batches, weights in and out of an artifact."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,12 +11,13 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
+from recvae.device import PRECISIONS, checked_device, device_named, multiplying
 from recvae.errors import ArtifactError
 from recvae.models import parameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.run import Run
 from recvae.models.validation import checked_metric, validated
-from recvae.nn import Rows
+from recvae.rows import Rows
 from recvae.storage import fingerprint
 from recvae.topn import FloatArray
 from recvae.training import Plan, Trainer
@@ -40,7 +42,15 @@ class Autoencoder(Recommender):
     passes: int = 1
 
     def __init__(
-        self, epochs: int | None, batch_size: int | None, learning_rate: float, patience: int, metric: str, seed: int
+        self,
+        epochs: int | None,
+        batch_size: int | None,
+        learning_rate: float,
+        patience: int,
+        metric: str,
+        seed: int,
+        device: str,
+        precision: str,
     ) -> None:
         self.epochs = None if epochs is None else check.whole("epochs", epochs)
         self.batch_size = None if batch_size is None else check.whole("batch_size", batch_size)
@@ -48,6 +58,8 @@ class Autoencoder(Recommender):
         self.patience = check.whole("patience", patience, minimum=0)
         self.metric = checked_metric(metric)
         self.seed = check.whole("seed", seed, minimum=0)
+        self.device = checked_device(device)
+        self.precision = check.one_of("precision", precision, PRECISIONS)
 
     @abstractmethod
     def _build(self, n_items: int, generator: torch.Generator) -> nn.Module:
@@ -56,21 +68,27 @@ class Autoencoder(Recommender):
     @abstractmethod
     def _loss(
         self, module: Any, rows: Rows, step: int, number: int, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss of a batch, and its parts to report; `number` is that of the pass within the epoch."""
 
     def _begin_pass(self, module: Any, number: int) -> None:
         """Called before the first update of each pass of an epoch."""
+
+    def _optimizers(self, module: Any) -> Sequence[torch.optim.Optimizer]:
+        """Adam for everything."""
+        return [torch.optim.Adam(module.parameters(), lr=self.learning_rate, fused=True)]
 
     @abstractmethod
     def _logits(self, module: Any, rows: Rows) -> Tensor:
         """(batch, n_items) deterministic logits."""
 
     def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
+        device = device_named(self.device)
         generator = torch.Generator().manual_seed(self.seed)
         self.n_users_ = user_items.shape[0]
-        self.module_ = self._build(user_items.shape[1], generator)
-        optimizer = torch.optim.Adam(self.module_.parameters(), lr=self.learning_rate, fused=True)
+        self.module_ = self._build(user_items.shape[1], generator).to(device)
+        if device.type != "cpu":
+            generator = torch.Generator(device).manual_seed(self.seed)
         metric = None if run.validation is None else self.metric
         trainer = Trainer(
             Plan(
@@ -82,7 +100,7 @@ class Autoencoder(Recommender):
                 self.schedule,
                 self.passes,
             ),
-            _Objective(self, optimizer, generator, run),
+            _Objective(self, self._optimizers(self.module_), generator, run, device),
             identity={
                 "class": type(self).__name__,
                 **self.get_params(),
@@ -110,16 +128,24 @@ class Autoencoder(Recommender):
 
     def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
         with torch.inference_mode():
-            scores: FloatArray = self._logits(self.module_, Rows.of(user_items)).numpy()
+            scores: FloatArray = self._logits(self.module_, self._rows(user_items)).cpu().numpy()
         return scores
+
+    def _rows(self, user_items: sparse.csr_matrix) -> Rows:
+        """Histories on the network's device."""
+        return Rows.of(user_items, self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.module_.parameters()).device
 
     def _item_vectors(self) -> npt.NDArray[np.float32]:
         """The output layer's row of each item."""
-        vectors: npt.NDArray[np.float32] = self.module_.get_parameter("output.weight").detach().numpy()
+        vectors: npt.NDArray[np.float32] = self.module_.get_parameter("output.weight").detach().cpu().numpy()
         return vectors
 
     def _state(self) -> State:
-        return {name: tensor.numpy() for name, tensor in self.module_.state_dict().items()}
+        return {name: tensor.cpu().numpy() for name, tensor in self.module_.state_dict().items()}
 
     def _restore(self, state: State) -> None:
         with torch.device("meta"):  # nothing is allocated before the shapes are known to be true
@@ -138,9 +164,10 @@ class _Objective:
     """An autoencoder as the training loop sees it."""
 
     model: Autoencoder
-    optimizer: torch.optim.Optimizer
+    optimizers: Sequence[torch.optim.Optimizer]
     generator: torch.Generator
     run: Run
+    device: torch.device
 
     @property
     def module(self) -> nn.Module:
@@ -149,8 +176,9 @@ class _Objective:
     def begin_pass(self, number: int) -> None:
         self.model._begin_pass(self.module, number)
 
-    def loss(self, rows: Rows, step: int, number: int) -> tuple[Tensor, dict[str, float]]:
-        return self.model._loss(self.module, rows, step, number, self.generator)
+    def loss(self, rows: Rows, step: int, number: int) -> tuple[Tensor, dict[str, Tensor]]:
+        with multiplying(self.model.precision, self.device):
+            return self.model._loss(self.module, rows, step, number, self.generator)
 
     def finite(self, rows: Rows) -> bool:
         with torch.inference_mode():

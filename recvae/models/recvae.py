@@ -13,7 +13,8 @@ from recvae.models import parameters as check
 from recvae.models.base import State
 from recvae.models.network import AutoencoderNet
 from recvae.models.variational import VariationalAutoencoder
-from recvae.nn import DenseEncoder, Rows, dropout, sampled
+from recvae.nn import DenseEncoder, dropout, sampled
+from recvae.rows import Rows
 
 WIDE_LOGVAR = 10.0
 OLD_ENCODER = "old_encoder."
@@ -60,9 +61,11 @@ class RecVAE(VariationalAutoencoder):
         What the best epoch is chosen by, where validation users are given.
     seed : int
         Decides weights, order of users, dropout and noise.
+    device, precision : str
+        As for `MultVAE`.
     """
 
-    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "recommended": {}}
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "recommended": {"precision": "auto"}}
 
     module_: RecVAENet
 
@@ -81,8 +84,10 @@ class RecVAE(VariationalAutoencoder):
         patience: int = 0,
         metric: str = "ndcg@100",
         seed: int = 0,
+        device: str = "auto",
+        precision: str = "float32",
     ) -> None:
-        super().__init__(epochs, batch_size, learning_rate, patience, metric, seed)
+        super().__init__(epochs, batch_size, learning_rate, patience, metric, seed, device, precision)
         self.hidden = check.equal_sizes("hidden", hidden)
         self.latent = check.whole("latent", latent, maximum=check.LARGEST_LAYER)
         self.dropout = check.real("dropout", dropout, 0.0, 0.99)
@@ -101,7 +106,7 @@ class RecVAE(VariationalAutoencoder):
 
     def _loss(
         self, module: RecVAENet, rows: Rows, step: int, number: int, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         for_encoder = number < self.encoder_passes
         module.encoder.requires_grad_(for_encoder)
         module.output.requires_grad_(not for_encoder)
@@ -111,16 +116,16 @@ class RecVAE(VariationalAutoencoder):
         z = sampled(mu, logvar, generator)
         nll = module.nll(z, rows)
         if not for_encoder:  # KL does not depend on the decoder
-            return nll, {"nll": nll.item()}
+            return nll, {"nll": nll.detach()}
         kl = (_log_normal(z, mu, logvar) - self._log_prior(module, rows, whole, z)).sum(dim=1)  # (batch,)
         beta = self.gamma * rows.sums()  # (batch,)
-        parts = {"nll": nll.item(), "kl": kl.mean().item(), "beta": beta.mean().item()}
+        parts = {"nll": nll.detach(), "kl": kl.detach().mean(), "beta": beta.mean()}
         return nll + (beta * kl).mean(), parts
 
     def _log_prior(self, module: RecVAENet, rows: Rows, whole: Tensor, z: Tensor) -> Tensor:
         """Log density of the composite prior, (batch, latent); equation 6, a mixture for each dimension."""
         old_mu, old_logvar = module.old_encoder(rows, whole).chunk(2, dim=1)
-        zero = torch.zeros((), dtype=z.dtype)
+        zero = torch.zeros((), dtype=z.dtype, device=z.device)
         densities = (
             _log_normal(z, zero, zero),
             _log_normal(z, old_mu, old_logvar),

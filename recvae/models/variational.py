@@ -17,7 +17,8 @@ from recvae.models.network import AutoencoderNet
 from recvae.models.neural import Autoencoder
 from recvae.models.run import Run
 from recvae.models.space import Real, Space, Whole
-from recvae.nn import Rows, kl_to_standard_normal
+from recvae.nn import kl_to_standard_normal
+from recvae.rows import Rows
 from recvae.topn import FloatArray
 
 N_QUANTILES = 101
@@ -60,7 +61,7 @@ class VariationalAutoencoder(Autoencoder):
         mu = np.empty((histories.shape[0], self.module_.latent), dtype=np.float32)
         with torch.inference_mode():
             for batch in self._batches(len(mu)):
-                mu[batch] = self._posterior(self.module_, Rows.of(histories[batch]))[0].numpy()
+                mu[batch] = self._posterior(self.module_, self._rows(histories[batch]))[0].cpu().numpy()
         return mu
 
     def log_likelihood(self, user_items: UserItems) -> npt.NDArray[np.float64]:
@@ -73,10 +74,10 @@ class VariationalAutoencoder(Autoencoder):
         bounds = np.zeros(histories.shape[0])
         with torch.inference_mode():
             for batch in self._batches(histories.shape[0]):
-                rows = Rows.of(histories[batch])
+                rows = self._rows(histories[batch])
                 mu, logvar = self._posterior(self.module_, rows)
                 nll = user_nll(self.module_.logits(mu), rows, self.likelihood)
-                bounds[batch] = -(nll + kl_to_standard_normal(mu, logvar)).numpy()
+                bounds[batch] = -(nll + kl_to_standard_normal(mu, logvar)).cpu().numpy()
         return bounds
 
     def sample(self, n: int, seed: int = 0) -> sparse.csr_matrix:
@@ -103,7 +104,7 @@ class VariationalAutoencoder(Autoencoder):
         for batch in self._batches(n):
             z = generator.standard_normal((len(lengths[batch]), self.module_.latent), dtype=np.float32)
             with torch.inference_mode():
-                logits: FloatArray = self.module_.logits(torch.from_numpy(z)).numpy()
+                logits: FloatArray = self.module_.logits(torch.from_numpy(z).to(self._device)).cpu().numpy()
             # The largest of logits + Gumbel noise are a sample without replacement (Vieira 2014).
             order = np.argsort(-(logits + generator.gumbel(size=logits.shape)), axis=1)
             items += [np.sort(row[:length]) for row, length in zip(order, lengths[batch], strict=True)]

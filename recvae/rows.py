@@ -1,0 +1,100 @@
+"""Plays of users as tensors: a batch of CSR rows, and all histories on a device to gather batches from."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A batch of CSR rows as tensors on one device.
+
+    Attributes
+    ----------
+    items : (n_plays,) int32
+        Item index of each play.
+    offsets : (batch + 1,) int32
+        Where each user's plays begin; the last entry is n_plays.
+    values : (n_plays,) float
+        Play weights, 1 for binary data.
+    starts : (batch + 1,) int64, NumPy
+        The offsets again, for the host to read without waiting for the device.
+    """
+
+    items: Tensor
+    offsets: Tensor
+    values: Tensor
+    starts: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, user_items: sparse.csr_matrix, device: torch.device | str = "cpu") -> Self:
+        """All rows of a canonical CSR matrix."""
+        return cls(
+            torch.from_numpy(user_items.indices.astype(np.int32, copy=False)).to(device),
+            torch.from_numpy(user_items.indptr.astype(np.int32, copy=False)).to(device),
+            torch.from_numpy(user_items.data).to(device),
+            user_items.indptr.astype(np.int64, copy=False),
+        )
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> Tensor:
+        """(batch,) plays of each user."""
+        return self.offsets.diff()
+
+    @property
+    def users(self) -> Tensor:
+        """(n_plays,) int32 row of each play."""
+        return self.per_play(torch.arange(len(self), dtype=torch.int32, device=self.items.device))
+
+    def per_play(self, per_user: Tensor) -> Tensor:
+        """Repeat a (batch,) tensor for each user's plays, (n_plays,)."""
+        return per_user.repeat_interleave(self.lengths, output_size=len(self.items))
+
+    def normalised(self) -> Tensor:
+        """(n_plays,) values divided by the L2 norm of their row; rows without plays have none to divide."""
+        return self.values / self.per_play(self._totals(self.values.square()).sqrt())
+
+    def sums(self) -> Tensor:
+        """(batch,) total weight of each user's plays."""
+        return self._totals(self.values)
+
+    def _totals(self, values: Tensor) -> Tensor:
+        total = torch.zeros(len(self), dtype=values.dtype, device=values.device)
+        return total.index_add_(0, self.users, values)
+
+
+class Histories:
+    """The plays of all users on one device, from which batches are gathered there.
+
+    Parameters
+    ----------
+    user_items : csr_matrix, shape (n_users, n_items)
+        Canonical; on the CPU its arrays are shared, not copied.
+    device : torch.device
+    """
+
+    def __init__(self, user_items: sparse.csr_matrix, device: torch.device) -> None:
+        self._plays = Rows.of(user_items, device)
+
+    def __len__(self) -> int:
+        return len(self._plays)
+
+    def rows(self, users: npt.NDArray[np.int64]) -> Rows:
+        """The histories of these users, in this order."""
+        begin, end = self._plays.starts[users], self._plays.starts[users + 1]
+        starts = np.append(0, np.cumsum(end - begin))
+        device = self._plays.items.device
+        offsets = torch.from_numpy(starts.astype(np.int32)).to(device, non_blocking=True)
+        shift = torch.from_numpy(begin - starts[:-1]).to(device, non_blocking=True)
+        n_plays = int(starts[-1])
+        place = torch.arange(n_plays, device=device)
+        place += shift.repeat_interleave(offsets.diff(), output_size=n_plays)
+        return Rows(self._plays.items[place], offsets, self._plays.values[place], starts)
