@@ -83,6 +83,8 @@ def save(
         "fitted_with": model.fitted_params(),
         "n_items": n_items,
         "versions": versions(),
+        "trained_on": model.trained_on_,
+        "fit_seconds": model.fit_seconds_,
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "data": dict(data or {}),
         "metrics": dict(metrics or {}),
@@ -127,6 +129,7 @@ def _load(directory: Path) -> Artifact:
             f"{directory}: n_items is {manifest.get('n_items')!r} but the weights are not for as many items"
         )
     model.item_counts_ = counts
+    model.trained_on_, model.fit_seconds_ = manifest.get("trained_on"), manifest.get("fit_seconds")
     try:
         model._restore(state)
     except (ArtifactError, KeyError, IndexError, TypeError, ValueError) as error:

@@ -143,6 +143,7 @@ def compare(
         list[str] | None, typer.Option("--set", help="MODEL.name=value or MODEL.preset=…; may be repeated.")
     ] = None,
     seed: Seed = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Train models that draw random numbers so many times.")] = 1,
 ) -> None:
     """Train several models, evaluate them on the same test users, and test every pair."""
     from recvae import report, workflow
@@ -152,7 +153,7 @@ def compare(
     if params:
         raise RecvaeError(f"--set {next(iter(params))}=… names no model; expected MODEL.name=value")
     names = [name.strip() for name in models.split(",") if name.strip()]
-    compared = workflow.compare(directory, out, names, params=named, seed=seed)
+    compared = workflow.compare(directory, out, names, params=named, seed=seed, n_seeds=seeds)
     Console().print(report.console_table(compared.results))
     typer.echo(f"wrote {' and '.join(map(str, compared.written))}")
     if len(compared.written) == 1:

@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from time import perf_counter
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from recvae.evaluation import (
     Ranks,
     evaluate,
     holm,
+    mean_result,
     paired_test,
     refuse_new_users,
 )
@@ -57,13 +58,17 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class ModelRun:
-    """One model in a comparison: its figures and what they cost."""
+    """One model in a comparison: its figures and what they cost.
+
+    Of a model with several seeds, the means over them; `by_seed` has the primary metrics of each.
+    """
 
     result: EvalResult
     fit_seconds: float | None
     peak_rss_mb: float | None
     params: Mapping[str, Any]
     history: Sequence[Mapping[str, float]] = ()
+    by_seed: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The model's entry in results.json."""
@@ -77,6 +82,7 @@ class ModelRun:
             "score_seconds": self.result.score_seconds,
             "peak_rss_mb": self.peak_rss_mb,
             "params": _plain(self.params),
+            **({"by_seed": _plain(self.by_seed)} if self.by_seed else {}),
         }
 
 
@@ -118,7 +124,7 @@ class Comparison:
 
 
 def compare(
-    models: Mapping[str, Fits],
+    models: Mapping[str, Fits | Sequence[Fits]],
     split: Split,
     metrics: Sequence[str] | None = None,
     primary: Sequence[str] = PRIMARY_METRICS,
@@ -130,7 +136,9 @@ def compare(
 
     Parameters
     ----------
-    models : mapping of name to model
+    models : mapping of name to model, or to several that differ in their seed
+        A model that was fitted on `split.train` already is taken as it is. Several count as one: each user's figure
+        is the mean over them, which the paired tests compare.
     split : Split
         Its validation users, if any, go to `fit`; its test users to `evaluate` only.
     metrics : sequence of str, optional
@@ -153,12 +161,13 @@ def compare(
     runs: dict[str, ModelRun] = {}
     refused: dict[str, str] = {}
     for name, model in models.items():
+        seeds = list(model) if isinstance(model, Sequence) else [model]
         try:
-            refuse_new_users(model, split.test)
+            refuse_new_users(seeds[0], split.test)
         except ParameterError as error:
-            refused[name] = str(error).removeprefix(f"{type(model).__name__} ")
+            refused[name] = str(error).removeprefix(f"{type(seeds[0]).__name__} ")
             continue
-        runs[name] = _run(model, split, metrics, show_progress)
+        runs[name] = _mean_run([_run(seed, split, metrics, show_progress) for seed in seeds], primary)
         if on_result:
             on_result(name, runs[name])
     if not runs:
@@ -168,13 +177,35 @@ def compare(
 
 
 def _run(model: Fits, split: Split, metrics: Sequence[str], show_progress: bool) -> ModelRun:
-    validation = split.validation and (split.validation.fold_in, split.validation.held_out)
     with peak_memory() as peak:
-        started = perf_counter()
-        model.fit(split.train, show_progress=show_progress, validation=validation)
-        fit_seconds = perf_counter() - started
+        fit_seconds = _fit(model, split, show_progress)
         result = evaluate(model, split.test, metrics, train=split.train)
     return ModelRun(result, fit_seconds, peak.mb, dict(_fitted_params(model)), getattr(model, "history_", ()))
+
+
+def _fit(model: Fits, split: Split, show_progress: bool) -> float | None:
+    """Seconds that fitting took, now or earlier."""
+    if isinstance(model, Recommender) and model.fitted_on(split.train):
+        return model.fit_seconds_
+    validation = split.validation and (split.validation.fold_in, split.validation.held_out)
+    started = perf_counter()
+    model.fit(split.train, show_progress=show_progress, validation=validation)
+    return perf_counter() - started
+
+
+def _mean_run(runs: Sequence[ModelRun], primary: Sequence[str]) -> ModelRun:
+    """One run for a model's seeds; the history and settings are the first one's."""
+    if len(runs) == 1:
+        return runs[0]
+    seconds = [run.fit_seconds for run in runs if run.fit_seconds is not None]
+    peaks = [run.peak_rss_mb for run in runs if run.peak_rss_mb is not None]
+    return replace(
+        runs[0],
+        result=mean_result([run.result for run in runs]),
+        fit_seconds=sum(seconds) / len(seconds) if seconds else None,
+        peak_rss_mb=max(peaks, default=None),
+        by_seed={metric: [run.result.mean(metric) for run in runs] for metric in primary},
+    )
 
 
 def _fitted_params(model: Fits) -> Mapping[str, Any]:

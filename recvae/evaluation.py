@@ -1,7 +1,7 @@
 """Offline ranking evaluation of one model: metrics with their standard errors, and paired tests between two."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -204,6 +204,15 @@ def refuse_new_users(model: Ranks, holdout: Holdout) -> None:
             f"{type(model).__name__} cannot fold in new users and {n_new:,} of {holdout.n_users:,} are new; "
             "such a model takes part in weak generalization only, where every user was trained on"
         )
+
+
+def mean_result(results: Sequence[EvalResult]) -> EvalResult:
+    """What several models, such as seeds of one, reach on average on the same users: the mean for each user."""
+    first = results[0]
+    per_user = {m: np.mean([result.values(m) for result in results], axis=0) for m in first.per_user}
+    totals = {m: float(np.mean([result.totals[m] for result in results])) for m in first.totals}
+    seconds = float(np.mean([result.score_seconds for result in results]))
+    return replace(first, per_user=per_user, totals=totals, score_seconds=seconds)
 
 
 def paired_test(a: EvalResult, b: EvalResult, metric: str) -> PairedTest:

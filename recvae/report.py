@@ -232,7 +232,17 @@ def _notes(results: Results) -> list[str]:
         for name, model in results["models"].items()
         if "models" in model["params"]
     ]
-    return [f"{LEGEND}.", *_context(results), *blended, *refusals]
+    return [f"{LEGEND}.", *_context(results), *_seeds(results), *blended, *refusals]
+
+
+def _seeds(results: Results) -> list[str]:
+    """How far the seeds of a model lie apart."""
+    lines = []
+    for name, model in results["models"].items():
+        if by_seed := model.get("by_seed"):
+            metric, means = list(by_seed.items())[-1]
+            lines.append(f"{name}: mean of {len(means)} seeds; {metric} of each: {', '.join(map(_figure, means))}.")
+    return lines
 
 
 def _context(results: Results) -> list[str]:

@@ -30,7 +30,7 @@ RESULTS, REPORT = "results.json", "report.html"
 
 @dataclass(frozen=True)
 class Compared:
-    """The content of results.json, the fitted models by name, and the files that were written."""
+    """The content of results.json, the fitted models by name (those of the first seed), and the files written."""
 
     results: dict[str, Any]
     models: dict[str, Recommender]
@@ -83,7 +83,7 @@ def train(
     refuse_unwritable(out)
     refuse_foreign(out, artifact.KIND)
     refuse_foreign(state, checkpoint.KIND)
-    model = _created(name, preset, dict(params or {}), seed)
+    model = _created(name, {**(params or {}), "preset": preset}, seed)
     prepared = read_prepared(directory)
     split = prepared.split
     model.fit(split.train, validation=split.validation, checkpoint=state, resume=resume)
@@ -180,6 +180,7 @@ def compare(
     *,
     params: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
+    n_seeds: int = 1,
     on_result: Callable[[str, comparison.ModelRun], None] | None = None,
 ) -> Compared:
     """Train models, evaluate them on the same test users, and write `results.json` into the directory `out`.
@@ -189,6 +190,8 @@ def compare(
     names : sequence of str
     params : mapping, optional
         Hyperparameters by model name; "preset" among them picks a preset.
+    seed, n_seeds : int
+        Models that draw random numbers are trained `n_seeds` times, from `seed` on, and count with their mean.
 
     Raises
     ------
@@ -201,10 +204,12 @@ def compare(
     for name in settings:
         if name not in names:
             raise ParameterError(f"--set {name}.… sets a model that is not among those compared: {', '.join(names)}")
-    models: dict[str, Recommender] = {}
+    models: dict[str, list[Recommender]] = {}
     for name in sorted(names, key=lambda name: name == "blend"):  # a blend shares the models beside it
-        given = settings.get(name, {})
-        models[name] = _created(name, given.pop("preset", None), given, seed, models)
+        models[name] = [
+            _created(name, settings.get(name, {}), seed + i, {n: made[i % len(made)] for n, made in models.items()})
+            for i in range(n_seeds if _is_random(name) and "seed" not in settings.get(name, {}) else 1)
+        ]
     refuse_unwritable(out)
     _refuse_foreign_report(out)
     prepared = read_prepared(directory)
@@ -216,7 +221,7 @@ def compare(
     with contextlib.suppress(MissingDependencyError):  # the figures are safe without the plots
         write_report(out / REPORT, results)
         written.append(out / REPORT)
-    return Compared(results, models, written)
+    return Compared(results, {name: made[0] for name, made in models.items()}, written)
 
 
 def recommend(
@@ -247,15 +252,22 @@ def recommend(
     return Answer([_item(loaded, i, s) for i, s in zip(ids, scores, strict=True) if i >= 0], unknown)
 
 
+def _is_random(name: str) -> bool:
+    return name == "blend" or bool(seed_of(name, 0))
+
+
 def _created(
-    name: str, preset: str | None, params: dict[str, Any], seed: int, beside: Mapping[str, Recommender] | None = None
+    name: str, settings: Mapping[str, Any], seed: int, beside: Mapping[str, Recommender] | None = None
 ) -> Recommender:
-    """A model with the run's seed; a blend takes the models `beside` it where it has them, and makes the others."""
+    """A model with the run's seed; a blend takes the models `beside` it where it has them, and makes the others.
+
+    "preset" among the settings picks a preset.
+    """
+    params = {**seed_of(name, seed), **settings}
     if name == "blend":
         parts = parts_of(params.get("models"))
-        made = [(beside or {}).get(part) or _created(part, None, {}, seed) for part in parts]
-        params = {**params, "models": made}
-    return create(name, preset, **{**seed_of(name, seed), **params})
+        params["models"] = [(beside or {}).get(part) or _created(part, {}, seed) for part in parts]
+    return create(name, params.pop("preset", None), **params)
 
 
 def _validated(model: Recommender, split: Split) -> tuple[dict[str, Any], str]:

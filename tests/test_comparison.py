@@ -10,6 +10,7 @@ import pytest
 from recvae.comparison import RECALL_CURVE, ModelRun, compare
 from recvae.errors import ParameterError
 from recvae.evaluation import BEYOND_ACCURACY_METRICS, DEFAULT_METRICS, evaluate, holm, paired_test
+from recvae.models.popularity import Popularity
 from tests.test_evaluation import N_ITEMS, FixedOrder, holdout, split
 
 
@@ -32,6 +33,29 @@ def test_compare_fits_on_train_with_validation_and_scores_on_test() -> None:
     metrics = (*DEFAULT_METRICS, *BEYOND_ACCURACY_METRICS, *RECALL_CURVE)
     alone = evaluate(model, data.test, metrics, train=data.train)
     assert comparison.runs["fixed"].result.as_dict() == alone.as_dict()
+
+
+def test_seeds_of_a_model_count_with_their_mean() -> None:
+    first, second = FixedOrder(range(N_ITEMS)), FixedOrder(range(N_ITEMS)[::-1])
+    both = compare({"both": [first, second], "first": first}, split(), primary=("ndcg@4",))
+    alone = [evaluate(model, split().test, ["ndcg@4"]) for model in (first, second)]
+    mean = np.mean([result.values("ndcg@4") for result in alone], axis=0)
+    np.testing.assert_allclose(both.runs["both"].result.values("ndcg@4"), mean)
+    assert both.runs["both"].by_seed == {"ndcg@4": [result.mean("ndcg@4") for result in alone]}
+    assert both.runs["both"].as_dict()["by_seed"] == both.runs["both"].by_seed
+    assert "by_seed" not in both.runs["first"].as_dict()
+    assert alone[0].mean("ndcg@4") != alone[1].mean("ndcg@4")
+    (pair,) = both.pairs
+    assert pair.test.difference == pytest.approx(float(np.mean(mean - alone[0].values("ndcg@4"))))
+
+
+def test_a_model_that_is_fitted_already_is_taken_as_it_is() -> None:
+    data = split()
+    model = Popularity().fit(data.train)
+    seconds, counts = model.fit_seconds_, model.item_counts_
+    run = compare({"popularity": model}, data).runs["popularity"]
+    assert model.item_counts_ is counts
+    assert run.fit_seconds == seconds
 
 
 def test_history_lengths_make_groups_of_equal_size() -> None:

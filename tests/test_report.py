@@ -240,3 +240,10 @@ def test_results_are_read_and_not_changed(results: dict[str, Any]) -> None:
     printed(results)
     markdown_table(results)
     assert json.dumps(results) == before
+
+
+def test_the_notes_say_how_far_seeds_lie_apart(results: dict[str, Any]) -> None:
+    results["models"]["als"]["by_seed"] = {"recall@20": [0.38, 0.39], "ndcg@100": [0.4641, 0.4679]}
+    text = printed(results, width=120)
+    assert "als: mean of 2 seeds; ndcg@100 of each: .4641, .4679." in text
+    assert text.count("seeds") == 1

@@ -14,6 +14,7 @@ from recvae.datasets import Dataset
 from recvae.datasets.synthetic import generate
 from recvae.errors import ArtifactError, ParameterError, RecvaeError, TrainingError, UnsupportedError
 from recvae.models import MODELS
+from recvae.models.blend import Blend
 from recvae.preparation import Options, prepare
 from recvae.prepared import read_prepared
 from recvae.progress import EpochProgress
@@ -282,6 +283,20 @@ def test_seeds_out_of_range(tmp_path: Path, strong: Path, name: str, seed: int) 
 def test_a_seed_among_the_settings_wins(tmp_path: Path, strong: Path) -> None:
     workflow.train(strong, tmp_path / "model", "als", params={**SMALL["als"], "seed": 8}, seed=4)
     assert artifact.load(tmp_path / "model").model.get_params()["seed"] == 8
+
+
+def test_compare_trains_random_models_once_a_seed(tmp_path: Path, strong: Path) -> None:
+    params = {"multdae": TINY, "als": {**SMALL["als"], "seed": 8}, "blend": {"models": ["multdae", "popularity"]}}
+    compared = workflow.compare(
+        strong, tmp_path / "report", ["blend", "multdae", "als", "popularity"], params=params, seed=3, n_seeds=2
+    )
+    entries = compared.results["models"]
+    by_seed = {name: [len(figures) for figures in entry.get("by_seed", {}).values()] for name, entry in entries.items()}
+    assert by_seed == {"multdae": [2, 2, 2], "als": [], "popularity": [], "blend": [2, 2, 2]}
+    assert len(set(entries["multdae"]["by_seed"]["ndcg@100"])) == 2
+    assert compared.models["multdae"].get_params()["seed"] == 3
+    assert isinstance(compared.models["blend"], Blend)
+    assert compared.models["blend"].models[0] is compared.models["multdae"]
 
 
 def test_compare_writes_what_it_returns(tmp_path: Path, known: Path) -> None:

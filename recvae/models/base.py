@@ -1,6 +1,7 @@
 """The contract that every model keeps: a drop-in for `implicit`'s `RecommenderBase`, with fold-in of new users."""
 
 import inspect
+import time
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -45,6 +46,7 @@ class Recommender(Catalogue):
     SPACE: ClassVar[Space] = {}
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
     trained_on_: str | None = None
+    fit_seconds_: float | None = None
 
     @abstractmethod
     def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
@@ -115,8 +117,9 @@ class Recommender(Catalogue):
         self.item_counts_ = np.bincount(train.indices, minlength=train.shape[1]).astype(np.float32)
         data = fingerprint(train)
         where = None if checkpoint is None else Path(checkpoint)
+        started = time.monotonic()
         self._fit(train, Run(show_progress, callback, held, where, resume, data))
-        self.trained_on_ = data
+        self.trained_on_, self.fit_seconds_ = data, time.monotonic() - started
         return self
 
     def save(self, path: str | Path, **belongings: Any) -> None:

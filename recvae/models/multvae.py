@@ -41,8 +41,8 @@ class MultVAE(VariationalAutoencoder):
     ----------
     hidden : int or sequence of int
         Hidden layer sizes of the encoder; all the same for a dense one.
-    latent : int
-        Size of z.
+    latent : int, optional
+        Size of z. None takes a hundredth of the number of items, from 200 to 400.
     encoder : "plain" or "dense"
         "plain": tanh layers, and a decoder that mirrors them. "dense": RecVAE's, where each layer sees the sum of
         all before it, with swish and LayerNorm, and a linear decoder; deep ones train well only so.
@@ -88,6 +88,7 @@ class MultVAE(VariationalAutoencoder):
         "paper": {},
         "recommended": {
             "hidden": (600,) * 5,
+            "latent": None,
             "encoder": "dense",
             "gamma": 0.003,
             "epochs": None,
@@ -102,7 +103,7 @@ class MultVAE(VariationalAutoencoder):
     def __init__(
         self,
         hidden: int | Sequence[int] = (600,),
-        latent: int = 200,
+        latent: int | None = 200,
         encoder: str = "plain",
         dropout: float = 0.5,
         likelihood: str = "multinomial",
@@ -124,7 +125,7 @@ class MultVAE(VariationalAutoencoder):
         super().__init__(epochs, batch_size, learning_rate, patience, metric, seed, device, precision)
         self.encoder = check.one_of("encoder", encoder, ("plain", "dense"))
         self.hidden = (check.equal_sizes if encoder == "dense" else check.sizes)("hidden", hidden)
-        self.latent = check.whole("latent", latent, maximum=check.LARGEST_LAYER)
+        self.latent = None if latent is None else check.whole("latent", latent, maximum=check.LARGEST_LAYER)
         self.dropout = check.real("dropout", dropout, 0.0, 0.99)
         self.likelihood = check.one_of("likelihood", likelihood, tuple(LIKELIHOODS))
         self.gamma = None if gamma is None else check.real("gamma", gamma)
@@ -139,11 +140,19 @@ class MultVAE(VariationalAutoencoder):
             )
 
     def _build(self, n_items: int, generator: torch.Generator) -> AutoencoderNet:
+        latent = self._latent(n_items)
         if self.encoder == "dense":
-            dense = DenseEncoder(n_items, self.hidden[0], len(self.hidden), 2 * self.latent, generator)
-            return AutoencoderNet(dense, self.latent, (), n_items, generator)
-        plain = PlainEncoder(n_items, self.hidden, 2 * self.latent, generator)
-        return AutoencoderNet(plain, self.latent, self.hidden[::-1], n_items, generator)
+            dense = DenseEncoder(n_items, self.hidden[0], len(self.hidden), 2 * latent, generator)
+            return AutoencoderNet(dense, latent, (), n_items, generator)
+        plain = PlainEncoder(n_items, self.hidden, 2 * latent, generator)
+        return AutoencoderNet(plain, latent, self.hidden[::-1], n_items, generator)
+
+    def _latent(self, n_items: int) -> int:
+        return self.latent or max(200, min(400, n_items // 100))
+
+    def fitted_params(self) -> dict[str, Any]:
+        latent = self._latent(self.n_items_) if hasattr(self, "item_counts_") else self.latent
+        return {**super().fitted_params(), "latent": latent}
 
     def _optimizers(self, module: AutoencoderNet) -> Sequence[torch.optim.Optimizer]:
         if self.n_negatives is None:
