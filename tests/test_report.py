@@ -240,3 +240,12 @@ def test_results_are_read_and_not_changed(results: dict[str, Any]) -> None:
     printed(results)
     markdown_table(results)
     assert json.dumps(results) == before
+
+
+def test_metrics_without_paired_tests_are_named(results: dict[str, Any]) -> None:
+    assert "No paired tests" not in printed(results)
+    results["comparisons"] = [pair for pair in results["comparisons"] if pair["metric"] == "ndcg@100"]
+    assert "No paired tests of recall@20, recall@50." in " ".join(printed(results).split())
+    assert "No paired tests of recall@20, recall@50." in markdown_table(results)
+    results["models"] = {"ease": results["models"]["ease"]}
+    assert "No paired tests" not in printed(results)
