@@ -12,6 +12,7 @@ where it stood.
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from recvae.datasets import load
 from recvae.errors import RecvaeError
 from recvae.evaluation import evaluate
 from recvae.interactions import Interactions
-from recvae.models import BLENDED, MODELS, create, seed_of
+from recvae.models import MODELS, create, seed_of
 from recvae.models.base import Recommender
 from recvae.models.blend import Blend
 from recvae.models.graph_filter import GraphFilter
@@ -34,13 +35,17 @@ from recvae.splits import Holdout, Split, given
 HERE = Path(__file__).parent
 METRICS = ("recall_full@20", "ndcg@20")
 SEEDS = (0, 1, 2)
-# Chosen on the carved validation plays; see results/tried.md.
-SETTINGS: dict[str, dict[str, Any]] = {
-    "als": {"factors": 512, "alpha": 20.0, "regularization": 20.0},
-    "graph": {"factors": 512},
-    "multvae": {"epochs": 40},
+# Model and settings of each row, chosen on the carved validation plays; see results/tried.md.
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "popularity": ("popularity", {}),
+    "bm25": ("bm25", {}),
+    "als": ("als", {"factors": 512, "alpha": 20.0, "regularization": 20.0}),
+    "graph": ("graph", {"factors": 512}),
+    "ease": ("ease", {}),
+    "ease (sparse)": ("ease", {"density": 0.0005}),
+    "multvae": ("multvae", {"epochs": 30}),
 }
-ROWS = ("popularity", "bm25", "als", "graph", "ease", "multvae", "blend")
+PARTS = ("graph", "als", "ease (sparse)", "multvae")
 
 PUBLISHED = """\
 Published, BARS leaderboard gowalla_m1 unless noted, most of them tuned on the test plays: recall_full@20 / ndcg@20
@@ -74,25 +79,25 @@ def kept(model: Recommender, path: Path, train: sparse.csr_matrix, validation: H
     return model
 
 
-def settings(name: str, seed: int) -> dict[str, Any]:
-    """What a model is made with, but for what validation decides."""
-    return {**SETTINGS.get(name, {}), **seed_of(name, seed)}
+def made(row: str, seed: int, **decisions: Any) -> Recommender:
+    """The model of a row."""
+    name, settings = ROWS[row]
+    return create(name, **{**settings, **seed_of(name, seed), **decisions})
 
 
-def chosen(names: list[str], split: Split, models: Path) -> dict[str, dict[str, Any]]:
+def chosen(rows: Sequence[str], split: Split, models: Path) -> dict[str, dict[str, Any]]:
     """What validation decides: a graph filter's weight, a blend's weights."""
     fitted: dict[str, Recommender] = {}
-    for name in names:
-        made = Blend([fitted[part] for part in BLENDED]) if name == "blend" else create(name, **settings(name, 0))
-        if name == "blend":
-            model = made.fit(split.train, show_progress=False, validation=split.validation)
+    for row in rows:
+        if row == "blend":
+            blend = Blend([fitted[part] for part in PARTS], metric="ndcg@20")
+            fitted[row] = blend.fit(split.train, show_progress=False, validation=split.validation)
         else:
-            model = kept(made, models / f"carved-{name}", split.train, split.validation)
-        fitted[name] = model
+            fitted[row] = kept(made(row, SEEDS[0]), models / f"carved-{row}", split.train, split.validation)
         if split.validation:
-            figures = evaluate(model, split.validation, METRICS)
-            print(f"{name:12} validation " + "  ".join(f"{m} {figures.mean(m):.4f}" for m in METRICS), flush=True)
-    return {name: decided(model) for name, model in fitted.items()}
+            figures = evaluate(fitted[row], split.validation, METRICS)
+            print(f"{row:14} validation " + "  ".join(f"{m} {figures.mean(m):.4f}" for m in METRICS), flush=True)
+    return {row: decided(model) for row, model in fitted.items()}
 
 
 def decided(model: Recommender) -> dict[str, Any]:
@@ -105,41 +110,38 @@ def decided(model: Recommender) -> dict[str, Any]:
 def main() -> None:
     """Choose on validation, fit on everything, evaluate once, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(ROWS), help="models, separated by commas")
+    parser.add_argument("--only", default=",".join((*ROWS, "blend")), help="rows of the table, separated by commas")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     parser.add_argument("--models", type=Path, default=HERE.parent / "data" / "gowalla-models", help="kept models")
     arguments = parser.parse_args()
-    names = [name for name in ROWS if name in arguments.only.split(",")]
-    if "blend" in names and not set(BLENDED) <= set(names):
-        sys.exit(f"a blend needs {', '.join(BLENDED)} beside it")
+    rows = [row for row in (*ROWS, "blend") if row in arguments.only.split(",")]
+    if "blend" in rows and not set(PARTS) <= set(rows):
+        sys.exit(f"a blend needs {', '.join(PARTS)} beside it")
     try:
         dataset = load("gowalla")
     except RecvaeError as error:
         sys.exit(f"gowalla was not run: {error}")
     plays = Interactions.from_frame(dataset.ratings)
     arguments.models.mkdir(parents=True, exist_ok=True)
-    choices = chosen(names, given(plays, val_users=dataset.recipe.val_users), arguments.models)
+    to_choose = [row for row in rows if row in (*PARTS, "blend")]
+    choices = chosen(to_choose, given(plays, val_users=dataset.recipe.val_users), arguments.models)
     whole = given(plays, val_users=0)
-    rows = {name: fitted(name, choices, whole.train, arguments.models) for name in names if name != "blend"}
-    if "blend" in names:
-        rows["blend"] = [
-            Blend([rows[part][seed % len(rows[part])] for part in BLENDED], **choices["blend"])
-            for seed in range(len(SEEDS))
+    fitted = {row: refitted(row, choices.get(row, {}), whole.train, arguments.models) for row in rows if row in ROWS}
+    if "blend" in rows:
+        fitted["blend"] = [
+            Blend([fitted[part][seed % len(fitted[part])] for part in PARTS], **choices["blend"]) for seed in SEEDS
         ]
 
-    def show(name: str, run: ModelRun) -> None:
-        print(f"{name:12} test " + "  ".join(f"{m} {run.result.mean(m):.4f}" for m in METRICS), flush=True)
+    def show(row: str, run: ModelRun) -> None:
+        print(f"{row:14} test " + "  ".join(f"{m} {run.result.mean(m):.4f}" for m in METRICS), flush=True)
 
-    write(compare(rows, whole, (*METRICS, "coverage@20", "popularity@20"), METRICS, on_result=show), arguments)
+    write(compare(fitted, whole, (*METRICS, "coverage@20", "popularity@20"), METRICS, on_result=show), arguments)
 
 
-def fitted(name: str, choices: dict[str, dict[str, Any]], train: sparse.csr_matrix, models: Path) -> list[Recommender]:
-    """The model fitted on all training plays, once, or once a seed where it has one."""
-    seeds = SEEDS if issubclass(MODELS[name], Autoencoder) else SEEDS[:1]
-    return [
-        kept(create(name, **{**settings(name, seed), **choices[name]}), models / f"whole-{name}-{seed}", train)
-        for seed in seeds
-    ]
+def refitted(row: str, decisions: dict[str, Any], train: sparse.csr_matrix, models: Path) -> list[Recommender]:
+    """The model of a row fitted on all training plays, a neural one once a seed."""
+    seeds = SEEDS if issubclass(MODELS[ROWS[row][0]], Autoencoder) else SEEDS[:1]
+    return [kept(made(row, seed, **decisions), models / f"whole-{row}-{seed}", train) for seed in seeds]
 
 
 def write(compared: Comparison, arguments: argparse.Namespace) -> None:
@@ -148,7 +150,7 @@ def write(compared: Comparison, arguments: argparse.Namespace) -> None:
         "the published train and test lists; settings chosen on plays carved out of train; fitted on all of train"
     )
     results = compared.as_dict(dataset="gowalla", protocol=protocol, seed=SEEDS[0])
-    results["command"] = f"python benchmarks/gowalla.py --only {arguments.only}"
+    results["command"] = "python benchmarks/gowalla.py"
     arguments.out.mkdir(parents=True, exist_ok=True)
     report.write_results(arguments.out / "gowalla.json", results)
     table = report.markdown_table(results, METRICS)

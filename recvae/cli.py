@@ -1,5 +1,6 @@
 """The command line: parse, call, print."""
 
+import csv
 import json
 import re
 import sys
@@ -14,8 +15,17 @@ from recvae.errors import RecvaeError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-Directory = Annotated[Path, typer.Argument(help="Prepared data directory.")]
-Model = Annotated[Path, typer.Argument(help="Model artifact directory.")]
+
+def path(text: str) -> Path:
+    """A path; `~` is the home directory also where no shell has put that in its place."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # nobody's home
+        return Path(text)
+
+
+Directory = Annotated[Path, typer.Argument(help="Prepared data directory.", parser=path)]
+Model = Annotated[Path, typer.Argument(help="Model artifact directory.", parser=path)]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Hyperparameter as name=value; may be repeated.")]
 INTERRUPTED = 130
 
@@ -51,7 +61,7 @@ def main() -> None:
 @app.command()
 def prepare(
     source: Annotated[str, typer.Argument(help="Data set name, folder, CSV, TSV or Parquet file, or - for stdin.")],
-    out: Annotated[Path, typer.Option(help="Directory to write.")],
+    out: Annotated[Path, typer.Option(help="Directory to write.", parser=path)],
     min_rating: Annotated[float | None, typer.Option(help="Keep ratings of at least this.")] = None,
     min_user_items: Annotated[int | None, typer.Option(help="Keep users with at least so many items.")] = None,
     min_item_users: Annotated[int, typer.Option(help="Keep items with at least so many users.")] = 0,
@@ -65,7 +75,9 @@ def prepare(
     item_column: Annotated[str, typer.Option()] = "item_id",
     rating_column: Annotated[str | None, typer.Option()] = None,
     timestamp_column: Annotated[str | None, typer.Option()] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where to look first for a named data set.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where to look first for a named data set.", parser=path)
+    ] = None,
 ) -> None:
     """Filter and split a source into a prepared data directory.
 
@@ -87,6 +99,8 @@ def prepare(
         seed=seed,
         columns=Columns(user_column, item_column, rating_column, timestamp_column),
     )
+    if source.startswith("~"):
+        source = str(path(source))
     for line in preparation.prepare(source, out, options, data_dir=data_dir):
         typer.echo(line)
     typer.echo(f"prepared {out}")
@@ -95,7 +109,7 @@ def prepare(
 @app.command()
 def train(
     directory: Directory,
-    out: Annotated[Path, typer.Option(help="Artifact directory to write.")],
+    out: Annotated[Path, typer.Option(help="Artifact directory to write.", parser=path)],
     model: Annotated[str, typer.Option(help="Model name.")] = "multvae",
     settings: Set = None,
     preset: Annotated[str | None, typer.Option(help="paper or recommended (the default).")] = None,
@@ -121,11 +135,17 @@ def train(
 def evaluate(
     model: Model,
     directory: Directory,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write results.json to this file.")] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Also write results.json to this file; - prints it alone.", parser=path),
+    ] = None,
 ) -> None:
     """Evaluate a saved model on the test users."""
     from recvae import report, workflow
 
+    if json_file == Path("-"):
+        typer.echo(report.as_json(workflow.evaluate(model, directory)), nl=False)
+        return
     if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
         raise RecvaeError(f"--json is {json_file}; expected a file in a directory that exists")
     results = workflow.evaluate(model, directory)
@@ -138,7 +158,7 @@ def evaluate(
 def compare(
     directory: Directory,
     models: Annotated[str, typer.Option(help="Model names, separated by commas.")],
-    out: Annotated[Path, typer.Option(help="Report directory to write.")],
+    out: Annotated[Path, typer.Option(help="Report directory to write.", parser=path)],
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="MODEL.name=value or MODEL.preset=…; may be repeated.")
     ] = None,
@@ -163,7 +183,7 @@ def compare(
 @app.command()
 def tune(
     directory: Directory,
-    out: Annotated[Path, typer.Option(help="Artifact directory to write.")],
+    out: Annotated[Path, typer.Option(help="Artifact directory to write.", parser=path)],
     model: Annotated[str, typer.Option(help="Model name.")],
     trials: Annotated[int, typer.Option(help="Trials the study shall hold in all.")] = 50,
     sampler: Annotated[str, typer.Option(help="tpe, random or grid.")] = "tpe",
@@ -201,7 +221,7 @@ def tune(
 @app.command()
 def recommend(
     model: Model,
-    history: Annotated[str | None, typer.Option(help="Item ids, separated by commas.")] = None,
+    history: Annotated[str | None, typer.Option(help="Item ids as a line of CSV: 1,2 or 'a,\"b,c\"'.")] = None,
     user: Annotated[str | None, typer.Option(help="Id of a user whose history the artifact holds.")] = None,
     n: Annotated[int, typer.Option("-n", help="List length.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -212,7 +232,7 @@ def recommend(
     if (history is None) == (user is None):
         given = "neither" if user is None else "both"
         raise RecvaeError(f"{given} of --history and --user given; expected one of them")
-    ids = None if history is None else [part.strip() for part in history.split(",") if part.strip()]
+    ids = None if history is None else _item_ids(history)
     answer = workflow.recommend(model, history=ids, user=user, n=n)
     if answer.unknown:
         typer.echo(f"recvae: unknown items left out: {', '.join(map(str, answer.unknown))}", err=True)
@@ -226,12 +246,21 @@ def recommend(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Directory for everything the demo writes.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Directory for everything the demo writes.", parser=path)] = Path("demo"),
 ) -> None:
     """Everything on MovieLens-100K: prepare, compare, save the model, recommend."""
     from recvae.demo import run
 
     run(out, Console())
+
+
+def _item_ids(history: str) -> list[str]:
+    """The ids of a line of CSV, where quotes keep a comma inside an id."""
+    try:
+        rows = list(csv.reader([history], skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise RecvaeError(f"--history is {history!r}; expected item ids as in a line of CSV ({error})") from None
+    return [part.strip() for row in rows for part in row if part.strip()]
 
 
 def _settings_of_one(given: list[str]) -> dict[str, Any]:

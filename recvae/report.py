@@ -38,10 +38,15 @@ def write_results(path: str | Path, results: Results) -> None:
         If the results hold what JSON cannot express, or the file cannot be written.
     """
     try:
-        text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = as_json(results)
     except (TypeError, ValueError) as error:
         raise DataError(f"results for {path} are not JSON: {error}") from error
     write_text(Path(path), text)
+
+
+def as_json(results: Results) -> str:
+    """The text of results.json."""
+    return json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -98,7 +103,7 @@ def console_table(results: Results, metrics: Sequence[str] = PRIMARY_METRICS) ->
     rows = _rows(results, metrics)
     table = Table(
         title=Text(f"{results['dataset']}"),
-        caption=Text("\n".join(_notes(results))),
+        caption=Text("\n".join(_notes(results, metrics))),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -148,7 +153,7 @@ def markdown_table(results: Results, metrics: Sequence[str] = PRIMARY_METRICS) -
     for name, cells, costs in _rows(results, metrics):
         lines.append([_escaped(name), *[cell.markdown() for cell in cells], *costs])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\n" + "\n\n".join(_escaped(note) for note in _notes(results)) + "\n"
+    return f"{table}\n\n" + "\n\n".join(_escaped(note) for note in _notes(results, metrics)) + "\n"
 
 
 def html_table(results: Results, metrics: Sequence[str] = PRIMARY_METRICS) -> str:
@@ -159,7 +164,7 @@ def html_table(results: Results, metrics: Sequence[str] = PRIMARY_METRICS) -> st
         figures = [f"<b>{cell.text}</b>{cell.mark}" if cell.style else f"{cell.text}{cell.mark}" for cell in cells]
         line = "".join(f"<td>{entry}</td>" for entry in (html.escape(name), *figures, *costs))
         rows.append(f"<tr>{line}</tr>")
-    notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in _notes(results))
+    notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in _notes(results, metrics))
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>{notes}'
 
 
@@ -221,7 +226,7 @@ def _order(model: Mapping[str, Any], metric: str) -> float:
     return float("-inf") if mean is None else float(mean)
 
 
-def _notes(results: Results) -> list[str]:
+def _notes(results: Results, metrics: Sequence[str]) -> list[str]:
     absent: dict[str, list[str]] = {}
     for name, reason in results.get("refused", {}).items():
         absent.setdefault(reason, []).append(name)
@@ -232,7 +237,14 @@ def _notes(results: Results) -> list[str]:
         for name, model in results["models"].items()
         if "models" in model["params"]
     ]
-    return [f"{LEGEND}.", *_context(results), *_seeds(results), *blended, *refusals]
+    return [
+        f"{LEGEND}.",
+        *_untested(results, metrics),
+        *_context(results),
+        *_seeds(results),
+        *blended,
+        *refusals,
+    ]
 
 
 def _seeds(results: Results) -> list[str]:
@@ -243,6 +255,13 @@ def _seeds(results: Results) -> list[str]:
             metric, means = list(by_seed.items())[-1]
             lines.append(f"{name}: mean of {len(means)} seeds; {metric} of each: {', '.join(map(_figure, means))}.")
     return lines
+
+
+def _untested(results: Results, metrics: Sequence[str]) -> list[str]:
+    """Which metrics say nothing of significance, since no pair of models was tested on them."""
+    tested = {pair["metric"] for pair in results.get("comparisons", [])}
+    untested = [metric for metric in metrics if parse_metric(metric)[0] in ACCURACY_METRICS and metric not in tested]
+    return [f"No paired tests of {', '.join(untested)}."] if untested and len(results["models"]) > 1 else []
 
 
 def _context(results: Results) -> list[str]:

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,8 @@ def tune(
     trials : int
         Finished trials that the study shall hold, those of earlier and of other processes included.
     storage : str, optional
-        Database URL; a study in it is resumed, and shared by every process that names it. None keeps it in memory.
+        Database URL, such as `postgresql+psycopg://user@host/database`; a study in it is resumed, and shared by every
+        process that names it. None keeps it in memory.
     study : str
         The study's name in the storage.
     sampler : "tpe", "random" or "grid"
@@ -80,7 +82,7 @@ def tune(
     ParameterError
         If the model has no space, the split no validation users, or the storage cannot be opened.
     MissingDependencyError
-        If Optuna is not installed.
+        If Optuna or the database's driver is not installed.
     """
     optuna = _optuna()
     space, validation = _space(name, params or {}), _validation(split)
@@ -159,10 +161,20 @@ def _study(optuna: Any, storage: str | None, study: str, identity: Mapping[str, 
     pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=5)
     try:
         opened = optuna.create_study(
-            storage=storage, study_name=study, pruner=pruner, direction="maximize", load_if_exists=True
+            storage=_database(optuna, storage),
+            study_name=study,
+            pruner=pruner,
+            direction="maximize",
+            load_if_exists=True,
         )
+    except ImportError as error:
+        driver = getattr(error.__cause__ or error.__context__, "name", None) or "of its database"
+        raise MissingDependencyError(
+            f"storage is {_shown(storage)}, which needs the driver {driver}; for PostgreSQL install 'psycopg[binary]' "
+            "and begin the URL with postgresql+psycopg://"
+        ) from None
     except Exception as error:  # noqa: BLE001 whatever the database driver raises
-        raise ParameterError(f"storage is {storage!r}, which cannot be opened: {str(error).splitlines()[0]}") from None
+        raise ParameterError(f"storage is {_shown(storage)}, which cannot be opened: {_first_line(error)}") from None
     for key, value in identity.items():
         if opened.user_attrs.setdefault(key, value) != value:
             raise ParameterError(
@@ -170,6 +182,22 @@ def _study(optuna: Any, storage: str | None, study: str, identity: Mapping[str, 
             )
         opened.set_user_attr(key, value)
     return opened
+
+
+def _database(optuna: Any, storage: str | None) -> Any:
+    """The study's database, to which no connection stays open between two uses."""
+    from sqlalchemy.pool import NullPool  # comes with Optuna
+
+    return None if storage is None else optuna.storages.RDBStorage(storage, engine_kwargs={"poolclass": NullPool})
+
+
+def _shown(storage: str | None) -> str:
+    """The URL without its password."""
+    return repr(re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", storage or ""))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _suggest(trial: Any, name: str, values: Real | Whole) -> Any:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -183,6 +184,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "recommend popularity --history ''": ("history is empty", "ids look like"),
     "recommend popularity --history 99999999999999999999": ("history is 99999999999999999999", "ids look like"),
     "recommend popularity --user Ripley": ("user is Ripley", "popularity does not know", "ids look like"),
+    """recommend popularity --history '1,"2'""": ("--history is '1,\"2'", "as in a line of CSV"),
     "recommend popularity --history 1 -n 0": ("n is 0", "expected 1 to 40"),
     "recommend popularity --history 1 -n -3": ("n is -3", "expected 1 to 40"),
     "recommend popularity --history 1 -n 41": ("n is 41", "expected 1 to 40"),
@@ -351,6 +353,56 @@ def test_recommend_prints_json(recvae: Command) -> None:
     assert outcome.err == "recvae: unknown items left out: Heat\n"
     assert answer["unknown"] == ["Heat"]
     assert [set(item) for item in answer["items"]] == [{"id", "title", "score"}] * 3
+
+
+@pytest.mark.parametrize(
+    ("history", "ids"),
+    [
+        ("1,2", ["1", "2"]),
+        (' 1 ,"Me, Myself & Irene", "the ""best""",', ["1", "Me, Myself & Irene", 'the "best"']),
+        ('5" disk,2', ['5" disk', "2"]),
+        ("", []),
+    ],
+)
+def test_a_history_is_a_line_of_csv(history: str, ids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[list[str]] = []
+
+    def answered(model: Path, history: list[str], user: None, n: int) -> workflow.Answer:
+        heard.append(history)
+        return workflow.Answer([], [])
+
+    monkeypatch.setattr(workflow, "recommend", answered)
+    cli.recommend(Path("model"), history=history)
+    assert heard == [ids]
+
+
+@pytest.mark.usefixtures("here")
+def test_evaluate_prints_json_alone(recvae: Command, tmp_path: Path) -> None:
+    outcome = recvae("evaluate popularity data --json -")
+    assert (outcome.status, outcome.err) == (0, "")
+    recvae(f"evaluate popularity data --json {tmp_path / 'results.json'}")
+    written = read_results(tmp_path / "results.json")
+    assert list(json.loads(outcome.out)) == list(written)
+    assert json.loads(outcome.out)["n_users"] == written["n_users"]
+    assert not Path("-").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_tilde_is_the_home_directory(recvae: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy("plays.csv", tmp_path)
+    for line in (
+        "prepare '~/plays.csv' --out '~/data'",
+        "train '~/data' --model popularity --out '~/model'",
+        "evaluate '~/model' '~/data' --json '~/results.json'",
+        "compare '~/data' --models popularity --out '~/report'",
+        "recommend '~/model' --history 1",
+    ):
+        outcome = recvae(line)
+        assert outcome.status == 0, outcome.err
+    assert {"data", "model", "results.json", "report"} <= {path.name for path in tmp_path.iterdir()}
+    assert not Path("~").exists()
+    assert cli.path("~nobody-of-this-name/data") == Path("~nobody-of-this-name/data")
 
 
 @pytest.mark.parametrize("ending", [b"", b"a,b"])

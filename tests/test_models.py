@@ -28,6 +28,7 @@ FACTORIES: dict[str, Factory] = {
     "tfidf": TFIDFKNN,
     "bm25": BM25KNN,
     "ease": lambda: EASE(l2=5.0),
+    "sparse ease": lambda: EASE(l2=5.0, density=0.5),
     "graph": lambda: GraphFilter(factors=2),
     "recvae": lambda: RecVAE(
         hidden=(16, 16), latent=8, encoder_passes=2, decoder_passes=2, epochs=25, batch_size=8, learning_rate=1e-2

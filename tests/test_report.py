@@ -247,3 +247,12 @@ def test_the_notes_say_how_far_seeds_lie_apart(results: dict[str, Any]) -> None:
     text = printed(results, width=120)
     assert "als: mean of 2 seeds; ndcg@100 of each: .4641, .4679." in text
     assert text.count("seeds") == 1
+
+
+def test_metrics_without_paired_tests_are_named(results: dict[str, Any]) -> None:
+    assert "No paired tests" not in printed(results)
+    results["comparisons"] = [pair for pair in results["comparisons"] if pair["metric"] == "ndcg@100"]
+    assert "No paired tests of recall@20, recall@50." in " ".join(printed(results).split())
+    assert "No paired tests of recall@20, recall@50." in markdown_table(results)
+    results["models"] = {"ease": results["models"]["ease"]}
+    assert "No paired tests" not in printed(results)

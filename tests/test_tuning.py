@@ -2,18 +2,20 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from recvae.errors import ParameterError
+from recvae.errors import MissingDependencyError, ParameterError
 from recvae.models import MODELS
 from recvae.models.space import Real, Whole
 from recvae.splits import Holdout, Split
 from recvae.tuning import SAMPLERS, Trial, Tuned, tune
 from tests.contracts import one_thread as one_thread
+from tests.postgres import postgres
 from tests.test_variational import tastes
 
 
@@ -69,14 +71,36 @@ def test_a_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert len(seen) == 5
 
 
-def test_two_processes_share_a_study(tmp_path: Path) -> None:
-    storage = f"sqlite:///{tmp_path / 'study.db'}"
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'study.db'}"
+    else:
+        with postgres() as address:
+            yield f"postgresql+psycopg://{address}"
+
+
+def test_two_processes_share_a_study(storage: str) -> None:
     call = f"tune('ease', split(), trials=6, storage={storage!r})"
     code = f"from tests.test_tuning import split, tune; print({call}.n_trials)"
     tune("ease", split(), trials=1, storage=storage)
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    counts = [int(process.communicate(timeout=120)[0]) for process in both]
+    counts = [int(process.communicate(timeout=300)[0]) for process in both]
     assert all(6 <= count <= 7 for count in counts)
+
+
+def test_a_database_needs_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    url = "postgresql+psycopg://ann:secret@127.0.0.1:1/studies"
+    with pytest.raises(MissingDependencyError, match=r"ann:\*\*\*@.*needs the driver psycopg; .*'psycopg\[binary\]'"):
+        tune("ease", split(), trials=1, storage=url)
+
+
+def test_a_database_that_is_not_there() -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(ParameterError, match=r"ann:\*\*\*@127.0.0.1:1/studies', which cannot be opened") as raised:
+        tune("ease", split(), trials=1, storage="postgresql+psycopg://ann:secret@127.0.0.1:1/studies")
+    assert "secret" not in str(raised.value)
 
 
 @pytest.mark.usefixtures("one_thread")

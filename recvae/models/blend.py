@@ -75,14 +75,18 @@ class Blend(Recommender):
         """Coordinate search over the weights, on as many validation users as memory allows."""
         n_users = max(1, VALIDATION_BYTES // (4 * fold_in.shape[1] * len(self.models)))
         fold_in, held_out = fold_in[:n_users], held_out[:n_users]
-        scores = np.stack([_standardised(model.score(fold_in)) for model in self.models])
-        for model_scores in scores:
+        scores = np.empty((len(self.models), *fold_in.shape), dtype=np.float32)
+        for model, model_scores in zip(self.models, scores, strict=True):
+            model_scores[:] = _standardised(model.score(fold_in))
             mask_seen(model_scores, fold_in)
+        blended, weighted = np.empty((2, *fold_in.shape), dtype=np.float32)
         _, k = parse_metric(self.metric)
 
         def quality(weights: npt.NDArray[np.float64]) -> float:
-            used = np.flatnonzero(weights)
-            blended = np.tensordot(weights[used].astype(np.float32), scores[used], axes=1)
+            blended[:] = 0
+            for model_scores, weight in zip(scores, weights.astype(np.float32), strict=True):
+                if weight:
+                    np.add(blended, np.multiply(model_scores, weight, out=weighted), out=blended)
             return mean_metric(top_n(blended, k)[0], held_out, self.metric)
 
         best = np.ones(len(self.models))

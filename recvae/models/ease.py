@@ -6,13 +6,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import sparse
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from recvae.errors import ArtifactError, ParameterError
+from recvae.matrices import csr_arrays, csr_of
 from recvae.memory import available_bytes
 from recvae.models import parameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.run import Run
 from recvae.models.space import Real, Space
+from recvae.models.sparse_inverse import FactoredInverse
 from recvae.topn import FloatArray
 
 PLAYS_PER_ITEM_FACTOR = 2.5
@@ -29,53 +32,90 @@ class EASE(Recommender):
     l2 : float, optional
         λ. None takes 2.5 times the mean number of plays of an item, which is near the best on dense (MovieLens) and
         on sparse (Gowalla) data alike.
+    density : float, optional
+        None computes P exactly. For more items than memory holds that way, the share of an n_items × n_items matrix
+        that a sparse factor of P keeps, such as 0.001; 1 is exact again. See `FactoredInverse`. M. Spišák et al.
+        ("Scalable Approximate NonSymmetric Autoencoder", RecSys 2023) factor P alike, by CHOLMOD.
 
     Notes
     -----
     Float32 throughout, in place: while fitting two n_items × n_items matrices are held at the peak, afterwards one.
+    With a density, memory is 16 bytes for each entry kept; the time of a fit grows with n_items × (density × n_items)³.
+
+    Items are similar by the cosine of their weights, and with a density by their partial correlation.
     """
 
     SPACE: ClassVar[Space] = {"l2": Real(5.0, 5000.0)}
 
     weights_: npt.NDArray[np.float32]
+    inverse_: FactoredInverse
     l2_: float
 
-    def __init__(self, l2: float | None = None) -> None:
+    def __init__(self, l2: float | None = None, density: float | None = None) -> None:
         self.l2 = None if l2 is None else check.real("l2", l2, open_low=True)
+        self.density = None if density is None else check.real("density", density, 0.0, 1.0, open_low=True)
 
     def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
         n_items = user_items.shape[1]
-        _refuse_if_too_large(n_items)
+        _refuse_if_too_large(n_items, self.density)
         with run.timed():
             l2 = self.l2_ = self.l2 or float(PLAYS_PER_ITEM_FACTOR * user_items.sum() / n_items)
-            gram = torch.from_numpy(_gram(user_items))
-            gram.diagonal().add_(l2)
             try:
-                torch.linalg.cholesky(gram, out=gram)
-            except RuntimeError:  # torch's LinAlgError
+                if self.density is None:
+                    self.weights_ = _weights(user_items, l2)
+                else:
+                    self.inverse_ = FactoredInverse.of(user_items, l2, _per_item(n_items, self.density))
+            except LinAlgError:
                 raise ParameterError(f"l2 is {l2:g}, too small for these plays in float32; expected more") from None
-            inverse = torch.cholesky_inverse(gram, out=gram)
-            weights = inverse.div_(-inverse.diagonal().clone())
-            weights.diagonal().zero_()
-            self.weights_ = weights.numpy()
 
     def fitted_params(self) -> dict[str, Any]:
-        return {"l2": getattr(self, "l2_", self.l2)}
+        return {**self.get_params(), "l2": getattr(self, "l2_", self.l2)}
 
     def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
-        scores: FloatArray = user_items @ self.weights_
+        scores: FloatArray
+        if self.density is None:
+            scores = user_items @ self.weights_
+        else:
+            scores = np.asarray(user_items - self.inverse_.product(user_items) / self.inverse_.diagonal)
         return scores
 
     def _item_vectors(self) -> npt.NDArray[np.float32]:
         return self.weights_
 
+    def _item_similarity(self, queries: npt.NDArray[np.int64]) -> FloatArray:
+        if self.density is None:
+            return super()._item_similarity(queries)
+        similarity = self.inverse_.partial_correlations(queries)
+        similarity[np.arange(len(queries)), queries] = 1
+        similarity[:, self.item_counts_ == 0] = -np.inf
+        return similarity
+
     def _state(self) -> State:
-        return {"weights": self.weights_}
+        return {"weights": self.weights_} if self.density is None else csr_arrays(self.inverse_.factor)
 
     def _restore(self, state: State) -> None:
+        n_items = self.n_items_
+        if self.density is not None:
+            factor = csr_of(state, "factor", n_items)
+            if factor.shape[0] != n_items:
+                raise ArtifactError(f"factor has {factor.shape[0]} rows; expected {n_items}")
+            self.inverse_ = FactoredInverse(factor)
+            return
         self.weights_ = state["weights"]
-        if self.weights_.shape != (self.n_items_, self.n_items_):
-            raise ArtifactError(f"weights has shape {self.weights_.shape}; expected {self.n_items_} items each way")
+        if self.weights_.shape != (n_items, n_items):
+            raise ArtifactError(f"weights has shape {self.weights_.shape}; expected {n_items} items each way")
+
+
+def _weights(user_items: sparse.csr_matrix, l2: float) -> npt.NDArray[np.float32]:
+    """B, exactly."""
+    gram = torch.from_numpy(_gram(user_items))
+    gram.diagonal().add_(l2)
+    torch.linalg.cholesky(gram, out=gram)
+    inverse = torch.cholesky_inverse(gram, out=gram)
+    inverse.div_(-inverse.diagonal().clone())
+    inverse.diagonal().zero_()
+    weights: npt.NDArray[np.float32] = inverse.numpy()
+    return weights
 
 
 def _gram(user_items: sparse.csr_matrix) -> npt.NDArray[np.float32]:
@@ -89,10 +129,18 @@ def _gram(user_items: sparse.csr_matrix) -> npt.NDArray[np.float32]:
     return gram
 
 
-def _refuse_if_too_large(n_items: int) -> None:
+def _per_item(n_items: int, density: float) -> int:
+    """Entries kept of each row."""
+    return max(1, round(density * n_items))
+
+
+def _refuse_if_too_large(n_items: int, density: float | None) -> None:
     needed, available = 2 * 4 * n_items**2, available_bytes()
+    remedy = "a sparse approximation (density, such as 0.001)"
+    if density is not None:
+        needed, remedy = 16 * n_items * _per_item(n_items, density), "a lower density"
     if available is not None and needed > available:
         raise ParameterError(
             f"user_items has {n_items:,} columns, for which EASE needs about {needed / 1e9:.1f} GB; "
-            f"{available / 1e9:.1f} GB are free; keep fewer items (min_item_users) or use another model"
+            f"{available / 1e9:.1f} GB are free; use {remedy}, or keep fewer items (min_item_users)"
         )

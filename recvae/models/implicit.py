@@ -6,6 +6,7 @@ Defaults are honest opponents, tuned where noted, not the library's bare ones.
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -18,7 +19,15 @@ from recvae.models import parameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.run import Run
 from recvae.models.space import Real, Space, Whole
+from recvae.models.validation import checked_metric, validated
 from recvae.topn import FloatArray
+
+FACTORS_PER_CUBE_ROOT, MOST_FACTORS = 16.7, 512
+ALPHA_BY_DENSITY = 1.7
+REGULARIZATION_BY_PLAYS = 4.4
+REGULARIZATIONS = (18.0, 27.0, 40.0, 60.0, 90.0)
+VALIDATION_USERS = 1000
+FACTORS_TO_CHOOSE_BY = 128
 
 
 def library(module: str) -> Any:
@@ -87,17 +96,24 @@ class ALS(_Factorization):
 
     Parameters
     ----------
-    factors : int
-    alpha : float
-        Confidence of a play; a non-play has 1.
-    regularization : float
+    factors : int, optional
+        None takes 16.7 times the cube root of the number of users or of items, whichever is smaller, and at most 512.
+    alpha : float, optional
+        Confidence of a play; a non-play has 1. None takes 1.7 over the cube root of the matrix's density.
+    regularization : float, optional
+        None chooses among five values on up to 1,000 validation users, with at most 128 factors; where there are
+        none, it takes 4.4 times the root of the mean number of plays of an item.
     iterations : int
+    metric : str
+        What the regularization is chosen by.
     seed : int
         Decides the initial factors.
 
     Notes
     -----
-    Defaults are tuned on MovieLens-1M (validation NDCG@100), where the library's own fall .04 short.
+    The rules pass through the best settings found on validation users of MovieLens-1M (256 factors, α 5, λ 60) and
+    Gowalla (512, α 20, λ 20), and gave MovieLens-100K's before it was tried. The library's own defaults fall .04 short
+    on MovieLens-1M. λ is the one that no rule predicts well: half or twice the best costs .05 on dense data.
     """
 
     SPACE: ClassVar[Space] = {
@@ -106,25 +122,62 @@ class ALS(_Factorization):
         "regularization": Real(1.0, 300.0),
     }
 
+    factors_: int
+    alpha_: float
+    regularization_: float
+
     def __init__(
         self,
-        factors: int = 256,
-        alpha: float = 5.0,
-        regularization: float = 60.0,
+        factors: int | None = None,
+        alpha: float | None = None,
+        regularization: float | None = None,
         iterations: int = 15,
+        metric: str = "ndcg@100",
         seed: int = 0,
     ) -> None:
-        self.factors = check.whole("factors", factors)
-        self.alpha = check.real("alpha", alpha, open_low=True)
-        self.regularization = check.real("regularization", regularization)
+        self.factors = None if factors is None else check.whole("factors", factors)
+        self.alpha = None if alpha is None else check.real("alpha", alpha, open_low=True)
+        self.regularization = None if regularization is None else check.real("regularization", regularization)
         self.iterations = check.whole("iterations", iterations)
+        self.metric = checked_metric(metric)
         self.seed = check.whole("seed", seed, minimum=0)
+
+    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
+        n_users, n_items = user_items.shape
+        cube_root = min(n_users, n_items) ** (1 / 3)
+        self.factors_ = self.factors or min(MOST_FACTORS, round(FACTORS_PER_CUBE_ROOT * cube_root))
+        self.alpha_ = self.alpha or ALPHA_BY_DENSITY * (n_users * n_items / user_items.nnz) ** (1 / 3)
+        if self.regularization is not None:
+            self.regularization_ = self.regularization
+        elif run.validation is None:
+            self.regularization_ = REGULARIZATION_BY_PLAYS * (user_items.nnz / n_items) ** 0.5
+        else:
+            self.regularization_ = self._chosen(user_items, run, run.validation)
+        super()._fit(user_items, run)
+
+    def _chosen(
+        self, user_items: sparse.csr_matrix, run: Run, validation: tuple[sparse.csr_matrix, sparse.csr_matrix]
+    ) -> float:
+        """The regularization that ranks best for the first validation users, with few factors."""
+        users = validation[0][:VALIDATION_USERS], validation[1][:VALIDATION_USERS]
+        factors, self.factors_ = self.factors_, min(self.factors_, FACTORS_TO_CHOOSE_BY)
+        quality = {}
+        for value in REGULARIZATIONS:
+            self.regularization_ = value
+            super()._fit(user_items, replace(run, callback=None))
+            quality[value] = validated(self, users, self.metric)
+        self.factors_ = factors
+        return max(quality, key=lambda value: quality[value])
+
+    def fitted_params(self) -> dict[str, Any]:
+        fitted = {"factors": self.factors_, "alpha": self.alpha_, "regularization": self.regularization_}
+        return {**self.get_params(), **fitted}
 
     def _model(self) -> Any:
         return library("cpu.als").AlternatingLeastSquares(
-            factors=self.factors,
-            alpha=self.alpha,
-            regularization=self.regularization,
+            factors=self.factors_,
+            alpha=self.alpha_,
+            regularization=self.regularization_,
             iterations=self.iterations,
             random_state=self.seed,
         )
@@ -137,12 +190,15 @@ class ALS(_Factorization):
         scores: FloatArray = users @ self.item_factors_.T
         return scores
 
+    def _state(self) -> State:
+        return {**super()._state(), "alpha_regularization": np.array([self.alpha_, self.regularization_])}
+
     def _restore(self, state: State) -> None:
         super()._restore(state)
-        if self.item_factors_.shape[1] != self.factors:
-            raise ArtifactError(
-                f"item_factors has {self.item_factors_.shape[1]} columns; expected factors={self.factors}"
-            )
+        self.factors_ = self.item_factors_.shape[1]
+        if self.factors not in (None, self.factors_):
+            raise ArtifactError(f"item_factors has {self.factors_} columns; expected factors={self.factors}")
+        self.alpha_, self.regularization_ = (float(value) for value in state["alpha_regularization"])
 
 
 class _KnownUsers(_Factorization):

@@ -1,0 +1,98 @@
+"""A sparse approximate inverse of a regularised Gram matrix, in factored form."""
+
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
+
+from recvae.models.catalogue import BATCH_BYTES
+from recvae.topn import FloatArray
+
+
+class FactoredInverse:
+    """P = VᵀV, which approximates (XᵀX + λI)⁻¹.
+
+    Attributes
+    ----------
+    factor : csr_matrix, shape (n_items, n_items)
+        V.
+    diagonal : (n_items,) float32
+        P_jj.
+    """
+
+    def __init__(self, factor: sparse.csr_matrix) -> None:
+        self.factor = factor
+        self.transposed = factor.T.tocsr()
+        self.diagonal: FloatArray = np.asarray(factor.multiply(factor).sum(axis=0), dtype=np.float32).ravel()
+
+    @classmethod
+    def of(cls, user_items: sparse.csr_matrix, l2: float, per_item: int) -> Self:
+        """The approximate inverse for X = user_items and λ = l2; exact where `per_item` is the number of items.
+
+        Row i of V stands for the ridge regression of item i on other items: minus their weights, and 1 for item i, all
+        over the root of what the regression leaves. In the exact inverse those are all items before i, in any order.
+        Here items stand in order of falling popularity, and of those before i the ones are taken that predict i best
+        on their own. That is the factorized sparse approximate inverse of Kolotilin & Yeremin (SIAM J. Matrix Anal.
+        Appl. 1993). P is positive definite whatever is left out, and XᵀX is never held whole.
+
+        Parameters
+        ----------
+        user_items : csr_matrix, shape (n_users, n_items)
+        l2 : float
+        per_item : int
+            Entries of a row of V, the diagonal one included.
+
+        Raises
+        ------
+        torch.linalg.LinAlgError
+            If `l2` is too small for float32.
+        """
+        n_items = user_items.shape[1]
+        items = user_items.T.tocsr()
+        order = np.argsort(-np.diff(items.indptr), kind="stable").astype(np.int32)
+        items = items[order]
+        diagonal = np.asarray(items.multiply(items).sum(axis=1), dtype=np.float32).ravel() + np.float32(l2)
+        indptr = np.concatenate([[0], np.cumsum(np.minimum(np.arange(n_items) + 1, per_item))])
+        indices, values = np.empty(indptr[-1], dtype=np.int32), np.empty(indptr[-1], dtype=np.float32)
+        size = max(1, BATCH_BYTES // (4 * n_items))
+        for start in range(0, n_items, size):
+            gram = (items[start : start + size] @ items[: start + size].T).toarray()
+            for i, products in enumerate(gram, start):
+                row = slice(indptr[i], indptr[i + 1])
+                chosen = _largest(products[:i] / diagonal[:i], row.stop - row.start - 1)
+                weights = _ridge(items[chosen], products[chosen], l2)
+                left = diagonal[i] - weights @ products[chosen]
+                if not left > 0:
+                    raise LinAlgError("nothing but rounding is left of an item")
+                indices[row] = order[[*chosen, i]]
+                values[row] = np.append(-weights, 1) / np.sqrt(left)
+        factor = sparse.csr_matrix((values, indices, indptr), shape=(n_items, n_items))
+        factor.sort_indices()
+        return cls(factor)
+
+    def product(self, user_items: sparse.csr_matrix) -> FloatArray:
+        """X·P, dense, (n_users, n_items)."""
+        product: FloatArray = ((user_items @ self.transposed) @ self.factor).toarray()
+        return product
+
+    def partial_correlations(self, queries: npt.NDArray[np.int64]) -> FloatArray:
+        """−P_ij / √(P_ii·P_jj) of each query with every item, (n_queries, n_items)."""
+        inverse = (self.transposed[queries] @ self.factor).toarray()
+        correlations: FloatArray = -inverse / np.sqrt(self.diagonal[queries])[:, None] / np.sqrt(self.diagonal)
+        return correlations
+
+
+def _largest(values: FloatArray, n: int) -> npt.NDArray[np.intp]:
+    """Where the n largest values stand."""
+    return np.arange(len(values)) if n == len(values) else np.argpartition(-values, n)[:n]
+
+
+def _ridge(features: sparse.csr_matrix, products: FloatArray, l2: float) -> FloatArray:
+    """Weights of a ridge regression on features, (n_features, n_users), whose products with the target are given."""
+    gram = torch.from_numpy((features @ features.T).toarray())
+    gram.diagonal().add_(l2)
+    weights: FloatArray = torch.cholesky_solve(torch.from_numpy(products)[:, None], torch.linalg.cholesky(gram)).numpy()
+    return weights[:, 0]
