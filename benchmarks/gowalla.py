@@ -10,6 +10,7 @@ where it stood.
 """
 
 import argparse
+import contextlib
 import shutil
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from scipy import sparse
 from recvae import artifact, report
 from recvae.comparison import Comparison, ModelRun, compare
 from recvae.datasets import load
-from recvae.errors import RecvaeError
+from recvae.errors import ArtifactError, RecvaeError
 from recvae.evaluation import evaluate
 from recvae.interactions import Interactions
 from recvae.models import MODELS, create, seed_of
@@ -66,7 +67,7 @@ Published, BARS leaderboard gowalla_m1 unless noted, most of them tuned on the t
 
 def kept(model: Recommender, path: Path, train: sparse.csr_matrix, validation: Holdout | None = None) -> Recommender:
     """The model fitted, now or by an earlier run with the same settings on the same plays."""
-    if path.exists():
+    with contextlib.suppress(ArtifactError):  # there is none, or it was written by another version
         earlier = artifact.load(path)
         if earlier.model.get_params() == model.get_params() and earlier.model.fitted_on(train):
             return earlier.model
