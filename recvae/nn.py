@@ -30,6 +30,15 @@ class Workspace:
         return held
 
 
+def release(module: nn.Module) -> None:
+    """Let go of the storage that only training needs: gradients and workspaces."""
+    module.zero_grad(set_to_none=True)
+    for part in module.modules():
+        for name, held in vars(part).items():
+            if isinstance(held, Workspace):
+                setattr(part, name, Workspace())
+
+
 class _WeightedSum(torch.autograd.Function):
     """An embedding bag whose gradient is written into a workspace, or is sparse where there is none."""
 

@@ -462,6 +462,14 @@ def test_sampled_updates_touch_only_the_rows_of_plays_and_negatives() -> None:
     assert 0 < changed["output.weight"] <= 3 * UPDATES_AN_EPOCH
 
 
+def test_nothing_but_the_weights_is_held_after_training() -> None:
+    model = small().fit(random_plays(), show_progress=False)
+    assert all(parameter.grad is None for parameter in model.module_.parameters())
+    assert all(
+        not workspace._tensors for workspace in (model.module_._workspace, model.module_.encoder.input._workspace)
+    )
+
+
 def test_sampling_is_for_the_multinomial_likelihood() -> None:
     with pytest.raises(ParameterError, match="n_negatives is 7, but likelihood is 'logistic'; expected multinomial"):
         MultVAE(n_negatives=7, likelihood="logistic")

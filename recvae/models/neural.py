@@ -17,6 +17,7 @@ from recvae.models import parameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.run import Run
 from recvae.models.validation import checked_metric, validated
+from recvae.nn import release
 from recvae.rows import Rows
 from recvae.storage import fingerprint
 from recvae.topn import FloatArray
@@ -112,7 +113,10 @@ class Autoencoder(Recommender):
         if run.resume:
             trainer.resume()
         self.history_ = trainer.state.history
-        trainer.run(user_items, title=type(self).__name__, show_progress=run.show_progress, callback=run.callback)
+        try:
+            trainer.run(user_items, title=type(self).__name__, show_progress=run.show_progress, callback=run.callback)
+        finally:
+            release(self.module_)
 
     def fitted_params(self) -> dict[str, Any]:
         if not hasattr(self, "n_users_"):  # a loaded model
