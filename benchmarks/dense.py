@@ -40,10 +40,11 @@ class DenseMultVAE(nn.Module):
 
     def loss(self, x: Tensor, beta: float) -> Tensor:
         """Mean over the batch of −Σ x·log_softmax(logits) + β·KL(q(z|x) ‖ N(0, I))."""
-        logits, mu, logvar = self(x)
+        logits, mu, logvar = self.forward(x)
         nll = -(F.log_softmax(logits, dim=1) * x).sum(dim=1)
         kl = -0.5 * (1 + logvar - mu.pow(2) - logvar.exp()).sum(dim=1)
-        return (nll + beta * kl).mean()
+        loss: Tensor = (nll + beta * kl).mean()
+        return loss
 
 
 class DenseTraining:

@@ -63,7 +63,7 @@ def measure(batch: int, hidden: int, n_items: int, repeats: int = 5) -> Floor:
 
 
 def medians(works: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Median seconds of each work, taken in turn so that drift of the machine hits all alike; once before unmeasured."""
+    """Median seconds of each work, done in turn so that drift of the machine hits all alike, and once unmeasured."""
     seconds: list[list[float]] = [[] for _ in works]
     for repeat in range(repeats + 1):
         for work, found in zip(works, seconds, strict=True):

@@ -129,7 +129,7 @@ class Run:
             "peak_rss_mb": self.peak_rss_mb,
             "versions": versions,
         }
-        np.savez(directory / "lists.npz", allow_pickle=False, **self.lists)  # type: ignore[arg-type]
+        np.savez(directory / "lists.npz", allow_pickle=False, **self.lists)
         (directory / "run.json").write_text(json.dumps(content, indent=2), encoding="utf8")
 
 

@@ -8,14 +8,15 @@ from scipy import sparse
 
 from benchmarks.peers.exchange import Ids, Run, best, main
 
-MODELS = {"multvae": MultVAE, "recvae": RecVAE}
+MODELS: dict[str, Any] = {"multvae": MultVAE, "recvae": RecVAE}
 
 
 def train(run: Run) -> None:
     """Train for the given epochs, without RecPack's own evaluation after each."""
     settings = run.settings
+    base = MODELS[settings.model]
 
-    class Timed(MODELS[settings.model]):  # type: ignore[misc]
+    class Timed(base):  # type: ignore[misc, valid-type]
         def _train_epoch(self, train_data: Any) -> Any:
             losses = super()._train_epoch(train_data)
             run.epoch_done(rank)

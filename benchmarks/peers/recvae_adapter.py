@@ -18,11 +18,8 @@ def train(run: Run) -> None:
         ids, _ = model.recommend(np.arange(fold_in.shape[0]), fold_in, N=LIST_LENGTH)
         return ids
 
-    def epoch_done(epoch: int, seconds: float, loss: float) -> None:
-        run.epoch_done(rank)
-
     run.start()
-    model.fit(run.task.train, show_progress=False, callback=epoch_done)
+    model.fit(run.task.train, show_progress=False, callback=lambda *_: run.epoch_done(rank))
 
 
 if __name__ == "__main__":
