@@ -150,7 +150,7 @@ class Track:
 
 
 def _checked_call(command: Sequence[str], directory: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}  # all on the processor
     finished = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
     if finished.returncode:
         lines = finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"]

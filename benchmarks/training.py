@@ -14,7 +14,6 @@ earlier figures and leaves the others.
 """
 
 import argparse
-import inspect
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,7 +30,6 @@ from benchmarks.shapes import ML_20M, histories, sample, split_of, training_only
 from recvae.errors import RecvaeError
 from recvae.memory import available_bytes
 from recvae.metrics import hit_matrix, ndcg_at_k
-from recvae.models.multvae import MultVAE
 from recvae.splits import Holdout, Split
 
 HERE = Path(__file__).parent
@@ -40,11 +38,13 @@ RECVAE_PASSES = 4  # over the users an epoch: three for the encoder, one for the
 STEP_USERS = 5 * BATCH
 
 OURS = Contestant("recvae Mult-VAE", "recvae")
+OURS_AUTO = Contestant("recvae Mult-VAE, precision auto", "recvae", {"params": {"precision": "auto"}})
 OURS_RECVAE = Contestant("recvae RecVAE", "recvae", {"model": "recvae"})
 DENSE = Contestant("dense PyTorch Mult-VAE", "dense")
 
 PEERS = (
     OURS,
+    OURS_AUTO,
     Contestant("RecBole MultiVAE", "recbole"),
     Contestant("Cornac VAECF", "cornac"),
     Contestant("RecPack MultVAE", "recpack"),
@@ -72,9 +72,9 @@ CHECKPOINTS = 25
 
 CATALOGUES = (20_000, 50_000, 100_000, 300_000, 1_000_000)
 GROWTH_HIDDEN = 200  # so that a million items fit into the memory of a small machine
-GROWTH: tuple[tuple[str, Mapping[str, Any]], ...] = (
-    ("all items", {}),
-    ("sampled softmax", {"n_negatives": 4096}),
+GROWTH = (
+    Contestant("softmax over all items", "recvae", {"params": {"hidden": GROWTH_HIDDEN}}),
+    Contestant("sampled softmax", "recvae", {"params": {"hidden": GROWTH_HIDDEN, "n_negatives": 4096}}),
 )
 BYTES_A_PARAMETER = 24  # weight, gradient, two moments, the best epoch's copy and the one that replaces it
 
@@ -115,7 +115,7 @@ def step_figures(train: sparse.csr_matrix, n_users: int, options: Options) -> di
     """One shape."""
     floors: list[floor.Floor] = []
     outcomes = Track(options.venvs).race(
-        seeded((OURS, DENSE, OURS_RECVAE), options.seed, epochs=4),
+        seeded((OURS, OURS_AUTO, DENSE, OURS_RECVAE), options.seed, epochs=4),
         training_only(train),
         options.rounds,
         between=lambda: floors.append(floor.measure(BATCH, HIDDEN, train.shape[1])),
@@ -218,20 +218,14 @@ def mean_ndcg(ids: np.ndarray[Any, Any], holdout: Holdout, k: int = 100) -> floa
 
 def growth(options: Options) -> dict[str, Any]:
     """A step and peak memory by the size of the catalogue."""
-    known = inspect.signature(MultVAE).parameters
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name, params in GROWTH if set(params) <= set(known)}
+    rows: dict[str, list[dict[str, Any]]] = {contestant.name: [] for contestant in GROWTH}
     for n_items in CATALOGUES:
         needed = BYTES_A_PARAMETER * floor.n_parameters(n_items, GROWTH_HIDDEN)
         if (available := available_bytes()) is not None and needed > available:
             print(f"{n_items:,} items are left out: they need {needed / 1e9:.0f} GB, there are {available / 1e9:.0f}")
             continue
-        contestants = [
-            Contestant(name, "recvae", {"params": {"hidden": GROWTH_HIDDEN, **params}})
-            for name, params in GROWTH
-            if name in rows
-        ]
         task = training_only(histories(STEP_USERS, n_items, seed=options.seed))
-        outcomes = Track(options.venvs).race(seeded(contestants, options.seed, epochs=3), task, options.rounds)
+        outcomes = Track(options.venvs).race(seeded(GROWTH, options.seed, epochs=3), task, options.rounds)
         for name, runs in outcomes.items():
             if (figures := summary(runs, updates(STEP_USERS, name))) is not None:
                 rows[name].append({"n_items": n_items, **figures})
