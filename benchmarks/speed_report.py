@@ -114,15 +114,19 @@ def plot(results: Results) -> Any:
     """A figure of NDCG against time, and of growth; None where neither was measured."""
     from matplotlib.figure import Figure
 
-    parts = [part for part in ("quality", "growth") if part in results["parts"]]
+    rows = {"quality": ["quality", "quality"], "growth": ["step", "memory"]}
+    parts = [part for part in rows if part in results["parts"]]
     if not parts:
         return None
-    figure = Figure(figsize=(9, 4.6 * len(parts)), layout="constrained")
-    for part, axes in zip(parts, figure.subplots(len(parts), squeeze=False)[:, 0], strict=True):
-        (quality_axes if part == "quality" else growth_axes)(axes, results["parts"][part]["figures"]["contestants"])
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8)
+    figure = Figure(figsize=(9, 4.2 * len(parts)), layout="constrained")
+    axes = figure.subplot_mosaic([rows[part] for part in parts])
+    if "quality" in parts:
+        quality_axes(axes["quality"], results["parts"]["quality"]["figures"]["contestants"])
+    if "growth" in parts:
+        growth_axes(axes["step"], axes["memory"], results["parts"]["growth"]["figures"]["contestants"])
+    for one in axes.values():
+        one.grid(alpha=0.25)
+        one.spines[["top", "right"]].set_visible(False)
     return figure
 
 
@@ -136,24 +140,22 @@ def quality_axes(axes: Any, curves: Results) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("seconds of training")
     axes.set_ylabel("ndcg@100, ML-1M test users")
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8)
 
 
-def growth_axes(axes: Any, contestants: Results) -> None:
-    """Step time in full lines, peak memory in broken ones, on a second axis."""
-    memory = axes.twinx()
-    for (name, sizes), colour in zip(contestants.items(), COLOURS, strict=False):
+def growth_axes(steps: Any, memory: Any, contestants: Results) -> None:
+    """Step time and peak memory against the number of items."""
+    for (name, sizes), colour, marker in zip(contestants.items(), COLOURS, "os^D", strict=False):
         items = [one["n_items"] for one in sizes]
-        step = [1e3 * one["step_seconds"]["median"] for one in sizes]
-        axes.plot(items, step, label=f"{name}: step", color=colour, marker="o", ms=4)
-        axes.plot([], [], label=f"{name}: memory", color=colour, ls="--")
-        memory.plot(items, [one["peak_rss_mb"] / 1e3 for one in sizes], color=colour, ls="--", marker="s", ms=4)
-    for scaled in (axes, memory):
-        scaled.set_xscale("log")
-        scaled.set_yscale("log")
-    axes.set_xlabel("items")
-    axes.set_ylabel("step, ms")
-    memory.set_ylabel("peak memory, GB")
-    memory.spines["top"].set_visible(False)
+        style = {"label": name, "color": colour, "marker": marker, "ms": 4}
+        steps.plot(items, [1e3 * one["step_seconds"]["median"] for one in sizes], **style)
+        memory.plot(items, [one["peak_rss_mb"] / 1e3 for one in sizes], **style)
+    for axes, label in ((steps, "step, ms"), (memory, "peak memory, GB")):
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("items")
+        axes.set_ylabel(label)
+        axes.legend(frameon=False, fontsize=8)
 
 
 def best(points: Iterable[Mapping[str, float]]) -> Mapping[str, float]:

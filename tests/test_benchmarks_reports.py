@@ -128,7 +128,7 @@ def test_tables_and_plot_are_written(results: dict[str, Any], tmp_path: Path) ->
     ]
     assert "`measure growth`, seed 5" in text
     plot = (tmp_path / "training.svg").read_text(encoding="utf8")
-    for label in ("RecPack RecVAE", "sampled softmax: step", "seconds of training", "peak memory, GB"):
+    for label in ("RecPack RecVAE", "sampled softmax", "seconds of training", "peak memory, GB"):
         assert label in plot
     speed_report.write(tmp_path)
     assert (tmp_path / "training.svg").read_text(encoding="utf8") == plot
