@@ -19,6 +19,11 @@ PEERS = Path(__file__).parent / "peers"
 VENVS = ROOT / "data" / "peers"
 
 
+def say(line: str) -> None:
+    """Print a line at once, also into a file."""
+    print(line, flush=True)
+
+
 class ContestantError(Exception):
     """A contestant could not be installed or did not finish."""
 
@@ -65,14 +70,14 @@ class Track:
     """
 
     venvs: Path = VENVS
-    show: Callable[[str], None] = print
+    show: Callable[[str], None] = say
 
     def race(
         self, contestants: Sequence[Contestant], task: Task, rounds: int = 1, between: Callable[[], None] | None = None
     ) -> dict[str, list[Outcome]]:
         """Run all contestants in turn, so often, so that drift of the machine hits all alike.
 
-        One that fails is reported and has no outcomes.
+        One that fails is reported and takes no further part.
 
         Parameters
         ----------

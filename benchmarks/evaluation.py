@@ -26,7 +26,7 @@ import torch
 from scipy import sparse
 
 from benchmarks import record
-from benchmarks.contestants import VENVS, Track
+from benchmarks.contestants import VENVS, ContestantError, Track
 from benchmarks.shapes import ML_20M, histories
 from benchmarks.speed_report import source, table
 from recvae.evaluation import PRIMARY_METRICS, evaluate
@@ -211,7 +211,10 @@ def main() -> None:
         parser.error(f"--only has {', '.join(sorted(unknown))}; expected some of {', '.join(PARTS)}")
     command = shlex.join(["python", "-m", "benchmarks.evaluation", *sys.argv[1:]])
     for part in options.only:
-        content = {**record.provenance(command, options.seed), "figures": PARTS[part](options)}
+        try:
+            content = {**record.provenance(command, options.seed), "figures": PARTS[part](options)}
+        except ContestantError as error:
+            sys.exit(f"{part} was not measured: {error}")
         text = markdown(record.merge(options.out / "evaluation.json", part, content))
         write_text(options.out / "evaluation.md", text)
     print(text)
