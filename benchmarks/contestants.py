@@ -52,6 +52,7 @@ class Outcome:
     """What one run gave; see `exchange.Run`."""
 
     epoch_seconds: Sequence[float]
+    update_seconds: Sequence[float]
     peak_rss_mb: float
     versions: Mapping[str, str]
     lists: Mapping[str, Ids]
@@ -123,7 +124,8 @@ class Track:
             found = json.loads((Path(scratch) / "run.json").read_text(encoding="utf8"))
             with np.load(Path(scratch) / "lists.npz", allow_pickle=False) as arrays:
                 lists = {name: arrays[name] for name in arrays.files}
-        return Outcome(found["epoch_seconds"], found["peak_rss_mb"], found["versions"], lists)
+        figures = (found[name] for name in ("epoch_seconds", "update_seconds", "peak_rss_mb", "versions"))
+        return Outcome(*figures, lists)
 
     def call(self, peer: str, module: str, arguments: Sequence[str]) -> None:
         """Run a module of `benchmarks/peers` in the peer's environment, in a directory that is thrown away.

@@ -153,7 +153,7 @@ def write_task(path: Path, model: Recommender, fold_in: sparse.csr_matrix, held_
     arrays: dict[str, Any] = {"n_items": np.int64(fold_in.shape[1]), **weights}
     for name, matrix in (("fold_in", fold_in), ("held_out", held_out)):
         arrays |= {f"{name}.indices": matrix.indices, f"{name}.indptr": matrix.indptr}
-    np.savez(path, allow_pickle=False, **arrays)
+    np.savez(path, **arrays)
 
 
 def irspack_seconds(track: Track, task: Path) -> list[float]:

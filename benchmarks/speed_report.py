@@ -30,8 +30,10 @@ def write(directory: Path) -> None:
 def markdown(results: Results) -> str:
     """Every part that was measured as tables, each with where its figures come from."""
     sections = ["# Training speed"]
-    for name, part in results["parts"].items():
-        sections += [SECTIONS[name](part["figures"]), source(part)]
+    for name, section in SECTIONS.items():
+        if name in results["parts"]:
+            part = results["parts"][name]
+            sections += [section(part["figures"]), source(part)]
     if any(part in results["parts"] for part in ("quality", "growth")):
         sections.append("![NDCG@100 against seconds of training; a step by the size of the catalogue](training.svg)")
     return "\n\n".join(sections) + "\n"
@@ -39,7 +41,7 @@ def markdown(results: Results) -> str:
 
 def steps_section(figures: Results) -> str:
     """A table of steps for all shapes."""
-    rows = []
+    rows: list[list[str]] = []
     for shape, measured in figures.items():
         bound = measured["floor"]
         rows.append([f"**{shape}**: {measured['n_items']:,} items", "", "", "", "", ""])
@@ -119,7 +121,8 @@ def plot(results: Results) -> Any:
     if not parts:
         return None
     figure = Figure(figsize=(9, 4.2 * len(parts)), layout="constrained")
-    axes = figure.subplot_mosaic([rows[part] for part in parts])
+    mosaic: Any = [rows[part] for part in parts]
+    axes = figure.subplot_mosaic(mosaic)
     if "quality" in parts:
         quality_axes(axes["quality"], results["parts"]["quality"]["figures"]["contestants"])
     if "growth" in parts:

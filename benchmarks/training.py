@@ -18,6 +18,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -152,13 +153,13 @@ def summary(runs: Sequence[Outcome], n_updates: int, epoch_updates: int | None =
     epoch_updates : int, optional
         In an epoch over all users, where only some were trained on.
     """
-    samples = [seconds / n_updates for run in runs for seconds in run.epoch_seconds[1:]]
-    if not samples:
+    if not runs:
         return None
-    step = record.spread(samples)
+    step = record.spread([seconds / n_updates for run in runs for seconds in run.update_seconds[1:]])
+    epoch = median(seconds for run in runs for seconds in run.epoch_seconds[1:])
     return {
         "step_seconds": step,
-        "epoch_seconds": step["median"] * (epoch_updates or n_updates),
+        "epoch_seconds": step["median"] * epoch_updates if epoch_updates else epoch,
         "peak_rss_mb": max(run.peak_rss_mb for run in runs),
         "versions": dict(runs[0].versions),
     }

@@ -54,10 +54,11 @@ def test_ranking_is_off_the_clock(task: Task, tmp_path: Path, monkeypatch: pytes
 
     run = Run(task, Settings(epochs=3, checkpoints=[2]))
     run.start()
-    for _ in range(3):
+    for update_seconds in (None, None, 1.25):
         now[0] += 1.5
-        run.epoch_done(rank)
+        run.epoch_done(rank, update_seconds)
     assert run.epoch_seconds == [1.5, 1.5, 1.5]
+    assert run.update_seconds == [1.5, 1.5, 1.25]
     assert set(run.lists) == {"validation/2", "test/2"}
     run.write(tmp_path, ["numpy"])
     written = json.loads((tmp_path / "run.json").read_text())
@@ -72,7 +73,7 @@ def test_race_takes_turns_and_goes_on_without_the_fallen(task: Task) -> None:
             ran.append((contestant.name, Task.read(task).train.nnz))
             if contestant.name == "fallen":
                 raise ContestantError("out of breath")
-            return Outcome([2.0, 1.0], 300.0, {}, {})
+            return Outcome([2.0, 1.0], [1.5, 0.5], 300.0, {}, {})
 
     ran: list[tuple[str, int]] = []
     told: list[str] = []
@@ -97,6 +98,8 @@ def test_a_contestant_runs_in_a_process_of_its_own(contestant: Contestant, task:
     task.write(tmp_path / "task.npz")
     outcome = Track().run(contestant, tmp_path / "task.npz")
     assert len(outcome.epoch_seconds) == 2
+    assert all(0 < a <= b for a, b in zip(outcome.update_seconds, outcome.epoch_seconds, strict=True))
+    assert set(outcome.lists) == {"validation/2", "test/2"}
     assert outcome.peak_rss_mb > 50
     assert outcome.versions["torch"]
     assert outcome.lists["validation/2"].shape == outcome.lists["test/2"].shape == (10, LIST_LENGTH)

@@ -59,7 +59,7 @@ GROWTH = {
 
 @pytest.fixture
 def results(tmp_path: Path) -> dict[str, Any]:
-    for part, figures in (("steps", STEPS), ("peers", PEERS), ("quality", QUALITY), ("growth", GROWTH)):
+    for part, figures in (("peers", PEERS), ("growth", GROWTH), ("quality", QUALITY), ("steps", STEPS)):
         content = {**record.provenance(f"measure {part}", 5), "figures": figures}
         merged = record.merge(tmp_path / "training.json", part, content)
     return merged
@@ -142,7 +142,13 @@ def test_some_parts_are_enough(tmp_path: Path) -> None:
 
 
 def test_summary_leaves_out_what_warms_up() -> None:
-    runs = [Outcome([9.0, 1.0, 2.0], 700.0, {"torch": "2"}, {}), Outcome([8.0, 3.0, 4.0], 650.0, {}, {})]
+    runs = [
+        Outcome([9.9, 1.5, 2.5], [9.0, 1.0, 2.0], 700.0, {"torch": "2"}, {}),
+        Outcome([8.8, 3.5, 4.5], [8.0, 3.0, 4.0], 650.0, {}, {}),
+    ]
+    whole = training.summary(runs, n_updates=10)
+    assert whole is not None
+    assert whole["epoch_seconds"] == 3.0
     found = training.summary(runs, n_updates=10, epoch_updates=40)
     assert found is not None
     assert found["step_seconds"] == {"median": 0.25, "min": 0.1, "max": 0.4, "n": 4}
@@ -176,7 +182,7 @@ def test_curve_scores_each_checkpoint_at_its_time(split: Split) -> None:
         ideal = np.argsort(-holdout.held_out.toarray(), axis=1, kind="stable").astype(np.int32)
         lists[f"{part}/1"] = padded(ideal[:, ::-1])
         lists[f"{part}/3"] = padded(ideal)
-    found = training.curve(Outcome([1.0, 2.0, 4.0], 1.0, {}, lists), split)["points"]
+    found = training.curve(Outcome([1.0, 2.0, 4.0], [], 1.0, {}, lists), split)["points"]
     assert [(point["epoch"], point["seconds"]) for point in found] == [(1, 1.0), (3, 7.0)]
     assert found[1]["test"] == found[1]["validation"] == 1.0
     assert found[0]["test"] < 0.9

@@ -47,7 +47,7 @@ class Task:
         for part in fields(self):
             matrix = getattr(self, part.name)
             arrays |= {f"{part.name}.indices": matrix.indices, f"{part.name}.indptr": matrix.indptr}
-        np.savez(path, allow_pickle=False, **arrays)
+        np.savez(path, **arrays)
 
     @classmethod
     def read(cls, path: Path) -> "Task":
@@ -93,7 +93,8 @@ class Run:
 
     Attributes
     ----------
-    epoch_seconds : list of float
+    epoch_seconds, update_seconds : list of float
+        Of each epoch, and of the updates in it, which is the same where a contestant does not tell them apart.
     lists : mapping of "validation/EPOCH" and "test/EPOCH" to (n_users, LIST_LENGTH) int32
     peak_rss_mb : float
         Largest resident memory of the process, in 10^6 bytes, until the first checkpoint.
@@ -102,6 +103,7 @@ class Run:
     def __init__(self, task: Task, settings: Settings) -> None:
         self.task, self.settings = task, settings
         self.epoch_seconds: list[float] = []
+        self.update_seconds: list[float] = []
         self.lists: dict[str, Ids] = {}
         self.peak_rss_mb = 0.0
         self._started = perf_counter()
@@ -110,9 +112,11 @@ class Run:
         """Start the clock: everything is set up, the first epoch begins."""
         self._started = perf_counter()
 
-    def epoch_done(self, rank: Ranker) -> None:
+    def epoch_done(self, rank: Ranker, update_seconds: float | None = None) -> None:
         """Record an epoch; at a checkpoint also `rank(fold_in)`, LIST_LENGTH ids for each row."""
-        self.epoch_seconds.append(perf_counter() - self._started)
+        seconds = perf_counter() - self._started
+        self.epoch_seconds.append(seconds)
+        self.update_seconds.append(seconds if update_seconds is None else update_seconds)
         if not self.lists:
             self.peak_rss_mb = peak_rss_mb()
         if (epoch := len(self.epoch_seconds)) in self.settings.checkpoints:
@@ -126,10 +130,11 @@ class Run:
         content = {
             "settings": asdict(self.settings),
             "epoch_seconds": self.epoch_seconds,
+            "update_seconds": self.update_seconds,
             "peak_rss_mb": self.peak_rss_mb,
             "versions": versions,
         }
-        np.savez(directory / "lists.npz", allow_pickle=False, **self.lists)
+        np.savez(directory / "lists.npz", **self.lists)  # type: ignore[arg-type]
         (directory / "run.json").write_text(json.dumps(content, indent=2), encoding="utf8")
 
 

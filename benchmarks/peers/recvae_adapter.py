@@ -18,8 +18,12 @@ def train(run: Run) -> None:
         ids, _ = model.recommend(np.arange(fold_in.shape[0]), fold_in, N=LIST_LENGTH)
         return ids
 
+    def epoch_done(*report: float) -> None:
+        _, seconds, _ = report
+        run.epoch_done(rank, seconds)
+
     run.start()
-    model.fit(run.task.train, show_progress=False, callback=lambda *_: run.epoch_done(rank))
+    model.fit(run.task.train, show_progress=False, callback=epoch_done)
 
 
 if __name__ == "__main__":
