@@ -17,6 +17,7 @@ from benchmarks.peers.exchange import Ids, Task
 ROOT = Path(__file__).parent.parent
 PEERS = Path(__file__).parent / "peers"
 VENVS = ROOT / "data" / "peers"
+MEASURED = ("epoch_seconds", "update_seconds", "peak_rss_mb", "versions")
 
 
 def say(line: str) -> None:
@@ -124,8 +125,7 @@ class Track:
             found = json.loads((Path(scratch) / "run.json").read_text(encoding="utf8"))
             with np.load(Path(scratch) / "lists.npz", allow_pickle=False) as arrays:
                 lists = {name: arrays[name] for name in arrays.files}
-        figures = (found[name] for name in ("epoch_seconds", "update_seconds", "peak_rss_mb", "versions"))
-        return Outcome(*figures, lists)
+        return Outcome(**{name: found[name] for name in MEASURED}, lists=lists)
 
     def call(self, peer: str, module: str, arguments: Sequence[str]) -> None:
         """Run a module of `benchmarks/peers` in the peer's environment, in a directory that is thrown away.
