@@ -83,7 +83,7 @@ def products(n_users: int, n_items: int, hidden: int = 600, latent: int = 200) -
     mu from the encoder's hidden layer, the decoder's hidden layer, and the scores.
     """
     sizes = ((hidden, latent), (latent, hidden), (hidden, n_items))
-    layers = [(torch.randn(BATCH, a), torch.randn(a, b), torch.empty(BATCH, b)) for a, b in sizes]
+    layers = [(torch.randn(BATCH, a), torch.randn(b, a).T, torch.empty(BATCH, b)) for a, b in sizes]
 
     def work() -> None:
         for _ in range(0, n_users, BATCH):
