@@ -18,6 +18,8 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/movielens.py ml-1m
+	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.evaluation
 
 clean:
 	rm -rf .venv demo build dist

@@ -1,0 +1,74 @@
+"""The floor of a training step on this machine: the output layer's arithmetic and the optimizer's memory traffic."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+
+import torch
+
+BYTES_A_PARAMETER = 28  # Adam in float32 reads weight, gradient and two moments, and writes all but the gradient
+COPIED_FLOATS = 32 * 2**20  # far more than any cache holds
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What the machine can do, and what a step needs at least.
+
+    Attributes
+    ----------
+    products : (3,) seconds
+        Of the output layer's matrix products: logits, gradient to the hidden layer, gradient to the weights.
+    gflops : float
+        Rate of the three together, in 10^9 floating-point operations a second.
+    gb_per_s : float
+        Bytes read and written by a copy, in 10^9 a second.
+    """
+
+    products: Sequence[float]
+    gflops: float
+    gb_per_s: float
+
+    def seconds(self, n_parameters: int) -> float:
+        """The least time of a step that updates so many parameters by Adam."""
+        return sum(self.products) + BYTES_A_PARAMETER * n_parameters / (self.gb_per_s * 1e9)
+
+
+def n_parameters(n_items: int, hidden: int = 600, latent: int = 200) -> int:
+    """Weights and biases of Mult-VAE in the paper's architecture."""
+    encoder = (n_items + 1) * hidden + (hidden + 1) * 2 * latent
+    decoder = (latent + 1) * hidden + (hidden + 1) * n_items
+    return encoder + decoder
+
+
+def output_flops(batch: int, hidden: int, n_items: int) -> int:
+    """Floating-point operations of each of the output layer's three products."""
+    return 2 * batch * hidden * n_items
+
+
+def measure(batch: int, hidden: int, n_items: int, repeats: int = 5) -> Floor:
+    """Median times of the three products and of a copy, each into memory that was touched before."""
+    h, weight = torch.randn(batch, hidden), torch.randn(n_items, hidden)
+    logits, grad_h, grad_weight = torch.empty(batch, n_items), torch.empty_like(h), torch.empty_like(weight)
+    source, target = torch.ones(COPIED_FLOATS), torch.ones(COPIED_FLOATS)
+    works: tuple[Callable[[], object], ...] = (
+        lambda: torch.mm(h, weight.T, out=logits),
+        lambda: torch.mm(logits, weight, out=grad_h),
+        lambda: torch.mm(logits.T, h, out=grad_weight),
+        lambda: target.copy_(source),
+    )
+    *products, copy = medians(works, repeats)
+    flops = len(products) * output_flops(batch, hidden, n_items)
+    return Floor(products, flops / sum(products) / 1e9, 2 * 4 * COPIED_FLOATS / copy / 1e9)
+
+
+def medians(works: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Median seconds of each work, done in turn so that drift of the machine hits all alike, and once unmeasured."""
+    seconds: list[list[float]] = [[] for _ in works]
+    for repeat in range(repeats + 1):
+        for work, found in zip(works, seconds, strict=True):
+            started = perf_counter()
+            work()
+            if repeat:
+                found.append(perf_counter() - started)
+    return [median(found) for found in seconds]

@@ -1,0 +1,87 @@
+"""RecBole's MultiVAE and RecVAE as contestants."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.config import Config
+from recbole.data import create_dataset
+from recbole.data.utils import get_dataloader
+from recbole.utils import get_model, get_trainer, init_seed
+from scipy import sparse
+
+from benchmarks.peers.exchange import Ids, Run, Settings, best, main
+
+
+def config_of(settings: Settings, directory: Path) -> Config:
+    """RecBole's configuration: everything in `task.inter` is trained on."""
+    layers: dict[str, Any]
+    if settings.model == "multvae":  # its latent_dimension counts mu and logvar together
+        layers = {"mlp_hidden_size": [settings.hidden], "latent_dimension": 2 * settings.latent}
+    else:
+        layers = {"hidden_dimension": settings.hidden, "latent_dimension": settings.latent}
+    return Config(
+        model={"multvae": "MultiVAE", "recvae": "RecVAE"}[settings.model],
+        dataset="task",
+        config_dict={
+            "data_path": str(directory),
+            "checkpoint_dir": str(directory / "saved"),
+            "load_col": {"inter": ["user_id", "item_id"]},
+            "eval_args": {"split": {"RS": [1, 0, 0]}, "order": "RO", "group_by": "none", "mode": "full"},
+            "train_batch_size": settings.batch_size,
+            "train_neg_sample_args": None,
+            "use_gpu": False,
+            "show_progress": False,
+            "seed": settings.seed,
+            **layers,
+            **settings.params,
+        },
+    )
+
+
+def write_plays(train: sparse.csr_matrix, directory: Path) -> None:
+    """RecBole's own file format."""
+    plays = train.tocoo()
+    (directory / "task").mkdir()
+    with (directory / "task" / "task.inter").open("w", encoding="utf8") as file:
+        file.write("user_id:token\titem_id:token\n")
+        np.savetxt(file, np.column_stack([plays.row, plays.col]), fmt="%d", delimiter="\t")
+
+
+def train(run: Run) -> None:
+    """Train for the given epochs."""
+    settings = run.settings
+    n_items = run.task.train.shape[1]
+    with tempfile.TemporaryDirectory() as scratch:
+        write_plays(run.task.train, Path(scratch))
+        config = config_of(settings, Path(scratch))
+        init_seed(config["seed"], True)
+        dataset = create_dataset(config).build()[0]
+        tokens = np.flatnonzero(np.diff(run.task.train.tocsc().indptr)).astype(str)
+        known = tokens.astype(int)
+        column = dataset.token2id(dataset.iid_field, tokens)  # column 0 is padding
+        loader = get_dataloader(config, "train")(config, dataset, None, shuffle=True)
+        run.start()
+        model = get_model(config["model"])(config, dataset)
+        trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+
+        def rank(fold_in: sparse.csr_matrix) -> Ids:
+            histories = np.zeros((fold_in.shape[0], dataset.item_num), dtype=np.float32)
+            histories[:, column] = fold_in.toarray()[:, known]
+            model.eval()
+            with torch.no_grad():
+                inputs = (torch.from_numpy(histories), *([0.0] if settings.model == "recvae" else []))
+                logits = model.forward(*inputs)[0].numpy()
+            scores = np.full((len(logits), n_items), -np.inf, dtype=np.float32)
+            scores[:, known] = logits[:, column]
+            return best(scores, fold_in)
+
+        for epoch in range(settings.epochs):
+            trainer._train_epoch(loader, epoch)
+            run.epoch_done(rank)
+
+
+if __name__ == "__main__":
+    main(train, "recbole", "torch", "numpy", "scipy")

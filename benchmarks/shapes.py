@@ -1,0 +1,52 @@
+"""The data that training is measured on: real where it is at hand, else made up in the real shape."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+from benchmarks.peers.exchange import Task
+from recvae.preparation import Options, prepare
+from recvae.prepared import read_prepared
+from recvae.splits import Split
+
+ML_20M = {"n_users": 116_677, "n_items": 20_108, "mean_plays": 73}  # training users of Liang et al. (2018)
+POPULARITY_EXPONENT = 1.0
+MIN_PLAYS = 5
+
+
+def split_of(name: str) -> Split:
+    """A data set by its usual protocol, as `recvae prepare` splits it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        prepare(name, Path(scratch) / name, Options())
+        return read_prepared(Path(scratch) / name).split
+
+
+def histories(n_users: int, n_items: int, mean_plays: int = 73, seed: int = 0) -> sparse.csr_matrix:
+    """Made-up histories: lengths log-normal, items by a power law of their popularity, about `mean_plays` a user.
+
+    Returns
+    -------
+    csr_matrix, float32, shape (n_users, n_items), binary
+    """
+    rng = np.random.default_rng(seed)
+    lengths = rng.lognormal(np.log(mean_plays) - 0.5, 1.0, n_users).astype(np.int64).clip(MIN_PLAYS, n_items // 2)
+    popularity = np.cumsum((rng.permutation(n_items) + 10.0) ** -POPULARITY_EXPONENT)
+    items = np.searchsorted(popularity, rng.random(lengths.sum()) * popularity[-1])
+    rows = np.repeat(np.arange(n_users), lengths)
+    plays = sparse.csr_matrix((np.ones(len(items), dtype=np.float32), (rows, items)), shape=(n_users, n_items))
+    plays.data[:] = 1  # an item drawn twice is one play
+    return plays
+
+
+def training_only(train: sparse.csr_matrix) -> Task:
+    """A task in which nobody is ranked."""
+    nobody = train[:0]
+    return Task(train, nobody, nobody)
+
+
+def sample(train: sparse.csr_matrix, n_users: int, seed: int = 0) -> sparse.csr_matrix:
+    """Some of the users, for steps that cost what those of all users do."""
+    users = np.random.default_rng(seed).permutation(train.shape[0])[:n_users]
+    return train[np.sort(users)]

@@ -1,0 +1,269 @@
+"""How fast training is: against a dense reference, other libraries, and the floor of this machine, in one run.
+
+    python -m benchmarks.training [--only steps,peers,quality,growth]
+
+- steps: a training step at the shapes of ML-1M, Gowalla and ML-20M against the dense reference and the floor.
+- peers: seconds an epoch and peak memory at ML-1M's shape with equal layers and batches.
+- quality: NDCG@100 on ML-1M's test users against seconds of training.
+- growth: a step and peak memory from 20,000 to 1,000,000 items.
+
+Every contestant runs in a process of its own, in turn, and medians are taken. Peers are installed, pinned, into an
+environment each under `--venvs` when they are first needed. ML-1M and Gowalla are found as `recvae prepare` finds them.
+Writes `training.json`, and from it `training.md` and `training.svg`; a part that is measured again replaces its
+earlier figures and leaves the others.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from benchmarks import floor, record, speed_report
+from benchmarks.contestants import VENVS, Contestant, Outcome, Track
+from benchmarks.peers.exchange import Task
+from benchmarks.shapes import ML_20M, histories, sample, split_of, training_only
+from recvae.errors import RecvaeError
+from recvae.memory import available_bytes
+from recvae.metrics import hit_matrix, ndcg_at_k
+from recvae.splits import Holdout, Split
+
+HERE = Path(__file__).parent
+BATCH, HIDDEN = 500, 600
+RECVAE_PASSES = 4  # over the users an epoch: three for the encoder, one for the decoder
+STEP_USERS = 5 * BATCH
+
+OURS = Contestant("recvae Mult-VAE", "recvae")
+OURS_AUTO = Contestant("recvae Mult-VAE, precision auto", "recvae", {"params": {"precision": "auto"}})
+OURS_RECVAE = Contestant("recvae RecVAE", "recvae", {"model": "recvae"})
+DENSE = Contestant("dense PyTorch Mult-VAE", "dense")
+
+PEERS = (
+    OURS,
+    OURS_AUTO,
+    Contestant("RecBole MultiVAE", "recbole"),
+    Contestant("Cornac VAECF", "cornac"),
+    Contestant("RecPack MultVAE", "recpack"),
+    Contestant("irspack MultVAE", "irspack"),
+    OURS_RECVAE,
+    Contestant("RecBole RecVAE", "recbole", {"model": "recvae"}),
+    Contestant("RecPack RecVAE", "recpack", {"model": "recvae"}),
+)
+
+# Epochs, and settings of the peers' own, as they did best on validation users elsewhere.
+QUALITY: tuple[tuple[Contestant, int, Mapping[str, Any]], ...] = (
+    (Contestant("recvae Mult-VAE, recommended", "recvae"), 100, {"preset": "recommended"}),
+    (Contestant("recvae Mult-VAE, recommended, 50 epochs", "recvae"), 50, {"preset": "recommended"}),
+    (Contestant("recvae Mult-VAE, recommended, 25 epochs", "recvae"), 25, {"preset": "recommended"}),
+    (Contestant("recvae Mult-VAE, paper", "recvae"), 100, {"total_anneal_steps": 2000}),
+    (OURS_RECVAE, 50, {}),
+    (DENSE, 100, {"total_anneal_steps": 2000}),
+    (Contestant("RecBole MultiVAE", "recbole"), 100, {"total_anneal_steps": 2000}),
+    (Contestant("Cornac VAECF", "cornac"), 100, {}),
+    (Contestant("RecPack MultVAE", "recpack"), 100, {"learning_rate": 1e-3, "anneal_steps": 2000}),
+    (Contestant("RecPack RecVAE", "recpack", {"model": "recvae"}), 50, {}),
+    (Contestant("irspack MultVAE", "irspack"), 100, {}),
+)
+CHECKPOINTS = 25
+
+CATALOGUES = (20_000, 50_000, 100_000, 300_000, 1_000_000)
+GROWTH_HIDDEN = 200  # so that a million items fit into the memory of a small machine
+GROWTH = (
+    Contestant("softmax over all items", "recvae", {"params": {"hidden": GROWTH_HIDDEN}}),
+    Contestant("sampled softmax", "recvae", {"params": {"hidden": GROWTH_HIDDEN, "n_negatives": 4096}}),
+)
+BYTES_A_PARAMETER = 24  # weight, gradient, two moments, the best epoch's copy and the one that replaces it
+
+
+class Options(argparse.Namespace):
+    """What the command line says."""
+
+    only: list[str]
+    venvs: Path
+    out: Path
+    rounds: int
+    seed: int
+
+
+def steps(options: Options) -> dict[str, Any]:
+    """Each shape: seconds of a step, their spread, and the ratios to the floor and to the dense reference."""
+    return {
+        name: step_figures(training_set, n_users, options)
+        for name, (training_set, n_users) in step_shapes(options.seed).items()
+    }
+
+
+def step_shapes(seed: int) -> dict[str, tuple[sparse.csr_matrix, int]]:
+    """By name: some of the training users, and the number of all of them."""
+    shapes = {}
+    for name in ("ml-1m", "gowalla"):
+        try:
+            train = split_of(name).train
+        except RecvaeError as error:
+            print(f"{name} is left out: {error}")
+            continue
+        shapes[name] = sample(train, STEP_USERS, seed), train.shape[0]
+    made_up = histories(STEP_USERS, ML_20M["n_items"], ML_20M["mean_plays"], seed)
+    return {**shapes, "ml-20m (made up)": (made_up, ML_20M["n_users"])}
+
+
+def step_figures(train: sparse.csr_matrix, n_users: int, options: Options) -> dict[str, Any]:
+    """One shape."""
+    floors: list[floor.Floor] = []
+    outcomes = Track(options.venvs).race(
+        seeded((OURS, OURS_AUTO, DENSE, OURS_RECVAE), options.seed, epochs=4),
+        training_only(train),
+        options.rounds,
+        between=lambda: floors.append(floor.measure(BATCH, HIDDEN, train.shape[1])),
+    )
+    seconds = [found.seconds(floor.n_parameters(train.shape[1])) for found in floors]
+    return {
+        "n_items": train.shape[1],
+        "n_users": n_users,
+        "mean_plays": train.nnz / train.shape[0],
+        "floor": {
+            "step_seconds": record.spread(seconds),
+            "gflops": record.spread([found.gflops for found in floors]),
+            "gb_per_s": record.spread([found.gb_per_s for found in floors]),
+        },
+        "contestants": {
+            name: summary(runs, updates(train.shape[0], name), updates(n_users, name))
+            for name, runs in outcomes.items()
+        },
+    }
+
+
+def updates(n_users: int, name: str) -> int:
+    """Updates an epoch."""
+    return -(-n_users // BATCH) * (RECVAE_PASSES if "RecVAE" in name else 1)
+
+
+def summary(runs: Sequence[Outcome], n_updates: int, epoch_updates: int | None = None) -> dict[str, Any] | None:
+    """Step, epoch and memory of a contestant's runs; each run's first epoch, when things warm up, is left out.
+
+    Parameters
+    ----------
+    n_updates : int
+        In each epoch that was run.
+    epoch_updates : int, optional
+        In an epoch over all users, where only some were trained on.
+    """
+    if not runs:
+        return None
+    step = record.spread([seconds / n_updates for run in runs for seconds in run.update_seconds[1:]])
+    epoch = median(seconds for run in runs for seconds in run.epoch_seconds[1:])
+    return {
+        "step_seconds": step,
+        "epoch_seconds": step["median"] * epoch_updates if epoch_updates else epoch,
+        "peak_rss_mb": max(run.peak_rss_mb for run in runs),
+        "versions": dict(runs[0].versions),
+    }
+
+
+def peers(options: Options) -> dict[str, Any]:
+    """Seconds an epoch and peak memory of every library on ML-1M's training users."""
+    train = split_of("ml-1m").train
+    outcomes = Track(options.venvs).race(seeded(PEERS, options.seed, epochs=4), training_only(train), options.rounds)
+    n_users, n_items = train.shape
+    contestants = {name: summary(runs, updates(n_users, name)) for name, runs in outcomes.items()}
+    return {"n_users": n_users, "n_items": n_items, "contestants": contestants}
+
+
+def quality(options: Options) -> dict[str, Any]:
+    """NDCG@100 of validation and test users against seconds of training, once for each contestant."""
+    split = split_of("ml-1m")
+    if split.validation is None:
+        raise RuntimeError("ml-1m comes without validation users")
+    task = Task(split.train, split.validation.fold_in, split.test.fold_in)
+    contestants = [
+        seeded([one], options.seed, epochs=epochs, params=params, checkpoints=checkpoints(epochs))[0]
+        for one, epochs, params in QUALITY
+    ]
+    outcomes = Track(options.venvs).race(contestants, task)
+    curves = {name: curve(runs[0], split) for name, runs in outcomes.items() if runs}
+    return {"protocol": dict(split.protocol), "contestants": curves}
+
+
+def checkpoints(epochs: int) -> list[int]:
+    """About `CHECKPOINTS` epochs, the last among them."""
+    return sorted({round(epochs * (number + 1) / CHECKPOINTS) for number in range(CHECKPOINTS)} - {0})
+
+
+def curve(run: Outcome, split: Split) -> dict[str, Any]:
+    """Seconds of training, NDCG@100 of validation and of test users at each checkpoint, and what it took."""
+    holdouts = {"validation": split.validation, "test": split.test}
+    elapsed = np.cumsum(run.epoch_seconds)
+    points: dict[int, dict[str, float]] = {}
+    for key, ids in run.lists.items():
+        part, _, epoch = key.partition("/")
+        point = points.setdefault(int(epoch), {"epoch": int(epoch), "seconds": float(elapsed[int(epoch) - 1])})
+        if (holdout := holdouts[part]) is not None:
+            point[part] = mean_ndcg(ids, holdout)
+    return {
+        "points": [points[epoch] for epoch in sorted(points)],
+        "peak_rss_mb": run.peak_rss_mb,
+        "versions": dict(run.versions),
+    }
+
+
+def mean_ndcg(ids: np.ndarray[Any, Any], holdout: Holdout, k: int = 100) -> float:
+    """Mean NDCG@k over the users that have held-out items."""
+    held_out = sparse.csr_matrix(holdout.held_out)
+    return float(np.nanmean(ndcg_at_k(hit_matrix(ids, held_out), np.diff(held_out.indptr), k)))
+
+
+def growth(options: Options) -> dict[str, Any]:
+    """A step and peak memory by the size of the catalogue."""
+    rows: dict[str, list[dict[str, Any]]] = {contestant.name: [] for contestant in GROWTH}
+    for n_items in CATALOGUES:
+        needed = BYTES_A_PARAMETER * floor.n_parameters(n_items, GROWTH_HIDDEN)
+        if (available := available_bytes()) is not None and needed > available:
+            print(f"{n_items:,} items are left out: they need {needed / 1e9:.0f} GB, there are {available / 1e9:.0f}")
+            continue
+        task = training_only(histories(STEP_USERS, n_items, seed=options.seed))
+        outcomes = Track(options.venvs).race(seeded(GROWTH, options.seed, epochs=3), task, options.rounds)
+        for name, runs in outcomes.items():
+            if (figures := summary(runs, updates(STEP_USERS, name))) is not None:
+                rows[name].append({"n_items": n_items, **figures})
+    return {"hidden": GROWTH_HIDDEN, "contestants": rows}
+
+
+def seeded(contestants: Sequence[Contestant], seed: int, **settings: Any) -> list[Contestant]:
+    """The contestants with further settings."""
+    return [Contestant(c.name, c.adapter, {**c.settings, **settings, "seed": seed}) for c in contestants]
+
+
+PARTS = {"steps": steps, "peers": peers, "quality": quality, "growth": growth}
+
+
+def main() -> None:
+    """Measure the parts asked for, writing after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=lambda text: text.split(","), default=list(PARTS), help="parts, by commas")
+    parser.add_argument("--venvs", type=Path, default=VENVS, help="where peers are installed")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each contestant runs")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(namespace=Options())
+    if unknown := set(options.only) - set(PARTS):
+        parser.error(f"--only has {', '.join(sorted(unknown))}; expected some of {', '.join(PARTS)}")
+    command = shlex.join(["python", "-m", "benchmarks.training", *sys.argv[1:]])
+    for part in options.only:
+        try:
+            content = PARTS[part](options)
+        except RecvaeError as error:
+            sys.exit(f"{part} was not measured: {error}")
+        record.merge(
+            options.out / "training.json", part, {**record.provenance(command, options.seed), "figures": content}
+        )
+        speed_report.write(options.out)
+    print((options.out / "training.md").read_text(encoding="utf8"))
+
+
+if __name__ == "__main__":
+    main()
