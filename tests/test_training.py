@@ -462,6 +462,16 @@ def test_sampled_updates_touch_only_the_rows_of_plays_and_negatives() -> None:
     assert 0 < changed["output.weight"] <= 3 * UPDATES_AN_EPOCH
 
 
+@pytest.mark.parametrize(
+    ("n_users", "epochs", "batch_size"),
+    [(700, 100, 125), (4_838, 100, 125), (12_000, 75, 300), (29_858, 30, 500), (116_677, 20, 500)],
+)
+def test_epochs_and_batches_fit_the_users(n_users: int, epochs: int, batch_size: int) -> None:
+    model = MultVAE(epochs=None, batch_size=None)
+    assert model._epochs_and_batch_size(n_users) == (epochs, batch_size)
+    assert MultVAE(epochs=7, batch_size=9)._epochs_and_batch_size(n_users) == (7, 9)
+
+
 def test_nothing_but_the_weights_is_held_after_training() -> None:
     model = small().fit(random_plays(), show_progress=False)
     assert all(parameter.grad is None for parameter in model.module_.parameters())

@@ -61,7 +61,7 @@ class MultVAE(VariationalAutoencoder):
         Updates in which β would reach 1; 0 keeps it at the cap throughout.
     epochs, batch_size : int, optional
         Passes over the users, and users an update. None takes what fits the number of training users: batches of a
-        fortieth of them, from 125 to 500, and 20 to 100 epochs, about 4,000 updates in all.
+        fortieth of them, from 125 to 500, and 20 to 100 epochs, in which about 900,000 histories are seen.
     learning_rate : float
         Adam's step size, at its peak.
     schedule : str

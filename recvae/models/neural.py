@@ -23,6 +23,8 @@ from recvae.storage import fingerprint
 from recvae.topn import FloatArray
 from recvae.training import Plan, Trainer
 
+HISTORIES_SEEN = 900_000
+
 
 class Autoencoder(Recommender):
     """Base of models that train a torch module on batches of users.
@@ -125,9 +127,9 @@ class Autoencoder(Recommender):
         return {**self.get_params(), "epochs": epochs, "batch_size": batch_size}
 
     def _epochs_and_batch_size(self, n_users: int) -> tuple[int, int]:
-        """Those given, or what fits the number of users: batches of a fortieth of them, about 4,000 updates in all."""
+        """Those given, or what fits the number of users; see `MultVAE`."""
         batch_size = self.batch_size or max(125, min(500, round(n_users / 40)))
-        epochs = self.epochs or max(20, min(100, round(4000 * batch_size / n_users)))
+        epochs = self.epochs or max(20, min(100, round(HISTORIES_SEEN / n_users)))
         return epochs, batch_size
 
     def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
