@@ -16,6 +16,7 @@ from recvae.errors import DataError, ParameterError
 from recvae.tables import Columns, read_table
 
 IntArray = npt.NDArray[np.int32]
+DENSE_IDS = 4  # integers that lie within so many times their number are counted off, which is faster than hashing them
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,14 +131,14 @@ class Interactions:
 
     def select(self, kept: npt.NDArray[np.bool_]) -> Self:
         """The plays where `kept` is true; ids that no longer occur are dropped."""
-        user_codes, user_idx = np.unique(self.user_idx[kept], return_inverse=True)
-        item_codes, item_idx = np.unique(self.item_idx[kept], return_inverse=True)
+        user_codes, user_idx = _renumbered(self.user_idx[kept], self.n_users)
+        item_codes, item_idx = _renumbered(self.item_idx[kept], self.n_items)
         return replace(
             self,
             user_ids=self.user_ids[user_codes],
             item_ids=self.item_ids[item_codes],
-            user_idx=user_idx.astype(np.int32),
-            item_idx=item_idx.astype(np.int32),
+            user_idx=user_idx,
+            item_idx=item_idx,
             rating=None if self.rating is None else self.rating[kept],
             timestamp=None if self.timestamp is None else self.timestamp[kept],
             part=None if self.part is None else self.part[kept],
@@ -185,10 +186,11 @@ class Interactions:
         return self if kept.all() else self.select(kept)
 
     def _collapsed(self) -> Self:
-        pairs = pd.Series(self.user_idx.astype(np.int64) * self.n_items + self.item_idx)
-        repeated = pairs.duplicated().to_numpy()
-        if not repeated.any():
+        pairs = self.user_idx.astype(np.int64) * self.n_items + self.item_idx
+        ordered = np.sort(pairs)
+        if not (ordered[1:] == ordered[:-1]).any():
             return self
+        repeated = pd.Series(pairs).duplicated().to_numpy()
         pair = pd.factorize(pairs)[0]  # numbered by first appearance, as the rows that stay
         ratings, parts = (
             None if values is None else pd.Series(values).groupby(pair) for values in (self.rating, self.part)
@@ -215,6 +217,14 @@ def _degree(idx: IntArray) -> npt.NDArray[np.intp]:
     return np.bincount(idx)[idx]
 
 
+def _renumbered(values: npt.NDArray[Any], size: int) -> tuple[npt.NDArray[np.intp], IntArray]:
+    """The values of 0 to size - 1 that occur, in order, and each value's place among them; as `np.unique`, unsorted."""
+    occurs = np.zeros(size, dtype=bool)
+    occurs[values] = True
+    place = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
+    return np.flatnonzero(occurs), place[values]
+
+
 def _labels(ids: Iterable[Hashable] | None, size: int, name: str, what: str) -> pd.Index:
     if ids is None:
         return pd.RangeIndex(size)
@@ -230,6 +240,12 @@ def _index(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
         raise DataError(f"{name} is missing in {missing.sum()} rows, first in row {missing.argmax()}")
     if isinstance(ids.dtype, pd.CategoricalDtype):  # whose own order need not be that of the ids
         ids = ids.astype(ids.cat.categories.dtype)
+    if isinstance(ids.dtype, np.dtype) and ids.dtype == np.int64:
+        numbers = ids.to_numpy()
+        least, span = numbers.min(), int(numbers.max()) - int(numbers.min()) + 1
+        if span <= DENSE_IDS * len(numbers):
+            found, idx = _renumbered(numbers - least, span)
+            return idx, pd.Index(found + least)
     try:
         codes, uniques = pd.factorize(ids)
     except TypeError as error:

@@ -19,11 +19,16 @@ from recvae.errors import DataError
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _WHOLE_NUMBER = r"^(0|-?[1-9]\d{0,17})$"
+_LONGEST_NUMBER = 10**18
+_MOVIELENS = {"userId": "user_id", "movieId": "item_id", "rating": "rating", "timestamp": "timestamp"}
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a file hold what; `rating` and `timestamp` are optional in the file when None."""
+    """Which columns of a file hold what; `rating` and `timestamp` are optional in the file when None.
+
+    A header of just `userId,movieId,rating,timestamp`, as MovieLens has it, is known where no column is named.
+    """
 
     user: str = "user_id"
     item: str = "item_id"
@@ -38,6 +43,8 @@ class Columns:
         DataError
             If a column is not there, is there twice, or is named for two things.
         """
+        if self == Columns() and names == list(_MOVIELENS):
+            return dict(_MOVIELENS)
         wanted = {
             "user_id": self.user,
             "item_id": self.item,
@@ -119,8 +126,11 @@ def read_delimited(
     skipped = 0 if names else number
     try:
         table = _parse(source, delimiter, header, skipped, mapping)
-    except pa.ArrowInvalid as error:
-        raise DataError(_explain(error, source, skipped, header, mapping, where)) from None
+    except pa.ArrowInvalid:
+        try:  # again on one thread, because only then does Arrow name the row that is wrong
+            table = _parse(source, delimiter, header, skipped, mapping, use_threads=False)
+        except pa.ArrowInvalid as error:
+            raise DataError(_explain(error, source, skipped, header, mapping, where)) from None
     table = table.rename_columns([mapping[name] for name in table.column_names])
     for position, name in enumerate(table.column_names):
         if name in ("user_id", "item_id"):
@@ -152,13 +162,18 @@ def _line(source: Path | bytes, row: int, skipped: int) -> int:
         return next(islice(filled, row, None), skipped + row + 1)
 
 
-def _parse(source: Path | bytes, delimiter: str, header: list[str], skipped: int, mapping: dict[str, str]) -> pa.Table:
-    as_text = pa.dictionary(pa.int32(), pa.string())
-    types = {"user_id": as_text, "item_id": as_text, "rating": pa.float64()}
-    # One thread, because only then does Arrow name the row that is wrong.
+def _parse(
+    source: Path | bytes,
+    delimiter: str,
+    header: list[str],
+    skipped: int,
+    mapping: dict[str, str],
+    use_threads: bool = True,
+) -> pa.Table:
+    types = {"user_id": pa.string(), "item_id": pa.string(), "rating": pa.float64()}
     return pa.csv.read_csv(
         io.BytesIO(source) if isinstance(source, bytes) else source,
-        read_options=pa.csv.ReadOptions(use_threads=False, column_names=header, skip_rows=skipped),
+        read_options=pa.csv.ReadOptions(use_threads=use_threads, column_names=header, skip_rows=skipped),
         parse_options=pa.csv.ParseOptions(delimiter=delimiter),
         convert_options=pa.csv.ConvertOptions(
             include_columns=list(mapping),
@@ -187,14 +202,29 @@ def _explain(
     return f"{where}{line} cannot be read as delimited text: {message.splitlines()[0]}"
 
 
-def _ids(texts: pa.ChunkedArray) -> pa.Array:
+def _ids(texts: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     """Ids as integers when every one of them is written as an integer is, else as text."""
-    coded = texts.combine_chunks()
+    try:
+        return pa.chunked_array([_whole_numbers(chunk) for chunk in texts.chunks], pa.int64())
+    except pa.ArrowInvalid:
+        pass
+    coded = texts.dictionary_encode().combine_chunks()
     values = pa.compute.utf8_trim_whitespace(coded.dictionary.cast(pa.large_string()))
     values = pa.compute.if_else(pa.compute.equal(values, ""), None, values)
     if pa.compute.all(pa.compute.match_substring_regex(values, _WHOLE_NUMBER)).as_py():
         values = values.cast(pa.int64())
     return values.take(coded.indices)
+
+
+def _whole_numbers(texts: pa.StringArray) -> pa.Int64Array:
+    """The integers; raises `ArrowInvalid` if one is not written as `_WHOLE_NUMBER` is."""
+    numbers = texts.cast(pa.int64())
+    if not pa.compute.all(pa.compute.equal(numbers.cast(pa.string()), texts)).as_py():
+        raise pa.ArrowInvalid("written in another way")
+    bounds = pa.compute.min_max(numbers).as_py()
+    if numbers.null_count < len(numbers) and not -_LONGEST_NUMBER < bounds["min"] <= bounds["max"] < _LONGEST_NUMBER:
+        raise pa.ArrowInvalid("too long")
+    return numbers
 
 
 def _read_parquet(path: Path, columns: Columns) -> pd.DataFrame:

@@ -15,6 +15,7 @@ ORDER = [
         "tables",
         "matrices",
         "storage",
+        "stored_matrices",
         "interactions",
         "datasets",
         "splits",

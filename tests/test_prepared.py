@@ -18,7 +18,20 @@ from recvae.prepared import KIND, VERSION, Prepared, read_prepared, write_prepar
 from recvae.splits import Holdout, Split, given, leave_last_out, strong_generalization, temporal
 from recvae.storage import write_manifest
 
-FILES = ("interactions.parquet", "items.parquet", "users.parquet", "split.npz", "manifest.json")
+ARRAYS = (
+    "ones.npy",
+    "train.indptr.npy",
+    "train.indices.npy",
+    *(
+        f"{part}.{array}.npy"
+        for part in ("validation", "test")
+        for array in (
+            *("fold_in.indptr", "fold_in.indices", "held_out.indptr", "held_out.indices"),
+            "train_rows",
+        )
+    ),
+)
+FILES = ("interactions.parquet", "items.parquet", "users.parquet", *ARRAYS, "manifest.json")
 SPLITS: dict[str, Callable[[Interactions], Split]] = {
     "strong": lambda data: strong_generalization(data, val_users=5, test_users=6, seed=3),
     "given": given,
@@ -103,7 +116,8 @@ def assert_same_split(found: Split, expected: Split) -> None:
 def test_round_trip_of_an_own_table(tmp_path: Path, toy: Interactions, name: str) -> None:
     split = SPLITS[name](toy)
     assert_same_split(write(tmp_path / "data", toy, split).split, split)
-    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == sorted(FILES)
+    files = [file for file in FILES if split.validation is not None or not file.startswith("validation.")]
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == sorted(files)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
@@ -204,7 +218,7 @@ def test_a_manifest_that_lacks_an_entry_is_refused(prepared: Prepared, entry: st
         read_prepared(prepared.path)
 
 
-@pytest.mark.parametrize("name", FILES[:-1])
+@pytest.mark.parametrize("name", [name for name in FILES[:-1] if name != "validation.train_rows.npy"])
 def test_a_file_without_a_checksum_is_refused(prepared: Prepared, name: str) -> None:
     path = prepared.path / "manifest.json"
     manifest = json.loads(path.read_bytes())
@@ -214,29 +228,32 @@ def test_a_file_without_a_checksum_is_refused(prepared: Prepared, name: str) -> 
         read_prepared(prepared.path)
 
 
-def damaged_arrays(arrays: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    lacking = {name: array for name, array in arrays.items() if name != "test_held_out_indices"}
-    return {
-        "an array is missing": lacking,
-        "an item lies outside": {**arrays, "train_indices": arrays["train_indices"] + 99},
-        "users are missing": {**arrays, "test_fold_in_indptr": arrays["test_fold_in_indptr"][:-1]},
-        "an object": {**arrays, "train_indices": np.array([{}])},
-    }
+DAMAGE: dict[str, tuple[str, Callable[[np.ndarray[Any, Any]], Any]]] = {
+    "an item lies outside": ("train.indices", lambda array: array + np.int32(99)),
+    "an item lies before the first": ("train.indices", lambda array: array - np.int32(99)),
+    "users are missing": ("test.fold_in.indptr", lambda array: array[:-1]),
+    "plays are missing": ("test.held_out.indices", lambda array: array[:-1]),
+    "plays are counted down": ("test.held_out.indptr", lambda array: array[::-1]),
+    "indices of another type": ("train.indices", lambda array: array.astype(np.int64)),
+    "indices that are no integers": ("train.indices", lambda array: array.astype(np.float32)),
+    "too few values": ("ones", lambda array: array[:3]),
+    "a table": ("ones", lambda array: array[:, None]),
+    "an object": ("train.indices", lambda array: np.array([{}])),
+}
 
 
-@pytest.mark.parametrize("damage", damaged_arrays(dict.fromkeys(("train_indices", "test_fold_in_indptr"), np.ones(2))))
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_parts_that_do_not_fit_together_are_refused(prepared: Prepared, damage: str) -> None:
-    path = prepared.path / "split.npz"
-    with np.load(path) as stored:
-        arrays = damaged_arrays(dict(stored))[damage]
-    np.savez(path, **arrays)
+    name, change = DAMAGE[damage]
+    path = prepared.path / f"{name}.npy"
+    np.save(path, change(np.load(path)))
     sign(prepared.path)
     with pytest.raises(ArtifactError, match="is damaged: "):
         read_prepared(prepared.path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"text"])
-@pytest.mark.parametrize("name", ["split.npz", "items.parquet", "users.parquet"])
+@pytest.mark.parametrize("name", ["train.indices.npy", "test.train_rows.npy", "items.parquet", "users.parquet"])
 def test_files_of_another_format_are_refused(prepared: Prepared, name: str, content: bytes) -> None:
     (prepared.path / name).write_bytes(content)
     sign(prepared.path)

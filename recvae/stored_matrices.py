@@ -1,0 +1,104 @@
+"""Binary CSR matrices on disk as plain `.npy` arrays: written as a stream, read as memory maps.
+
+What is read lies in the file system's cache, not in the process's own memory, and goes when others need the room. A
+matrix `NAME` is `NAME.indptr.npy` and `NAME.indices.npy`, int32 (int64 from 2³¹ plays on); its values, all 1, are the
+beginning of the one `ones.npy` of a directory.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.format import open_memmap
+from scipy import sparse
+
+ONES = "ones.npy"
+_BLOCK = 1 << 20
+
+Ints = npt.NDArray[Any]
+
+
+def write_matrix(directory: Path, name: str, matrix: sparse.csr_matrix) -> None:
+    """Write a canonical CSR matrix's places; its values are not looked at."""
+    kind = _index_type(matrix.nnz)
+    np.save(_file(directory, name, "indptr"), matrix.indptr.astype(kind, copy=False), allow_pickle=False)
+    np.save(_file(directory, name, "indices"), matrix.indices.astype(kind, copy=False), allow_pickle=False)
+
+
+def write_stream(directory: Path, name: str, n_plays: Ints, columns: Iterable[Ints]) -> None:
+    """Write a matrix of the same bytes from how many plays each row has and all columns, by row and column, in parts.
+
+    Raises
+    ------
+    ValueError
+        If the columns are more or fewer than the rows have plays.
+    """
+    indptr = np.concatenate([[0], np.cumsum(n_plays, dtype=np.int64)])
+    total = int(indptr[-1])
+    kind = _index_type(total)
+    np.save(_file(directory, name, "indptr"), indptr.astype(kind), allow_pickle=False)
+    indices = open_memmap(_file(directory, name, "indices"), mode="w+", dtype=kind, shape=(total,))
+    done = 0
+    for part in columns:
+        indices[done : done + len(part)] = part
+        done += len(part)
+    indices.flush()
+    if done != total:
+        raise ValueError(f"{name} has {done:,} columns; expected {total:,}")
+
+
+def write_ones(directory: Path, n_plays: int) -> None:
+    """Write the values for matrices of at most so many plays."""
+    ones = open_memmap(directory / ONES, mode="w+", dtype=np.float32, shape=(max(n_plays, 1),))
+    for start in range(0, len(ones), _BLOCK):
+        ones[start : start + _BLOCK] = 1
+    ones.flush()
+
+
+def files_of(name: str) -> list[str]:
+    """Names of a matrix's files."""
+    return [f"{name}.indptr.npy", f"{name}.indices.npy"]
+
+
+def read_matrix(directory: Path, name: str, shape: tuple[int, int]) -> sparse.csr_matrix:
+    """Map a matrix, copy-on-write, after checking that its places lie inside `shape`.
+
+    Raises
+    ------
+    ValueError, OSError
+        If a file is missing or no array, or the arrays are no such matrix.
+    """
+    indptr, indices = (read_array(_file(directory, name, part)) for part in ("indptr", "indices"))
+    ones = read_array(directory / ONES)
+    kind = _index_type(len(indices))
+    fits = indptr.dtype == indices.dtype == kind and ones.dtype == np.dtype(np.float32) and len(ones) >= len(indices)
+    if not fits:
+        raise ValueError(f"{name} holds {indptr.dtype}, {indices.dtype} and {len(ones):,} {ones.dtype}")
+    matrix = sparse.csr_matrix((ones[: len(indices)], indices, indptr), shape=shape)
+    matrix.check_format(full_check=True)
+    return matrix
+
+
+def read_array(path: Path) -> npt.NDArray[Any]:
+    """Map a one-dimensional array.
+
+    Raises
+    ------
+    ValueError, OSError
+        If the file is missing or holds something else.
+    """
+    array: npt.NDArray[Any] = open_memmap(path, mode="c")
+    if array.ndim != 1:
+        raise ValueError(f"{path.name} has {array.ndim} dimensions; expected one")
+    return array
+
+
+def _file(directory: Path, name: str, part: str) -> Path:
+    return directory / f"{name}.{part}.npy"
+
+
+def _index_type(n_plays: int) -> np.dtype[Any]:
+    """What scipy indexes so many plays with; another type would be copied on reading."""
+    return np.dtype(np.int32 if n_plays < 2**31 else np.int64)
