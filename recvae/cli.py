@@ -66,6 +66,9 @@ def prepare(
     rating_column: Annotated[str | None, typer.Option()] = None,
     timestamp_column: Annotated[str | None, typer.Option()] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where to look first for a named data set.")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="duckdb, or URL of an engine: the source is a file, Parquet folder or table.")
+    ] = None,
 ) -> None:
     """Filter and split a source into a prepared data directory.
 
@@ -86,6 +89,7 @@ def prepare(
         test_time=test_time,
         seed=seed,
         columns=Columns(user_column, item_column, rating_column, timestamp_column),
+        backend=backend,
     )
     for line in preparation.prepare(source, out, options, data_dir=data_dir):
         typer.echo(line)

@@ -1,6 +1,6 @@
 """Interactions: who interacted with what, as raw ids ↔ indices and a `user_items` CSR."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -60,6 +60,10 @@ class Interactions:
     @property
     def n_items(self) -> int:
         return len(self.item_ids)
+
+    @property
+    def timestamp_type(self) -> np.dtype[Any] | None:
+        return None if self.timestamp is None else self.timestamp.dtype
 
     @cached_property
     def user_items(self) -> sparse.csr_matrix:
@@ -163,9 +167,7 @@ class Interactions:
         DataError
             If nothing is left; the message says which filter took how many.
         """
-        for name, value in (("min_user_items", min_user_items), ("min_item_users", min_item_users)):
-            if value < 0:
-                raise ParameterError(f"{name} is {value}; expected 0 or more")
+        refuse_negative(min_user_items=min_user_items, min_item_users=min_item_users)
         counts = {"rows": len(self) + self.n_duplicates, "duplicate_rows": self.n_duplicates}
         data = self
         if min_rating is not None:
@@ -181,8 +183,7 @@ class Interactions:
     def _keep(self, kept: npt.NDArray[np.bool_], name: str, counts: dict[str, int], bound: str = "") -> Self:
         counts[name] = int((~kept).sum())
         if not kept.any():
-            taken = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if what != "rows")
-            raise DataError(f"no plays are left of {counts['rows']:,} rows: {taken}{bound}")
+            raise nothing_left(counts, bound)
         return self if kept.all() else self.select(kept)
 
     def _collapsed(self) -> Self:
@@ -210,6 +211,24 @@ class Interactions:
             part=None if parts is None else parts.min().to_numpy(dtype=np.int8),
             n_duplicates=self.n_duplicates + int(repeated.sum()),
         )
+
+
+def refuse_negative(**values: int) -> None:
+    """Raise `ParameterError` if one of the named values is negative."""
+    for name, value in values.items():
+        if value < 0:
+            raise ParameterError(f"{name} is {value}; expected 0 or more")
+
+
+def nothing_left(counts: Mapping[str, int], bound: str) -> DataError:
+    """The error of filters that took every play; `bound` is the last one's."""
+    taken = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if what != "rows")
+    return DataError(f"no plays are left of {counts['rows']:,} rows: {taken}{bound}")
+
+
+def sorted_ids(ids: pd.Series) -> pd.Index:
+    """The ids that occur, in the order of their indices."""
+    return _index(ids, str(ids.name))[1]
 
 
 def _degree(idx: IntArray) -> npt.NDArray[np.intp]:

@@ -6,8 +6,9 @@ the columns and rows of the split's matrices (`recvae.stored_matrices`): `train`
 read as memory maps.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from recvae.stored_matrices import ONES, files_of, read_array, read_matrix, writ
 KIND, VERSION = "recvae-data", 2
 _PLAYS, _ITEMS, _USERS = "interactions.parquet", "items.parquet", "users.parquet"
 _ROWS = "train_rows.npy"
+_ROWS_A_GROUP = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,7 @@ class Prepared:
 
 def write_prepared(
     path: str | Path,
-    data: Interactions,
+    data: Interactions | Iterable[pd.DataFrame],
     split: Split,
     *,
     dataset: str,
@@ -89,8 +91,9 @@ def write_prepared(
 
     Parameters
     ----------
-    data : Interactions
-        What the split was made of, after the filters.
+    data : Interactions, or iterable of DataFrame
+        What the split was made of, after the filters: `user_id`, `item_id`, and `rating` and `timestamp` where there
+        are any, in the source's order.
     dataset : str
     source : mapping
         Where the data came from, with the SHA-256 of each file.
@@ -116,7 +119,7 @@ def write_prepared(
     if items is not None:
         vocabulary = vocabulary.merge(items.drop_duplicates("item_id"), on="item_id", how="left", validate="1:1")
     with replacing_directory(Path(path), KIND) as directory:
-        _plays(data).to_parquet(directory / _PLAYS, index=False)
+        _write_plays(directory / _PLAYS, _frames(data) if isinstance(data, Interactions) else data)
         vocabulary.to_parquet(directory / _ITEMS, index=False)
         _users(split).to_parquet(directory / _USERS, index=False)
         _write_split(directory, split)
@@ -152,10 +155,29 @@ def _read(directory: Path) -> Prepared:
     return Prepared(directory, split, items, manifest)
 
 
-def _plays(data: Interactions) -> pd.DataFrame:
-    columns = {"user_id": data.user_ids[data.user_idx], "item_id": data.item_ids[data.item_idx]}
+def _frames(data: Interactions) -> Iterator[pd.DataFrame]:
     optional = {"rating": data.rating, "timestamp": data.timestamp}
-    return pd.DataFrame(columns | {name: values for name, values in optional.items() if values is not None})
+    given = {name: values for name, values in optional.items() if values is not None}
+    for start in range(0, len(data), _ROWS_A_GROUP):
+        part = slice(start, start + _ROWS_A_GROUP)
+        columns = {"user_id": data.user_ids[data.user_idx[part]], "item_id": data.item_ids[data.item_idx[part]]}
+        yield pd.DataFrame(columns | {name: values[part] for name, values in given.items()})
+
+
+def _write_plays(path: Path, frames: Iterable[pd.DataFrame]) -> None:
+    """Write plays in groups of a fixed size, however they come, so that the same plays give the same file."""
+    waiting: list[pa.Table] = []
+    with contextlib.ExitStack() as stack:
+        writer = None
+        for frame in frames:
+            waiting.append(pa.Table.from_pandas(frame, preserve_index=False))
+            writer = writer or stack.enter_context(pa.parquet.ParquetWriter(path, waiting[0].schema))
+            while sum(map(len, waiting)) >= _ROWS_A_GROUP:
+                whole = pa.concat_tables(waiting).combine_chunks()
+                writer.write_table(whole[:_ROWS_A_GROUP])
+                waiting = [whole[_ROWS_A_GROUP:]]
+        if writer and len(rest := pa.concat_tables(waiting)):
+            writer.write_table(rest.combine_chunks())
 
 
 def _parts(split: Split) -> dict[str, Holdout]:

@@ -27,26 +27,27 @@ def write_matrix(directory: Path, name: str, matrix: sparse.csr_matrix) -> None:
     np.save(_file(directory, name, "indices"), matrix.indices.astype(kind, copy=False), allow_pickle=False)
 
 
-def write_stream(directory: Path, name: str, n_plays: Ints, columns: Iterable[Ints]) -> None:
-    """Write a matrix of the same bytes from how many plays each row has and all columns, by row and column, in parts.
+def write_stream(directory: Path, name: str, n_rows: int, n_plays: int, places: Iterable[tuple[Ints, Ints]]) -> None:
+    """Write a matrix of the same bytes from the rows and columns of its plays, by row and column, in parts.
 
     Raises
     ------
     ValueError
-        If the columns are more or fewer than the rows have plays.
+        If there are more or fewer than `n_plays`.
     """
-    indptr = np.concatenate([[0], np.cumsum(n_plays, dtype=np.int64)])
-    total = int(indptr[-1])
-    kind = _index_type(total)
-    np.save(_file(directory, name, "indptr"), indptr.astype(kind), allow_pickle=False)
-    indices = open_memmap(_file(directory, name, "indices"), mode="w+", dtype=kind, shape=(total,))
+    kind = _index_type(n_plays)
+    lengths = np.zeros(n_rows, dtype=np.int64)
+    indices = open_memmap(_file(directory, name, "indices"), mode="w+", dtype=kind, shape=(n_plays,))
     done = 0
-    for part in columns:
-        indices[done : done + len(part)] = part
-        done += len(part)
+    for rows, columns in places:
+        indices[done : done + len(columns)] = columns
+        lengths += np.bincount(rows, minlength=n_rows)
+        done += len(columns)
     indices.flush()
-    if done != total:
-        raise ValueError(f"{name} has {done:,} columns; expected {total:,}")
+    if done != n_plays:
+        raise ValueError(f"{name} has {done:,} plays; expected {n_plays:,}")
+    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(kind)
+    np.save(_file(directory, name, "indptr"), indptr, allow_pickle=False)
 
 
 def write_ones(directory: Path, n_plays: int) -> None:

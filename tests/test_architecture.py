@@ -12,18 +12,23 @@ import recvae
 ORDER = [
     *(
         "errors",
+        "memory",
         "tables",
         "matrices",
         "storage",
         "stored_matrices",
         "interactions",
         "datasets",
+        "parts",
         "splits",
+        "staging",
+        "engine",
+        "engine_splits",
         "published",
         "prepared",
         "preparation",
     ),
-    *("topn", "metrics", "nn", "likelihood", "progress", "checkpoint", "training", "memory", "models"),
+    *("topn", "metrics", "nn", "likelihood", "progress", "checkpoint", "training", "models"),
     *("evaluation", "comparison", "report", "figures", "html_report", "artifact", "tuning", "workflow", "demo", "cli"),
 ]
 PACKAGE = Path(recvae.__file__).parent
