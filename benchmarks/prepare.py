@@ -57,6 +57,7 @@ def main() -> None:
         "seconds": {"median": median(seconds), "all": list(seconds)},
         "peak_rss_mb": max(megabytes),
     }
+    arguments.out.mkdir(parents=True, exist_ok=True)
     write_results(arguments.out / "prepare.json", results)
     print(f"prepare: {median(seconds):.1f} s, {max(megabytes):,.0f} MB at its peak")
 

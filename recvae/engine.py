@@ -77,28 +77,37 @@ class Engine:
 
     def stream(self, expression: Any) -> Iterator[pa.RecordBatch]:
         """The rows of an expression in its order."""
-        if self.connection.name != "pyspark":  # which would collect them all at once
+        if self.connection.name != "pyspark":
             yield from expression.to_pyarrow_batches(chunk_size=ROWS_A_BATCH)
             return
-        folder = self._fresh("")
-        expression.to_parquet_dir(str(folder))
-        for part in sorted(folder.glob("part-*.parquet")):
+        for part in sorted(self._written(expression).glob("part-*.parquet")):
             with pa.parquet.ParquetFile(part) as file:
                 yield from file.iter_batches(ROWS_A_BATCH)
 
     def frame(self, expression: Any) -> pd.DataFrame:
-        """All rows of an expression, in memory."""
-        frame: pd.DataFrame = expression.to_pyarrow().to_pandas()
+        """All rows of an expression in its order, in memory."""
+        frame: pd.DataFrame = self._arrow(expression).to_pandas()
         return frame
-
-    def value(self, expression: Any) -> int:
-        """A count."""
-        return int(expression.to_pyarrow().as_py())
 
     def row(self, expression: Any) -> dict[str, Any]:
         """The one row of an aggregate."""
-        found: dict[str, Any] = expression.to_pyarrow().to_pylist()[0]
+        found: dict[str, Any] = self._arrow(expression).to_pylist()[0]
         return found
+
+    def value(self, expression: Any) -> int:
+        """A count."""
+        return int(next(iter(self.row(expression.as_table()).values())))
+
+    def _arrow(self, expression: Any) -> pa.Table:
+        if self.connection.name != "pyspark":
+            return expression.to_pyarrow()
+        return pa.parquet.read_table(self._written(expression))
+
+    def _written(self, expression: Any) -> Path:
+        """A folder with the rows, because Ibis collects all of Spark's at once, and as pandas makes them."""
+        folder = self._fresh("")
+        expression.to_parquet_dir(str(folder))
+        return folder
 
     def _fresh(self, suffix: str) -> Path:
         return Path(tempfile.mkdtemp(dir=self.scratch)) / f"part{suffix}"

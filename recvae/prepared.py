@@ -151,7 +151,7 @@ def _read(directory: Path) -> Prepared:
         users = pd.read_parquet(directory / _USERS)
         split = _split(directory, parts, users, items, manifest)
     except (KeyError, ValueError, OSError, EOFError, pa.ArrowException) as error:
-        raise ArtifactError(f"{directory} is damaged: {error}") from None
+        raise ArtifactError(f"{directory} is damaged: {' '.join(str(error).split())}") from None
     return Prepared(directory, split, items, manifest)
 
 

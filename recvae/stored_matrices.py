@@ -5,17 +5,21 @@ matrix `NAME` is `NAME.indptr.npy` and `NAME.indices.npy`, int32 (int64 from 2³
 beginning of the one `ones.npy` of a directory.
 """
 
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.format import open_memmap
+from numpy.lib.format import open_memmap, write_array_header_1_0
 from scipy import sparse
 
+from recvae.matrices import blocks
+
 ONES = "ones.npy"
-_BLOCK = 1 << 20
+_HEADER = 128  # bytes before the values
+_KINDS = tuple(np.dtype(kind) for kind in ("<i4", "<i8", "<f4"))
 
 Ints = npt.NDArray[Any]
 
@@ -53,8 +57,8 @@ def write_stream(directory: Path, name: str, n_rows: int, n_plays: int, places: 
 def write_ones(directory: Path, n_plays: int) -> None:
     """Write the values for matrices of at most so many plays."""
     ones = open_memmap(directory / ONES, mode="w+", dtype=np.float32, shape=(max(n_plays, 1),))
-    for start in range(0, len(ones), _BLOCK):
-        ones[start : start + _BLOCK] = 1
+    for part in blocks(ones):
+        part[:] = 1
     ones.flush()
 
 
@@ -83,17 +87,28 @@ def read_matrix(directory: Path, name: str, shape: tuple[int, int]) -> sparse.cs
 
 
 def read_array(path: Path) -> npt.NDArray[Any]:
-    """Map a one-dimensional array.
+    """Map a one-dimensional array, copy-on-write.
+
+    The header is compared with the one that such an array has, not parsed: numpy reads it as Python.
 
     Raises
     ------
     ValueError, OSError
         If the file is missing or holds something else.
     """
-    array: npt.NDArray[Any] = open_memmap(path, mode="c")
-    if array.ndim != 1:
-        raise ValueError(f"{path.name} has {array.ndim} dimensions; expected one")
-    return array
+    with path.open("rb") as file:
+        found = file.read(_HEADER)
+    for kind in _KINDS:
+        size = (path.stat().st_size - _HEADER) // kind.itemsize
+        if found == _header(kind, size) and path.stat().st_size == _HEADER + size * kind.itemsize:
+            return np.memmap(path, kind, mode="c", offset=_HEADER, shape=(size,))
+    raise ValueError(f"{path.name} is no one-dimensional .npy array of {', '.join(kind.name for kind in _KINDS)}")
+
+
+def _header(kind: np.dtype[Any], size: int) -> bytes:
+    written = io.BytesIO()
+    write_array_header_1_0(written, {"descr": kind.str, "fortran_order": False, "shape": (size,)})
+    return written.getvalue()
 
 
 def _file(directory: Path, name: str, part: str) -> Path:

@@ -119,6 +119,10 @@ def read_delimited(
             table = text.read(use_threads=False)
         except pa.ArrowInvalid as error:
             raise DataError(text.explained(error)) from None
+    if any(
+        pa.types.is_binary(kind) for kind in table.schema.types
+    ):  # what Arrow makes of a column it was left to guess
+        raise DataError(f"{text.where} is not UTF-8 text")
     table = table.rename_columns([text.mapping[name] for name in table.column_names])
     for position, name in enumerate(table.column_names):
         if name in ("user_id", "item_id"):
