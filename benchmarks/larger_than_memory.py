@@ -1,6 +1,6 @@
 """Training on a prepared set several times as large as the memory that the process may have.
 
-    python benchmarks/larger_than_memory.py [--plays 250000000] [--megabytes 700]
+    python benchmarks/larger_than_memory.py [--plays 400000000] [--megabytes 600]
 
 Writes a prepared directory, then trains Mult-VAE for one epoch in a control group of its own, without and with the
 bound on memory (as root, on Linux). The system's cache of the files counts towards the bound and gives way to it; a
@@ -114,8 +114,8 @@ def train(path: Path) -> None:
 def main() -> None:
     """Write, train with and without the bound, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plays", type=int, default=250_000_000)
-    parser.add_argument("--megabytes", type=int, default=700)
+    parser.add_argument("--plays", type=int, default=400_000_000)
+    parser.add_argument("--megabytes", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scratch", type=Path, help="folder for the prepared set")
     parser.add_argument("--out", type=Path, default=HERE / "results")

@@ -6,7 +6,7 @@ or the items, or a stream.
 
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -246,7 +246,7 @@ class Plays:
         refuse_negative(min_user_items=min_user_items, min_item_users=min_item_users)
         counts = {"rows": self.n_plays + self.n_duplicates, "duplicate_rows": self.n_duplicates}
         users, table = self.engine.value(self.table.user_id.nunique()), self.table
-        steps = []
+        steps: list[tuple[str, Callable[[Any], Any], str]] = []
         if min_rating is not None:
             if "rating" not in table.columns:
                 raise ParameterError(f"min_rating is {min_rating} but the data have no ratings")

@@ -154,8 +154,12 @@ def _filters(recipe: Recipe, rated: bool, options: Options, notes: list[str]) ->
 
 
 def _splits_of(data: Interactions) -> Mapping[str, Callable[..., Split]]:
-    functions = {"strong": strong_generalization, "given": given, "temporal": temporal, "leave-last": leave_last_out}
-    return {name: partial(function, data) for name, function in functions.items()}
+    return {
+        "strong": partial(strong_generalization, data),
+        "given": partial(given, data),
+        "temporal": partial(temporal, data),
+        "leave-last": partial(leave_last_out, data),
+    }
 
 
 def _split(

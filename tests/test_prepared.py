@@ -1,7 +1,11 @@
 """Prepared directories: what is written is read again, and what is damaged or somebody else's is refused."""
 
 import json
+import os
+import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from scipy import sparse
 from recvae.datasets import load
 from recvae.errors import ArtifactError
 from recvae.interactions import Interactions
+from recvae.matrices import checked_csr
 from recvae.prepared import KIND, VERSION, Prepared, read_prepared, write_prepared
 from recvae.splits import Holdout, Split, given, leave_last_out, strong_generalization, temporal
 from recvae.storage import write_manifest
@@ -265,6 +270,65 @@ def test_an_earlier_directory_is_replaced(prepared: Prepared, toy: Interactions)
     later = leave_last_out(toy)
     assert_same_split(write(prepared.path, toy, later).split, later)
     assert [path.name for path in prepared.path.parent.iterdir()] == ["data"]
+
+
+def test_what_was_read_outlives_its_directory(prepared: Prepared, toy: Interactions) -> None:
+    before, histories = SPLITS["strong"](toy), prepared.histories()
+    later = leave_last_out(toy)
+    write(prepared.path, toy, later)
+    assert_same_split(prepared.split, before)
+    pd.testing.assert_frame_equal(prepared.histories(), histories)
+    shutil.rmtree(prepared.path)
+    assert_same_split(prepared.split, before)
+
+
+def test_two_writers_and_a_reader_at_once(tmp_path: Path, toy: Interactions) -> None:
+    splits = [SPLITS["strong"](toy), leave_last_out(toy)]
+    path = tmp_path / "data"
+    write(path, toy, splits[0])
+    stop = threading.Event()
+
+    def keep_writing(split: Split) -> int:
+        times = 0
+        while not stop.is_set() or not times:
+            write_prepared(path, toy, split, dataset="toy", source={}, filters={}, counts={})
+            times += 1
+        return times
+
+    with ThreadPoolExecutor(2) as pool:
+        writers = [pool.submit(keep_writing, split) for split in splits]
+        try:
+            for _ in range(15):
+                found = read_prepared(path).split
+                assert_same_split(found, splits[found.protocol["split"] == "leave-last"])
+        finally:
+            stop.set()
+        assert all(writer.result(60) for writer in writers)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_a_directory_that_cannot_be_written_is_named_and_left_alone(prepared: Prepared, toy: Interactions) -> None:
+    before = prepared.split
+    prepared.path.parent.chmod(0o500)
+    try:
+        with pytest.raises(ArtifactError, match="data could not be written: Permission denied; what was there is unch"):
+            write(prepared.path, toy, leave_last_out(toy))
+    finally:
+        prepared.path.parent.chmod(0o700)
+    assert_same_split(read_prepared(prepared.path).split, before)
+
+
+def test_matrices_are_mapped_and_not_read(prepared: Prepared) -> None:
+    train = prepared.split.train
+    for array in (train.indptr, train.indices, train.data):
+        base: Any = array
+        while base is not None and not isinstance(base, np.memmap):
+            base = base.base
+        assert base is not None
+    assert checked_csr(train, "train").indices.base is not None
+    train.data[:] = 7  # a private copy of the page
+    assert read_prepared(prepared.path).split.train.data.max() == 1
 
 
 def test_a_foreign_directory_is_refused_and_untouched(tmp_path: Path, toy: Interactions) -> None:
