@@ -4,6 +4,7 @@ The engine counts, joins and sorts, and spills to its disk as it likes. What com
 or the items, or a stream.
 """
 
+import re
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,11 +25,13 @@ import pyarrow.parquet
 
 from recvae.errors import DataError, MissingDependencyError, ParameterError
 from recvae.interactions import nothing_left, refuse_negative, sorted_ids
+from recvae.memory import available_bytes
 from recvae.staging import stage
 from recvae.tables import Columns
 
 ROWS_A_BATCH = 1 << 20
 PAIR = ("user_id", "item_id")
+_DRIVERS = {"_duckdb", "duckdb", "ibis", "psycopg", "py4j", "pyspark"}
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,11 @@ class Engine:
         try:
             return cls(_connected(url, scratch), scratch)
         except ImportError as error:
-            raise MissingDependencyError(f"backend {url} needs {error.name}; install recvae[scale]") from None
+            raise MissingDependencyError(
+                f"backend {_shown(url)} needs {error.name}; install it, or recvae[scale] or [spark]"
+            ) from None
         except Exception as error:  # noqa: BLE001  (each driver has errors of its own)
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise ParameterError(f"backend is {url}, which cannot be opened: {reason[0]}") from None
+            raise ParameterError(f"backend is {_shown(url)}, which cannot be opened: {_told(error)}") from None
 
     def table(self, frame: pd.DataFrame) -> Any:
         """A table of the engine with these rows."""
@@ -115,18 +119,42 @@ class Engine:
 
 @contextmanager
 def opened(url: str, folder: Path) -> Iterator[Engine]:
-    """An engine with a scratch folder inside `folder`, which goes in the end."""
+    """An engine with a scratch folder inside `folder`, which goes in the end.
+
+    Raises
+    ------
+    DataError
+        For what the engine itself fails at meanwhile.
+    """
     with tempfile.TemporaryDirectory(prefix=".recvae.", dir=folder) as scratch:
         engine = Engine.of(url, Path(scratch))
-        yield engine
-        if engine.connection.name != "pyspark":  # whose session others may be using
-            engine.connection.disconnect()
+        try:
+            yield engine
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] not in _DRIVERS:
+                raise
+            raise DataError(f"backend {_shown(url)} failed: {_told(error)}") from error
+        finally:
+            if engine.connection.name != "pyspark":  # whose session others may be using
+                engine.connection.disconnect()
+
+
+def _shown(url: str) -> str:
+    """A URL without its password."""
+    return re.sub(r"//[^/@]*@", "//…@", url)
+
+
+def _told(error: Exception) -> str:
+    """The first line of an error that has any number."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _connected(url: str, scratch: Path) -> Any:
     if url == "duckdb":
         connection = ibis.duckdb.connect(temp_directory=str(scratch / "spilled"))
         connection.raw_sql("SET enable_progress_bar = false")
+        if available := available_bytes():
+            connection.raw_sql(f"SET memory_limit = '{available // 2 >> 20}MiB'")
         return connection
     if url.startswith("pyspark://"):
         builder = import_module("pyspark.sql").SparkSession.builder

@@ -207,14 +207,14 @@ def _prepare_in_engine(backend: str, source: str, out: Path, options: Options) -
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with engine.opened(backend, out.absolute().parent) as opened:
         whole = engine.Plays.of(opened, engine.read(opened, source, options.columns))
-        return _prepare_plays(whole, engine_splits.of, backend, Path(source), out, options)
+        return _prepare_plays(whole, engine_splits.of, Path(source), out, options)
 
 
 def _prepare_plays(
-    whole: "Plays", splits: Callable[["Plays"], Any], backend: str, source: Path, out: Path, options: Options
+    whole: "Plays", splits: Callable[["Plays"], Any], source: Path, out: Path, options: Options
 ) -> list[str]:
     name, sums = (source.name, {source.name: sha256(source)}) if source.is_file() else (str(source), {})
-    notes = [f"{name} from {backend}: {whole.n_plays + whole.n_duplicates:,} rows"]
+    notes = [f"{name} in {whole.engine.connection.name}: {whole.n_plays + whole.n_duplicates:,} rows"]
     filters = _filters(OWN_DATA, "rating" in whole.table.columns, options, notes)
     plays, counts = whole.filter(**filters)
     split = _split(plays, splits(plays), OWN_DATA, options)

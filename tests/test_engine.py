@@ -140,11 +140,9 @@ def test_a_folder_of_parquet_files_needs_no_option(tmp_path: Path) -> None:
 def test_what_is_too_large_for_memory_goes_to_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table().to_csv(tmp_path / "plays.csv", index=False)
     size = (tmp_path / "plays.csv").stat().st_size
-    for free, where in ((None, "plays.csv"), (7 * size, "plays.csv"), (5 * size, "duckdb")):
+    for free, where in ((None, "from plays.csv"), (7 * size, "from plays.csv"), (5 * size, "in duckdb")):
         monkeypatch.setattr(preparation, "available_bytes", lambda free=free: free)
-        assert prepare(tmp_path / "plays.csv", tmp_path / "out", SPLITS["strong"])[0].startswith(
-            f"plays.csv from {where}: "
-        )
+        assert prepare(tmp_path / "plays.csv", tmp_path / "out", SPLITS["strong"])[0].startswith(f"plays.csv {where}: ")
 
 
 @pytest.mark.parametrize(
@@ -177,6 +175,11 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> 
             Options(backend="nowhere"),
             "backend is nowhere, which cannot be opened: expected duckdb or a URL",
         ),
+        (
+            "plays.csv",
+            Options(backend="postgres://me:secret@127.0.0.1:1/x"),
+            "backend is postgres://…@127.0.0.1:1/x, which",
+        ),
         ("plays.csv", Options(backend="oracles://x"), "backend is oracles://x, which cannot be opened"),
         ("plays", Options(backend="duckdb"), "plays is neither a file, a folder nor a table of the backend"),
         ("plays.csv", Options(backend="duckdb", split="given"), "a backend reads no train.txt"),
@@ -195,11 +198,23 @@ def test_what_does_not_fit_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["plays.csv"]
 
 
+def test_what_the_engine_fails_at_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import recvae.engine
+
+    table().to_csv(tmp_path / "plays.csv", index=False)
+    monkeypatch.setattr(
+        recvae.engine, "_collapsed", lambda t: t.filter((t.user_id.cast("string") + "x").cast("int64") > 0)
+    )
+    with pytest.raises(DataError, match="backend duckdb failed: Conversion Error"):
+        prepare(tmp_path / "plays.csv", tmp_path / "out", Options(backend="duckdb"))
+    assert [path.name for path in tmp_path.iterdir()] == ["plays.csv"]
+
+
 def test_without_ibis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table().to_csv(tmp_path / "plays.csv", index=False)
     monkeypatch.setitem(__import__("sys").modules, "recvae.engine", None)
     monkeypatch.delattr("recvae.engine", raising=False)
-    with pytest.raises(MissingDependencyError, match=r"install recvae\[scale\]"):
+    with pytest.raises(MissingDependencyError, match=r"install .*recvae\[scale\]"):
         prepare(tmp_path / "plays.csv", tmp_path / "out", Options(backend="duckdb"))
 
 
