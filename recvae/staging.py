@@ -45,7 +45,7 @@ def stage(source: Path, columns: Columns, target: Path) -> Staged:
     text = None if source.suffix.lower() == ".parquet" else Delimited.of(source, columns)
     batches = _parquet(source, columns) if text is None else _delimited(text)
     where = (lambda row: f"{source} row {row}") if text is None else text.line
-    candidates = {"user_id": ["int64"], "item_id": ["int64"], "timestamp": ["int64", "float64"]}
+    candidates = {} if text is None else {"user_id": ["int64"], "item_id": ["int64"], "timestamp": ["int64", "float64"]}
     try:
         first = next(batches, None)
         if first is None:
@@ -60,9 +60,9 @@ def stage(source: Path, columns: Columns, target: Path) -> Staged:
         ) from None
     if not staged.n_rows:
         raise DataError(f"{source} has no rows")
-    texts = [item.name for item in first.schema if item.type == pa.string()]
-    staged.numbers = {name: candidates[name][0] for name in texts if candidates[name]}
-    if "timestamp" in texts and "timestamp" not in staged.numbers:
+    read = set(first.schema.names) & set(candidates)
+    staged.numbers = {name: candidates[name][0] for name in sorted(read) if candidates[name]}
+    if "timestamp" in read and "timestamp" not in staged.numbers:
         raise DataError(
             f"{source}: timestamp holds what is no number; expected seconds, or no backend for dates as text"
         )
@@ -75,7 +75,8 @@ def _schema(schema: pa.Schema) -> pa.Schema:
 
 def _delimited(text: Delimited) -> Iterator[pa.RecordBatch]:
     for batch in text.stream():
-        yield batch.rename_columns([text.mapping[name] for name in batch.schema.names])
+        arrays = {text.mapping[name]: _trimmed(batch[name]) for name in batch.schema.names}
+        yield pa.RecordBatch.from_pydict(arrays)
 
 
 def _parquet(source: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
@@ -88,18 +89,17 @@ def _parquet(source: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
 def _numbered(
     batches: Iterable[pa.RecordBatch], staged: Staged, candidates: dict[str, list[str]], where: Any
 ) -> Iterator[pa.RecordBatch]:
-    """Each batch trimmed, checked and with its rows' numbers; strikes out the types that its texts do not fit."""
+    """Each batch checked and with its rows' numbers; strikes out the types that its texts do not fit."""
     for batch in batches:
-        arrays = {name: _trimmed(batch[name]) for name in batch.schema.names}
-        for name, array in arrays.items():
+        for name, array in zip(batch.schema.names, batch.columns, strict=True):
             if name != "timestamp" and array.null_count:
                 row = staged.n_rows + array.is_null().index(True).as_py()
                 raise DataError(f"{where(row)}: {name} is missing")
-            if array.type == pa.string():
+            if candidates.get(name) and array.type == pa.string():
                 candidates[name] = [kind for kind in candidates[name] if _fits(array, name, kind)]
         row = pa.array(range(staged.n_rows, staged.n_rows + len(batch)), pa.int64())
         staged.n_rows += len(batch)
-        yield pa.RecordBatch.from_arrays([*arrays.values(), row], schema=_schema(batch.schema))
+        yield pa.RecordBatch.from_arrays([*batch.columns, row], schema=_schema(batch.schema))
 
 
 def _trimmed(array: pa.Array) -> pa.Array:

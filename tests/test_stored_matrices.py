@@ -1,6 +1,7 @@
 """Matrices on disk: the same bytes from a matrix and from a stream, and the same matrix back."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,8 @@ def test_arrays_as_numpy_writes_them(tmp_path: Path, kind: type, size: int) -> N
 
 def test_other_arrays_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "array.npy"
-    for array in (np.zeros((2, 2), np.int32), np.zeros(3), np.zeros(3, ">i4"), np.zeros(3, bool), np.int32(3)):
+    others: list[Any] = [np.zeros((2, 2), np.int32), np.zeros(3), np.zeros(3, ">i4"), np.zeros(3, bool), np.int32(3)]
+    for array in others:
         np.save(path, array)
         with pytest.raises(ValueError, match=r"array\.npy is no one-dimensional \.npy array of int32, int64, float32"):
             read_array(path)
