@@ -80,7 +80,7 @@ def test_a_parquet_file_keeps_its_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["str", "category", "object"])
-def test_ids_of_a_parquet_file_stay_what_they_are(tmp_path: Path, kind: str) -> None:
+def test_ids_of_a_parquet_file_stay_what_they_are(tmp_path: Path, kind: Any) -> None:
     frame = table()
     frame["user_id"] = frame["user_id"].map("{}".format).astype(kind)
     frame["item_id"] = frame["item_id"].map(" {} ".format).astype(kind)

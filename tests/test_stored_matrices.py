@@ -41,7 +41,7 @@ def test_a_stream_of_another_length_is_refused(tmp_path: Path, n_plays: int) -> 
 
 @pytest.mark.parametrize("kind", [np.int32, np.int64, np.float32])
 @pytest.mark.parametrize("size", [0, 1, 5, 123_456])
-def test_arrays_as_numpy_writes_them(tmp_path: Path, kind: type, size: int) -> None:
+def test_arrays_as_numpy_writes_them(tmp_path: Path, kind: Any, size: int) -> None:
     array = np.arange(size).astype(kind)
     np.save(tmp_path / "array.npy", array)
     found = read_array(tmp_path / "array.npy")
