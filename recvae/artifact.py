@@ -171,5 +171,5 @@ def _read_table(file: Path) -> pd.DataFrame:
     try:
         table: pd.DataFrame = pyarrow.parquet.read_table(file).to_pandas()
     except (pa.ArrowException, OSError) as error:
-        raise ArtifactError(f"{file} is not readable: {error}") from None
+        raise ArtifactError(f"{file} is not readable: {' '.join(str(error).split())}") from None
     return table

@@ -78,6 +78,9 @@ def prepare(
     data_dir: Annotated[
         Path | None, typer.Option(help="Where to look first for a named data set.", parser=path)
     ] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="duckdb, or URL of an engine: the source is a file, Parquet folder or table.")
+    ] = None,
 ) -> None:
     """Filter and split a source into a prepared data directory.
 
@@ -98,6 +101,7 @@ def prepare(
         test_time=test_time,
         seed=seed,
         columns=Columns(user_column, item_column, rating_column, timestamp_column),
+        backend=backend,
     )
     if source.startswith("~"):
         source = str(path(source))

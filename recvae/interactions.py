@@ -1,6 +1,6 @@
 """Interactions: who interacted with what, as raw ids ↔ indices and a `user_items` CSR."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from recvae.errors import DataError, ParameterError
 from recvae.tables import Columns, read_table
 
 IntArray = npt.NDArray[np.int32]
+DENSE_IDS = 4  # integers that lie within so many times their number are counted off, which is faster than hashing them
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,10 @@ class Interactions:
     @property
     def n_items(self) -> int:
         return len(self.item_ids)
+
+    @property
+    def timestamp_type(self) -> np.dtype[Any] | None:
+        return None if self.timestamp is None else self.timestamp.dtype
 
     @cached_property
     def user_items(self) -> sparse.csr_matrix:
@@ -130,14 +135,14 @@ class Interactions:
 
     def select(self, kept: npt.NDArray[np.bool_]) -> Self:
         """The plays where `kept` is true; ids that no longer occur are dropped."""
-        user_codes, user_idx = np.unique(self.user_idx[kept], return_inverse=True)
-        item_codes, item_idx = np.unique(self.item_idx[kept], return_inverse=True)
+        user_codes, user_idx = _renumbered(self.user_idx[kept], self.n_users)
+        item_codes, item_idx = _renumbered(self.item_idx[kept], self.n_items)
         return replace(
             self,
             user_ids=self.user_ids[user_codes],
             item_ids=self.item_ids[item_codes],
-            user_idx=user_idx.astype(np.int32),
-            item_idx=item_idx.astype(np.int32),
+            user_idx=user_idx,
+            item_idx=item_idx,
             rating=None if self.rating is None else self.rating[kept],
             timestamp=None if self.timestamp is None else self.timestamp[kept],
             part=None if self.part is None else self.part[kept],
@@ -162,9 +167,7 @@ class Interactions:
         DataError
             If nothing is left; the message says which filter took how many.
         """
-        for name, value in (("min_user_items", min_user_items), ("min_item_users", min_item_users)):
-            if value < 0:
-                raise ParameterError(f"{name} is {value}; expected 0 or more")
+        refuse_negative(min_user_items=min_user_items, min_item_users=min_item_users)
         counts = {"rows": len(self) + self.n_duplicates, "duplicate_rows": self.n_duplicates}
         data = self
         if min_rating is not None:
@@ -180,15 +183,15 @@ class Interactions:
     def _keep(self, kept: npt.NDArray[np.bool_], name: str, counts: dict[str, int], bound: str = "") -> Self:
         counts[name] = int((~kept).sum())
         if not kept.any():
-            taken = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if what != "rows")
-            raise DataError(f"no plays are left of {counts['rows']:,} rows: {taken}{bound}")
+            raise nothing_left(counts, bound)
         return self if kept.all() else self.select(kept)
 
     def _collapsed(self) -> Self:
-        pairs = pd.Series(self.user_idx.astype(np.int64) * self.n_items + self.item_idx)
-        repeated = pairs.duplicated().to_numpy()
-        if not repeated.any():
+        pairs = self.user_idx.astype(np.int64) * self.n_items + self.item_idx
+        ordered = np.sort(pairs)
+        if not (ordered[1:] == ordered[:-1]).any():
             return self
+        repeated = pd.Series(pairs).duplicated().to_numpy()
         pair = pd.factorize(pairs)[0]  # numbered by first appearance, as the rows that stay
         ratings, parts = (
             None if values is None else pd.Series(values).groupby(pair) for values in (self.rating, self.part)
@@ -210,9 +213,35 @@ class Interactions:
         )
 
 
+def refuse_negative(**values: int) -> None:
+    """Raise `ParameterError` if one of the named values is negative."""
+    for name, value in values.items():
+        if value < 0:
+            raise ParameterError(f"{name} is {value}; expected 0 or more")
+
+
+def nothing_left(counts: Mapping[str, int], bound: str) -> DataError:
+    """The error of filters that took every play; `bound` is the last one's."""
+    taken = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if what != "rows")
+    return DataError(f"no plays are left of {counts['rows']:,} rows: {taken}{bound}")
+
+
+def sorted_ids(ids: pd.Series) -> pd.Index:
+    """The ids that occur, in the order of their indices."""
+    return _index(ids, str(ids.name))[1]
+
+
 def _degree(idx: IntArray) -> npt.NDArray[np.intp]:
     """How many entries share each entry's index."""
     return np.bincount(idx)[idx]
+
+
+def _renumbered(values: npt.NDArray[Any], size: int) -> tuple[npt.NDArray[np.intp], IntArray]:
+    """The values of 0 to size - 1 that occur, in order, and each value's place among them; as `np.unique`, unsorted."""
+    occurs = np.zeros(size, dtype=bool)
+    occurs[values] = True
+    place = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
+    return np.flatnonzero(occurs), place[values]
 
 
 def _labels(ids: Iterable[Hashable] | None, size: int, name: str, what: str) -> pd.Index:
@@ -230,6 +259,12 @@ def _index(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
         raise DataError(f"{name} is missing in {missing.sum()} rows, first in row {missing.argmax()}")
     if isinstance(ids.dtype, pd.CategoricalDtype):  # whose own order need not be that of the ids
         ids = ids.astype(ids.cat.categories.dtype)
+    if isinstance(ids.dtype, np.dtype) and ids.dtype == np.int64:
+        numbers = ids.to_numpy()
+        least, span = numbers.min(), int(numbers.max()) - int(numbers.min()) + 1
+        if span <= DENSE_IDS * len(numbers):
+            found, idx = _renumbered(numbers - least, span)
+            return idx, pd.Index(found + least)
     try:
         codes, uniques = pd.factorize(ids)
     except TypeError as error:

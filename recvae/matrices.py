@@ -1,6 +1,6 @@
 """User-item matrices as they come in: either scipy class, checked and made canonical."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,8 @@ import numpy.typing as npt
 from scipy import sparse
 
 from recvae.errors import ArtifactError, ParameterError
+
+_BLOCK = 1 << 20
 
 UserItems = sparse.csr_matrix | sparse.csr_array
 
@@ -26,7 +28,7 @@ def checked_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -
     if rows.ndim == 1:  # one row of a csr_array
         rows = rows.reshape(1, -1)
     csr = sparse.csr_matrix(rows, dtype=np.float32)
-    if not (np.isfinite(csr.data).all() and (csr.data >= 0).all()):
+    if not all(np.isfinite(part).all() and (part >= 0).all() for part in blocks(csr.data)):
         raise ParameterError(f"{name} holds negative, infinite or NaN values; expected 1 for a play, or a weight")
     if not csr.has_canonical_format or not csr.data.all():
         csr = csr.copy()
@@ -35,6 +37,12 @@ def checked_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -
     if like is not None and csr.shape[1] != like.shape[1]:
         raise ParameterError(f"{name} has {csr.shape[1]:,} columns but user_items has {like.shape[1]:,}")
     return csr
+
+
+def blocks(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """The array in parts, so that what is worked out of each stays small beside a memory-mapped whole."""
+    for start in range(0, len(array), _BLOCK):
+        yield array[start : start + _BLOCK]
 
 
 def csr_arrays(matrix: sparse.csr_matrix) -> dict[str, npt.NDArray[Any]]:

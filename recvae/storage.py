@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from scipy import sparse
 
 from recvae.errors import ArtifactError
+from recvae.matrices import blocks
 
 MANIFEST = "manifest.json"
 PACKAGES = ("recvae", "torch", "numpy", "scipy", "pandas")
@@ -145,8 +146,9 @@ def sha256(file: Path) -> str:
 def fingerprint(matrix: sparse.csr_matrix) -> str:
     """SHA-256 of a canonical CSR matrix: its shape, its places and its values."""
     digest = hashlib.sha256(repr(matrix.shape).encode())
-    for array in (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data.astype(np.float32)):
-        digest.update(array.data)
+    for array, kind in ((matrix.indptr, np.int64), (matrix.indices, np.int32), (matrix.data, np.float32)):
+        for part in blocks(array):
+            digest.update(part.astype(kind).data)
     return digest.hexdigest()
 
 

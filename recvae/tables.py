@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Self
 
 import pandas as pd
 import pyarrow as pa
@@ -19,11 +19,16 @@ from recvae.errors import DataError
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _WHOLE_NUMBER = r"^(0|-?[1-9]\d{0,17})$"
+_LONGEST_NUMBER = 10**18
+_MOVIELENS = {"userId": "user_id", "movieId": "item_id", "rating": "rating", "timestamp": "timestamp"}
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a file hold what; `rating` and `timestamp` are optional in the file when None."""
+    """Which columns of a file hold what; `rating` and `timestamp` are optional in the file when None.
+
+    A header of just `userId,movieId,rating,timestamp`, as MovieLens has it, is known where no column is named.
+    """
 
     user: str = "user_id"
     item: str = "item_id"
@@ -38,6 +43,8 @@ class Columns:
         DataError
             If a column is not there, is there twice, or is named for two things.
         """
+        if self == Columns() and names == list(_MOVIELENS):
+            return dict(_MOVIELENS)
         wanted = {
             "user_id": self.user,
             "item_id": self.item,
@@ -92,7 +99,7 @@ def read_table(source: str | Path, columns: Columns | None = None) -> pd.DataFra
         raise DataError(f"{path} is {'a folder' if path.is_dir() else 'missing'}; expected a ratings file")
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path, columns)
-    return read_delimited(path, columns, delimiter=_DELIMITERS.get(path.suffix.lower()))
+    return read_delimited(path, columns)
 
 
 def read_delimited(
@@ -104,32 +111,133 @@ def read_delimited(
     where: str | None = None,
 ) -> pd.DataFrame:
     """Read delimited text with `names` as its header, or its first line when `names` is None."""
-    where = where or str(source)
+    text = Delimited.of(source, columns, delimiter, names, where)
     try:
-        number, head = _first_line(source)
-    except OSError as error:
-        raise DataError(f"{where} cannot be read: {error.strerror}") from None
-    if any(ord(character) < 32 and character != "\t" for character in head):
-        raise DataError(f"{where} is not text of one row a line; compressed files must be unpacked first")
-    if not head:
-        raise DataError(f"{where} is empty; expected a header line and at least one row")
-    delimiter = delimiter or ("\t" if "\t" in head else ",")
-    header = names or [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
-    mapping = columns.present(header, where)
-    skipped = 0 if names else number
-    try:
-        table = _parse(source, delimiter, header, skipped, mapping)
-    except pa.ArrowInvalid as error:
-        raise DataError(_explain(error, source, skipped, header, mapping, where)) from None
-    table = table.rename_columns([mapping[name] for name in table.column_names])
+        table = text.read()
+    except pa.ArrowInvalid:
+        try:  # again on one thread, because only then does Arrow name the row that is wrong
+            table = text.read(use_threads=False)
+        except pa.ArrowInvalid as error:
+            raise DataError(text.explained(error)) from None
+    if any(
+        pa.types.is_binary(kind) for kind in table.schema.types
+    ):  # what Arrow makes of a column it was left to guess
+        raise DataError(f"{text.where} is not UTF-8 text")
+    table = table.rename_columns([text.mapping[name] for name in table.column_names])
     for position, name in enumerate(table.column_names):
         if name in ("user_id", "item_id"):
             table = table.set_column(position, name, _ids(table[name]))
     if missing := _first_missing(table):
         name, row = missing
-        line = _line(source, row, skipped)
-        raise DataError(f"{where} line {line}: {name} is missing ({table[name].null_count} such rows)")
-    return _frame(table, where)
+        raise DataError(f"{text.line(row)}: {name} is missing ({table[name].null_count} such rows)")
+    return _frame(table, text.where)
+
+
+@dataclass(frozen=True)
+class Delimited:
+    """Delimited text and what its first line tells of it.
+
+    Attributes
+    ----------
+    source : Path or bytes
+    where : str
+        What errors call it.
+    delimiter : str
+    header : list of str
+    skipped : int
+        Lines before the first row.
+    mapping : dict of str to str
+        The file's own names of the columns that are read → `user_id`, `item_id`, `rating`, `timestamp`.
+    """
+
+    source: Path | bytes
+    where: str
+    delimiter: str
+    header: list[str]
+    skipped: int
+    mapping: dict[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        source: Path | bytes,
+        columns: Columns,
+        delimiter: str | None = None,
+        names: list[str] | None = None,
+        where: str | None = None,
+    ) -> Self:
+        """Look at the first line that is not blank: the header, unless there are `names`.
+
+        Raises
+        ------
+        DataError
+            For an unreadable or empty file, or a missing column.
+        """
+        where = where or str(source)
+        try:
+            number, head = _first_line(source)
+        except OSError as error:
+            raise DataError(f"{where} cannot be read: {error.strerror}") from None
+        if any(ord(character) < 32 and character != "\t" for character in head):
+            raise DataError(f"{where} is not text of one row a line; compressed files must be unpacked first")
+        if not head:
+            raise DataError(f"{where} is empty; expected a header line and at least one row")
+        if delimiter is None and isinstance(source, Path):
+            delimiter = _DELIMITERS.get(source.suffix.lower())
+        delimiter = delimiter or ("\t" if "\t" in head else ",")
+        header = names or [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
+        return cls(source, where, delimiter, header, 0 if names else number, columns.present(header, where))
+
+    def read(self, use_threads: bool = True) -> pa.Table:
+        """All rows under the file's own names, ids as text; raises `ArrowInvalid` for what is no such table."""
+        return pa.csv.read_csv(self._input(), **self._options(use_threads))
+
+    def stream(self) -> pa.csv.CSVStreamingReader:
+        """The same in batches, timestamps as text too."""
+        return pa.csv.open_csv(self._input(), **self._options(False, timestamp=pa.string()))
+
+    def line(self, row: int) -> str:
+        """Where a row, counted from 0, stands, as blank lines are no rows."""
+        with _open(self.source) as stream:
+            lines = enumerate(stream, start=1)
+            filled = (number for number, line in lines if number > self.skipped and line.strip(b"\r\n"))
+            return f"{self.where} line {next(islice(filled, row, None), self.skipped + row + 1)}"
+
+    def explained(self, error: pa.ArrowInvalid) -> str:
+        """Arrow's error in the file's own terms."""
+        message = str(error)
+        if "Could not skip" in message:
+            return f"{self.where} has no rows"
+        row = re.search(r"Row #(\d+)", message)
+        where = self.line(int(row.group(1)) - self.skipped - 1) if row else self.where
+        if column := re.search(
+            r"CSV column #(\d+).*?conversion error to \w+: invalid value '(.*)'", message, re.DOTALL
+        ):
+            name = self.header[int(column.group(1))]
+            return f"{where}: {self.mapping.get(name, name)} is {column.group(2)!r}; expected a number"
+        if fields := re.search(r"Expected (\d+) columns, got (\d+)", message):
+            return f"{where}: {fields.group(2)} columns; expected {fields.group(1)}, as in the first line"
+        if "invalid UTF8" in message:
+            return f"{where} is not UTF-8 text"
+        return f"{where} cannot be read as delimited text: {message.splitlines()[0]}"
+
+    def _input(self) -> Path | BinaryIO:
+        return io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
+
+    def _options(self, use_threads: bool, **others: pa.DataType) -> dict[str, Any]:
+        types = {"user_id": pa.string(), "item_id": pa.string(), "rating": pa.float64(), **others}
+        return {
+            "read_options": pa.csv.ReadOptions(
+                use_threads=use_threads, column_names=self.header, skip_rows=self.skipped
+            ),
+            "parse_options": pa.csv.ParseOptions(delimiter=self.delimiter),
+            "convert_options": pa.csv.ConvertOptions(
+                include_columns=list(self.mapping),
+                column_types={name: types[standard] for name, standard in self.mapping.items() if standard in types},
+                strings_can_be_null=True,
+                null_values=["", "NaN", "nan", "NA"],
+            ),
+        }
 
 
 def _open(source: Path | bytes) -> BinaryIO:
@@ -145,56 +253,29 @@ def _first_line(source: Path | bytes) -> tuple[int, str]:
     return 0, ""
 
 
-def _line(source: Path | bytes, row: int, skipped: int) -> int:
-    """Number of the line of a row, counted from 0 after the first `skipped` lines, as blank lines are no rows."""
-    with _open(source) as stream:
-        filled = (number for number, line in enumerate(stream, start=1) if number > skipped and line.strip(b"\r\n"))
-        return next(islice(filled, row, None), skipped + row + 1)
-
-
-def _parse(source: Path | bytes, delimiter: str, header: list[str], skipped: int, mapping: dict[str, str]) -> pa.Table:
-    as_text = pa.dictionary(pa.int32(), pa.string())
-    types = {"user_id": as_text, "item_id": as_text, "rating": pa.float64()}
-    # One thread, because only then does Arrow name the row that is wrong.
-    return pa.csv.read_csv(
-        io.BytesIO(source) if isinstance(source, bytes) else source,
-        read_options=pa.csv.ReadOptions(use_threads=False, column_names=header, skip_rows=skipped),
-        parse_options=pa.csv.ParseOptions(delimiter=delimiter),
-        convert_options=pa.csv.ConvertOptions(
-            include_columns=list(mapping),
-            column_types={name: types[standard] for name, standard in mapping.items() if standard in types},
-            strings_can_be_null=True,
-            null_values=["", "NaN", "nan", "NA"],
-        ),
-    )
-
-
-def _explain(
-    error: pa.ArrowInvalid, source: Path | bytes, skipped: int, header: list[str], mapping: dict[str, str], where: str
-) -> str:
-    message = str(error)
-    if "Could not skip" in message:
-        return f"{where} has no rows"
-    row = re.search(r"Row #(\d+)", message)
-    line = f" line {_line(source, int(row.group(1)) - skipped - 1, skipped)}" if row else ""
-    if column := re.search(r"CSV column #(\d+).*?conversion error to \w+: invalid value '(.*)'", message, re.DOTALL):
-        name = header[int(column.group(1))]
-        return f"{where}{line}: {mapping.get(name, name)} is {column.group(2)!r}; expected a number"
-    if fields := re.search(r"Expected (\d+) columns, got (\d+)", message):
-        return f"{where}{line}: {fields.group(2)} columns; expected {fields.group(1)}, as in the first line"
-    if "invalid UTF8" in message:
-        return f"{where}{line} is not UTF-8 text"
-    return f"{where}{line} cannot be read as delimited text: {message.splitlines()[0]}"
-
-
-def _ids(texts: pa.ChunkedArray) -> pa.Array:
+def _ids(texts: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     """Ids as integers when every one of them is written as an integer is, else as text."""
-    coded = texts.combine_chunks()
+    try:
+        return pa.chunked_array([whole_numbers(chunk) for chunk in texts.chunks], pa.int64())
+    except pa.ArrowInvalid:
+        pass
+    coded = texts.dictionary_encode().combine_chunks()
     values = pa.compute.utf8_trim_whitespace(coded.dictionary.cast(pa.large_string()))
     values = pa.compute.if_else(pa.compute.equal(values, ""), None, values)
     if pa.compute.all(pa.compute.match_substring_regex(values, _WHOLE_NUMBER)).as_py():
         values = values.cast(pa.int64())
     return values.take(coded.indices)
+
+
+def whole_numbers(texts: pa.StringArray) -> pa.Int64Array:
+    """The integers; raises `ArrowInvalid` if one is not written as `_WHOLE_NUMBER` is."""
+    numbers = texts.cast(pa.int64())
+    if not pa.compute.all(pa.compute.equal(numbers.cast(pa.string()), texts)).as_py():
+        raise pa.ArrowInvalid("written in another way")
+    bounds = pa.compute.min_max(numbers).as_py()
+    if numbers.null_count < len(numbers) and not -_LONGEST_NUMBER < bounds["min"] <= bounds["max"] < _LONGEST_NUMBER:
+        raise pa.ArrowInvalid("too long")
+    return numbers
 
 
 def _read_parquet(path: Path, columns: Columns) -> pd.DataFrame:

@@ -2,9 +2,11 @@
 
 import hashlib
 import io
+import os
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -31,6 +33,7 @@ class Site(ThreadingHTTPServer):
         self.cut_after: list[int] = []
         self.announces_length = True
         self.asked: list[str | None] = []
+        self.half_way: threading.Barrier | None = None
 
     def url(self, path: str = "set.zip") -> str:
         return f"http://127.0.0.1:{self.server_port}/{path}"
@@ -54,6 +57,10 @@ class _Handler(BaseHTTPRequestHandler):
         if site.announces_length:
             self.send_header("Content-Length", str(len(rest)))
         self.end_headers()
+        if site.half_way:
+            self.wfile.write(rest[:300_000])
+            rest = rest[300_000:]
+            site.half_way.wait(60)
         self.wfile.write(rest[: site.cut_after.pop(0)] if site.cut_after else rest)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the name is the base class's)
@@ -110,6 +117,37 @@ def test_next_call_resumes_what_the_last_one_left(site: Site, tmp_path: Path) ->
     download(site.url(), tmp_path / "set.zip", SHA256)
     assert site.asked[-1] == "bytes=300000-"
     assert (tmp_path / "set.zip").read_bytes() == BODY
+
+
+def test_two_at_once_do_not_write_into_each_others_file(site: Site, tmp_path: Path) -> None:
+    site.half_way = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(download, site.url(), tmp_path / "set.zip", SHA256) for _ in range(2)]
+        for call in calls:
+            call.result(120)
+    assert site.asked == [None, None]
+    assert (tmp_path / "set.zip").read_bytes() == BODY
+    assert files_in(tmp_path) == ["set.zip"]
+
+
+def test_only_one_goes_on_with_what_an_earlier_call_left(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "set.zip.part").write_bytes(BODY[:1000])
+    site.half_way = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        for call in [pool.submit(download, site.url(), tmp_path / "set.zip", SHA256) for _ in range(2)]:
+            call.result(120)
+    assert sorted(map(str, site.asked)) == ["None", "bytes=1000-"]
+    assert (tmp_path / "set.zip").read_bytes() == BODY
+    assert files_in(tmp_path) == ["set.zip"]
+
+
+def test_what_a_killed_process_left_is_taken_up_when_it_is_old(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "set.zip.0123abcd.part").write_bytes(BODY[:1000])
+    (tmp_path / "set.zip.89efabcd.part").write_bytes(BODY[:2000])
+    os.utime(tmp_path / "set.zip.0123abcd.part", (1, 1))
+    download(site.url(), tmp_path / "set.zip", SHA256)
+    assert site.asked == ["bytes=1000-"]
+    assert files_in(tmp_path) == ["set.zip", "set.zip.89efabcd.part"]
 
 
 def test_server_that_ignores_range_starts_afresh(site: Site, tmp_path: Path) -> None:

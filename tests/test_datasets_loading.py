@@ -2,8 +2,10 @@
 
 import hashlib
 import sys
+import threading
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,6 +129,22 @@ def test_published_lists(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = load("gowalla")
     assert data.ratings["part"].tolist() == [0, 0, 2]
     assert sorted(path.name for path in cache.rglob("*")) == ["gowalla", "test.txt", "train.txt"]
+
+
+@pytest.mark.parametrize("name", ["ml-100k", "gowalla"])
+def test_two_processes_at_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    both = threading.Barrier(2, timeout=60)
+    written = serving(ml_100k=zipped(tmp_path, u_data=U_DATA), train=b"0 1 2\n", test=b"0 3\n")
+
+    def together(url: str, target: Path, checksum: Checksum, *, show_progress: bool) -> None:
+        written(url, target, checksum, show_progress=show_progress)
+        both.wait()
+
+    monkeypatch.setattr(publisher, "download", together)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(load, [name, name])
+    assert one.ratings.equals(other.ratings)
+    assert [path.name for path in cache.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("content", [b"no archive", b""])

@@ -109,6 +109,17 @@ def rated_plays(draw: st.DrawFn) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["user_id", "item_id", "rating", "timestamp", "part"])
 
 
+@pytest.mark.parametrize("spread", [1, 3, 1000, 2**40])
+@pytest.mark.parametrize("least", [0, -5, 2**62, -(2**63)])
+def test_integer_ids_near_and_far_apart(least: int, spread: int) -> None:
+    ids = [least + spread * step for step in (3, 0, 7, 3, 1)]
+    data = Interactions.from_frame(pd.DataFrame({"user_id": ids, "item_id": range(5)}))
+    assert data.user_ids.tolist() == sorted(set(ids))
+    assert data.user_ids.dtype == np.int64
+    assert [user_id for user_id, _ in named(data)] == ids
+    assert data.user_idx.dtype == np.int32
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(rated_plays(), st.randoms(use_true_random=False))
 def test_order_of_rows_changes_nothing(frame: pd.DataFrame, random: Any) -> None:

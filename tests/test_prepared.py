@@ -1,7 +1,11 @@
 """Prepared directories: what is written is read again, and what is damaged or somebody else's is refused."""
 
 import json
+import os
+import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +18,25 @@ from scipy import sparse
 from recvae.datasets import load
 from recvae.errors import ArtifactError
 from recvae.interactions import Interactions
+from recvae.matrices import checked_csr
 from recvae.prepared import KIND, VERSION, Prepared, read_prepared, write_prepared
 from recvae.splits import Holdout, Split, given, leave_last_out, strong_generalization, temporal
 from recvae.storage import write_manifest
 
-FILES = ("interactions.parquet", "items.parquet", "users.parquet", "split.npz", "manifest.json")
+ARRAYS = (
+    "ones.npy",
+    "train.indptr.npy",
+    "train.indices.npy",
+    *(
+        f"{part}.{array}.npy"
+        for part in ("validation", "test")
+        for array in (
+            *("fold_in.indptr", "fold_in.indices", "held_out.indptr", "held_out.indices"),
+            "train_rows",
+        )
+    ),
+)
+FILES = ("interactions.parquet", "items.parquet", "users.parquet", *ARRAYS, "manifest.json")
 SPLITS: dict[str, Callable[[Interactions], Split]] = {
     "strong": lambda data: strong_generalization(data, val_users=5, test_users=6, seed=3),
     "given": given,
@@ -103,7 +121,8 @@ def assert_same_split(found: Split, expected: Split) -> None:
 def test_round_trip_of_an_own_table(tmp_path: Path, toy: Interactions, name: str) -> None:
     split = SPLITS[name](toy)
     assert_same_split(write(tmp_path / "data", toy, split).split, split)
-    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == sorted(FILES)
+    files = [file for file in FILES if split.validation is not None or not file.startswith("validation.")]
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == sorted(files)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
@@ -204,7 +223,7 @@ def test_a_manifest_that_lacks_an_entry_is_refused(prepared: Prepared, entry: st
         read_prepared(prepared.path)
 
 
-@pytest.mark.parametrize("name", FILES[:-1])
+@pytest.mark.parametrize("name", [name for name in FILES[:-1] if name != "validation.train_rows.npy"])
 def test_a_file_without_a_checksum_is_refused(prepared: Prepared, name: str) -> None:
     path = prepared.path / "manifest.json"
     manifest = json.loads(path.read_bytes())
@@ -214,29 +233,32 @@ def test_a_file_without_a_checksum_is_refused(prepared: Prepared, name: str) -> 
         read_prepared(prepared.path)
 
 
-def damaged_arrays(arrays: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    lacking = {name: array for name, array in arrays.items() if name != "test_held_out_indices"}
-    return {
-        "an array is missing": lacking,
-        "an item lies outside": {**arrays, "train_indices": arrays["train_indices"] + 99},
-        "users are missing": {**arrays, "test_fold_in_indptr": arrays["test_fold_in_indptr"][:-1]},
-        "an object": {**arrays, "train_indices": np.array([{}])},
-    }
+DAMAGE: dict[str, tuple[str, Callable[[np.ndarray[Any, Any]], Any]]] = {
+    "an item lies outside": ("train.indices", lambda array: array + np.int32(99)),
+    "an item lies before the first": ("train.indices", lambda array: array - np.int32(99)),
+    "users are missing": ("test.fold_in.indptr", lambda array: array[:-1]),
+    "plays are missing": ("test.held_out.indices", lambda array: array[:-1]),
+    "plays are counted down": ("test.held_out.indptr", lambda array: array[::-1]),
+    "indices of another type": ("train.indices", lambda array: array.astype(np.int64)),
+    "indices that are no integers": ("train.indices", lambda array: array.astype(np.float32)),
+    "too few values": ("ones", lambda array: array[:3]),
+    "a table": ("ones", lambda array: array[:, None]),
+    "an object": ("train.indices", lambda array: np.array([{}])),
+}
 
 
-@pytest.mark.parametrize("damage", damaged_arrays(dict.fromkeys(("train_indices", "test_fold_in_indptr"), np.ones(2))))
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_parts_that_do_not_fit_together_are_refused(prepared: Prepared, damage: str) -> None:
-    path = prepared.path / "split.npz"
-    with np.load(path) as stored:
-        arrays = damaged_arrays(dict(stored))[damage]
-    np.savez(path, **arrays)
+    name, change = DAMAGE[damage]
+    path = prepared.path / f"{name}.npy"
+    np.save(path, change(np.load(path)))
     sign(prepared.path)
     with pytest.raises(ArtifactError, match="is damaged: "):
         read_prepared(prepared.path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"text"])
-@pytest.mark.parametrize("name", ["split.npz", "items.parquet", "users.parquet"])
+@pytest.mark.parametrize("name", ["train.indices.npy", "test.train_rows.npy", "items.parquet", "users.parquet"])
 def test_files_of_another_format_are_refused(prepared: Prepared, name: str, content: bytes) -> None:
     (prepared.path / name).write_bytes(content)
     sign(prepared.path)
@@ -248,6 +270,65 @@ def test_an_earlier_directory_is_replaced(prepared: Prepared, toy: Interactions)
     later = leave_last_out(toy)
     assert_same_split(write(prepared.path, toy, later).split, later)
     assert [path.name for path in prepared.path.parent.iterdir()] == ["data"]
+
+
+def test_what_was_read_outlives_its_directory(prepared: Prepared, toy: Interactions) -> None:
+    before, histories = SPLITS["strong"](toy), prepared.histories()
+    later = leave_last_out(toy)
+    write(prepared.path, toy, later)
+    assert_same_split(prepared.split, before)
+    pd.testing.assert_frame_equal(prepared.histories(), histories)
+    shutil.rmtree(prepared.path)
+    assert_same_split(prepared.split, before)
+
+
+def test_two_writers_and_a_reader_at_once(tmp_path: Path, toy: Interactions) -> None:
+    splits = [SPLITS["strong"](toy), leave_last_out(toy)]
+    path = tmp_path / "data"
+    write(path, toy, splits[0])
+    stop = threading.Event()
+
+    def keep_writing(split: Split) -> int:
+        times = 0
+        while not stop.is_set() or not times:
+            write_prepared(path, toy, split, dataset="toy", source={}, filters={}, counts={})
+            times += 1
+        return times
+
+    with ThreadPoolExecutor(2) as pool:
+        writers = [pool.submit(keep_writing, split) for split in splits]
+        try:
+            for _ in range(15):
+                found = read_prepared(path).split
+                assert_same_split(found, splits[found.protocol["split"] == "leave-last"])
+        finally:
+            stop.set()
+        assert all(writer.result(60) for writer in writers)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_a_directory_that_cannot_be_written_is_named_and_left_alone(prepared: Prepared, toy: Interactions) -> None:
+    before = prepared.split
+    prepared.path.parent.chmod(0o500)
+    try:
+        with pytest.raises(ArtifactError, match="data could not be written: Permission denied; what was there is unch"):
+            write(prepared.path, toy, leave_last_out(toy))
+    finally:
+        prepared.path.parent.chmod(0o700)
+    assert_same_split(read_prepared(prepared.path).split, before)
+
+
+def test_matrices_are_mapped_and_not_read(prepared: Prepared) -> None:
+    train = prepared.split.train
+    for array in (train.indptr, train.indices, train.data):
+        base: Any = array
+        while base is not None and not isinstance(base, np.memmap):
+            base = base.base
+        assert base is not None
+    assert checked_csr(train, "train").indices.base is not None
+    train.data[:] = 7  # a private copy of the page
+    assert read_prepared(prepared.path).split.train.data.max() == 1
 
 
 def test_a_foreign_directory_is_refused_and_untouched(tmp_path: Path, toy: Interactions) -> None:

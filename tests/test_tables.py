@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,37 @@ def test_delimited_text(tmp_path: Path, content: str, name: str) -> None:
 def test_the_columns_names_are_given(tmp_path: Path) -> None:
     path = write(tmp_path, "when,stars,film,who,user_id\n100,4.5,20,1,x\n200,3,10,2,y\n")
     assert columns_of(read_table(path, Columns("who", "film", "stars", "when"))) == EXPECTED
+
+
+def test_the_header_of_movielens_is_known(tmp_path: Path) -> None:
+    path = write(tmp_path, PLAIN.replace("user_id,item_id", "userId,movieId"))
+    assert columns_of(read_table(path)) == EXPECTED
+    with pytest.raises(DataError, match="has no column 'who'"):
+        read_table(path, Columns("who"))
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["0", "-7", "999999999999999999"],
+        ["007", "7", "70"],
+        ["+7", "7"],
+        ["-0", "0"],
+        ["0x1F", "31"],
+        ["0x174876E800", "100000000000"],
+        ["1000000000000000000", "1"],
+        ["-1000000000000000000", "1"],
+        ["9223372036854775808", "1"],
+        ["1e3", "1000"],
+        ["1.0", "1"],
+        ["1_0", "10"],
+        ["٣", "3"],
+    ],
+)
+def test_ids_are_integers_only_when_written_as_such(tmp_path: Path, texts: list[str]) -> None:
+    whole = all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", text) for text in texts)
+    read = read_table(write(tmp_path, "user_id,item_id\n" + "".join(f"{text},1\n" for text in texts)))
+    assert read["user_id"].tolist() == ([int(text) for text in texts] if whole else texts)
 
 
 def test_rating_and_timestamp_are_optional(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import logging
 import os
+import secrets
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 18
 _MAX_BYTES = 4 << 30
+_ABANDONED_SECONDS = 120.0  # a transfer that lives writes or gives up sooner
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def download(
 ) -> None:
     """Fetch `url` into `target`, which appears only when whole and verified.
 
-    What has arrived waits in `target` + `.part`, from where the next attempt or the next call goes on.
+    Each call writes to a name of its own, so that several may fetch one file at once. What arrived before a failure
+    waits in `target` + `.part`, from where the next call goes on; what a killed process left, once it is old enough.
     A server that cannot be reached is not tried again; a transfer that breaks off is, `attempts` times in all.
 
     Parameters
@@ -87,25 +90,43 @@ def download(
     """
     if target.exists() and file_digest(target, checksum.algorithm) == checksum.hexdigest:
         return
-    part = target.with_name(target.name + ".part")
     reason = ""
-    for attempt in range(attempts):
-        time.sleep(pause * attempt)
-        resumed = part.exists()
-        try:
-            _transfer(url, part, timeout, max_bytes, show_progress)
-        except _CutOffError as error:
-            reason = str(error)
-            _log.info("%s: %s (attempt %d of %d)", url, reason, attempt + 1, attempts)
-            continue
-        if (found := file_digest(part, checksum.algorithm)) == checksum.hexdigest:
-            part.replace(target)
-            return
-        part.unlink()
-        reason = f"{checksum.algorithm} is {found}, expected {checksum.hexdigest}"
-        if not resumed:
-            break
+    with _own_part(target) as part:
+        for attempt in range(attempts):
+            time.sleep(pause * attempt)
+            resumed = part.exists()
+            try:
+                _transfer(url, part, timeout, max_bytes, show_progress)
+            except _CutOffError as error:
+                reason = str(error)
+                _log.info("%s: %s (attempt %d of %d)", url, reason, attempt + 1, attempts)
+                continue
+            if (found := file_digest(part, checksum.algorithm)) == checksum.hexdigest:
+                part.replace(target)
+                return
+            part.unlink()
+            reason = f"{checksum.algorithm} is {found}, expected {checksum.hexdigest}"
+            if not resumed:
+                break
     raise DownloadError(f"{url}: {reason}")
+
+
+@contextlib.contextmanager
+def _own_part(target: Path) -> Iterator[Path]:
+    """A name that no other call writes to, holding what an earlier one left; what it holds in the end is left again."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    left = target.with_name(f"{target.name}.part")
+    own = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
+    for candidate in (left, *target.parent.glob(f"{target.name}.????????.part")):
+        with contextlib.suppress(FileNotFoundError):  # another call has taken it
+            if candidate == left or time.time() - candidate.stat().st_mtime > _ABANDONED_SECONDS:
+                candidate.rename(own)
+                break
+    try:
+        yield own
+    finally:
+        if own.exists():
+            own.replace(left)
 
 
 def _transfer(url: str, part: Path, timeout: float, max_bytes: int, show_progress: bool) -> None:
@@ -116,7 +137,6 @@ def _transfer(url: str, part: Path, timeout: float, max_bytes: int, show_progres
             return
         if response.status != http.client.PARTIAL_CONTENT:
             have = 0
-        part.parent.mkdir(parents=True, exist_ok=True)
         expected = None if response.length is None else have + response.length
         with part.open("ab" if have else "wb") as out, _progress(show_progress, url, expected, have) as advance:
             for chunk in _chunks(response):

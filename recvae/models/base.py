@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from recvae.errors import ArtifactError, ParameterError
-from recvae.matrices import UserItems, checked_csr
+from recvae.matrices import UserItems, blocks, checked_csr
 from recvae.models.catalogue import Catalogue, check_request
 from recvae.models.run import Callback, Run, Validation
 from recvae.models.space import Space
@@ -114,7 +114,8 @@ class Recommender(Catalogue):
         if resume and not self.resumable:
             raise ParameterError(f"{type(self).__name__} does not train in epochs, so there is nothing to resume")
         self.trained_on_ = None
-        self.item_counts_ = np.bincount(train.indices, minlength=train.shape[1]).astype(np.float32)
+        counts = [np.bincount(part, minlength=train.shape[1]) for part in blocks(train.indices)]
+        self.item_counts_ = np.sum(counts, axis=0).astype(np.float32)
         data = fingerprint(train)
         where = None if checkpoint is None else Path(checkpoint)
         started = time.monotonic()

@@ -1,0 +1,148 @@
+"""Training on a prepared set several times as large as the memory that the process may have.
+
+    python benchmarks/larger_than_memory.py [--plays 400000000] [--megabytes 600]
+
+Writes a prepared directory, then trains Mult-VAE for one epoch in a control group of its own, without and with the
+bound on memory (as root, on Linux). The system's cache of the files counts towards the bound and gives way to it; a
+process that needs more is ended by the kernel. Writes `benchmarks/results/larger_than_memory.json`.
+"""
+
+import argparse
+import json
+import os
+import platform
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from recvae.models.multvae import MultVAE
+from recvae.parts import Holdout, Split
+from recvae.prepared import read_prepared, write_prepared
+from recvae.report import write_results
+from recvae.storage import versions
+from recvae.stored_matrices import read_matrix, write_ones, write_stream
+
+HERE = Path(__file__).parent
+CGROUPS = Path("/sys/fs/cgroup")
+N_ITEMS, PLAYS_A_USER, USERS_A_BLOCK = 5_000, 400, 20_000
+HIDDEN, LATENT, BATCH_SIZE = 64, 32, 500
+
+
+def places(n_users: int, seed: int) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Rows and columns of `PLAYS_A_USER` random items for each user, a block of users at a time."""
+    rng = np.random.default_rng(seed)
+    for start in range(0, n_users, USERS_A_BLOCK):
+        size = min(USERS_A_BLOCK, n_users - start)
+        gaps = rng.integers(1, N_ITEMS // PLAYS_A_USER, (size, PLAYS_A_USER), dtype=np.int32)
+        yield np.repeat(np.arange(start, start + size), PLAYS_A_USER), np.cumsum(gaps, axis=1).ravel()
+
+
+def write(path: Path, n_plays: int, seed: int) -> None:
+    """Write a prepared directory whose training matrix has about so many plays; nobody reads its table of plays."""
+    n_users = n_plays // PLAYS_A_USER
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        folder = Path(scratch)
+        write_ones(folder, n_users * PLAYS_A_USER)
+        for name, users in (("train", n_users), ("fold_in", 100), ("held_out", 100)):
+            write_stream(folder, name, users, users * PLAYS_A_USER, places(users, seed + users))
+        fold_in, held_out = (read_matrix(folder, name, (100, N_ITEMS)) for name in ("fold_in", "held_out"))
+        test = Holdout(fold_in, held_out, pd.Index(range(n_users, n_users + 100)), np.full(100, -1, dtype=np.int32))
+        train = read_matrix(folder, "train", (n_users, N_ITEMS))
+        split = Split(train, pd.Index(range(n_users)), pd.Index(range(N_ITEMS)), None, test, {"split": "made up"}, {})
+        no_plays = pd.DataFrame({"user_id": [0], "item_id": [0]})
+        write_prepared(path, [no_plays], split, dataset="made up", source={}, filters={}, counts={})
+
+
+@contextmanager
+def control_group(limit: int | None) -> Iterator[tuple[Path, Path]]:
+    """A group of processes with a bound on its memory in bytes, and the file that tells its peak."""
+    first = not (CGROUPS / "cgroup.controllers").exists()
+    group = CGROUPS / ("memory" if first else "") / f"recvae-{secrets.token_hex(4)}"
+    group.mkdir()
+    try:
+        if limit is not None and first:
+            (group / "memory.limit_in_bytes").write_text(str(limit))
+        elif limit is not None:
+            (group / "memory.max").write_text(str(limit))
+            (group / "memory.swap.max").write_text("0")
+        yield group, group / ("memory.max_usage_in_bytes" if first else "memory.peak")
+    finally:
+        group.rmdir()
+
+
+def join(group: Path) -> None:
+    """Put this process into the group."""
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def trained(path: Path, limit: int | None) -> dict[str, Any]:
+    """Seconds, loss and peak memory of one epoch under a bound; what failed instead, if it did."""
+    with control_group(limit) as (group, peak):
+        command = [sys.executable, __file__, "--train", str(path)]
+        started = time.perf_counter()
+        done = subprocess.run(command, preexec_fn=partial(join, group), stdout=subprocess.PIPE, check=False)
+        seconds = time.perf_counter() - started
+        found = json.loads(done.stdout.splitlines()[-1]) if not done.returncode else {"exit_status": done.returncode}
+        return {
+            "limit_mb": None if limit is None else limit / 1e6,
+            "seconds": seconds,
+            "peak_mb_with_cache": int(peak.read_text()) / 1e6,
+            **found,
+        }
+
+
+def train(path: Path) -> None:
+    """Train, in the process that is bounded, and print what became of it."""
+    split = read_prepared(path).split
+    model = MultVAE(hidden=HIDDEN, latent=LATENT, batch_size=BATCH_SIZE, epochs=1).fit(split.train, show_progress=False)
+    status = Path("/proc/self/status").read_text().splitlines()
+    anonymous = next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
+    print(json.dumps({"loss": model.history_[-1]["loss"], "own_memory_mb": anonymous * 1024 / 1e6}))
+
+
+def main() -> None:
+    """Write, train with and without the bound, record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plays", type=int, default=400_000_000)
+    parser.add_argument("--megabytes", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scratch", type=Path, help="folder for the prepared set")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.train:
+        train(arguments.train)
+        return
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
+        path = Path(scratch) / "prepared"
+        write(path, arguments.plays, arguments.seed)
+        size = sum(file.stat().st_size for file in path.iterdir())
+        runs = [trained(path, limit) for limit in (None, arguments.megabytes * 10**6)]
+    results = {
+        "command": "python benchmarks/larger_than_memory.py",
+        "plays": arguments.plays,
+        "seed": arguments.seed,
+        "machine": f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
+        "versions": {"python": platform.python_version(), **versions()},
+        "prepared_mb": size / 1e6,
+        "model": {"hidden": HIDDEN, "latent": LATENT, "batch_size": BATCH_SIZE, "items": N_ITEMS},
+        "runs": runs,
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    write_results(arguments.out / "larger_than_memory.json", results)
+    print(json.dumps(results["runs"], indent=1))
+
+
+if __name__ == "__main__":
+    main()

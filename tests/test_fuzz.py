@@ -1,0 +1,235 @@
+"""Readers under fire: whatever the bytes, a reader gives its answer or the package's own error, and nothing else.
+
+Each reader gets $RECVAE_FUZZ_INPUTS inputs, 60 when it is not set: random bytes, and true files that were cut, spliced
+and overwritten, signed anew where a checksum would refuse them before they are read. What was found stands at the end;
+after that 300 inputs for each found nothing more.
+"""
+
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from recvae import artifact
+from recvae.datasets import load
+from recvae.datasets.unzip import unzip
+from recvae.errors import ArtifactError, DataError, RecvaeError
+from recvae.interactions import Interactions
+from recvae.models.popularity import Popularity
+from recvae.prepared import KIND, VERSION, read_prepared, write_prepared
+from recvae.splits import strong_generalization
+from recvae.storage import MANIFEST, read_manifest, write_manifest
+from recvae.tables import read_lists, read_table
+
+INPUTS = int(os.environ.get("RECVAE_FUZZ_INPUTS", "60"))
+CSV = b'user_id,item_id,rating,timestamp\n1,20,4.5,100\n2,"10",3,\n\n007, 5,nan,1e9\n'
+LISTS = b"0 1 2 3\n1 5\n\n2\n"
+
+fuzzed = settings(
+    max_examples=INPUTS,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, content: bytes) -> bytes:
+    """A true file with up to four stretches overwritten, cut out, doubled or put in."""
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(content)))
+        stop = min(len(content), start + draw(st.integers(0, 12)))
+        new = draw(st.one_of(st.binary(max_size=12), st.just(content[start:stop] * 2), st.sampled_from(TOKENS)))
+        content = content[:start] + new + content[stop:]
+    return content
+
+
+TOKENS = [
+    *(b"\n", b"\r\n", b"\r", b",", b"\t", b'"', b"\0", b"\xef\xbb\xbf", b"\xff\xfe", b"nan", b"inf", b"-0", b"1e999"),
+    *(b"9" * 30, b"{", b"}", b"[", b"null", b"\xff" * 8, b"\0" * 8, b"\x7f\xff\xff\xff", b"../", b"PK\x03\x04"),
+]
+
+
+def either(read: Callable[[], object], error: type[RecvaeError]) -> None:
+    """The reader's answer, or its own error in one line that says something."""
+    told = "an answer"
+    try:
+        read()
+    except error as found:
+        told = str(found)
+    assert told.strip()
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize("name", ["plays.csv", "plays.tsv", "plays", "plays.parquet"])
+@fuzzed
+@given(st.one_of(st.binary(max_size=200), damaged(CSV), damaged(CSV.replace(b",", b"\t"))))
+def test_ratings_files(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    either(lambda: Interactions.from_frame(read_table(tmp_path / name)), DataError)
+
+
+def parquet() -> bytes:
+    file = io.BytesIO()
+    pd.DataFrame({"user_id": ["a", "b"], "item_id": [1, 2], "rating": [4.5, 3.0]}).to_parquet(file)
+    return file.getvalue()
+
+
+@fuzzed
+@given(damaged(parquet()))
+def test_parquet(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "plays.parquet").write_bytes(content)
+    either(lambda: Interactions.from_frame(read_table(tmp_path / "plays.parquet")), DataError)
+
+
+@fuzzed
+@given(st.one_of(st.binary(max_size=200), damaged(LISTS)))
+def test_id_lists(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "train.txt").write_bytes(content)
+    either(lambda: read_lists(tmp_path / "train.txt"), DataError)
+
+
+FOLDERS: dict[str, dict[str, bytes]] = {
+    "u.data": {"u.data": b"1\t2\t5\t881250949\n2\t3\t4\t8\n", "u.item": b"2|Film (1995)|01-Jan-1995||" + b"|0" * 19},
+    "ratings.dat": {"ratings.dat": b"1::2::5::978300760\n", "movies.dat": b"2::Film (1995)::Drama|War\n"},
+    "ratings.csv": {
+        "ratings.csv": b"userId,movieId,rating,timestamp\n1,2,3.5,8\n",
+        "movies.csv": b'movieId,title,genres\n2,"Film, A (1995)",Drama\n',
+    },
+    "ml-100k.inter": {
+        "ml-100k.inter": b"user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t2\t5\t8\n",
+        "ml-100k.item": b"item_id:token\ttitle\tyear\tclass\n2\tFilm\t1995\tDrama\n",
+    },
+    "train.txt": {"train.txt": b"0 1 2\n", "test.txt": b"0 3\n", "valid.txt": b"0 4\n"},
+}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@fuzzed
+@given(st.data())
+def test_folders_of_data_sets(tmp_path: Path, folder: str, data: st.DataObject) -> None:
+    files = FOLDERS[folder]
+    victim = data.draw(st.sampled_from(sorted(files)))
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(data.draw(damaged(content)) if name == victim else content)
+    either(lambda: load(tmp_path), DataError)
+
+
+@fuzzed
+@given(st.one_of(st.binary(max_size=200), st.data()))
+def test_manifests(tmp_path: Path, content: bytes | st.DataObject) -> None:
+    write_manifest_once(tmp_path)
+    if not isinstance(content, bytes):
+        content = content.draw(damaged((tmp_path / "true.json").read_bytes()))
+    (tmp_path / "made" / MANIFEST).write_bytes(content)
+    either(lambda: read_manifest(tmp_path / "made", KIND, VERSION), ArtifactError)
+
+
+def write_manifest_once(folder: Path) -> None:
+    if not (folder / "made").exists():
+        (folder / "made").mkdir()
+        (folder / "made" / "data.txt").write_text("data")
+        write_manifest(folder / "made", KIND, VERSION, {"counts": {"rows": 3}, "note": "é"})
+        (folder / "made" / MANIFEST).rename(folder / "true.json")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    users, items = np.nonzero(np.random.default_rng(0).random((20, 9)) < 0.7)
+    plays = Interactions.from_frame(pd.DataFrame({"user_id": users, "item_id": items}))
+    path = tmp_path_factory.mktemp("fuzz") / "prepared"
+    split = strong_generalization(plays, val_users=3, test_users=3)
+    write_prepared(path, plays, split, dataset="toy", source={}, filters={}, counts={})
+    return path
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("fuzz") / "model"
+    artifact.save(Popularity().fit(sparse.csr_matrix(np.eye(5)), show_progress=False), path)
+    return path
+
+
+def resigned(original: Path, copy: Path, name: str, content: bytes) -> Path:
+    """A copy of a directory with other content in one file and a manifest that vouches for it."""
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(original, copy)
+    manifest = json.loads((copy / MANIFEST).read_bytes())
+    (copy / MANIFEST).unlink()
+    (copy / name).write_bytes(content)
+    kind, version = manifest.pop("format"), manifest.pop("format_version")
+    manifest.pop("sha256")
+    write_manifest(copy, kind, version, manifest)
+    return copy
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["train.indptr.npy", "train.indices.npy", "ones.npy", "test.train_rows.npy", "items.parquet", "users.parquet"],
+)
+@fuzzed
+@given(data=st.data())
+def test_prepared_directories(prepared: Path, tmp_path: Path, name: str, data: st.DataObject) -> None:
+    content = data.draw(damaged((prepared / name).read_bytes()))
+    copy = resigned(prepared, tmp_path / "copy", name, content)
+    either(lambda: read_prepared(copy), ArtifactError)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "items.parquet"])
+@fuzzed
+@given(data=st.data())
+def test_artifacts(saved: Path, tmp_path: Path, name: str, data: st.DataObject) -> None:
+    content = data.draw(damaged((saved / name).read_bytes()))
+    copy = resigned(saved, tmp_path / "copy", name, content)
+    either(lambda: artifact.load(copy), ArtifactError)
+
+
+def archive() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("ml/u.data", b"1\t2\t5\t8\n" * 20)
+        opened.writestr("ml/README", b"read")
+    return file.getvalue()
+
+
+@fuzzed
+@given(damaged(archive()))
+def test_archives(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "set.zip").write_bytes(content)
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    either(lambda: unzip(tmp_path / "set.zip", tmp_path / "out"), DataError)
+    assert {path.name for path in tmp_path.iterdir()} <= {"set.zip", "out"}
+
+
+@pytest.mark.parametrize(
+    "content", [b"user_id,item_id,timestamp\n1,2,\x80\n", b"user_id,item_id,timestamp\n1,2,3\n1,3,a\xff\n"]
+)
+def test_a_time_that_is_no_text(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "plays.csv").write_bytes(content)
+    with pytest.raises(DataError, match=r"plays\.csv is not UTF-8 text"):
+        read_table(tmp_path / "plays.csv")
+
+
+@pytest.mark.parametrize("header", [b"{", b"{'descr': (", b"{'descr': '<i4'\0}", b"{'shape': (1,)]"])
+def test_an_array_whose_header_is_no_python(prepared: Path, tmp_path: Path, header: bytes) -> None:
+    content = (prepared / "train.indices.npy").read_bytes()
+    damaged = content[:10] + header.ljust(118) + content[128:]
+    with pytest.raises(ArtifactError, match=r"is damaged: train\.indices\.npy is no one-dimensional \.npy array"):
+        read_prepared(resigned(prepared, tmp_path / "copy", "train.indices.npy", damaged))
+
+
+def test_an_error_of_parquet_is_one_line(prepared: Path, tmp_path: Path) -> None:
+    damaged = b"P" + (prepared / "users.parquet").read_bytes()
+    with pytest.raises(ArtifactError, match="is damaged: ") as error:
+        read_prepared(resigned(prepared, tmp_path / "copy", "users.parquet", damaged))
+    assert "\n" not in str(error.value)
