@@ -23,7 +23,8 @@ ORDER = [
         "preparation",
     ),
     *("topn", "metrics", "nn", "likelihood", "progress", "checkpoint", "training", "memory", "models"),
-    *("evaluation", "comparison", "report", "figures", "html_report", "artifact", "tuning", "workflow", "demo", "cli"),
+    *("evaluation", "comparison", "report", "figures", "html_report", "artifact", "item_index", "ranking"),
+    *("tuning", "workflow", "demo", "serving", "cli"),
 ]
 PACKAGE = Path(recvae.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
