@@ -1,6 +1,6 @@
 """From ids to lists of titles: what the command line and the service answer from an artifact."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -11,7 +11,7 @@ from scipy import sparse
 
 from recvae.artifact import Artifact
 from recvae.item_index import ItemIndex
-from recvae.topn import FloatArray, mask_seen, top_n
+from recvae.topn import FloatArray, IntArray, mask_seen, top_n
 
 DECIMALS = 6
 LONGEST_NUMBER = 20
@@ -65,18 +65,15 @@ class Ranker:
         self.titles = [None if title is None or title != title else str(title) for title in titles]
         self._items = {item: i for i, item in enumerate(self.item_ids)}
 
-    def find(self, ids: Iterable[int | str]) -> tuple[list[int], list[int | str]]:
+    def find(self, ids: Sequence[int | str]) -> tuple[list[int], list[int | str]]:
         """Item indices of the ids that the model knows, in order and without repetition, and the unknown ids."""
-        indices, unknown = dict[int, None](), list[int | str]()
-        for item in ids:
-            index = self._items.get(item)
-            if index is None:
-                index = _lookup(self._items, item)
-            if index is None:
-                unknown.append(item)
-            else:
-                indices[index] = None
-        return list(indices), unknown
+        indices, unknown = list(map(self._items.get, ids)), list[int | str]()
+        if None in indices:
+            indices = [
+                _lookup(self._items, item) if index is None else index for item, index in zip(ids, indices, strict=True)
+            ]
+            unknown = [item for item, index in zip(ids, indices, strict=True) if index is None]
+        return [index for index in dict.fromkeys(indices) if index is not None], unknown
 
     def user(self, user: int | str) -> tuple[int, list[int]] | None:
         """Row and history of a user whom the artifact holds."""
@@ -113,13 +110,12 @@ class Ranker:
             return [[] for _ in ranked]
         items = [index for index, _ in ranked]
         because, lost = self.model.explain(self._matrix([query.history]), items, N=min(n, len(query.history)))
-        rows = (_pairs(*row) for row in zip(because, lost, strict=True))
-        return [[(i, owed) for i, owed in row if owed > 0] for row in rows]
+        return [[(i, owed) for i, owed in row if owed > 0] for row in _listed(because, lost)]
 
     def similar(self, index: int, n: int) -> Ranked:
         """The n items most like one; `UnsupportedError` if the model has no item vectors."""
         ids, scores = self.model.similar_items(index, N=n, filter_items=[index])
-        return _pairs(ids, scores)
+        return _listed(ids[None], scores[None])[0]
 
     @cached_property
     def _users(self) -> Mapping[Any, int]:
@@ -141,24 +137,20 @@ class Ranker:
         for row, query in zip(scores, queries, strict=True):
             _keep_listed(row, query)
         ids, best = top_n(scores, max(query.n for query in queries))
-        return [_pairs(i[: query.n], s[: query.n]) for i, s, query in zip(ids, best, queries, strict=True)]
+        return [pairs[: query.n] for pairs, query in zip(_listed(ids, best), queries, strict=True)]
 
     def _shortlisted(self, index: ItemIndex, queries: Sequence[Query]) -> list[Ranked]:
         """By the index where it holds enough items, from all scores where not."""
-        ranked: list[Ranked | None] = [None] * len(queries)
-        some = [place for place, query in enumerate(queries) if query.history and query.only is None]
-        if some:
-            chosen = [queries[place] for place in some]
-            found = index.search(
-                self._matrix([query.history for query in chosen]),
-                [{*query.history, *query.exclude} for query in chosen],
-                [query.n for query in chosen],
-            )
-            for place, pair in zip(some, found, strict=True):
-                ranked[place] = None if pair is None else _pairs(*pair)
-        return [
-            self._from_all([query])[0] if pairs is None else pairs for query, pairs in zip(queries, ranked, strict=True)
-        ]
+        places = [place for place, query in enumerate(queries) if query.history and query.only is None]
+        chosen = [queries[place] for place in places]
+        histories = self._matrix([query.history for query in chosen])
+        hidden = [{*query.history, *query.exclude} for query in chosen]
+        found = dict(zip(places, index.search(histories, hidden, [query.n for query in chosen]), strict=True))
+        ranked: list[Ranked] = []
+        for place, query in enumerate(queries):
+            lists = found.get(place)
+            ranked += self._from_all([query]) if lists is None else _listed(*lists)
+        return ranked
 
     def _for_known_user(self, query: Query) -> Ranked:
         only = None if query.only is None else sorted({*query.only} - {*query.exclude})
@@ -172,7 +164,7 @@ class Ranker:
             recalculate_user=query.user is None,
             items=only,
         )
-        return _pairs(ids, scores)
+        return _listed(ids[None], scores[None])[0]
 
 
 def _keep_listed(row: FloatArray, query: Query) -> None:
@@ -186,10 +178,12 @@ def _keep_listed(row: FloatArray, query: Query) -> None:
         row[np.array(query.exclude, dtype=np.int64)] = -np.inf
 
 
-def _pairs(ids: Any, scores: FloatArray) -> Ranked:
-    """Without padding."""
-    exact = scores.astype(np.float64).round(DECIMALS).tolist()
-    return [(i, score) for i, score in zip(ids.tolist(), exact, strict=True) if i >= 0]
+def _listed(ids: IntArray, scores: FloatArray) -> list[Ranked]:
+    """The rows of `top_n` without padding."""
+    rows = zip(ids.tolist(), scores.astype(np.float64).round(DECIMALS).tolist(), strict=True)
+    if (ids < 0).any():
+        return [[(i, score) for i, score in zip(*row, strict=True) if i >= 0] for row in rows]
+    return [list(zip(*row, strict=True)) for row in rows]
 
 
 def _plain(value: Any) -> int | str:

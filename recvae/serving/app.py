@@ -25,7 +25,7 @@ from recvae.serving.service import Service
 from recvae.serving.settings import Settings
 from recvae.serving.shell import OPEN_PATHS, Shell
 from recvae.serving.stores import SQLStore
-from recvae.serving.telemetry import LOGGER, Metrics
+from recvae.serving.telemetry import LOGGER, AccessLog, Metrics
 
 SWITCH_SECONDS = 0.0005
 """How long the event loop may keep the interpreter from the scoring thread, whose steps are short."""
@@ -45,7 +45,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         If a setting has a value that it cannot have.
     """
     settings = settings or Settings.from_environment()
-    metrics = Metrics()
+    metrics, log = Metrics(), AccessLog()
     service = Service(
         settings,
         Models(settings.model, settings.exact_items, metrics),
@@ -60,10 +60,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         torch.set_num_threads(settings.scoring_threads)
         async with _running(service):
             yield
+        log.flush()
 
     plain: dict[str, Any] = {"docs_url": None, "redoc_url": None, "redirect_slashes": False}
     app = FastAPI(title="recvae", version=recvae.__version__, lifespan=lifespan, **plain)
-    app.add_middleware(Shell, settings=settings, metrics=metrics)
+    app.add_middleware(Shell, settings=settings, metrics=metrics, log=log)
     if settings.cors:
         origins = [origin.strip() for origin in settings.cors.split(",")]
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
@@ -73,8 +74,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         (HTTPException, _spoken),
     ):
         app.add_exception_handler(kind, handler)
-    add_page(app)
     add_routes(app, service)
+    add_page(app)
     app.openapi = lambda: _documented(app, settings)  # type: ignore[method-assign]
     app.state.service = service
     return app

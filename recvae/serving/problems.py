@@ -10,6 +10,8 @@ from starlette.responses import Response
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
+PLACES = ("body", "query", "path")
+ID_KINDS = ("constrained-int", "constrained-str")
 
 
 class FieldError(BaseModel):
@@ -60,10 +62,11 @@ def invalid(errors: Sequence[Mapping[str, Any]]) -> Response:
 
 
 def _field(location: Sequence[int | str]) -> str:
-    """Such as `requests[3].history[0]`; the kinds of id that were tried are left out."""
+    """Such as `requests[3].history[0]`; where it stood and which kinds of id were tried are left out."""
     text = ""
-    for part in location:
-        if part in ("body", "query", "path", "int", "str", "constrained-int", "constrained-str"):
-            continue
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    for part in location[1:] if location and location[0] in PLACES else location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part not in ID_KINDS:
+            text += f".{part}" if text else part
     return text or "body"

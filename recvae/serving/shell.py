@@ -2,12 +2,10 @@
 
 import asyncio
 import hmac
-import logging
 import os
 import re
 from collections.abc import Mapping
 from time import perf_counter
-from typing import Any
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,7 +14,7 @@ from recvae.serving.batching import QueueFullError
 from recvae.serving.problems import problem
 from recvae.serving.settings import Settings
 from recvae.serving.stores import StoreUnavailableError
-from recvae.serving.telemetry import ACCESS, LOGGER, Metrics
+from recvae.serving.telemetry import LOGGER, AccessLog, Metrics
 
 OPEN_PATHS = frozenset({"/", "/page.js", "/page.css", "/docs", "/docs.js", "/healthz", "/readyz", "/openapi.json"})
 """What needs no API key: nothing of it tells about users or items."""
@@ -50,8 +48,9 @@ class _RefusedError(Exception):
 class Shell:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, log: AccessLog) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
+        self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -133,15 +132,7 @@ class Shell:
         route = getattr(exchange.scope.get("route"), "path", "other")
         method = exchange.scope["method"] if route != "other" else "any"
         self._metrics.request(route, method, exchange.status, seconds)
-        if ACCESS.isEnabledFor(logging.INFO):
-            fields: dict[str, Any] = {
-                "request_id": exchange.request_id,
-                "method": method,
-                "route": route,
-                "status": exchange.status,
-                "seconds": round(seconds, 6),
-            }
-            ACCESS.info("", extra={"fields": fields})
+        self._log.request(exchange.request_id, method, route, exchange.status, seconds)
 
 
 class _Exchange:

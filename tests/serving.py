@@ -1,0 +1,122 @@
+"""What the tests of the service share: a small artifact, and the service run in this process or beside it."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pandas as pd
+from fastapi import FastAPI
+
+from recvae import artifact
+from recvae.models.base import Recommender
+from recvae.models.multvae import MultVAE
+from recvae.serving import Settings, create_app
+from tests.contracts import random_plays
+
+N_USERS, N_ITEMS = 40, 25
+FIRST_ID = 100
+SECONDS_TO_START = 90
+
+
+def item_id(index: int) -> int:
+    return FIRST_ID + index
+
+
+def small(seed: int = 0) -> MultVAE:
+    return MultVAE(hidden=16, latent=8, epochs=3, batch_size=20, seed=seed)
+
+
+def save(path: Path, model: Recommender | None = None, **belongings: Any) -> None:
+    """An artifact with titles and users, fitted on random plays."""
+    plays = random_plays(N_USERS, N_ITEMS)
+    model = (model or small()).fit(plays, show_progress=False)
+    titles = [f"Film {index:02} (19{50 + index})" for index in range(N_ITEMS)]
+    titles[3], titles[4] = "Amélie (2001)", '<b>Bold & "quoted"</b>'
+    items = pd.DataFrame({"item_id": [item_id(i) for i in range(N_ITEMS)], "title": titles})
+    users = pd.DataFrame({"user_id": [f"u{i}" for i in range(N_USERS)], "history": [row.indices for row in plays]})
+    artifact.save(
+        model, path, **{"items": items, "users": users, "metrics": {"validation": {"users": 40}}, **belongings}
+    )
+
+
+@contextlib.asynccontextmanager
+async def client(app: FastAPI, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """Ask an app that runs in this process."""
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service", **options) as opened:
+            yield opened
+
+
+def asked(settings: Settings, question: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
+    """The answer to a question put to a service with these settings."""
+
+    async def put() -> Any:
+        async with client(create_app(settings)) as http:
+            return await question(http)
+
+    return asyncio.run(put())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running(model: Path, workers: int = 1, **environment: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """`recvae serve` in a process of its own: its address, once it is ready, and the process."""
+    port = free_port()
+    command = [sys.executable, "-c", "from recvae.cli import main; main()", "serve", str(model)]
+    log = model.parent / f"serve-{port}.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [*command, "--port", str(port), "--workers", str(workers)],
+            stderr=stream,
+            stdout=stream,
+            env={**os.environ, "RECVAE_POLL_SECONDS": "0.2", **environment},
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_until(lambda: ready(address) or process.poll() is not None)
+        if process.poll() is not None:
+            raise RuntimeError(log.read_text())
+        yield address, process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def ready(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def wait_until(holds: Callable[[], object], seconds: float = SECONDS_TO_START) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds:g} seconds")
+        time.sleep(0.05)
+
+
+def logged(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
