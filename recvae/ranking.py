@@ -11,10 +11,13 @@ from scipy import sparse
 
 from recvae.artifact import Artifact
 from recvae.item_index import ItemIndex
+from recvae.models.variational import VariationalAutoencoder
 from recvae.topn import FloatArray, IntArray, mask_seen, top_n
 
 DECIMALS = 6
 LONGEST_NUMBER = 20
+MEASURED, MADE_UP = 200, 50
+"""Users that recall is measured on, and plays of each where they have to be made up."""
 
 Ranked = list[tuple[int, float]]
 """Item indices and scores, best first."""
@@ -51,19 +54,21 @@ class Ranker:
     Parameters
     ----------
     loaded : Artifact
-    index : ItemIndex, optional
-        Shortlists items of a large catalogue; the scores of all items are computed when None.
+    exact_items : int, optional
+        Largest catalogue of which every item is scored; above it a variational autoencoder's items are shortlisted
+        by an `ItemIndex`.
     """
 
-    def __init__(self, loaded: Artifact, index: ItemIndex | None = None) -> None:
+    def __init__(self, loaded: Artifact, exact_items: int | None = None) -> None:
         self.loaded = loaded
         self.model = loaded.model
-        self.index = index
         columns = loaded.item_table.column_names
         self.item_ids = [_plain(item) for item in loaded.item_table["item_id"].to_pylist()]
         titles = loaded.item_table["title"].to_pylist() if "title" in columns else [None] * len(self.item_ids)
         self.titles = [None if title is None or title != title else str(title) for title in titles]
         self._items = {item: i for i, item in enumerate(self.item_ids)}
+        large = exact_items is not None and len(self.item_ids) > exact_items
+        self.index = self._indexed(self.model) if large and isinstance(self.model, VariationalAutoencoder) else None
 
     def find(self, ids: Sequence[int | str]) -> tuple[list[int], list[int | str]]:
         """Item indices of the ids that the model knows, in order and without repetition, and the unknown ids."""
@@ -109,7 +114,7 @@ class Ranker:
         if not ranked or not query.history:
             return [[] for _ in ranked]
         items = [index for index, _ in ranked]
-        because, lost = self.model.explain(self._matrix([query.history]), items, N=min(n, len(query.history)))
+        because, lost = self.model.explain(self.histories([query.history]), items, N=min(n, len(query.history)))
         return [[(i, owed) for i, owed in row if owed > 0] for row in _listed(because, lost)]
 
     def similar(self, index: int, n: int) -> Ranked:
@@ -117,12 +122,8 @@ class Ranker:
         ids, scores = self.model.similar_items(index, N=n, filter_items=[index])
         return _listed(ids[None], scores[None])[0]
 
-    @cached_property
-    def _users(self) -> Mapping[Any, int]:
-        table = self.loaded.user_table
-        return {} if table is None else {_plain(user): row for row, user in enumerate(table["user_id"].to_pylist())}
-
-    def _matrix(self, histories: Sequence[Sequence[int]]) -> sparse.csr_matrix:
+    def histories(self, histories: Sequence[Sequence[int]]) -> sparse.csr_matrix:
+        """Item indices of each user as a matrix, shape (n_users, n_items)."""
         lengths = [len(history) for history in histories]
         indptr = np.zeros(len(lengths) + 1, dtype=np.int32)
         np.cumsum(lengths, out=indptr[1:])
@@ -130,8 +131,24 @@ class Ranker:
         values = np.ones(len(indices), dtype=np.float32)
         return sparse.csr_matrix((values, indices, indptr), shape=(len(lengths), len(self.item_ids)))
 
+    @cached_property
+    def _users(self) -> Mapping[Any, int]:
+        table = self.loaded.user_table
+        return {} if table is None else {_plain(user): row for row, user in enumerate(table["user_id"].to_pylist())}
+
+    def _indexed(self, model: VariationalAutoencoder) -> ItemIndex:
+        """An index whose recall is measured on users of the artifact, or on items of training where it has none."""
+        table = self.loaded.user_table
+        users = [] if table is None else table["history"][:MEASURED].to_pylist()
+        histories = [history for history in users if history]
+        if not histories:
+            generator = np.random.default_rng(0)
+            played = np.flatnonzero(model.item_counts_)
+            histories = [generator.choice(played, min(MADE_UP, len(played)), replace=False) for _ in range(MEASURED)]
+        return ItemIndex.build(model, self.histories(histories))
+
     def _from_all(self, queries: Sequence[Query]) -> list[Ranked]:
-        histories = self._matrix([query.history for query in queries])
+        histories = self.histories([query.history for query in queries])
         scores = self.model.score(histories)
         mask_seen(scores, histories)
         for row, query in zip(scores, queries, strict=True):
@@ -143,7 +160,7 @@ class Ranker:
         """By the index where it holds enough items, from all scores where not."""
         places = [place for place, query in enumerate(queries) if query.history and query.only is None]
         chosen = [queries[place] for place in places]
-        histories = self._matrix([query.history for query in chosen])
+        histories = self.histories([query.history for query in chosen])
         hidden = [{*query.history, *query.exclude} for query in chosen]
         found = dict(zip(places, index.search(histories, hidden, [query.n for query in chosen]), strict=True))
         ranked: list[Ranked] = []
@@ -158,7 +175,7 @@ class Ranker:
             return []
         ids, scores = self.model.recommend(
             query.user or 0,
-            self._matrix([query.history]),
+            self.histories([query.history]),
             N=query.n,
             filter_items=query.exclude if only is None else None,
             recalculate_user=query.user is None,

@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -15,12 +18,16 @@ from typing import Any
 
 import httpx
 import pandas as pd
+import psycopg
+import pytest
 from fastapi import FastAPI
+from psycopg import sql
 
 from recvae import artifact
 from recvae.models.base import Recommender
 from recvae.models.multvae import MultVAE
 from recvae.serving import Settings, create_app
+from recvae.serving.telemetry import log_as_json
 from tests.contracts import random_plays
 
 N_USERS, N_ITEMS = 40, 25
@@ -118,5 +125,68 @@ def wait_until(holds: Callable[[], object], seconds: float = SECONDS_TO_START) -
         time.sleep(0.05)
 
 
+@pytest.fixture
+def json_logs() -> Iterator[None]:
+    """Logs as the service writes them."""
+    names = ("recvae", "uvicorn", "uvicorn.error", "uvicorn.access")
+    before = {name: (logging.getLogger(name).handlers, logging.getLogger(name).propagate) for name in names}
+    log_as_json()
+    yield
+    for name, (handlers, propagate) in before.items():
+        logging.getLogger(name).handlers, logging.getLogger(name).propagate = handlers, propagate
+
+
 def logged(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
+
+
+class Postgres:
+    """A PostgreSQL server on loopback with a directory of its own; run by another user where this one is root."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory, self._port, self._databases = directory, free_port(), 0
+
+    @staticmethod
+    def installed() -> bool:
+        return _binary("initdb") is not None and (os.getuid() != 0 or shutil.which("setpriv") is not None)
+
+    @classmethod
+    @contextlib.contextmanager
+    def started(cls) -> Iterator["Postgres"]:
+        with tempfile.TemporaryDirectory(prefix="recvae-postgres-", ignore_cleanup_errors=True) as folder:
+            Path(folder).chmod(0o777)
+            server = cls(Path(folder) / "data")
+            server._run("initdb", "--no-sync", "--auth=trust", "--username=recvae", "--encoding=UTF8", "--no-locale")
+            server.start()
+            try:
+                yield server
+            finally:
+                server.stop()
+
+    def start(self) -> None:
+        options = f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=50"
+        self._run("pg_ctl", "start", "--wait", "--timeout=120", "-o", options, "-l", str(self._directory / "log"))
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "stop", "--wait", "--mode=immediate")
+
+    def fresh(self) -> str:
+        """The URL of a database that nobody has used yet."""
+        self._databases += 1
+        name = f"plays{self._databases}"
+        with psycopg.connect(
+            f"host=127.0.0.1 port={self._port} user=recvae dbname=postgres", autocommit=True
+        ) as server:
+            server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return f"postgresql+psycopg://recvae@127.0.0.1:{self._port}/{name}"
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(_binary(program)), "-D", str(self._directory), *arguments]
+        if os.getuid() == 0:
+            command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", timeout=180)
+
+
+def _binary(name: str) -> Path | None:
+    found = [Path(path) for path in [shutil.which(name)] if path]
+    return next(iter([*found, *sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))]), None)

@@ -80,14 +80,15 @@ class Batcher:
         return job.result
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop, busy = asyncio.get_running_loop(), False
         while True:
             if not self._waiting:
                 self._arrived.clear()
                 await self._arrived.wait()
-            elif self._window and len(self._waiting) < self._size:
+            elif busy and self._window and len(self._waiting) < self._size:
                 await asyncio.sleep(self._window)
             batch = self._next()
+            busy = bool(batch)
             if batch:
                 self._observe(len(batch))
                 outcomes = await loop.run_in_executor(self._thread, _outcomes, batch)

@@ -17,7 +17,6 @@ import numpy as np
 
 from recvae import artifact
 from recvae.errors import ArtifactError, RecvaeError
-from recvae.item_index import ItemIndex
 from recvae.ranking import Query, Ranked, Ranker
 from recvae.serving.telemetry import Metrics
 from recvae.storage import MANIFEST
@@ -39,8 +38,7 @@ class Served:
 
     def __init__(self, path: Path, exact_items: int) -> None:
         loaded = artifact.load(path, mapped=True)
-        index = ItemIndex.of(loaded.model, exact_items)
-        self.ranker = Ranker(loaded, index)
+        self.ranker = Ranker(loaded, exact_items)
         self.loaded_at = datetime.now(UTC)
         manifest = loaded.manifest
         version = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:12]
@@ -154,7 +152,10 @@ def _check(ranker: Ranker) -> None:
     """Raise `ArtifactError` unless the model gives a finite list for a new user, one with a play and a known one."""
     queries = [Query(())]
     if ranker.model.folds_in:
-        queries.append(Query((int(ranker.model.item_counts_.argmax()),)))
+        played = int(ranker.model.item_counts_.argmax())
+        queries.append(Query((played,)))
+        if not np.isfinite(ranker.model.score(ranker.histories([(played,)]))).all():
+            raise ArtifactError("the self-check failed: scores that are not finite")
     users = ranker.loaded.user_table
     if users is not None and len(users):
         row, history = ranker.user(users["user_id"][0].as_py()) or (0, [])

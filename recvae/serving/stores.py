@@ -90,8 +90,8 @@ class SQLStore:
         """See `UserStore`; `StoreUnavailableError` if the database is or its disk is full: then nothing is kept."""
         now = time.time()
         rows = [{"user_id": user, "item_id": item, "at": now + i * 1e-6} for i, item in enumerate(items)]
-        statement = self._insert(self._events).values(rows).on_conflict_do_nothing()
-        return await self._run(lambda connection: int(connection.execute(statement).rowcount))
+        new = self._insert(self._events).values(rows).on_conflict_do_nothing().returning(self._events.c.item_id)
+        return await self._run(lambda connection: len(connection.execute(new).all()))
 
     def close(self) -> None:
         """Close every connection."""

@@ -116,6 +116,12 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(entry, default=str).decode()
 
 
+class _StandardError(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"{self.format(record)}\n")
+        sys.stderr.flush()
+
+
 class AccessLog:
     """One JSON line for each request, written a few at a time: on a busy server the log is what costs most."""
 
@@ -143,15 +149,13 @@ class AccessLog:
     def flush(self) -> None:
         """Write what is not written yet."""
         lines, self._lines = self._lines, []
-        for handler in ACCESS.parent.handlers if ACCESS.parent else ():
-            if isinstance(handler, logging.StreamHandler):
-                handler.stream.write("".join(f"{line.decode()}\n" for line in lines))
-                handler.flush()
+        sys.stderr.write("".join(f"{line.decode()}\n" for line in lines))
+        sys.stderr.flush()
 
 
 def log_as_json() -> None:
     """Send the service's and uvicorn's logs to standard error as JSON lines."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError()
     handler.setFormatter(JsonFormatter())
     for name in ("recvae", "uvicorn"):
         logger = logging.getLogger(name)
