@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench serve faults clean
 
 demo: $(READY)
 	$(BIN)/recvae demo
@@ -18,6 +18,12 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/movielens.py ml-1m
+
+serve: $(READY)
+	$(BIN)/recvae serve $(or $(MODEL),demo/model)
+
+faults: $(READY)
+	$(BIN)/python -m benchmarks.serving_faults
 
 clean:
 	rm -rf .venv demo build dist

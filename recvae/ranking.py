@@ -15,6 +15,8 @@ from recvae.models.variational import VariationalAutoencoder
 from recvae.topn import FloatArray, IntArray, mask_seen, top_n
 
 DECIMALS = 6
+LARGEST_NUMBER = 2**53 - 1
+"""Whole numbers beyond it, which many readers of JSON round, are written as text."""
 LONGEST_NUMBER = 20
 MEASURED, MADE_UP = 200, 50
 """Users that recall is measured on, and plays of each where they have to be made up."""
@@ -66,13 +68,13 @@ class Ranker:
         self.item_ids = [_plain(item) for item in loaded.item_table["item_id"].to_pylist()]
         titles = loaded.item_table["title"].to_pylist() if "title" in columns else [None] * len(self.item_ids)
         self.titles = [None if title is None or title != title else str(title) for title in titles]
-        self._items = {item: i for i, item in enumerate(self.item_ids)}
+        self._items: dict[Any, int] = {item: i for i, item in enumerate(self.item_ids)}
         large = exact_items is not None and len(self.item_ids) > exact_items
         self.index = self._indexed(self.model) if large and isinstance(self.model, VariationalAutoencoder) else None
 
-    def find(self, ids: Sequence[int | str]) -> tuple[list[int], list[int | str]]:
+    def find(self, ids: Sequence[int | float | str]) -> tuple[list[int], list[int | float | str]]:
         """Item indices of the ids that the model knows, in order and without repetition, and the unknown ids."""
-        indices, unknown = list(map(self._items.get, ids)), list[int | str]()
+        indices, unknown = list(map(self._items.get, ids)), list[int | float | str]()
         if None in indices:
             indices = [
                 _lookup(self._items, item) if index is None else index for item, index in zip(ids, indices, strict=True)
@@ -204,14 +206,15 @@ def _listed(ids: IntArray, scores: FloatArray) -> list[Ranked]:
 
 
 def _plain(value: Any) -> int | str:
-    """An id as JSON can write it."""
-    return value if isinstance(value, int | str) and not isinstance(value, bool) else str(value)
+    """An id as JSON can write it so that everybody reads the same."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
+    return value if whole or isinstance(value, str) else str(value)
 
 
-def _lookup(known: Mapping[Any, int], given: int | str) -> int | None:
+def _lookup(known: Mapping[Any, int], given: int | float | str) -> int | None:
     """The index of an id that is written as text but known as a number, or the other way round."""
-    if isinstance(given, int):
-        return known.get(str(given))
+    if not isinstance(given, str):
+        return known.get(str(int(given)))
     if len(given) <= LONGEST_NUMBER and given.removeprefix("-").isdecimal() and given == str(int(given)):
         return known.get(int(given))
     return None

@@ -19,7 +19,7 @@ from recvae.errors import RecvaeError
 from recvae.serving.batching import Batcher
 from recvae.serving.models import Models
 from recvae.serving.page import add_page
-from recvae.serving.problems import ProblemError, invalid, problem
+from recvae.serving.problems import Problem, ProblemError, invalid, problem
 from recvae.serving.routes import add_routes
 from recvae.serving.service import Service
 from recvae.serving.settings import Settings
@@ -131,6 +131,8 @@ def _documented(app: FastAPI, settings: Settings) -> dict[str, Any]:
                 for operation in operations.values():
                     operation["security"] = [{name: []}]
         if schemes:
-            document.setdefault("components", {})["securitySchemes"] = schemes
+            document["components"]["securitySchemes"] = schemes
+        described = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        document["components"]["schemas"] |= {**described.pop("$defs"), "Problem": described}
         app.openapi_schema = document
     return app.openapi_schema

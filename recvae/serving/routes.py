@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from recvae.errors import RecvaeError, UnsupportedError
 from recvae.serving import schemas
-from recvae.serving.problems import MEDIA_TYPE, Problem, ProblemError, invalid
+from recvae.serving.problems import MEDIA_TYPE, ProblemError, invalid
 from recvae.serving.service import Service, described
 from recvae.serving.telemetry import TEXT
 
@@ -71,7 +71,7 @@ def _add_recommendations(app: FastAPI, service: Service) -> None:
             _taking(endpoint, given),
             methods=["POST"],
             response_model=answer,
-            responses=_problems(401, 413, 415, 422, 503, 504),
+            responses=_problems(400, 401, 413, 415, 422, 503, 504),
             tags=["recommendations"],
             route_class_override=JsonRoute,
         )
@@ -93,7 +93,14 @@ def _add_users(app: FastAPI, service: Service) -> None:
         if store is None:
             raise ProblemError(501, "there is no store to keep plays in; RECVAE_STORE names a database")
         _, unknown = service.served.ranker.find(body.items)
-        return _json({"stored": await store.append(user_id, [str(item) for item in body.items]), "unknown": unknown})
+        return _json(
+            {
+                "stored": await store.append(
+                    user_id, [item if isinstance(item, str) else str(int(item)) for item in body.items]
+                ),
+                "unknown": unknown,
+            }
+        )
 
     app.add_api_route(
         "/users/{user_id}/recommendations",
@@ -107,7 +114,7 @@ def _add_users(app: FastAPI, service: Service) -> None:
         _taking(append, requests.events),
         methods=["POST"],
         response_model=schemas.StoredAnswer,
-        responses=_problems(401, 413, 415, 422, 501, 503, 504),
+        responses=_problems(400, 401, 413, 415, 422, 501, 503, 504),
         tags=["users"],
     )
 
@@ -205,5 +212,5 @@ def _json(content: Any) -> Response:
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema(ref_template="#/components/schemas/{model}")}}
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": "Problem", "content": content} for status in statuses}

@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from recvae.ranking import LARGEST_NUMBER
 from recvae.serving.settings import Settings
 
 LONGEST_ID = 256
-LARGEST_ID = 2**63 - 1
 NO_NUL = r"^[^\x00]*$"
 """Which databases cannot keep in a text."""
 
 ItemId = (
-    Annotated[int, Field(strict=True, ge=-LARGEST_ID - 1, le=LARGEST_ID)]
+    Annotated[int, Field(strict=True, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
+    | Annotated[float, Field(strict=True, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, multiple_of=1)]
     | Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_ID, pattern=NO_NUL)]
 )
 UserId = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, pattern=NO_NUL)]
@@ -68,7 +69,7 @@ def request_models(settings: Settings) -> Requests:
         model_config = ConfigDict(json_schema_extra={"examples": [example, {**example, "explain": True}]})
 
         history: Annotated[list[ItemId], listed, distinct]
-        n: Annotated[int, Field(strict=True, ge=1, le=settings.max_n)] = 10
+        n: Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=1, le=settings.max_n)] = 10
         exclude: Annotated[list[ItemId], listed, distinct] = []
         only: Annotated[list[ItemId], listed, distinct] | None = None
 
@@ -174,6 +175,11 @@ class Status(BaseModel):
     """Of the process."""
 
     status: str
+
+
+def _whole(number: Any) -> Any:
+    """To JSON 10.0 is the same number as 10."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
 def _distinct(ids: list[Any]) -> list[Any]:

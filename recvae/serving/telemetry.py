@@ -118,7 +118,13 @@ class JsonFormatter(logging.Formatter):
 
 class _StandardError(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(f"{self.format(record)}\n")
+        _write(f"{self.format(record)}\n")
+
+
+def _write(text: str) -> None:
+    """A log that cannot be written, as on a full disk, is no reason to stop serving."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(text)
         sys.stderr.flush()
 
 
@@ -149,8 +155,7 @@ class AccessLog:
     def flush(self) -> None:
         """Write what is not written yet."""
         lines, self._lines = self._lines, []
-        sys.stderr.write("".join(f"{line.decode()}\n" for line in lines))
-        sys.stderr.flush()
+        _write("".join(f"{line.decode()}\n" for line in lines))
 
 
 def log_as_json() -> None:
