@@ -48,7 +48,8 @@ def test_recvae_commands(tmp_path: Path, environment: dict[str, str]) -> None:
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
         assert done.stdout.strip(), command
-    answer = served(*SERVE_COMMANDS, tmp_path, environment)
+    serve, ask = SERVE_COMMANDS
+    answer = served(serve, ask, tmp_path, environment)
     assert [len(answer["items"]), answer["unknown"]] == [5, []]
     assert answer["items"][0]["because"]
 

@@ -1,6 +1,8 @@
 """Starting the service: uvicorn, its workers, and what they share."""
 
 import os
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -42,6 +44,7 @@ def run(model: Path, host: str, port: int, workers: int) -> None:
     settings = Settings.from_environment()
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, str(settings.scoring_threads))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # comes after the requests under way, once more
     with tempfile.TemporaryDirectory(prefix="recvae-metrics-") as shared:
         if workers > 1:
             os.environ[SHARED] = shared
