@@ -71,7 +71,7 @@ async def empty() -> Response:
 def bodies(n_items: int, count: int = 200) -> list[dict[str, Any]]:
     """Requests of different users; popular items more often, as in life."""
     generator = np.random.default_rng(0)
-    shares = 1 / np.arange(1, n_items + 1) ** 0.7
+    shares = np.arange(1.0, n_items + 1) ** -0.7
     shares /= shares.sum()
     rows = (generator.choice(n_items, HISTORY, replace=False, p=shares) for _ in range(count))
     return [{"history": [int(item) for item in row], "n": N} for row in rows]
@@ -100,7 +100,7 @@ def unfitted(name: str, n_items: int) -> Recommender:
     generator = torch.Generator().manual_seed(0)
     if name == "als":
         als = ALS()
-        items = np.random.default_rng(0).standard_normal((n_items, als.factors), dtype=np.float32) / 50
+        items = (np.random.default_rng(0).standard_normal((n_items, als.factors)) / 50).astype(np.float32)
         als.user_factors_, als.item_factors_, als.item_counts_ = items[:100], items, counts
         return als
     model = MultVAE(**{**MultVAE.PRESETS["recommended"], "epochs": 1, "batch_size": 1})

@@ -196,7 +196,8 @@ def _read_weights(file: Path, mapped: bool) -> State:
 
 def _read_table(file: Path) -> pa.Table:
     try:
-        table = pyarrow.parquet.read_table(file)
+        with pyarrow.parquet.ParquetFile(file) as opened:  # read_table would import pandas
+            table = opened.read()
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"{file} is not readable: {error}") from None
     return table
