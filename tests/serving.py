@@ -32,7 +32,7 @@ from tests.contracts import random_plays
 
 N_USERS, N_ITEMS = 40, 25
 FIRST_ID = 100
-SECONDS_TO_START = 90
+SECONDS_TO_START = 300
 
 
 def item_id(index: int) -> int:

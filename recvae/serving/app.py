@@ -19,7 +19,7 @@ from recvae.errors import RecvaeError
 from recvae.serving.batching import Batcher
 from recvae.serving.models import Models
 from recvae.serving.page import add_page
-from recvae.serving.problems import Problem, ProblemError, invalid, problem
+from recvae.serving.problems import Problem, invalid, problem
 from recvae.serving.routes import add_routes
 from recvae.serving.service import Service
 from recvae.serving.settings import Settings
@@ -64,17 +64,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     plain: dict[str, Any] = {"docs_url": None, "redoc_url": None, "redirect_slashes": False}
     app = FastAPI(title="recvae", version=recvae.__version__, lifespan=lifespan, **plain)
-    app.add_middleware(Shell, settings=settings, metrics=metrics, log=log)
+    busiest = add_routes(app, service)
+    app.add_middleware(Shell, busiest=busiest, settings=settings, metrics=metrics, log=log)
     if settings.cors:
         origins = [origin.strip() for origin in settings.cors.split(",")]
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
     for kind, handler in (
         (RequestValidationError, _refused),
-        (ProblemError, _stated),
         (HTTPException, _spoken),
     ):
         app.add_exception_handler(kind, handler)
-    add_routes(app, service)
     add_page(app)
     app.openapi = lambda: _documented(app, settings)  # type: ignore[method-assign]
     app.state.service = service
@@ -102,12 +101,6 @@ async def _running(service: Service) -> AsyncIterator[None]:
 
 async def _refused(_: Request, error: Exception) -> Response:
     return invalid(error.errors() if isinstance(error, RequestValidationError) else [])
-
-
-async def _stated(_: Request, error: Exception) -> Response:
-    if not isinstance(error, ProblemError):
-        raise error
-    return problem(error.status, error.detail, [{"field": error.field, "detail": error.detail}] if error.field else ())
 
 
 async def _spoken(_: Request, error: Exception) -> Response:

@@ -38,6 +38,10 @@ class ProblemError(Exception):
         super().__init__(detail)
         self.status, self.detail, self.field = status, detail, field
 
+    def response(self) -> Response:
+        """The problem document."""
+        return problem(self.status, self.detail, [{"field": self.field, "detail": self.detail}] if self.field else ())
+
 
 def problem(status: int, detail: str, errors: Sequence[Mapping[str, str]] = ()) -> Response:
     """The response for a problem; those that pass carry Retry-After."""

@@ -2,8 +2,9 @@
 
 import asyncio
 import hmac
-import os
+import itertools
 import re
+import secrets
 from collections.abc import Mapping
 from time import perf_counter
 
@@ -11,7 +12,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recvae.serving.batching import QueueFullError
-from recvae.serving.problems import problem
+from recvae.serving.problems import ProblemError, problem
+from recvae.serving.routes import Direct
 from recvae.serving.settings import Settings
 from recvae.serving.stores import StoreUnavailableError
 from recvae.serving.telemetry import LOGGER, AccessLog, Metrics
@@ -19,6 +21,7 @@ from recvae.serving.telemetry import LOGGER, AccessLog, Metrics
 OPEN_PATHS = frozenset({"/", "/page.js", "/page.css", "/docs", "/docs.js", "/healthz", "/readyz", "/openapi.json"})
 """What needs no API key: nothing of it tells about users or items."""
 ADMIN = "/admin/"
+PROCESS_ID, NUMBERS = secrets.token_hex(6), itertools.count()
 REQUEST_ID = re.compile(rb"[\w.-]{1,64}")
 JSON = re.compile(rb"application/json\s*(;.*)?", re.IGNORECASE)
 SECURITY_HEADERS = (
@@ -37,20 +40,14 @@ SECURITY_HEADERS = (
 Headers = Mapping[bytes, bytes]
 
 
-class _RefusedError(Exception):
-    """A request that is answered without asking any route."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(detail)
-        self.response = problem(status, detail)
-
-
 class Shell:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, log: AccessLog) -> None:
-        self._app, self._settings, self._metrics = app, settings, metrics
-        self._log = log
+    def __init__(
+        self, app: ASGIApp, busiest: Mapping[str, Direct], settings: Settings, metrics: Metrics, log: AccessLog
+    ) -> None:
+        self._app, self._busiest, self._settings = app, busiest, settings
+        self._metrics, self._log = metrics, log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -70,24 +67,23 @@ class Shell:
             self._record(exchange)
 
     async def _answer(self, exchange: "_Exchange", scope: Scope, receive: Receive) -> None:
-        received = False
+        body: bytes | None = None
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 self._refuse_strangers(scope, exchange.headers)
-                if scope["method"] == "POST":
-                    receive = _replayed(await self._body(exchange.headers, receive), receive)
-                received = True
-                await self._app(scope, receive, exchange.send)
+                body = await self._body(exchange.headers, receive) if scope["method"] == "POST" else b""
+                direct = self._busiest.get(scope["path"]) if scope["method"] == "POST" else None
+                if direct is not None:
+                    exchange.route = scope["path"]
+                    await exchange.respond(await direct(body), receive)
+                else:
+                    await self._app(scope, _replayed(body, receive), exchange.send)
         except TimeoutError:
             seconds = f"{self._settings.timeout_seconds:g} seconds"
-            late = (
-                problem(504, f"no answer within {seconds}")
-                if received
-                else problem(408, f"not received within {seconds}")
-            )
-            await exchange.respond(late, receive)
-        except _RefusedError as refused:
-            await exchange.respond(refused.response, receive)
+            status, what = (408, "not received") if body is None else (504, "no answer")
+            await exchange.respond(problem(status, f"{what} within {seconds}"), receive)
+        except ProblemError as error:
+            await exchange.respond(error.response(), receive)
         except QueueFullError as error:
             await exchange.respond(problem(503, str(error)), receive)
         except StoreUnavailableError as error:
@@ -98,7 +94,7 @@ class Shell:
         path, settings = scope["path"], self._settings
         if path.startswith(ADMIN):
             if not settings.admin_key:
-                raise _RefusedError(404, "admin routes are off; RECVAE_ADMIN_KEY switches them on")
+                raise ProblemError(404, "admin routes are off; RECVAE_ADMIN_KEY switches them on")
             key = settings.admin_key
         elif not settings.api_key or path in OPEN_PATHS or scope["method"] == "OPTIONS":
             return
@@ -106,30 +102,30 @@ class Shell:
             key = settings.api_key
         given = headers.get(b"x-api-key") or headers.get(b"authorization", b"").removeprefix(b"Bearer ")
         if not hmac.compare_digest(given, key.encode()):
-            raise _RefusedError(401, "X-API-Key is missing or wrong")
+            raise ProblemError(401, "X-API-Key is missing or wrong")
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         limit = self._settings.max_body_bytes
         length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length[:20]) > limit:
-            raise _RefusedError(413, f"the body has more than max_body_bytes = {limit:,} bytes")
+            raise ProblemError(413, f"the body has more than max_body_bytes = {limit:,} bytes")
         chunks, size, more = list[bytes](), 0, True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise _RefusedError(400, "the connection ended before the body did")
+                raise ProblemError(400, "the connection ended before the body did")
             chunks.append(message.get("body", b""))
             size += len(chunks[-1])
             if size > limit:
-                raise _RefusedError(413, f"the body has more than max_body_bytes = {limit:,} bytes")
+                raise ProblemError(413, f"the body has more than max_body_bytes = {limit:,} bytes")
             more = message.get("more_body", False)
         if size and not JSON.fullmatch(headers.get(b"content-type", b"")):
-            raise _RefusedError(415, "Content-Type is not application/json")
+            raise ProblemError(415, "Content-Type is not application/json")
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _record(self, exchange: "_Exchange") -> None:
         seconds = perf_counter() - exchange.started
-        route = getattr(exchange.scope.get("route"), "path", "other")
+        route = exchange.route or getattr(exchange.scope.get("route"), "path", "other")
         method = exchange.scope["method"] if route != "other" else "any"
         self._metrics.request(route, method, exchange.status, seconds)
         self._log.request(exchange.request_id, method, route, exchange.status, seconds)
@@ -143,7 +139,8 @@ class _Exchange:
         self.scope, self._send = scope, send
         self.headers: Headers = dict(scope["headers"])
         given = self.headers.get(b"x-request-id", b"")
-        self.request_id = (given if REQUEST_ID.fullmatch(given) else os.urandom(8).hex().encode()).decode()
+        self.request_id = given.decode() if REQUEST_ID.fullmatch(given) else f"{PROCESS_ID}-{next(NUMBERS):x}"
+        self.route = ""
         self.status = 500
         self._started = False
 
