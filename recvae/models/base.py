@@ -276,9 +276,8 @@ class Recommender(Catalogue):
         indptr = np.arange(n_plays + 1) * (n_plays - 1)
         without = sparse.csr_matrix((values, kept, indptr), shape=(n_plays, self.n_items_))
         lost = self.score_items(history, items) - self.score_items(without, items)  # (n_plays, n_itemids)
-        contributions = np.full((len(items), self.n_items_), -np.inf, dtype=np.float32)
-        contributions[:, history.indices] = lost.T
-        ids, most = top_n(contributions, N)
+        places, most = top_n(np.ascontiguousarray(lost.T), N)
+        ids = np.append(history.indices, np.int32(-1))[places]  # place -1 is padding
         return (ids[0], most[0]) if np.ndim(itemid) == 0 else (ids, most)
 
     def fitted_on(self, user_items: sparse.csr_matrix) -> bool:
