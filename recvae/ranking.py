@@ -72,9 +72,9 @@ class Ranker:
         large = exact_items is not None and len(self.item_ids) > exact_items
         self.index = self._indexed(self.model) if large and isinstance(self.model, VariationalAutoencoder) else None
 
-    def find(self, ids: Sequence[int | float | str]) -> tuple[list[int], list[int | float | str]]:
+    def find(self, ids: Sequence[int | str]) -> tuple[list[int], list[int | str]]:
         """Item indices of the ids that the model knows, in order and without repetition, and the unknown ids."""
-        indices, unknown = list(map(self._items.get, ids)), list[int | float | str]()
+        indices, unknown = list(map(self._items.get, ids)), list[int | str]()
         if None in indices:
             indices = [
                 _lookup(self._items, item) if index is None else index for item, index in zip(ids, indices, strict=True)
@@ -211,10 +211,10 @@ def _plain(value: Any) -> int | str:
     return value if whole or isinstance(value, str) else str(value)
 
 
-def _lookup(known: Mapping[Any, int], given: int | float | str) -> int | None:
+def _lookup(known: Mapping[Any, int], given: int | str) -> int | None:
     """The index of an id that is written as text but known as a number, or the other way round."""
-    if not isinstance(given, str):
-        return known.get(str(int(given)))
+    if isinstance(given, int):
+        return known.get(str(given))
     if len(given) <= LONGEST_NUMBER and given.removeprefix("-").isdecimal() and given == str(int(given)):
         return known.get(int(given))
     return None

@@ -11,7 +11,7 @@ from starlette.responses import Response
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
 PLACES = ("body", "query", "path")
-ID_KINDS = ("constrained-int", "constrained-float", "constrained-str")
+ID_KINDS = ("constrained-int", "constrained-str")
 
 
 class FieldError(BaseModel):

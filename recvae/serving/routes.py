@@ -91,9 +91,7 @@ def _add_users(app: FastAPI, service: Service) -> None:
         _, unknown = service.served.ranker.find(body.items)
         return _json(
             {
-                "stored": await store.append(
-                    user_id, [item if isinstance(item, str) else str(int(item)) for item in body.items]
-                ),
+                "stored": await store.append(user_id, [str(item) for item in body.items]),
                 "unknown": unknown,
             }
         )

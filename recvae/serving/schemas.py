@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from recvae.ranking import LARGEST_NUMBER
 from recvae.serving.settings import Settings
@@ -16,7 +25,6 @@ NO_NUL = r"^[^\x00]*$"
 
 ItemId = (
     Annotated[int, Field(strict=True, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
-    | Annotated[float, Field(strict=True, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, multiple_of=1)]
     | Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_ID, pattern=NO_NUL)]
 )
 UserId = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, pattern=NO_NUL)]
@@ -62,16 +70,16 @@ class Requests:
 def request_models(settings: Settings) -> Requests:
     """The requests with the limits of `settings`, which errors and the OpenAPI document name."""
     listed = Field(max_length=settings.max_history, json_schema_extra={"uniqueItems": True})
-    distinct = AfterValidator(_distinct)
+    distinct, whole = AfterValidator(_distinct), WrapValidator(_whole_ids)
     example: dict[str, Any] = {"history": [50, 172, 181], "n": 10}
 
     class RecommendRequest(Recommend):
         model_config = ConfigDict(json_schema_extra={"examples": [example, {**example, "explain": True}]})
 
-        history: Annotated[list[ItemId], listed, distinct]
-        n: Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=1, le=settings.max_n)] = 10
-        exclude: Annotated[list[ItemId], listed, distinct] = []
-        only: Annotated[list[ItemId], listed, distinct] | None = None
+        history: Annotated[list[ItemId], listed, distinct, whole]
+        n: Annotated[int, Field(strict=True, ge=1, le=settings.max_n), BeforeValidator(_whole)] = 10
+        exclude: Annotated[list[ItemId], listed, distinct, whole] = []
+        only: Annotated[list[ItemId], listed, distinct, whole] | None = None
 
     class BatchRequest(Batch):
         model_config = ConfigDict(json_schema_extra={"examples": [{"requests": [example, {"history": []}]}]})
@@ -81,7 +89,7 @@ def request_models(settings: Settings) -> Requests:
     class EventsRequest(Events):
         model_config = ConfigDict(json_schema_extra={"examples": [{"items": [50, 172]}]})
 
-        items: Annotated[list[ItemId], Field(min_length=1), listed, distinct]
+        items: Annotated[list[ItemId], Field(min_length=1), listed, distinct, whole]
 
     return Requests(RecommendRequest, BatchRequest, EventsRequest)
 
@@ -180,6 +188,16 @@ class Status(BaseModel):
 def _whole(number: Any) -> Any:
     """To JSON 10.0 is the same number as 10."""
     return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+def _whole_ids(ids: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Looks for numbers such as 10.0 only where something is wrong, since there may be many ids."""
+    try:
+        return validate(ids)
+    except ValidationError:
+        if not isinstance(ids, list):
+            raise
+        return validate([_whole(item) for item in ids])
 
 
 def _distinct(ids: list[Any]) -> list[Any]:

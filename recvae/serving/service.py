@@ -49,7 +49,7 @@ class Service:
         return await self.ranked(query, served, unknown, asked.explain)
 
     async def ranked(
-        self, query: ranking.Query, served: Served, unknown: Sequence[int | float | str], explain: bool
+        self, query: ranking.Query, served: Served, unknown: Sequence[int | str], explain: bool
     ) -> dict[str, Any]:
         """The answer for a query."""
         try:
@@ -68,7 +68,7 @@ class Service:
                 ]
         return {"items": items, "unknown": unknown, "model": served.name}
 
-    async def user_query(self, user: str, n: int, served: Served) -> tuple[ranking.Query, list[int | float | str]]:
+    async def user_query(self, user: str, n: int, served: Served) -> tuple[ranking.Query, list[int | str]]:
         """What to list for a user: the artifact's history and the plays that were appended since."""
         known = served.ranker.user(user)
         appended = [] if self.store is None else await self.store.history(user, self.settings.max_history)
