@@ -16,7 +16,7 @@ from recvae.topn import FloatArray, IntArray, top_n
 K = 10
 ENOUGH = 0.995
 """Recall@10 at which no more clusters are searched."""
-PER_CLUSTER = 64
+PER_CLUSTER = 50
 """Items that each cluster's centre is learned from."""
 FIRST_PROBES = 8
 
@@ -63,7 +63,7 @@ class ItemIndex:
         faiss = _library()
         weight, bias = model.output_layer()
         items = np.hstack([weight, bias[:, None]])
-        clusters = max(1, int(2 * np.sqrt(len(items))))
+        clusters = max(1, int(np.sqrt(len(items))))
         file = faiss.index_factory(items.shape[1], f"IVF{clusters},Flat", faiss.METRIC_INNER_PRODUCT)
         generator = np.random.default_rng(seed)
         sample = generator.permutation(len(items))[: PER_CLUSTER * clusters]
@@ -71,9 +71,9 @@ class ItemIndex:
         file.add(items)
         queries = _queries(model, histories)
         exact = np.concatenate([top_n(row[None, :-1] @ weight.T + bias, K)[0] for row in queries])
-        probes, recall = FIRST_PROBES // 2, 0.0
+        probes, recall = 0, 0.0
         while recall < ENOUGH and probes < clusters:
-            probes = min(2 * probes, clusters)
+            probes = min(max(FIRST_PROBES, 2 * probes), clusters)
             file.nprobe = probes
             found = file.search(queries, K)[1]
             hits = [len(np.intersect1d(*lists)) for lists in zip(exact, found, strict=True)]

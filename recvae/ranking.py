@@ -18,7 +18,7 @@ DECIMALS = 6
 LARGEST_NUMBER = 2**53 - 1
 """Whole numbers beyond it, which many readers of JSON round, are written as text."""
 LONGEST_NUMBER = 20
-MEASURED, MADE_UP = 200, 50
+MEASURED, MADE_UP = 100, 50
 """Users that recall is measured on, and plays of each where they have to be made up."""
 
 Ranked = list[tuple[int, float]]
