@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench serve faults clean
 
 demo: $(READY)
 	$(BIN)/recvae demo
@@ -20,6 +20,12 @@ bench: $(READY)
 	$(BIN)/python benchmarks/movielens.py ml-1m
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.evaluation
+
+serve: $(READY)
+	$(BIN)/recvae serve $(or $(MODEL),demo/model)
+
+faults: $(READY)
+	$(BIN)/python -m benchmarks.serving_faults
 
 clean:
 	rm -rf .venv demo build dist

@@ -3,20 +3,24 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import safetensors.numpy
+import safetensors.torch
 from safetensors import SafetensorError
 
 from recvae.errors import ArtifactError, ParameterError
 from recvae.models import MODELS
-from recvae.models.base import Recommender
+from recvae.models.base import Recommender, State
 from recvae.storage import read_manifest, read_whole, replacing_directory, versions, write_manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KIND, VERSION = "recvae-model", 1
 _MODEL, _ITEMS, _USERS = "model.safetensors", "items.parquet", "users.parquet"
@@ -30,25 +34,36 @@ class Artifact:
     Attributes
     ----------
     model : Recommender
-    items : DataFrame
+    item_table : Arrow table
         `item_id`, and `title` and more where given, one row for each item index.
-    users : DataFrame, optional
+    user_table : Arrow table, optional
         `user_id` and `history`, a list of item indices.
     manifest : dict
     """
 
     model: Recommender
-    items: pd.DataFrame
-    users: pd.DataFrame | None
+    item_table: pa.Table
+    user_table: pa.Table | None
     manifest: dict[str, Any]
+
+    @cached_property
+    def items(self) -> "pd.DataFrame":
+        """`item_table` as a DataFrame."""
+        frame: pd.DataFrame = self.item_table.to_pandas()
+        return frame
+
+    @cached_property
+    def users(self) -> "pd.DataFrame | None":
+        """`user_table` as a DataFrame, where there is one."""
+        return None if self.user_table is None else self.user_table.to_pandas()
 
 
 def save(
     model: Recommender,
     path: str | Path,
     *,
-    items: pd.DataFrame | Iterable[Any] | None = None,
-    users: pd.DataFrame | None = None,
+    items: "pd.DataFrame | Iterable[Any] | None" = None,
+    users: "pd.DataFrame | None" = None,
     data: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
 ) -> None:
@@ -72,6 +87,8 @@ def save(
     ArtifactError
         If `path` holds something else or cannot be written.
     """
+    import pandas as pd  # which a process that only serves can do without
+
     n_items = model.n_items_
     if not isinstance(items, pd.DataFrame):
         items = pd.DataFrame({"item_id": np.arange(n_items) if items is None else list(items)})
@@ -98,8 +115,14 @@ def save(
         write_manifest(directory, KIND, VERSION, content)
 
 
-def load(path: str | Path) -> Artifact:
+def load(path: str | Path, *, mapped: bool = False) -> Artifact:
     """Read and verify an artifact directory.
+
+    Parameters
+    ----------
+    mapped : bool
+        Map the weights into memory instead of reading them, so that processes that load the same artifact share
+        them. They stay what they were when another artifact takes its place, but the file must not be overwritten.
 
     Raises
     ------
@@ -107,10 +130,10 @@ def load(path: str | Path) -> Artifact:
         If a file is missing, truncated or altered, the version or class is unknown, or the manifest does not
         agree with what the files hold.
     """
-    return read_whole(Path(path), _load)
+    return read_whole(Path(path), lambda directory: _load(directory, mapped))
 
 
-def _load(directory: Path) -> Artifact:
+def _load(directory: Path, mapped: bool) -> Artifact:
     manifest = read_manifest(directory, KIND, VERSION)
     for entry in ("data", "metrics"):
         if not isinstance(manifest.get(entry), dict):
@@ -119,10 +142,7 @@ def _load(directory: Path) -> Artifact:
     for name in (_MODEL, _ITEMS):
         if name not in manifest["sha256"]:
             raise ArtifactError(f"{directory} names no checksum for {name}")
-    try:
-        state = safetensors.numpy.load_file(directory / _MODEL)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ArtifactError(f"{directory / _MODEL} is not readable: {error}") from None
+    state = _read_weights(directory / _MODEL, mapped)
     counts = state.pop(_COUNTS, None)
     if counts is None or counts.shape != (manifest.get("n_items"),) or counts.dtype != np.float32:
         raise ArtifactError(
@@ -135,12 +155,12 @@ def _load(directory: Path) -> Artifact:
     except (ArtifactError, KeyError, IndexError, TypeError, ValueError) as error:
         raise ArtifactError(f"{directory}: the weights do not fit the manifest: {error}") from None
     items = _read_table(directory / _ITEMS)
-    if len(items) != len(counts) or "item_id" not in items:
+    if len(items) != len(counts) or "item_id" not in items.column_names:
         raise ArtifactError(f"{directory / _ITEMS} has {len(items):,} rows; expected {len(counts):,} with an item_id")
     users = _read_table(directory / _USERS) if _USERS in manifest["sha256"] else None
-    if users is not None and not {"user_id", "history"} <= set(users.columns):
+    if users is not None and not {"user_id", "history"} <= set(users.column_names):
         raise ArtifactError(
-            f"{directory / _USERS} has columns {', '.join(users.columns)}; expected user_id and history"
+            f"{directory / _USERS} has columns {', '.join(users.column_names)}; expected user_id and history"
         )
     return Artifact(model, items, users, manifest)
 
@@ -167,9 +187,20 @@ def _hyperparameter(directory: Path, value: Any) -> Any:
     return value
 
 
-def _read_table(file: Path) -> pd.DataFrame:
+def _read_weights(file: Path, mapped: bool) -> State:
     try:
-        table: pd.DataFrame = pyarrow.parquet.read_table(file).to_pandas()
+        if mapped:  # torch's reader maps, numpy's copies
+            return {name: tensor.numpy() for name, tensor in safetensors.torch.load_file(file).items()}
+        state: State = safetensors.numpy.load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(f"{file} is not readable: {error}") from None
+    return state
+
+
+def _read_table(file: Path) -> pa.Table:
+    try:
+        with pyarrow.parquet.ParquetFile(file) as opened:  # read_table would import pandas
+            table = opened.read()
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"{file} is not readable: {' '.join(str(error).split())}") from None
     return table

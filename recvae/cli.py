@@ -249,6 +249,22 @@ def recommend(
 
 
 @app.command()
+def serve(
+    model: Model,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at.")] = 8000,
+    workers: Annotated[int, typer.Option(help="Processes, which share the weights.")] = 1,
+) -> None:
+    """Answer over HTTP: recommendations, a page at /, documentation at /docs, metrics at /metrics.
+
+    Environment variables RECVAE_… set keys, limits and a store of users; service/README.md lists them.
+    """
+    from recvae import serving
+
+    serving.run(model, host, port, workers)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Directory for everything the demo writes.", parser=path)] = Path("demo"),
 ) -> None:

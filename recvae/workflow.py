@@ -4,23 +4,19 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from scipy import sparse
-
 from recvae import artifact, checkpoint, comparison, tuning
 from recvae import evaluation as ev
-from recvae.artifact import Artifact
 from recvae.errors import ArtifactError, MissingDependencyError, ParameterError
 from recvae.html_report import write_report
 from recvae.memory import peak_memory
 from recvae.models import create, parts_of, seed_of
 from recvae.models.base import Recommender
 from recvae.prepared import Prepared, read_prepared
+from recvae.ranking import Query, Ranker
 from recvae.report import write_results
 from recvae.splits import Split
 from recvae.storage import refuse_foreign
@@ -236,20 +232,13 @@ def recommend(
     UnsupportedError
         If the model ranks only for users it was trained on and a history is given.
     """
-    loaded = artifact.load(model_path)
-    if not 1 <= n <= len(loaded.items):
-        raise ParameterError(f"n is {n}; expected 1 to {len(loaded.items):,}, the items of the catalogue")
-    row, unknown = 0, list[Any]()
-    if user is None:
-        known, unknown = _known(loaded, history or [])
-    else:
-        row, known = _user(loaded, user, model_path)
-    matrix = sparse.csr_matrix(
-        (np.ones(len(known), dtype=np.float32), known, [0, len(known)]), shape=(1, len(loaded.items))
-    )
-    recalculate = loaded.model.folds_in or user is None
-    ids, scores = loaded.model.recommend(row, matrix, N=n, recalculate_user=recalculate)
-    return Answer([_item(loaded, i, s) for i, s in zip(ids, scores, strict=True) if i >= 0], unknown)
+    ranker = Ranker(artifact.load(model_path))
+    n_items = len(ranker.item_ids)
+    if not 1 <= n <= n_items:
+        raise ParameterError(f"n is {n}; expected 1 to {n_items:,}, the items of the catalogue")
+    query, unknown = _by_history(ranker, history or []) if user is None else _by_user(ranker, user, model_path)
+    (ranked,) = ranker.rank([replace(query, n=n)])
+    return Answer([ranker.described(index, score) for index, score in ranked], unknown)
 
 
 def _is_random(name: str) -> bool:
@@ -295,37 +284,22 @@ def _refuse_foreign_report(out: Path) -> None:
         raise ArtifactError(f"{out} exists and holds something else; expected a new path or an earlier report")
 
 
-def _known(loaded: Artifact, history: Sequence[str]) -> tuple[list[int], list[Any]]:
-    """Item indices of the history's known ids, and the unknown ids."""
-    ids = loaded.items["item_id"]
-    index = pd.Index(ids.map(str)).get_indexer(pd.Index(history, dtype=object))
-    known = sorted({int(i) for i in index if i >= 0})
-    unknown = [text for text, i in zip(history, index, strict=True) if i < 0]
+def _by_history(ranker: Ranker, history: Sequence[str]) -> tuple[Query, list[Any]]:
+    """The query for item ids, and those that are unknown."""
+    known, unknown = ranker.find(history)
     if not known:
-        raise ParameterError(
-            f"history is {', '.join(history) or 'empty'}; none is known: ids look like {', '.join(map(str, ids[:3]))}"
-        )
-    return known, unknown
+        like = ", ".join(map(str, ranker.item_ids[:3]))
+        raise ParameterError(f"history is {', '.join(history) or 'empty'}; none is known: ids look like {like}")
+    return Query(known), list(unknown)
 
 
-def _user(loaded: Artifact, user: str, model_path: Path) -> tuple[int, list[int]]:
-    if loaded.users is None:
+def _by_user(ranker: Ranker, user: str, model_path: Path) -> tuple[Query, list[Any]]:
+    """The query for a user of the artifact, who has no unknown items."""
+    if ranker.loaded.user_table is None:
         raise ParameterError(f"user is {user}, but {model_path} was saved without users; give a history instead")
-    ids = loaded.users["user_id"]
-    row = int(pd.Index(ids.map(str)).get_indexer(pd.Index([user], dtype=object))[0])
-    if row < 0:
-        raise ParameterError(
-            f"user is {user}, which {model_path} does not know; ids look like {', '.join(map(str, ids[:3]))}"
-        )
-    return row, sorted(int(i) for i in loaded.users["history"][row])
-
-
-def _item(loaded: Artifact, index: int, score: float) -> dict[str, Any]:
-    row = loaded.items.iloc[int(index)]
-    title = row.get("title")
-    item_id = row["item_id"]
-    return {
-        "id": item_id.item() if isinstance(item_id, np.generic) else item_id,
-        "title": None if pd.isna(title) else title,
-        "score": round(float(score), 6),
-    }
+    found = ranker.user(user)
+    if found is None:
+        like = ", ".join(map(str, ranker.loaded.user_table["user_id"][:3].to_pylist()))
+        raise ParameterError(f"user is {user}, which {model_path} does not know; ids look like {like}")
+    row, history = found
+    return Query(history, user=row), []

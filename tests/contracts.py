@@ -126,6 +126,25 @@ class RecommenderContract:
         expected = folding.score(history)[0, best] - folding.score(without)[0, best]
         assert_allclose(lost[0], expected, rtol=1e-4, atol=1e-5)
 
+    def test_several_items_are_explained_as_each_alone(self, folding: Recommender) -> None:
+        history = random_plays()[[4]]
+        ids, lost = folding.explain(history, [3, 0, 3], N=2)
+        assert ids.shape == lost.shape == (3, 2)
+        for item, of_item, owed in zip((3, 0, 3), ids, lost, strict=True):
+            alone, alone_owed = folding.explain(history, item, N=2)
+            assert_array_equal(of_item, alone)
+            assert_allclose(owed, alone_owed, rtol=1e-4, atol=1e-5)
+
+    def test_nothing_explains_an_empty_history(self, folding: Recommender) -> None:
+        ids, lost = folding.explain(without_plays(random_plays()[:1], [0]), 0, N=2)
+        assert_array_equal(ids, [-1, -1])
+        assert_array_equal(lost, [-np.inf, -np.inf])
+
+    def test_scores_of_some_items(self, folding: Recommender) -> None:
+        plays = without_plays(random_plays(), [2])
+        items = [5, 0, 5, N_ITEMS - 1]
+        assert_allclose(folding.score_items(plays, items), folding.score(plays)[:, items], rtol=1e-4, atol=1e-5)
+
     def test_an_explanation_needs_one_history_and_an_item(self, folding: Recommender) -> None:
         with pytest.raises(ParameterError, match="user_items has 2 rows"):
             folding.explain(random_plays()[:2], 0)

@@ -41,7 +41,8 @@ ORDER = [
         "training",
         "models",
     ),
-    *("evaluation", "comparison", "report", "figures", "html_report", "artifact", "tuning", "workflow", "demo", "cli"),
+    *("evaluation", "comparison", "report", "figures", "html_report", "artifact", "item_index", "ranking"),
+    *("tuning", "workflow", "demo", "serving", "cli"),
 ]
 PACKAGE = Path(recvae.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))

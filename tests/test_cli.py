@@ -193,6 +193,13 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "recommend damaged --history 1": ("damaged/model.safetensors is damaged",),
     "recommend data --history 1": ("data/manifest.json does not describe a recvae-model",),
     "recommend bpr --history 1": ("BPR cannot fold in new users",),
+    # the service
+    "serve nowhere": ("nowhere is missing", "expected a recvae-model directory"),
+    "serve damaged": ("damaged/model.safetensors is damaged",),
+    "serve data": ("data/manifest.json does not describe a recvae-model",),
+    "serve popularity --port 65536": ("--port is 65536", "expected 0 to 65535"),
+    "serve popularity --workers 0": ("--workers is 0", "expected at least 1"),
+    "serve popularity --workers many": ("--workers", "'many'", "valid integer"),
     # the line itself
     "prepare": ("Missing argument 'source'",),
     "prepare plays.csv": ("Missing option '--out'",),
@@ -267,7 +274,7 @@ def test_a_bug_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_help(recvae: Command, line: str) -> None:
     outcome = recvae(line)
     assert (outcome.status, outcome.err) == (0, "")
-    for command in ("prepare", "train", "evaluate", "compare", "recommend", "demo"):
+    for command in ("prepare", "train", "evaluate", "compare", "recommend", "serve", "demo"):
         assert f"\n  {command} " in outcome.out
 
 

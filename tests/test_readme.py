@@ -1,14 +1,18 @@
 """README's commands run as they stand there, and its table is the one in benchmarks/results."""
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from recvae.report import markdown_table, read_results
+from tests.serving import free_port, ready, wait_until
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf8")
@@ -19,7 +23,8 @@ def blocks(language: str) -> list[str]:
 
 
 COMMANDS = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
-RECVAE_COMMANDS = [command for command in COMMANDS if command.startswith("recvae ")]
+SERVE_COMMANDS = [command for command in COMMANDS if command.startswith(("recvae serve ", "curl "))]
+RECVAE_COMMANDS = [c for c in COMMANDS if c.startswith("recvae ") and c not in SERVE_COMMANDS]
 MAKE_COMMANDS = [command for command in COMMANDS if command.startswith("make ")]
 
 
@@ -32,7 +37,8 @@ def environment(data_dir: Path, tmp_path: Path) -> dict[str, str]:
 def test_there_are_no_other_commands() -> None:
     assert len(RECVAE_COMMANDS) == 7
     assert MAKE_COMMANDS == ["make demo", "make test"]
-    assert sorted(COMMANDS) == sorted(RECVAE_COMMANDS + MAKE_COMMANDS)
+    assert [command.split()[0] for command in SERVE_COMMANDS] == ["recvae", "curl"]
+    assert sorted(COMMANDS) == sorted(RECVAE_COMMANDS + SERVE_COMMANDS + MAKE_COMMANDS)
 
 
 def test_recvae_commands(tmp_path: Path, environment: dict[str, str]) -> None:
@@ -42,6 +48,24 @@ def test_recvae_commands(tmp_path: Path, environment: dict[str, str]) -> None:
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
         assert done.stdout.strip(), command
+    serve, ask = SERVE_COMMANDS
+    answer = served(serve, ask, tmp_path, environment)
+    assert [len(answer["items"]), answer["unknown"]] == [5, []]
+    assert answer["items"][0]["because"]
+
+
+def served(serve: str, ask: str, folder: Path, environment: dict[str, str]) -> Any:
+    """What a service that was started by one command answers to the other, on a port that is free."""
+    port = str(free_port())
+    command = serve.replace("8000", port).split()
+    with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: ready(f"http://127.0.0.1:{port}"))
+            asked = subprocess.run(shlex.split(ask.replace("8000", port)), capture_output=True, check=True)
+        finally:
+            process.terminate()
+        assert process.wait(60) == 0
+    return json.loads(asked.stdout)
 
 
 @pytest.mark.parametrize("command", MAKE_COMMANDS)

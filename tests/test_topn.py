@@ -81,3 +81,17 @@ def test_mask_seen_marks_each_rows_own_items() -> None:
     scores = np.arange(12, dtype=np.float32).reshape(3, 4)
     mask_seen(scores, sparse.csr_matrix(([1, 1, 1], ([0, 0, 2], [1, 3, 0])), shape=(3, 4)))
     assert_array_equal(scores, [[0, NONE, 2, NONE], [4, 5, 6, 7], [NONE, 9, 10, 11]])
+
+
+@pytest.mark.parametrize("levels", [3, 50, 10**6])
+@pytest.mark.parametrize("n_columns", [5_000, 5_056])
+def test_long_rows(n_columns: int, levels: int) -> None:
+    generator = np.random.default_rng(levels)
+    scores = generator.integers(levels, size=(20, n_columns)).astype(np.float32)
+    scores[generator.random(scores.shape) < 0.3] = -np.inf
+    scores[0], scores[1, 7:] = -np.inf, -np.inf
+    ids, best = top_n(scores, 10)
+    order = np.lexsort((np.broadcast_to(np.arange(n_columns), scores.shape), -scores), axis=1)[:, :10]
+    expected = np.take_along_axis(scores, order, axis=1)
+    assert_array_equal(best, expected)
+    assert_array_equal(ids, np.where(np.isfinite(expected), order, -1))

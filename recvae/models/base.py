@@ -4,7 +4,7 @@ import inspect
 import time
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,11 @@ from recvae.matrices import UserItems, blocks, checked_csr
 from recvae.models.catalogue import Catalogue, check_request
 from recvae.models.run import Callback, Run, Validation
 from recvae.models.space import Space
-from recvae.splits import Holdout
 from recvae.storage import fingerprint
 from recvae.topn import FloatArray, IntArray, mask_seen, top_n
+
+if TYPE_CHECKING:
+    from recvae.splits import Holdout
 
 State = dict[str, npt.NDArray[Any]]
 
@@ -69,7 +71,7 @@ class Recommender(Catalogue):
         user_items: UserItems,
         show_progress: bool = True,
         callback: Callback | None = None,
-        validation: Validation | Holdout | None = None,
+        validation: "Validation | Holdout | None" = None,
         *,
         checkpoint: str | Path | None = None,
         resume: bool = False,
@@ -98,6 +100,8 @@ class Recommender(Catalogue):
             If a matrix is not sparse, is empty, or holds negative or non-finite values, or if the matrices do not
             fit each other.
         """
+        from recvae.splits import Holdout  # and with it pandas, which a process that only serves can do without
+
         train = checked_csr(user_items, "user_items")
         if train.nnz == 0:
             raise ParameterError(f"user_items has no plays; its shape is {train.shape}")
@@ -158,6 +162,26 @@ class Recommender(Catalogue):
         """
         histories = self._histories(user_items)
         return self._scores(np.zeros(histories.shape[0], dtype=np.int64), histories, True)
+
+    def score_items(self, user_items: UserItems, items: npt.ArrayLike) -> FloatArray:
+        """Score only some items for each history, without the rest where the model can.
+
+        Parameters
+        ----------
+        user_items : csr_matrix or csr_array, shape (n_users, n_items)
+        items : (m,) int
+            May repeat.
+
+        Returns
+        -------
+        (n_users, m) float32
+        """
+        histories = self._histories(user_items)
+        columns = self._item_indices(items, "items", unique=False)
+        scores = np.empty((histories.shape[0], len(columns)), dtype=np.float32)
+        for batch in self._batches(histories.shape[0]):
+            scores[batch] = self._scores_of(histories[batch], columns)
+        return scores
 
     def recommend(
         self,
@@ -227,7 +251,7 @@ class Recommender(Catalogue):
     def explain(
         self,
         user_items: UserItems,
-        itemid: int,
+        itemid: int | npt.ArrayLike,
         N: int = 5,  # noqa: N803 implicit's name
     ) -> tuple[IntArray, FloatArray]:
         """The items of a history that speak most for an item: those whose removal lowers its score most.
@@ -236,32 +260,29 @@ class Recommender(Catalogue):
         ----------
         user_items : csr_matrix or csr_array, shape (1, n_items)
             The history.
-        itemid : int
-            The item whose score is to be explained.
+        itemid : int or (n_itemids,) int
+            The items whose scores are to be explained.
         N : int
 
         Returns
         -------
-        (ids, contributions) : (N,) int32 and float32
+        (ids, contributions) : int32 and float32, shape (N,) or (n_itemids, N)
             What the score loses without each item, largest first; padded with -1 and -inf.
         """
         check_request(N, None, None)
         history = self._histories(user_items)
         if history.shape[0] != 1:
             raise ParameterError(f"user_items has {history.shape[0]} rows; expected the one history to explain")
-        if np.ndim(itemid) != 0:
-            raise ParameterError(f"itemid is {itemid!r}; expected one item")
-        (item,) = self._item_indices(itemid, "itemid")
+        items = self._item_indices(itemid, "itemid", unique=False)
         n_plays = history.nnz
         others = ~np.eye(n_plays, dtype=bool)  # row i: the history without its i-th item
-        items, values = (np.tile(array, (n_plays, 1))[others] for array in (history.indices, history.data))
+        kept, values = (np.tile(array, (n_plays, 1))[others] for array in (history.indices, history.data))
         indptr = np.arange(n_plays + 1) * (n_plays - 1)
-        without = sparse.csr_matrix((values, items, indptr), shape=(n_plays, self.n_items_))
-        left = np.concatenate([np.empty(0), *(self.score(without[batch])[:, item] for batch in self._batches(n_plays))])
-        contributions = np.full((1, self.n_items_), -np.inf, dtype=np.float32)
-        contributions[0, history.indices] = self.score(history)[0, item] - left
-        ids, lost = top_n(contributions, N)
-        return ids[0], lost[0]
+        without = sparse.csr_matrix((values, kept, indptr), shape=(n_plays, self.n_items_))
+        lost = self.score_items(history, items) - self.score_items(without, items)  # (n_plays, n_itemids)
+        places, most = top_n(np.ascontiguousarray(lost.T), N)
+        ids = np.append(history.indices, np.int32(-1))[places]  # place -1 is padding
+        return (ids[0], most[0]) if np.ndim(itemid) == 0 else (ids, most)
 
     def fitted_on(self, user_items: sparse.csr_matrix) -> bool:
         """Whether `fit` was given this very matrix."""
@@ -290,6 +311,11 @@ class Recommender(Catalogue):
         scores = np.empty(histories.shape, dtype=np.float32)
         scores[~empty] = self._score(histories[~empty])
         scores[empty] = self._popularity_prior()
+        return scores
+
+    def _scores_of(self, histories: sparse.csr_matrix, items: npt.NDArray[np.int64]) -> FloatArray:
+        """(n_users, m) scores of the items `items`; overridden by models that need not score all to know some."""
+        scores: FloatArray = self.score(histories)[:, items]
         return scores
 
     def _popularity_prior(self) -> FloatArray:

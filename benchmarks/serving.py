@@ -1,0 +1,283 @@
+"""Speed of the service beside an empty FastAPI route, with load from another process (wrk).
+
+    python -m benchmarks.serving [--seconds 10] [--connections 32] [--items 20000] [--large 1000000] [--out DIR]
+
+Measures `POST /recommend` (history of 50, n = 10) for MultVAE and for implicit's ALS behind the same service, and an
+empty route whose response has the same size, one worker each, in the same run and in turns; the time to load, the
+resident memory of a worker; and a large catalogue through the approximate index against the exact small one, request by
+request. Writes `serving.json` and `serving.svg`. Models have random weights: speed depends on shapes alone, but for the
+index, whose items are drawn as clusters with a spectrum that falls as trained ones do (see `clustered`).
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import torch
+
+from recvae import artifact
+from recvae.models.base import Recommender
+from recvae.models.implicit import ALS
+from recvae.models.multvae import MultVAE
+from recvae.ranking import Query, Ranker
+from recvae.storage import versions
+from tests.serving import free_port, running, wait_until
+
+HISTORY, N = 50, 10
+ROUNDS = 3
+CLUSTERS = 2000
+PORTION = 20_000
+
+LUA = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+local bodies = {BODIES}
+local next_body = 0
+request = function()
+  next_body = next_body % #bodies + 1
+  return wrk.format(nil, nil, nil, bodies[next_body])
+end
+done = function(summary, latency, requests)
+  io.write(string.format("FIGURES %d %d %d %f %f %f\\n", summary.requests, summary.duration,
+    summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout,
+    latency:percentile(50), latency:percentile(95), latency:percentile(99)))
+end
+"""
+
+EMPTY = """
+from fastapi import FastAPI
+from starlette.responses import Response
+app = FastAPI()
+@app.post("/recommend")
+async def empty() -> Response:
+    return Response(b"x" * {size}, media_type="application/json")
+"""
+
+
+def bodies(n_items: int, count: int = 200) -> list[dict[str, Any]]:
+    """Requests of different users; popular items more often, as in life."""
+    generator = np.random.default_rng(0)
+    shares = np.arange(1.0, n_items + 1) ** -0.7
+    shares /= shares.sum()
+    rows = (generator.choice(n_items, HISTORY, replace=False, p=shares) for _ in range(count))
+    return [{"history": [int(item) for item in row], "n": N} for row in rows]
+
+
+def clustered(module: Any, generator: torch.Generator) -> None:
+    """Give items clusters and both sides a spectrum that falls with the dimension, about as training does.
+
+    On MovieLens-1M the singular values of a trained output layer fall to a tenth over 200 dimensions, and those of
+    users faster.
+    """
+    weight, latent = module.output.weight.data, module.output.in_features
+    spectrum = torch.arange(1, latent + 1) ** -0.45
+    centres = torch.randn(CLUSTERS, latent, generator=generator)
+    for start in range(0, len(weight), PORTION):
+        rows = weight[start : start + PORTION]
+        chosen = torch.randint(CLUSTERS, (len(rows),), generator=generator)
+        noise = torch.randn(rows.shape, generator=generator)
+        rows.copy_((centres[chosen] + 0.5 * noise) * spectrum / 20)
+    module.encoder.code.weight.data[:latent] *= 10 * spectrum[:, None] ** 2
+
+
+def unfitted(name: str, n_items: int) -> Recommender:
+    """A model of this size that was never trained."""
+    counts = (1e6 / np.arange(1, n_items + 1)).astype(np.float32)
+    generator = torch.Generator().manual_seed(0)
+    if name == "als":
+        als = ALS()
+        items = (np.random.default_rng(0).standard_normal((n_items, als.factors)) / 50).astype(np.float32)
+        als.user_factors_, als.item_factors_, als.item_counts_ = items[:100], items, counts
+        return als
+    model = MultVAE(**{**MultVAE.PRESETS["recommended"], "epochs": 1, "batch_size": 1})
+    model.item_counts_, model.n_users_ = counts, 1
+    model.history_lengths_ = np.linspace(1, 200, 101).astype(np.float32)
+    model.module_ = model._build(n_items, generator)
+    clustered(model.module_, generator)
+    return model
+
+
+def saved(folder: Path, name: str, n_items: int) -> Path:
+    """An artifact of such a model, with titles."""
+    import pandas as pd
+
+    titles = [f"A title of usual length {i} (1999)" for i in range(n_items)]
+    path = folder / f"{name}-{n_items}"
+    artifact.save(unfitted(name, n_items), path, items=pd.DataFrame({"item_id": range(n_items), "title": titles}))
+    return path
+
+
+@contextlib.contextmanager
+def empty_route(folder: Path, size: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """An empty route, on the same server with the same settings."""
+    (folder / "empty_route.py").write_text(EMPTY.format(size=size))
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "empty_route:app", "--no-access-log", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_until(lambda: answers(address))
+        yield address, process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def answers(address: str) -> bool:
+    """Whether anybody listens."""
+    try:
+        return httpx.post(f"{address}/recommend", json={}).status_code > 0
+    except httpx.TransportError:
+        return False
+
+
+def wrk(address: str, script: Path, connections: int, seconds: int) -> dict[str, float]:
+    """Requests a second and latencies in ms."""
+    program = shutil.which("wrk") or sys.exit("wrk, the load generator, is not installed")
+    command = [program, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), f"{address}/recommend"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    requests, duration, errors, *latency = (float(x) for x in re.findall(r"FIGURES (.*)", output)[0].split())
+    p50, p95, p99 = (round(value / 1000, 3) for value in latency)
+    rate = round(requests / duration * 1e6, 1)
+    return {"requests_per_second": rate, "p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "errors": errors}
+
+
+def one_by_one(address: str, requests: list[dict[str, Any]]) -> dict[str, float]:
+    """Latency in ms of requests that come one after another on one connection."""
+    seconds = []
+    with httpx.Client(base_url=address, timeout=60) as http:
+        for body in requests:
+            started = time.perf_counter()
+            http.post("/recommend", json=body).raise_for_status()
+            seconds.append(1000 * (time.perf_counter() - started))
+    p50, p99 = np.quantile(seconds[len(seconds) // 10 :], [0.5, 0.99])
+    return {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3)}
+
+
+def resident_mb(process: subprocess.Popen[bytes]) -> dict[str, float]:
+    """Resident memory, and the part of it that other processes share at present (PSS is what remains of it)."""
+    text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+    found = {key: int(value) / 1000 for key, value in re.findall(r"^(Rss|Pss): +(\d+) kB", text, re.MULTILINE)}
+    return {"rss_mb": found["Rss"], "pss_mb": found["Pss"]}
+
+
+def throughput(folder: Path, paths: dict[str, Path], script: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Each service in turns with the empty route; medians of the rounds."""
+    rows: dict[str, list[dict[str, float]]] = {}
+    memory = {}
+    with contextlib.ExitStack() as stack:
+        services = {name: stack.enter_context(running(path)) for name, path in paths.items()}
+        sample = httpx.post(f"{services['multvae'][0]}/recommend", json=bodies(arguments.items, 1)[0])
+        services["empty"] = stack.enter_context(empty_route(folder, len(sample.content)))
+        for _ in range(ROUNDS):
+            for name, (address, process) in services.items():
+                figures = wrk(address, script, arguments.connections, arguments.seconds)
+                print(name, figures, flush=True)
+                rows.setdefault(name, []).append(figures)
+                memory[name] = resident_mb(process)
+    return {
+        name: {key: statistics.median(row[key] for row in measured) for key in measured[0]} | memory[name]
+        for name, measured in rows.items()
+    }
+
+
+def large(small: Path, path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """A large catalogue through the index beside the small one, and the recall of its lists against exact ones."""
+    figures: dict[str, Any] = {}
+    for name, place, n_items in (("exact", small, arguments.items), ("index", path, arguments.large)):
+        exact_items = str(n_items - 1 if name == "index" else n_items)
+        with running(place, RECVAE_EXACT_ITEMS=exact_items, RECVAE_TIMEOUT_SECONDS="60") as (address, process):
+            figures[name] = one_by_one(address, bodies(n_items)) | resident_mb(process) | {"items": n_items}
+            if name == "index":
+                figures["about"] = httpx.get(f"{address}/model").json()["index"]
+                figures["recall@10"] = recall(address, place, n_items)
+    figures["p50_ratio"] = round(figures["index"]["p50_ms"] / figures["exact"]["p50_ms"], 2)
+    return figures
+
+
+def recall(address: str, path: Path, n_items: int) -> float:
+    """Share of the exact lists that the service gives, over histories that the index was not measured on."""
+    ranker = Ranker(artifact.load(path, mapped=True))
+    hits = []
+    for body in bodies(n_items, 50):
+        listed = {item["id"] for item in httpx.post(f"{address}/recommend", json=body, timeout=60).json()["items"]}
+        (exact,) = ranker.rank([Query(body["history"], N)])
+        hits.append(len(listed & {ranker.item_ids[i] for i, _ in exact}) / N)
+    return round(statistics.mean(hits), 4)
+
+
+def loading(path: Path) -> dict[str, float]:
+    """Seconds to load and verify, and megabytes of weights."""
+    seconds = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        Ranker(artifact.load(path, mapped=True))
+        seconds.append(time.perf_counter() - started)
+    weights = (path / "model.safetensors").stat().st_size / 1e6
+    return {"load_seconds": round(statistics.median(seconds), 3), "weights_mb": round(weights, 1)}
+
+
+def plot(results: dict[str, Any], file: Path) -> None:
+    """Requests a second and p99, side by side."""
+    from matplotlib.figure import Figure
+
+    rows = results["throughput"]
+    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    for axes, key, label in zip(
+        figure.subplots(1, 2), ("requests_per_second", "p99_ms"), ("requests a second", "p99, ms"), strict=True
+    ):
+        axes.barh(list(rows), [row[key] for row in rows.values()], color="#3b6ea5")
+        axes.set_xlabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, metadata={"Date": None})
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--items", type=int, default=20_000)
+    parser.add_argument("--large", type=int, default=1_000_000, help="0 leaves the large catalogue out")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="recvae-serving-") as name:
+        folder = Path(name)
+        paths = {model: saved(folder, model, arguments.items) for model in ("multvae", "als")}
+        script = folder / "requests.lua"
+        texts = ",".join(f"'{json.dumps(body)}'" for body in bodies(arguments.items))
+        script.write_text(LUA.replace("BODIES", texts))
+        results: dict[str, Any] = {"loading": {model: loading(path) for model, path in paths.items()}}
+        results["throughput"] = throughput(folder, paths, script, arguments)
+        rows = results["throughput"]
+        for model in paths:
+            rate = rows[model]["requests_per_second"] / rows["empty"]["requests_per_second"]
+            slower = rows[model]["p99_ms"] / rows["empty"]["p99_ms"]
+            results.setdefault("ratios", {})[model] = {"throughput": round(rate, 3), "p99": round(slower, 2)}
+        if arguments.large:
+            results["large"] = large(paths["multvae"], saved(folder, "multvae", arguments.large), arguments)
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
+    options = {key: value for key, value in vars(arguments).items() if key != "out"}
+    results |= {"options": options, "versions": versions("fastapi", "uvicorn", "implicit"), "machine": machine}
+    print(json.dumps(results, indent=1))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "serving.json").write_text(json.dumps(results, indent=1) + "\n")
+    plot(results, arguments.out / "serving.svg")
+
+
+if __name__ == "__main__":
+    main()

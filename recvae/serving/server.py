@@ -1,0 +1,63 @@
+"""Starting the service: uvicorn, its workers, and what they share."""
+
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import uvicorn
+
+from recvae import artifact
+from recvae.errors import ParameterError
+from recvae.serving.settings import Settings
+from recvae.serving.telemetry import SHARED, log_as_json
+
+APPLICATION = "recvae.serving.server:application"
+BACKLOG = 2048
+
+
+def application() -> object:
+    """The application of one worker, by the environment."""
+    from recvae.serving.app import create_app
+
+    log_as_json()
+    return create_app()
+
+
+def run(model: Path, host: str, port: int, workers: int) -> None:
+    """Serve an artifact until SIGTERM or SIGINT, which let requests under way finish.
+
+    Raises
+    ------
+    ArtifactError
+        If there is no sound artifact to begin with.
+    ParameterError
+        If a setting has a value that it cannot have.
+    """
+    if not 0 <= port < 2**16:
+        raise ParameterError(f"--port is {port}; expected 0 to {2**16 - 1}")
+    if workers < 1:
+        raise ParameterError(f"--workers is {workers}; expected at least 1")
+    artifact.load(model, mapped=True)
+    os.environ.update(RECVAE_MODEL=str(model.absolute()), RECVAE_WORKERS=str(workers))
+    settings = Settings.from_environment()
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(variable, str(settings.scoring_threads))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # comes after the requests under way, once more
+    with tempfile.TemporaryDirectory(prefix="recvae-metrics-") as shared:
+        if workers > 1:
+            os.environ[SHARED] = shared
+        log_as_json()
+        uvicorn.run(
+            APPLICATION,
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            backlog=BACKLOG,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.drain_seconds),
+        )

@@ -1,0 +1,140 @@
+"""Plays that users added after the model was trained: one small interface, and a database behind it."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+from recvae.errors import MissingDependencyError, ParameterError, RecvaeError
+
+Result = TypeVar("Result")
+DIALECTS = ("sqlite", "postgresql")
+THREADS = 8
+CONNECT_SECONDS = 3
+STATEMENT_SECONDS = 5
+
+
+class StoreUnavailableError(RecvaeError):
+    """The database cannot be reached or cannot write; nothing was acknowledged."""
+
+
+class UserStore(Protocol):
+    """Where appended plays are kept, by text ids."""
+
+    async def history(self, user: str, most: int) -> list[str]:
+        """The user's latest plays, at most so many, oldest first; none for a user it does not know."""
+
+    async def append(self, user: str, items: Sequence[str]) -> int:
+        """Keep plays for good, and say how many were new."""
+
+    def close(self) -> None:
+        """Let go of everything that is open."""
+
+
+class SQLStore:
+    """Plays in the table `recvae_events` of an SQLite or PostgreSQL database, each (user, item) once.
+
+    A play is acknowledged once its transaction is on disk. The table is made on first use, so that the service
+    starts while the database is away.
+
+    Parameters
+    ----------
+    url : str
+        SQLAlchemy's.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            import sqlalchemy as sa
+        except ImportError:
+            raise MissingDependencyError(
+                "RECVAE_STORE needs sqlalchemy; install recvae with the extra 'service'"
+            ) from None
+        self._sa = sa
+        try:
+            parsed = sa.make_url(url)
+            dialect = parsed.get_backend_name()
+            if dialect not in DIALECTS:
+                raise ParameterError(f"RECVAE_STORE is a {dialect} database; expected {' or '.join(DIALECTS)}")
+            self._engine = sa.create_engine(
+                parsed, pool_pre_ping=True, connect_args=_options(dialect), **_pool(dialect)
+            )
+        except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
+            raise ParameterError(f"RECVAE_STORE is no database URL: {error}") from None
+        if dialect == "sqlite":
+            sa.event.listen(self._engine, "connect", _durable)
+        self._events = sa.Table(
+            "recvae_events",
+            sa.MetaData(),
+            sa.Column("user_id", sa.Text, primary_key=True),
+            sa.Column("item_id", sa.Text, primary_key=True),
+            sa.Column("at", sa.Double, nullable=False),
+        )
+        self._insert: Any = getattr(sa.dialects, dialect).insert
+        self._made = False
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
+
+    async def history(self, user: str, most: int) -> list[str]:
+        """See `UserStore`; `StoreUnavailableError` if the database is."""
+        events = self._events.c
+        statement = (
+            self._sa.select(events.item_id)
+            .where(events.user_id == user)
+            .order_by(events.at.desc(), events.item_id)
+            .limit(most)
+        )
+        return await self._run(lambda connection: list(connection.scalars(statement))[::-1])
+
+    async def append(self, user: str, items: Sequence[str]) -> int:
+        """See `UserStore`; `StoreUnavailableError` if the database is or its disk is full: then nothing is kept."""
+        now = time.time()
+        rows = [{"user_id": user, "item_id": item, "at": now + i * 1e-6} for i, item in enumerate(items)]
+        new = self._insert(self._events).values(rows).on_conflict_do_nothing().returning(self._events.c.item_id)
+        return await self._run(lambda connection: len(connection.execute(new).all()))
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._threads.shutdown()
+        self._engine.dispose()
+
+    async def _run(self, work: Callable[[Any], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._transaction, work)
+
+    def _transaction(self, work: Callable[[Any], Result]) -> Result:
+        try:
+            if not self._made:
+                self._make()
+            with self._engine.begin() as connection:
+                return work(connection)
+        except self._sa.exc.SQLAlchemyError as error:
+            raise StoreUnavailableError(f"{type(error).__name__}: {getattr(error, 'orig', error)}") from error
+
+    def _make(self) -> None:
+        """Make the table; another worker may do so at the same time."""
+        try:
+            self._events.metadata.create_all(self._engine)
+        except (self._sa.exc.IntegrityError, self._sa.exc.ProgrammingError, self._sa.exc.OperationalError):
+            if not self._sa.inspect(self._engine).has_table(self._events.name):
+                raise
+        self._made = True
+
+
+def _options(dialect: str) -> dict[str, Any]:
+    if dialect == "sqlite":
+        return {"timeout": STATEMENT_SECONDS}
+    return {
+        "connect_timeout": CONNECT_SECONDS,
+        "options": f"-c statement_timeout={1000 * STATEMENT_SECONDS}",
+        "tcp_user_timeout": 1000 * STATEMENT_SECONDS,
+    }
+
+
+def _pool(dialect: str) -> dict[str, Any]:
+    return {} if dialect == "sqlite" else {"pool_size": THREADS, "max_overflow": 0, "pool_timeout": STATEMENT_SECONDS}
+
+
+def _durable(connection: Any, _: Any) -> None:
+    """SQLite: what is committed survives a crash of the machine, and readers do not wait for writers."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")

@@ -1,0 +1,170 @@
+"""What the service tells about itself: Prometheus metrics and JSON logs."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+ACCESS = logging.getLogger("recvae.access")
+LOGGER = logging.getLogger("recvae")
+SHARED = "PROMETHEUS_MULTIPROC_DIR"
+"""Where the workers of one service keep their figures, so that each can report all."""
+FLUSH_SECONDS = 0.05
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+TEXT = "text/plain; version=1.0.0; charset=utf-8"
+
+
+class Metrics:
+    """The figures at `/metrics`, over all workers."""
+
+    def __init__(self) -> None:
+        own = CollectorRegistry()
+        self._registry = own
+        if directory := os.environ.get(SHARED):
+            _forget_dead_workers(Path(directory))
+            self._registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]
+        self._requests = Counter("recvae_requests", "Requests answered.", ("route", "method", "status"), registry=own)
+        self._seconds = Histogram(
+            "recvae_request_seconds", "Time from receiving to answering.", ("route",), registry=own, buckets=SECONDS
+        )
+        self.batch_size = Histogram("recvae_batch_size", "Requests scored together.", registry=own, buckets=SIZES)
+        self.queue = Gauge(
+            "recvae_queue_length", "Requests that wait to be scored.", registry=own, multiprocess_mode="livesum"
+        )
+        self._items = Counter("recvae_history_items", "Items in requests.", registry=own)
+        self._unknown = Counter("recvae_unknown_items", "Items in requests that the model does not know.", registry=own)
+        self.reloads = Counter("recvae_reloads", "Attempts to load another model.", ("outcome",), registry=own)
+        self._serving = Gauge(
+            "recvae_model_info",
+            "1 for the model that is served.",
+            ("model", "version"),
+            registry=own,
+            multiprocess_mode="mostrecent",
+        )
+        self._stamps = {
+            name: Gauge(f"recvae_model_{name}_timestamp_seconds", text, registry=own, multiprocess_mode="mostrecent")
+            for name, text in (("loaded", "When the model was loaded."), ("trained", "When the model was trained."))
+        }
+        self.recall = Gauge(
+            "recvae_index_recall",
+            "Recall of the approximate index against exact lists; 1 without an index.",
+            registry=own,
+            multiprocess_mode="mostrecent",
+        )
+        self._children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        key = route, method, status
+        children = self._children.get(key)
+        if children is None:
+            children = self._requests.labels(*map(str, key)), self._seconds.labels(route)
+            self._children[key] = children
+        children[0].inc()
+        children[1].observe(seconds)
+
+    def history(self, items: int, unknown: int) -> None:
+        """Count the ids of a request."""
+        self._items.inc(items)
+        self._unknown.inc(unknown)
+
+    def serving(self, name: str, version: str, trained: float, before: tuple[str, str] | None) -> None:
+        """Report another model."""
+        if before is not None:
+            self._serving.labels(*before).set(0)
+        self._serving.labels(name, version).set(1)
+        self._stamps["loaded"].set_to_current_time()
+        self._stamps["trained"].set(trained)
+
+    def exposition(self) -> bytes:
+        """All figures in Prometheus's text format."""
+        return generate_latest(self._registry)
+
+
+def _forget_dead_workers(directory: Path) -> None:
+    """What a killed worker last said of the present, such as its queue, is no longer true."""
+    for file in directory.glob("gauge_live*_*.db"):
+        pid = int(file.stem.rsplit("_", 1)[1])
+        if not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+            with contextlib.suppress(OSError):
+                file.unlink()
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line; what a record carries in `fields` is part of it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": record.created,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+        }
+        if record.msg:
+            entry["message"] = record.getMessage()
+        entry.update(getattr(record, "fields", {}))
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return orjson.dumps(entry, default=str).decode()
+
+
+class _StandardError(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        _write(f"{self.format(record)}\n")
+
+
+def _write(text: str) -> None:
+    """A log that cannot be written, as on a full disk, is no reason to stop serving."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+class AccessLog:
+    """One JSON line for each request, written a few at a time: on a busy server the log is what costs most."""
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+
+    def request(self, request_id: str, method: str, route: str, status: int, seconds: float) -> None:
+        """Log a request, within `FLUSH_SECONDS`."""
+        if not ACCESS.isEnabledFor(logging.INFO):
+            return
+        if not self._lines:
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+        entry = {
+            "time": time.time(),
+            "level": "info",
+            "logger": ACCESS.name,
+            "request_id": request_id,
+            "method": method,
+            "route": route,
+            "status": status,
+            "seconds": seconds,
+        }
+        self._lines.append(orjson.dumps(entry))
+
+    def flush(self) -> None:
+        """Write what is not written yet."""
+        lines, self._lines = self._lines, []
+        _write("".join(f"{line.decode()}\n" for line in lines))
+
+
+def log_as_json() -> None:
+    """Send the service's and uvicorn's logs to standard error as JSON lines."""
+    handler = _StandardError()
+    handler.setFormatter(JsonFormatter())
+    for name in ("recvae", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+    for name in ("uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).handlers = []

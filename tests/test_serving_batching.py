@@ -1,0 +1,151 @@
+"""Micro-batching: who is scored with whom, and what becomes of those that fail, leave or are too many."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from recvae.serving.batching import Batcher, QueueFullError
+
+
+def run(work: Callable[[Batcher], Awaitable[Any]], size: int = 8, window: float = 0.0, queue: int = 100) -> list[int]:
+    """The sizes of the batches that a piece of work made."""
+    sizes: list[int] = []
+
+    async def main() -> None:
+        batcher = Batcher(size, window, queue, sizes.append)
+        await batcher.start()
+        try:
+            await work(batcher)
+        finally:
+            await batcher.stop()
+
+    asyncio.run(main())
+    return sizes
+
+
+def doubled(items: Sequence[int]) -> list[int]:
+    return [2 * item for item in items]
+
+
+def test_each_gets_its_own_result() -> None:
+    async def work(batcher: Batcher) -> None:
+        assert await asyncio.gather(*(batcher.submit(doubled, i) for i in range(50))) == [2 * i for i in range(50)]
+
+    sizes = run(work)
+    assert sum(sizes) == 50
+    assert max(sizes) == 8
+
+
+def test_one_alone_is_not_kept_waiting() -> None:
+    async def work(batcher: Batcher) -> None:
+        started = time.perf_counter()
+        await batcher.submit(doubled, 1)
+        assert time.perf_counter() - started < 4
+
+    assert run(work, window=5.0) == [1]
+
+
+def test_those_that_come_meanwhile_share_the_next_batch() -> None:
+    release = threading.Event()
+
+    def held(items: Sequence[int]) -> list[int]:
+        release.wait(30)
+        return doubled(items)
+
+    async def work(batcher: Batcher) -> None:
+        first = batcher.submit(held, 0)
+        await asyncio.sleep(0.05)
+        others = [batcher.submit(held, i) for i in range(1, 6)]
+        await asyncio.sleep(0.05)  # the loop is free while the scorer works
+        assert not first.done()
+        release.set()
+        assert await asyncio.gather(first, *others) == [0, 2, 4, 6, 8, 10]
+
+    assert run(work) == [1, 5]
+
+
+def test_a_window_gathers_those_that_come_a_little_later() -> None:
+    release = threading.Event()
+
+    def held(items: Sequence[int]) -> list[int]:
+        release.wait(30)
+        return doubled(items)
+
+    async def work(batcher: Batcher) -> None:
+        first = batcher.submit(held, 0)
+        await asyncio.sleep(0.05)
+        early = batcher.submit(held, 1)
+        release.set()
+        await first
+        late = batcher.submit(held, 2)
+        assert [await early, await late] == [2, 4]
+
+    assert run(work, window=0.5) == [1, 2]
+
+
+def test_only_what_is_scored_alike_is_scored_together() -> None:
+    def tripled(items: Sequence[int]) -> list[int]:
+        return [3 * item for item in items]
+
+    async def work(batcher: Batcher) -> None:
+        ways = [doubled, doubled, tripled, doubled]
+        assert await asyncio.gather(*(batcher.submit(way, 1) for way in ways)) == [2, 2, 3, 2]
+
+    assert run(work) == [2, 1, 1]
+
+
+def test_one_that_fails_fails_alone() -> None:
+    def inverse(items: Sequence[int]) -> list[float]:
+        return [1 / item for item in items]
+
+    async def work(batcher: Batcher) -> None:
+        results = await asyncio.gather(*(batcher.submit(inverse, i) for i in (1, 0, 2)), return_exceptions=True)
+        assert results[::2] == [1, 0.5]
+        assert isinstance(results[1], ZeroDivisionError)
+        assert await batcher.submit(inverse, 4) == 0.25
+
+    run(work)
+
+
+def test_those_given_up_are_not_scored() -> None:
+    scored: list[int] = []
+
+    def slow(items: Sequence[int]) -> Sequence[int]:
+        time.sleep(0.1)
+        scored.extend(items)
+        return items
+
+    async def work(batcher: Batcher) -> None:
+        first = batcher.submit(slow, 0)
+        await asyncio.sleep(0.02)
+        given_up, kept = batcher.submit(slow, 1), batcher.submit(slow, 2)
+        given_up.cancel()
+        await asyncio.gather(first, kept)
+
+    run(work)
+    assert scored == [0, 2]
+
+
+def test_a_full_queue_refuses() -> None:
+    async def work(batcher: Batcher) -> None:
+        waiting = [batcher.submit(doubled, i) for i in range(3)]
+        assert len(batcher) == 3
+        with pytest.raises(QueueFullError, match="3 requests"):
+            batcher.submit(doubled, 3)
+        assert await asyncio.gather(*waiting) == [0, 2, 4]
+
+    run(work, queue=3)
+
+
+def test_an_end_cancels_what_waits() -> None:
+    async def main() -> None:
+        batcher = Batcher(8, 0.0, 10)
+        waiting = batcher.submit(doubled, 1)
+        await batcher.stop()
+        assert waiting.cancelled()
+
+    asyncio.run(main())
