@@ -32,11 +32,25 @@ ORDER = [
         "schedules",
         "progress",
         "checkpoint",
+        "distributed",
+        "interrupts",
         "training",
         "memory",
         "models",
     ),
-    *("evaluation", "comparison", "report", "figures", "html_report", "artifact", "tuning", "workflow", "demo", "cli"),
+    *(
+        "evaluation",
+        "comparison",
+        "report",
+        "figures",
+        "html_report",
+        "artifact",
+        "tuning",
+        "workflow",
+        "demo",
+        "cli",
+        "__main__",
+    ),
 ]
 PACKAGE = Path(recvae.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
