@@ -118,11 +118,11 @@ class Workers:
             large = [gradient for gradient in gradients if gradient.numel() > SMALL]
             pending = [dist.all_reduce(tensor, async_op=True) for tensor in (*large, packed)]
             for work in pending:
-                work.wait()  # type: ignore[union-attr]
+                work.wait()
             for parameter in learning:
                 if parameter.grad is not None and parameter.grad.is_sparse:
                     parameter.grad = self._gathered(parameter.grad)
-        for tensor, summed in zip(small, packed.split([tensor.numel() for tensor in small]), strict=True):
+        for tensor, summed in zip(small, packed.split_with_sizes([tensor.numel() for tensor in small]), strict=True):
             tensor.copy_(summed.view_as(tensor))
         return dict(zip(figures, scaled, strict=True))
 
@@ -182,8 +182,8 @@ def joined() -> Iterator[Workers]:
     ParameterError
         If there are CUDA devices, but fewer than processes on this machine.
     """
-    if not (dist.is_available() and dist.is_torchelastic_launched()):
-        yield ALONE
+    if not dist.is_available() or dist.is_initialized() or not dist.is_torchelastic_launched():
+        yield workers()
         return
     cuda = torch.cuda.is_available()
     if cuda:

@@ -88,9 +88,7 @@ def train(
     model = _created(name, {**(params or {}), "preset": preset}, seed)
     with distributed.joined() as workers:
         if workers.size > 1 and not model.resumable:
-            raise ParameterError(
-                f"torchrun started {workers.size} processes, but {name} is trained by one; leave it out"
-            )
+            raise ParameterError(f"torchrun started {workers.size} processes, but {name} is trained by one; expected 1")
         prepared = read_prepared(directory)
         split = prepared.split
         model.fit(split.train, validation=split.validation, checkpoint=state, resume=resume)
