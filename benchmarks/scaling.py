@@ -216,8 +216,8 @@ For b users a device, D devices, width w, and I items of the softmax (all, or th
 - memory of each device: {ADAM_MEMORY} bytes for each number of the input and the output layer, {SPARSE_MEMORY} where
   gradients are sparse, and {PLAY_MEMORY} bytes for each play of all users; it fits up to {MEMORY_SHARE:.0%}.
 
-{USERS_A_DEVICE:,} users a device and step, 100 plays a user. Rates are the makers' data sheets'; nothing of this table is
-measured.
+{USERS_A_DEVICE:,} users a device and step, 100 plays a user. Rates are the makers' data sheets'; nothing of this table
+is measured.
 """
 
 
