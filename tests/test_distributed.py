@@ -154,7 +154,14 @@ def _one_trains_only_what_one_can(folder: Path) -> None:
         workflow.train(folder, folder / "model", "ease")
 
 
-@pytest.mark.parametrize("function", [_with_seeds_of_their_own, _left_alone, _one_trains_only_what_one_can])
+def _diverging(folder: Path) -> None:
+    with pytest.raises(
+        TrainingError, match=r"in epoch \d; the model keeps the weights of epoch \d; a lower learning_rate"
+    ):
+        MultVAE(hidden=4, latent=2, **{**COMMON, "learning_rate": 1e30}).fit(random_plays(), show_progress=False)
+
+
+@pytest.mark.parametrize("function", [_with_seeds_of_their_own, _left_alone, _diverging, _one_trains_only_what_one_can])
 def test_refused(function: Callable[..., None], tmp_path: Path) -> None:
     start(function, 2, tmp_path / "refused")
 
@@ -176,6 +183,16 @@ def test_a_process_on_its_own_is_alone() -> None:
     assert ALONE.leads
     assert ALONE.any(True)
     assert not ALONE.any(False)
+
+
+def test_each_process_needs_a_cuda_device_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dist, "is_torchelastic_launched", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(ParameterError, match=r"^torchrun started 4 processes for the 2 CUDA devices of this"), joined():
+        pass
 
 
 KILLED = """
