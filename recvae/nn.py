@@ -1,7 +1,7 @@
 """Layers: a sparse input layer that works on the plays of CSR rows, encoders, dropout, KL."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 the field's name
 from torch import Tensor, nn
 
-from recvae.rows import Rows
+from recvae.rows import Part, Rows
 
 
 class Workspace:
@@ -202,18 +202,30 @@ class Negatives:
         return items, self._log_expected[items]
 
 
-def dropout(values: Tensor, p: float, generator: torch.Generator) -> Tensor:
-    """Inverted dropout that draws from `generator`, never from torch's global state."""
+def dropout(values: Tensor, p: float, generator: torch.Generator, part: Part | None = None) -> Tensor:
+    """Inverted dropout that draws from `generator`, never from torch's global state.
+
+    `part` says which part the values are of a batch that several processes share: each draws for the whole batch,
+    so that together they draw what one process would.
+    """
     if p == 0:
         return values
-    kept = torch.empty_like(values).bernoulli_(1 - p, generator=generator)
+    kept = _drawn(lambda whole: whole.bernoulli_(1 - p, generator=generator), values, part)
     return values * kept / (1 - p)
 
 
-def sampled(mu: Tensor, logvar: Tensor, generator: torch.Generator) -> Tensor:
-    """One draw from N(mu, exp(logvar)), differentiable in both; Kingma & Welling (2014), section 2.4."""
-    noise = torch.randn(mu.shape, dtype=mu.dtype, device=mu.device, generator=generator)
+def sampled(mu: Tensor, logvar: Tensor, generator: torch.Generator, part: Part | None = None) -> Tensor:
+    """One draw from N(mu, exp(logvar)), differentiable in both; Kingma & Welling (2014), section 2.4.
+
+    `part` is that of `dropout`.
+    """
+    noise = _drawn(lambda whole: whole.normal_(generator=generator), mu, part)
     return mu + noise * torch.exp(0.5 * logvar)
+
+
+def _drawn(draw: Callable[[Tensor], Tensor], like: Tensor, part: Part | None) -> Tensor:
+    start, total = (0, len(like)) if part is None else (part.start, part.total)
+    return draw(like.new_empty((total, *like.shape[1:])))[start : start + len(like)]
 
 
 def kl_to_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Plays of users as tensors: a batch of CSR rows, and all histories on a device to gather batches from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -8,6 +8,14 @@ import numpy.typing as npt
 import torch
 from scipy import sparse
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where a part begins within a whole, and the whole's length."""
+
+    start: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -24,12 +32,16 @@ class Rows:
         Play weights, 1 for binary data.
     starts : (batch + 1,) int64, NumPy
         The offsets again, for the host to read without waiting for the device.
+    of_users, of_plays : Part, optional
+        Which users and plays these are of a batch that several processes share.
     """
 
     items: Tensor
     offsets: Tensor
     values: Tensor
     starts: npt.NDArray[np.int64]
+    of_users: Part | None = None
+    of_plays: Part | None = None
 
     @classmethod
     def of(cls, user_items: sparse.csr_matrix, device: torch.device | str = "cpu") -> Self:
@@ -98,3 +110,12 @@ class Histories:
         place = torch.arange(n_plays, device=device)
         place += shift.repeat_interleave(offsets.diff(), output_size=n_plays)
         return Rows(self._plays.items[place], offsets, self._plays.values[place], starts)
+
+    def part(self, users: npt.NDArray[np.int64], part: slice) -> Rows:
+        """The histories of a part of these users, which knows its place among them."""
+        lengths = self._plays.starts[users + 1] - self._plays.starts[users]
+        return replace(
+            self.rows(users[part]),
+            of_users=Part(part.start, len(users)),
+            of_plays=Part(int(lengths[: part.start].sum()), int(lengths.sum())),
+        )

@@ -1,11 +1,8 @@
 """The training loop: epochs over users, early stopping on validation, the best weights kept, checkpoint and resume."""
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +14,9 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from recvae.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from recvae.distributed import ALONE, Share, Workers
 from recvae.errors import ArtifactError, ParameterError, TrainingError
+from recvae.interrupts import interrupt_flag
 from recvae.progress import EpochProgress
 from recvae.rows import Histories, Rows
 from recvae.schedules import scheduled
@@ -125,13 +124,20 @@ class Trainer:
     identity : dict
         Hyperparameters and data that a checkpoint must share to be resumed from.
     checkpoint : Path, optional
-        Directory to keep training's whole state in, saved every half a minute and on Ctrl-C.
+        Directory to keep training's whole state in, saved every half a minute, on Ctrl-C and on SIGTERM.
+    workers : Workers
+        The processes that share the work; all come to the same state, which the first one reports and saves.
     """
 
     def __init__(
-        self, plan: Plan, objective: Objective, identity: dict[str, Any], checkpoint: Path | None = None
+        self,
+        plan: Plan,
+        objective: Objective,
+        identity: dict[str, Any],
+        checkpoint: Path | None = None,
+        workers: Workers = ALONE,
     ) -> None:
-        self.plan, self.objective = plan, objective
+        self.plan, self.objective, self.workers = plan, objective, workers
         self.identity, self.checkpoint = identity, checkpoint
         self.state = Progression()
         self.good = _snapshot(objective.module)
@@ -171,10 +177,13 @@ class Trainer:
             On Ctrl-C, after the state is saved where a checkpoint is kept; the module then holds the best weights.
         """
         state = self.state
+        self.workers.begin(self.objective.module, f"{self.identity} {state.step}")
         try:
             with (
-                _interrupt_flag(armed=self.checkpoint is not None) as interrupted,
-                EpochProgress(title, self.plan.epochs, show_progress, start=state.epoch) as progress,
+                interrupt_flag(armed=self.checkpoint is not None) as interrupted,
+                EpochProgress(
+                    title, self.plan.epochs, show_progress and self.workers.leads, start=state.epoch
+                ) as progress,
             ):
                 histories = Histories(user_items, self.objective.device)
                 while state.epoch < self.plan.epochs and not self._out_of_patience():
@@ -205,7 +214,8 @@ class Trainer:
             for optimizer in self.objective.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-            self._update(histories.rows(users), number)
+            share = self.workers.share(len(users))
+            self._update(histories.part(users, share.users), number, share)
             now = time.monotonic()
             state.seconds, started = state.seconds + now - started, now
             self._stop_if(interrupted())
@@ -223,18 +233,20 @@ class Trainer:
             self._permutation = number, np.random.default_rng([self.plan.seed, number]).permutation(n_users)
         return self._permutation[1]
 
-    def _update(self, rows: Rows, number: int) -> None:
+    def _update(self, rows: Rows, number: int, share: Share) -> None:
         state, optimizers = self.state, self.objective.optimizers
         loss, parts = self.objective.loss(rows, state.step, number)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward(torch.full_like(loss, share.weight))  # type: ignore[no-untyped-call]
+        figures = {"loss": loss.detach(), **parts}
+        figures = self.workers.sum_gradients(self.objective.module, figures, share.weight)
         for optimizer in optimizers:
             optimizer.step()
         state.step += 1
-        for name, value in {"loss": loss.detach(), **parts}.items():
+        for name, value in figures.items():
             total, users = state.sums.get(name, (0.0, 0))
-            state.sums[name] = (total + value.double() * len(rows), users + len(rows))
+            state.sums[name] = (total + value.double() * share.total, users + share.total)
 
     def _finish_epoch(self, histories: Histories) -> None:
         """Record the epoch, validate, and keep the weights if they are the best so far."""
@@ -268,7 +280,7 @@ class Trainer:
         )
 
     def _stop_if(self, interrupted: bool) -> None:
-        if interrupted:
+        if self.workers.any(interrupted):
             self._save()
             raise KeyboardInterrupt
 
@@ -279,7 +291,7 @@ class Trainer:
         return ["loss", "kl", "beta"] + ([] if self.plan.metric is None else [self.plan.metric])
 
     def _save(self) -> None:
-        if self.checkpoint is not None:
+        if self.checkpoint is not None and self.workers.leads:
             self._refuse_divergence()
             save_checkpoint(self.checkpoint, _checkpoint(self.state, self.objective, self.good, self.identity))
         self._saved_at = time.monotonic()
@@ -323,17 +335,3 @@ def _restored(saved: Checkpoint, objective: Objective) -> tuple[Progression, dic
         return Progression(**saved.progress), named("good.")
     except TypeError as error:
         raise ArtifactError(f"the checkpoint's progress is not what training writes: {error}") from None
-
-
-@contextmanager
-def _interrupt_flag(armed: bool) -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C into a flag, so that it never lands in the middle of an update."""
-    if not armed or threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    flag = threading.Event()
-    previous = signal.signal(signal.SIGINT, lambda *_: flag.set())
-    try:
-        yield flag.is_set
-    finally:
-        signal.signal(signal.SIGINT, previous)

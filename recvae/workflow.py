@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recvae import artifact, checkpoint, comparison, tuning
+from recvae import artifact, checkpoint, comparison, distributed, tuning
 from recvae import evaluation as ev
 from recvae.errors import ArtifactError, MissingDependencyError, ParameterError
 from recvae.html_report import write_report
@@ -66,10 +66,12 @@ def train(
 ) -> list[str]:
     """Train a model on a prepared directory and save it; returns lines that say what came out.
 
+    Where torchrun has started several processes they train together, and the first one saves and returns the lines.
+
     Raises
     ------
     ParameterError
-        For an unknown model or hyperparameter.
+        For an unknown model or hyperparameter, or several processes for a model that only one can train.
     ArtifactError
         If `out` holds something else, or the data are damaged.
     TrainingError
@@ -80,9 +82,14 @@ def train(
     refuse_foreign(out, artifact.KIND)
     refuse_foreign(state, checkpoint.KIND)
     model = _created(name, {**(params or {}), "preset": preset}, seed)
-    prepared = read_prepared(directory)
-    split = prepared.split
-    model.fit(split.train, validation=split.validation, checkpoint=state, resume=resume)
+    with distributed.joined() as workers:
+        if workers.size > 1 and not model.resumable:
+            raise ParameterError(f"torchrun started {workers.size} processes, but {name} is trained by one; expected 1")
+        prepared = read_prepared(directory)
+        split = prepared.split
+        model.fit(split.train, validation=split.validation, checkpoint=state, resume=resume)
+    if not workers.leads:
+        return []
     metrics, line = _validated(model, split)
     save(model, out, prepared, metrics)
     shutil.rmtree(state, ignore_errors=True)

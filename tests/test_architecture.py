@@ -38,11 +38,13 @@ ORDER = [
         "schedules",
         "progress",
         "checkpoint",
+        "distributed",
+        "interrupts",
         "training",
         "models",
     ),
     *("evaluation", "comparison", "report", "figures", "html_report", "artifact", "item_index", "ranking"),
-    *("tuning", "workflow", "demo", "serving", "cli"),
+    *("tuning", "workflow", "demo", "serving", "cli", "__main__"),
 ]
 PACKAGE = Path(recvae.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -22,9 +22,10 @@ from recvae.nn import (
     glorot_,
     kl_to_standard_normal,
     linear,
+    sampled,
     uniform_,
 )
-from recvae.rows import Rows
+from recvae.rows import Part, Rows
 from tests.contracts import one_thread as one_thread
 
 BATCH, N_ITEMS = 10, 13
@@ -362,6 +363,18 @@ def test_dropout_keeps_the_mean_and_uses_its_generator_only() -> None:
     assert torch.equal(dropout(values, 0.3, torch.Generator().manual_seed(4)), dropped)
     assert not torch.equal(dropout(values, 0.3, torch.Generator().manual_seed(5)), dropped)
     assert (values == 3.0).all()
+
+
+def test_parts_draw_what_the_whole_draws() -> None:
+    def generator() -> torch.Generator:
+        return torch.Generator().manual_seed(4)
+
+    values, mu, logvar = torch.ones(100), torch.arange(60.0).view(20, 3), torch.zeros(20, 3)
+    for start, stop in ((0, 7), (7, 20)):
+        part = dropout(values[5 * start : 5 * stop], 0.3, generator(), Part(5 * start, 100))
+        assert torch.equal(part, dropout(values, 0.3, generator())[5 * start : 5 * stop])
+        part = sampled(mu[start:stop], logvar[start:stop], generator(), Part(start, 20))
+        assert torch.equal(part, sampled(mu, logvar, generator())[start:stop])
 
 
 def test_no_dropout_draws_nothing() -> None:

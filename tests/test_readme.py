@@ -24,7 +24,7 @@ def blocks(language: str) -> list[str]:
 
 COMMANDS = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
 SERVE_COMMANDS = [command for command in COMMANDS if command.startswith(("recvae serve ", "curl "))]
-RECVAE_COMMANDS = [c for c in COMMANDS if c.startswith("recvae ") and c not in SERVE_COMMANDS]
+RECVAE_COMMANDS = [c for c in COMMANDS if c.startswith(("recvae ", "torchrun ")) and c not in SERVE_COMMANDS]
 MAKE_COMMANDS = [command for command in COMMANDS if command.startswith("make ")]
 
 
@@ -35,7 +35,7 @@ def environment(data_dir: Path, tmp_path: Path) -> dict[str, str]:
 
 
 def test_there_are_no_other_commands() -> None:
-    assert len(RECVAE_COMMANDS) == 7
+    assert len(RECVAE_COMMANDS) == 8
     assert MAKE_COMMANDS == ["make demo", "make test"]
     assert [command.split()[0] for command in SERVE_COMMANDS] == ["recvae", "curl"]
     assert sorted(COMMANDS) == sorted(RECVAE_COMMANDS + SERVE_COMMANDS + MAKE_COMMANDS)

@@ -4,7 +4,7 @@ import torch
 from numpy.testing import assert_allclose
 from scipy import sparse
 
-from recvae.rows import Histories, Rows
+from recvae.rows import Histories, Part, Rows
 
 
 def plays() -> sparse.csr_matrix:
@@ -41,6 +41,16 @@ def test_batches_are_gathered_in_their_order(users: list[int]) -> None:
     assert_allclose(dense(rows, rows.values), user_items.toarray()[users])
     assert rows.offsets.tolist() == rows.starts.tolist() == [0, *np.cumsum(rows.lengths.numpy())]
     assert rows.users.tolist() == [row for row, length in enumerate(rows.lengths.tolist()) for _ in range(length)]
+
+
+@pytest.mark.parametrize("part", [slice(0, 2), slice(1, 4), slice(4, 5)])
+def test_a_part_of_a_batch_knows_its_place(part: slice) -> None:
+    histories, users = Histories(plays(), torch.device("cpu")), np.array([3, 0, 7, 1, 8])
+    whole, rows = histories.rows(users), histories.part(users, part)
+    assert (whole.of_users, whole.of_plays) == (None, None)
+    assert rows.of_users == Part(part.start, 5)
+    assert rows.of_plays == Part(int(whole.starts[part.start]), len(whole.items))
+    assert torch.equal(rows.items, whole.items[whole.starts[part.start] : whole.starts[part.stop]])
 
 
 def test_histories_share_the_matrix() -> None:

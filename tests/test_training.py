@@ -69,14 +69,14 @@ def assert_same(model: Autoencoder, other: Autoencoder) -> None:
     assert all(torch.equal(mine[name], its[name]) for name in mine)
 
 
-def interrupt_after(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
-    """Press Ctrl-C in the midst of that update."""
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, updates: int, number: int = signal.SIGINT) -> None:
+    """Press Ctrl-C, or send another signal, in the midst of that update."""
     update, made = Trainer._update, [0]
 
     def interrupted(trainer: Trainer, *arguments: Any) -> None:
         made[0] += 1
         if made[0] == updates:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         update(trainer, *arguments)
 
     monkeypatch.setattr(Trainer, "_update", interrupted)
@@ -157,9 +157,9 @@ def test_each_epoch_takes_every_user_once_in_an_order_of_its_own(monkeypatch: py
     plays, update, taken = random_plays(), Trainer._update, list[list[float]]()
     plays.data = np.repeat(np.arange(1, N_USERS + 1, dtype=np.float32), np.diff(plays.indptr))
 
-    def noting(trainer: Trainer, rows: Rows, number: int) -> None:
+    def noting(trainer: Trainer, rows: Rows, *arguments: Any) -> None:
         taken.append(rows.values[rows.offsets[:-1].long()].tolist())
-        update(trainer, rows, number)
+        update(trainer, rows, *arguments)
 
     monkeypatch.setattr(Trainer, "_update", noting)
     small(epochs=2).fit(plays, show_progress=False)
@@ -214,6 +214,16 @@ def test_interrupted_and_resumed_as_if_never_stopped(
     assert (tmp_path / "state").is_dir()
     resumed = small().fit(plays, show_progress=False, validation=validation, checkpoint=tmp_path / "state", resume=True)
     assert_same(resumed, whole)
+
+
+def test_a_scheduler_may_end_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plays = random_plays()
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 7, signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            small().fit(plays, show_progress=False, checkpoint=tmp_path / "state")
+    resumed = small().fit(plays, show_progress=False, checkpoint=tmp_path / "state", resume=True)
+    assert_same(resumed, small().fit(plays, show_progress=False))
 
 
 @pytest.mark.parametrize("after", [0, 2, EPOCHS - 1])

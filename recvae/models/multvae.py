@@ -172,9 +172,9 @@ class MultVAE(VariationalAutoencoder):
     def _loss(
         self, module: AutoencoderNet, rows: Rows, step: int, number: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        values = dropout(rows.normalised(), self.dropout, generator)
+        values = dropout(rows.normalised(), self.dropout, generator, rows.of_plays)
         mu, logvar = module.encoder(rows, values).chunk(2, dim=1)  # (batch, latent) each
-        z = sampled(mu, logvar, generator)
+        z = sampled(mu, logvar, generator, rows.of_users)
         if self.n_negatives is None:
             nll = module.nll(z, rows, self.likelihood)
         else:
@@ -247,7 +247,8 @@ class MultDAE(Autoencoder):
     def _loss(
         self, module: AutoencoderNet, rows: Rows, step: int, number: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        code = torch.tanh(module.encoder(rows, dropout(rows.normalised(), self.dropout, generator)))
+        values = dropout(rows.normalised(), self.dropout, generator, rows.of_plays)
+        code = torch.tanh(module.encoder(rows, values))
         nll = module.nll(code, rows)
         weights = [p for p in module.parameters() if p.ndim == 2]
         penalty = self.l2 * torch.stack([w.square().sum() for w in weights]).sum()

@@ -12,6 +12,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from recvae.device import PRECISIONS, checked_device, device_named, multiplying
+from recvae.distributed import Workers, workers
 from recvae.errors import ArtifactError
 from recvae.models import parameters as check
 from recvae.models.base import Recommender, State
@@ -93,6 +94,7 @@ class Autoencoder(Recommender):
         if device.type != "cpu":
             generator = torch.Generator(device).manual_seed(self.seed)
         metric = None if run.validation is None else self.metric
+        together = workers()
         trainer = Trainer(
             Plan(
                 *self._epochs_and_batch_size(user_items.shape[0]),
@@ -103,7 +105,7 @@ class Autoencoder(Recommender):
                 self.schedule,
                 self.passes,
             ),
-            _Objective(self, self._optimizers(self.module_), generator, run, device),
+            _Objective(self, self._optimizers(self.module_), generator, run, device, together),
             identity={
                 "class": type(self).__name__,
                 **self.get_params(),
@@ -111,6 +113,7 @@ class Autoencoder(Recommender):
                 "validation": run.validation and [fingerprint(matrix) for matrix in run.validation],
             },
             checkpoint=run.checkpoint,
+            workers=together,
         )
         if run.resume:
             trainer.resume()
@@ -174,6 +177,7 @@ class _Objective:
     generator: torch.Generator
     run: Run
     device: torch.device
+    workers: Workers
 
     @property
     def module(self) -> nn.Module:
@@ -193,4 +197,4 @@ class _Objective:
     def validate(self) -> float:
         if self.run.validation is None:
             raise RuntimeError("no validation users")
-        return validated(self.model, self.run.validation, self.model.metric)
+        return validated(self.model, self.run.validation, self.model.metric, self.workers)

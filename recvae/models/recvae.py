@@ -111,9 +111,9 @@ class RecVAE(VariationalAutoencoder):
         module.encoder.requires_grad_(for_encoder)
         module.output.requires_grad_(not for_encoder)
         whole = rows.normalised()
-        values = dropout(whole, self.dropout if for_encoder else 0.0, generator)
+        values = dropout(whole, self.dropout if for_encoder else 0.0, generator, rows.of_plays)
         mu, logvar = module.encoder(rows, values).chunk(2, dim=1)  # (batch, latent) each
-        z = sampled(mu, logvar, generator)
+        z = sampled(mu, logvar, generator, rows.of_users)
         nll = module.nll(z, rows)
         if not for_encoder:  # KL does not depend on the decoder
             return nll, {"nll": nll.detach()}

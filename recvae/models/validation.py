@@ -3,8 +3,10 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 
+from recvae.distributed import ALONE, Workers
 from recvae.errors import ParameterError
 from recvae.metrics import ACCURACY_METRICS, hit_matrix, parse_metric
 from recvae.models.base import Recommender
@@ -24,14 +26,30 @@ def checked_metric(metric: Any) -> str:
     return metric
 
 
+def metric_by_user(ids: IntArray, held_out: sparse.csr_matrix, metric: str) -> npt.NDArray[np.float64]:
+    """(n_users,) the metric of their lists, (n_users, K); NaN for those without held-out items."""
+    name, k = parse_metric(metric)
+    return ACCURACY_METRICS[name](hit_matrix(ids, held_out), np.diff(held_out.indptr), k)
+
+
 def mean_metric(ids: IntArray, held_out: sparse.csr_matrix, metric: str) -> float:
     """The mean over users of the metric of their lists, (n_users, K)."""
-    name, k = parse_metric(metric)
-    return float(np.nanmean(ACCURACY_METRICS[name](hit_matrix(ids, held_out), np.diff(held_out.indptr), k)))
+    return float(np.nanmean(metric_by_user(ids, held_out, metric)))
 
 
-def validated(model: Recommender, validation: tuple[sparse.csr_matrix, sparse.csr_matrix], metric: str) -> float:
-    """The mean over validation users, (fold_in, held_out), of what the model as it is recommends."""
-    fold_in, held_out = validation
+def validated(
+    model: Recommender,
+    validation: tuple[sparse.csr_matrix, sparse.csr_matrix],
+    metric: str,
+    workers: Workers = ALONE,
+) -> float:
+    """The mean over validation users, (fold_in, held_out), of what the model as it is recommends.
+
+    Several workers share these users.
+    """
+    users = workers.share(validation[0].shape[0]).users
+    fold_in, held_out = (matrix[users] for matrix in validation)
     ids, _ = model.recommend(np.arange(fold_in.shape[0]), fold_in, N=parse_metric(metric)[1], recalculate_user=True)
-    return mean_metric(ids, held_out, metric)
+    values = metric_by_user(ids, held_out, metric)
+    total, n_users = workers.sums(float(np.nansum(values)), float(np.isfinite(values).sum()))
+    return total / n_users
