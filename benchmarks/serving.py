@@ -40,6 +40,7 @@ from tests.serving import free_port, running, wait_until
 HISTORY, N = 50, 10
 ROUNDS = 3
 CLUSTERS = 2000
+FACTORS = 256
 PORTION = 20_000
 
 LUA = """
@@ -99,8 +100,9 @@ def unfitted(name: str, n_items: int) -> Recommender:
     counts = (1e6 / np.arange(1, n_items + 1)).astype(np.float32)
     generator = torch.Generator().manual_seed(0)
     if name == "als":
-        als = ALS()
-        items = (np.random.default_rng(0).standard_normal((n_items, als.factors)) / 50).astype(np.float32)
+        als = ALS(factors=FACTORS)
+        als.factors_, als.alpha_, als.regularization_ = FACTORS, 5.0, 60.0
+        items = (np.random.default_rng(0).standard_normal((n_items, FACTORS)) / 50).astype(np.float32)
         als.user_factors_, als.item_factors_, als.item_counts_ = items[:100], items, counts
         return als
     model = MultVAE(**{**MultVAE.PRESETS["recommended"], "epochs": 1, "batch_size": 1})
