@@ -230,7 +230,6 @@ def test_hyperparameters_of_another_type(given: Any, saved: Path) -> None:
     [
         ("no_such_parameter", 1),
         ("latent", "four"),
-        ("latent", None),
         ("latent", 10**12),
         ("hidden", [10**30]),
         ("hidden", {"a": 1}),

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import httpx
@@ -30,6 +29,12 @@ def requests(address: str) -> float:
     lines = httpx.get(f"{address}/metrics", timeout=60).text.splitlines()
     counted = [line for line in lines if line.startswith("recvae_requests_total") and '"/recommend"' in line]
     return sum(float(line.split()[-1]) for line in counted)
+
+
+def waiting(address: str) -> bool:
+    """Whether requests wait to be scored."""
+    lines = httpx.get(f"{address}/metrics", timeout=60).text.splitlines()
+    return any(line.startswith("recvae_queue_length") and float(line.split()[-1]) for line in lines)
 
 
 def versions(address: str) -> set[str]:
@@ -60,7 +65,8 @@ def test_sigterm_drains(model: Path) -> None:
             target=lambda: answers.append(httpx.post(f"{address}/recommend/batch", json=batch, timeout=60).status_code)
         )
         asking.start()
-        time.sleep(0.05)
+        while asking.is_alive() and not waiting(address):
+            pass
         process.send_signal(signal.SIGTERM)
         asking.join()
         assert process.wait(60) == 0

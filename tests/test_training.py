@@ -317,6 +317,7 @@ def test_no_checkpoint_is_written_where_none_is_due(tmp_path: Path) -> None:
 
 def test_interrupted_without_a_checkpoint_the_model_has_its_best_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     model, plays = small(), random_plays()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
     interrupt_after(monkeypatch, 2 * UPDATES_AN_EPOCH + 2)
     with pytest.raises(KeyboardInterrupt):
         model.fit(plays, show_progress=False)
