@@ -223,12 +223,25 @@ def recommend(
     model: Model,
     history: Annotated[str | None, typer.Option(help="Item ids as a line of CSV: 1,2 or 'a,\"b,c\"'.")] = None,
     user: Annotated[str | None, typer.Option(help="Id of a user whose history the artifact holds.")] = None,
+    users: Annotated[
+        Path | None, typer.Option(help="Parquet file or folder: lists for everybody in it, with --out.", parser=path)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="With --users: directory to write.", parser=path)] = None,
     n: Annotated[int, typer.Option("-n", help="List length.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print the best items for a history or for a known user."""
+    """Print the best items for a history or for a known user, or write the lists of any number of users.
+
+    With --users, a Parquet file has the columns user_id and history (a list of item ids), or user_id and item_id
+    sorted by user_id; repeating the command goes on where an earlier one stopped.
+    """
     from recvae import workflow
 
+    if (users is None) != (out is None) or (users is not None and (history, user) != (None, None)):
+        raise RecvaeError("--users and --out go together, without --history and --user")
+    if users is not None and out is not None:
+        _recommend_everybody(model, users, out, n)
+        return
     if (history is None) == (user is None):
         given = "neither" if user is None else "both"
         raise RecvaeError(f"{given} of --history and --user given; expected one of them")
@@ -252,6 +265,20 @@ def demo(
     from recvae.demo import run
 
     run(out, Console())
+
+
+def _recommend_everybody(model: Path, users: Path, out: Path, n: int) -> None:
+    from recvae import bulk
+
+    try:
+        lines = bulk.recommend_everybody(model, users, out, n)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"recvae: interrupted; {bulk.whole_parts(out)} parts are whole: repeat the command to go on", err=True
+        )
+        sys.exit(INTERRUPTED)
+    for line in lines:
+        typer.echo(line)
 
 
 def _item_ids(history: str) -> list[str]:

@@ -54,9 +54,9 @@ def replacing_directory(path: Path, kind: str) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         for file in [*temporary.iterdir(), temporary]:
-            _fsync(file)
+            fsync(file)
         _put(temporary, path)
-        _fsync(path.parent)
+        fsync(path.parent)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         raise ArtifactError(f"{path} could not be written: {reason}; what was there is unchanged") from error
@@ -184,7 +184,8 @@ def _plain(name: Any) -> bool:
     return isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Have the disk hold a file's or a directory's content before going on."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -36,7 +36,21 @@ ORDER = [
         "memory",
         "models",
     ),
-    *("evaluation", "comparison", "report", "figures", "html_report", "artifact", "tuning", "workflow", "demo", "cli"),
+    *(
+        "evaluation",
+        "comparison",
+        "report",
+        "figures",
+        "html_report",
+        "artifact",
+        "user_histories",
+        "batch_recommender",
+        "bulk",
+        "tuning",
+        "workflow",
+        "demo",
+        "cli",
+    ),
 ]
 PACKAGE = Path(recvae.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))

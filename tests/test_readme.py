@@ -30,7 +30,7 @@ def environment(data_dir: Path, tmp_path: Path) -> dict[str, str]:
 
 
 def test_there_are_no_other_commands() -> None:
-    assert len(RECVAE_COMMANDS) == 6
+    assert len(RECVAE_COMMANDS) == 7
     assert MAKE_COMMANDS == ["make demo", "make test"]
     assert sorted(COMMANDS) == sorted(RECVAE_COMMANDS + MAKE_COMMANDS)
 
