@@ -1,9 +1,7 @@
 """Lists for any number of users: from Parquet to Parquet, in parts, so that a run can be resumed."""
 
 import contextlib
-import fcntl
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ from recvae.batch_recommender import BatchRecommender
 from recvae.errors import ArtifactError, DataError
 from recvae.progress import EpochProgress
 from recvae.report import write_text
-from recvae.storage import fsync
+from recvae.storage import fsync, lock
 from recvae.user_histories import UserHistories
 
 USERS_A_PART = 100_000
@@ -173,22 +171,19 @@ def _refuse_foreign(out: Path) -> None:
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Make a directory and keep other processes from writing into it; an empty one does not stay."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        handle = os.open(out, os.O_RDONLY)
-    except OSError as error:
-        raise ArtifactError(f"{out} could not be written: {error.strerror}") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise ArtifactError(f"{out} is being written by another process; expected a directory of its own") from None
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            out.rmdir()
-        os.close(handle)
+    with contextlib.ExitStack() as stack:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock(out))
+        except BlockingIOError:
+            raise ArtifactError(f"{out} is being written by another process; expected a directory of its own") from None
+        except OSError as error:
+            raise ArtifactError(f"{out} could not be written: {error.strerror}") from None
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                out.rmdir()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The stage for a batch of users inside Spark, on a real local session."""
+"""The stage for a batch of users, alone and inside Spark and Ray, each on a real local session."""
 
 import shutil
 import sys
@@ -104,4 +104,31 @@ def test_as_a_stage_of_spark(spark: Any, model: Path, users: Path, lists: pd.Dat
     schema = "user_id string, items array<bigint>, scores array<float>, n_unknown int"
     written = spark.read.parquet(str(users)).repartition(2).mapInPandas(stage.in_pandas, schema)
     written.write.parquet(str(tmp_path / "lists"))
+    assert_same(pd.read_parquet(tmp_path / "lists"), lists)
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    """Ray with so many nominal processors that an actor and the tasks beside it all find one."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed: recvae's extra 'ray' brings it")
+    pytest.importorskip("ray.data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(num_cpus=4, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
+        yield ray
+        ray.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_as_a_stage_of_ray(ray: Any, model: Path, users: Path, lists: pd.DataFrame, tmp_path: Path) -> None:
+    """From Parquet to Parquet, where an actor loads the model once."""
+    everybody = ray.data.read_parquet(str(users))
+    written = everybody.map_batches(
+        BatchRecommender,
+        fn_constructor_args=(model, 7),
+        batch_format="pyarrow",
+        batch_size=20,
+        compute=ray.data.ActorPoolStrategy(size=1),
+    )
+    written.write_parquet(str(tmp_path / "lists"))
     assert_same(pd.read_parquet(tmp_path / "lists"), lists)
