@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test faults lint bench clean
 
 demo: $(READY)
 	$(BIN)/recvae demo
 
 test: $(READY)
 	$(BIN)/pytest -rs
+
+faults: $(READY)
+	RECVAE_KILLS=20 $(BIN)/pytest -rs tests/test_faults.py
 
 lint: $(READY)
 	$(BIN)/ruff check
