@@ -11,6 +11,9 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest -rs
 
+faults: $(READY)
+	RECVAE_KILLS=20 $(BIN)/pytest -rs tests/test_faults.py
+
 lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -25,6 +28,7 @@ serve: $(READY)
 	$(BIN)/recvae serve $(or $(MODEL),demo/model)
 
 faults: $(READY)
+	RECVAE_KILLS=20 $(BIN)/pytest -rs tests/test_faults.py
 	$(BIN)/python -m benchmarks.serving_faults
 
 clean:

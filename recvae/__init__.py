@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recvae.artifact import Artifact, load, save
+    from recvae.batch_recommender import BatchRecommender
     from recvae.comparison import compare
     from recvae.datasets import load as load_dataset
     from recvae.errors import RecvaeError
@@ -33,6 +34,7 @@ __all__ = [
     "LMF",
     "TFIDFKNN",
     "Artifact",
+    "BatchRecommender",
     "Blend",
     "CosineKNN",
     "GraphFilter",
@@ -66,6 +68,7 @@ _HOMES = {
     "LMF": "recvae.models.implicit",
     "TFIDFKNN": "recvae.models.implicit_knn",
     "Artifact": "recvae.artifact",
+    "BatchRecommender": "recvae.batch_recommender",
     "Blend": "recvae.models.blend",
     "CosineKNN": "recvae.models.implicit_knn",
     "GraphFilter": "recvae.models.graph_filter",

@@ -1,6 +1,5 @@
 """The command line: parse, call, print."""
 
-import csv
 import json
 import re
 import sys
@@ -11,17 +10,10 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
+from recvae.arguments import item_ids, path, settings_by_model, settings_of_one
 from recvae.errors import RecvaeError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-
-def path(text: str) -> Path:
-    """A path; `~` is the home directory also where no shell has put that in its place."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:  # nobody's home
-        return Path(text)
 
 
 Directory = Annotated[Path, typer.Argument(help="Prepared data directory.", parser=path)]
@@ -123,7 +115,7 @@ def train(
     """Train a model and save it as an artifact."""
     from recvae import workflow
 
-    params = _settings_of_one(settings or [])
+    params = settings_of_one(settings or [])
     try:
         lines = workflow.train(directory, out, model, preset=preset, params=params, seed=seed, resume=resume)
     except KeyboardInterrupt:
@@ -173,7 +165,7 @@ def compare(
     from recvae import report, workflow
     from recvae.models import MODELS
 
-    params, named = _settings(settings or [], set(MODELS))
+    params, named = settings_by_model(settings or [], set(MODELS))
     if params:
         raise RecvaeError(f"--set {next(iter(params))}=… names no model; expected MODEL.name=value")
     names = [name.strip() for name in models.split(",") if name.strip()]
@@ -202,7 +194,7 @@ def tune(
     """
     from recvae import tuning, workflow
 
-    params = _settings_of_one(settings or [])
+    params = settings_of_one(settings or [])
     best = -1.0
 
     def show(trial: tuning.Trial) -> None:
@@ -227,16 +219,29 @@ def recommend(
     model: Model,
     history: Annotated[str | None, typer.Option(help="Item ids as a line of CSV: 1,2 or 'a,\"b,c\"'.")] = None,
     user: Annotated[str | None, typer.Option(help="Id of a user whose history the artifact holds.")] = None,
+    users: Annotated[
+        Path | None, typer.Option(help="Parquet file or folder: lists for everybody in it, with --out.", parser=path)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="With --users: directory to write.", parser=path)] = None,
     n: Annotated[int, typer.Option("-n", help="List length.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print the best items for a history or for a known user."""
+    """Print the best items for a history or for a known user, or write the lists of any number of users.
+
+    With --users, a Parquet file has the columns user_id and history (a list of item ids), or user_id and item_id
+    sorted by user_id; repeating the command goes on where an earlier one stopped.
+    """
     from recvae import workflow
 
+    if (users is None) != (out is None) or (users is not None and (history, user) != (None, None)):
+        raise RecvaeError("--users and --out go together, without --history and --user")
+    if users is not None and out is not None:
+        _recommend_everybody(model, users, out, n)
+        return
     if (history is None) == (user is None):
         given = "neither" if user is None else "both"
         raise RecvaeError(f"{given} of --history and --user given; expected one of them")
-    ids = None if history is None else _item_ids(history)
+    ids = None if history is None else item_ids(history)
     answer = workflow.recommend(model, history=ids, user=user, n=n)
     if answer.unknown:
         typer.echo(f"recvae: unknown items left out: {', '.join(map(str, answer.unknown))}", err=True)
@@ -274,47 +279,18 @@ def demo(
     run(out, Console())
 
 
-def _item_ids(history: str) -> list[str]:
-    """The ids of a line of CSV, where quotes keep a comma inside an id."""
+def _recommend_everybody(model: Path, users: Path, out: Path, n: int) -> None:
+    from recvae import bulk
+
     try:
-        rows = list(csv.reader([history], skipinitialspace=True, strict=True))
-    except csv.Error as error:
-        raise RecvaeError(f"--history is {history!r}; expected item ids as in a line of CSV ({error})") from None
-    return [part.strip() for row in rows for part in row if part.strip()]
-
-
-def _settings_of_one(given: list[str]) -> dict[str, Any]:
-    """Settings of the one model that a command is about."""
-    from recvae.models import MODELS
-
-    params, named = _settings(given, set(MODELS))
-    if named:
-        raise RecvaeError(f"--set {next(iter(named))}.… names a model; expected name=value")
-    return params
-
-
-def _settings(given: list[str], models: set[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Settings without a model's name, and those with one, by model."""
-    plain: dict[str, Any] = {}
-    named: dict[str, dict[str, Any]] = {}
-    for setting in given:
-        name, equals, text = setting.partition("=")
-        if not equals or not name:
-            raise RecvaeError(f"--set is {setting!r}; expected name=value")
-        model, dot, parameter = name.partition(".")
-        if dot and model not in models:
-            raise RecvaeError(f"--set is {setting!r}; {model!r} is none of the models {', '.join(sorted(models))}")
-        (named.setdefault(model, {}) if dot else plain)[parameter if dot else name] = _value(text)
-    return plain, named
-
-
-def _value(text: str) -> Any:
-    """A number, truth value, list or null as JSON writes it; `600,200` and `(600, 200)` are lists; else text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        parts = text.strip("()").split(",")  # also a tuple as Python writes it
-        return [_value(part.strip()) for part in parts if part.strip()] if len(parts) > 1 else text
+        lines = bulk.recommend_everybody(model, users, out, n)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"recvae: interrupted; {bulk.whole_parts(out)} parts are whole: repeat the command to go on", err=True
+        )
+        sys.exit(INTERRUPTED)
+    for line in lines:
+        typer.echo(line)
 
 
 def _with_given(message: str, arguments: list[str]) -> str:

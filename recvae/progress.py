@@ -12,7 +12,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class EpochProgress:
-    """Progress over epochs, on standard error.
+    """Progress over epochs, or over another unit, on standard error.
 
     Parameters
     ----------
@@ -22,10 +22,11 @@ class EpochProgress:
     show : bool
     start : int
         Epochs that an earlier run has done.
+    unit : str
     """
 
-    def __init__(self, title: str, total: int, show: bool, start: int = 0) -> None:
-        self.title, self.total, self.start = title, total, start
+    def __init__(self, title: str, total: int, show: bool, start: int = 0, unit: str = "epoch") -> None:
+        self.title, self.total, self.start, self.unit = title, total, start, unit
         self._console = Console(stderr=True)
         self._lines = show and not self._console.is_terminal
         self._bar = Progress(
@@ -51,11 +52,11 @@ class EpochProgress:
 
     def update(self, done: int, figures: dict[str, float]) -> None:
         """Report `done` epochs and their figures."""
-        text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        text = "".join(f"  {name} {value:.4g}" for name, value in figures.items())
         narrow = " ".join(f"{name} {value:.3g}" for name, value in figures.items())
         self._bar.update(self._task, completed=done, figures=narrow)
         now = time.monotonic()
         if self._lines and (now - self._last_line >= SECONDS_BETWEEN_LINES or done in (self.start + 1, self.total)):
             self._last_line = now
             left = (now - self._started) / (done - self.start) * (self.total - done)
-            sys.stderr.write(f"{self.title}: epoch {done}/{self.total}  {text}  {left:.0f} s left\n")
+            sys.stderr.write(f"{self.title}: {self.unit} {done}/{self.total}{text}  {left:.0f} s left\n")

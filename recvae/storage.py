@@ -3,6 +3,8 @@
 import contextlib
 import ctypes
 import errno
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -49,20 +51,18 @@ def replacing_directory(path: Path, kind: str) -> Iterator[Path]:
     """
     path = path.absolute()
     refuse_foreign(path, kind)
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-        yield temporary
-        for file in [*temporary.iterdir(), temporary]:
-            _fsync(file)
-        _put(temporary, path)
-        _fsync(path.parent)
+        _remove_abandoned(path)
+        with _sibling(path) as temporary:
+            yield temporary
+            for file in [*temporary.iterdir(), temporary]:
+                fsync(file)
+            _put(temporary, path)
+            fsync(path.parent)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         raise ArtifactError(f"{path} could not be written: {reason}; what was there is unchanged") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def refuse_foreign(path: Path, kind: str) -> None:
@@ -186,12 +186,60 @@ def _plain(name: Any) -> bool:
     return isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Have the disk hold a file's or a directory's content before going on."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def lock(directory: Path) -> Iterator[None]:
+    """Hold a directory's lock, which the system gives back when the process ends, however it ends.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process, or this one already, holds it.
+    """
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _sibling(path: Path) -> Iterator[Path]:
+    """A temporary directory beside `path`, locked while its writer lives, so that others know it is in use."""
+    temporary, handle = _locked_sibling(path)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(handle)
+
+
+def _locked_sibling(path: Path) -> tuple[Path, int]:
+    while True:
+        temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+        temporary.mkdir()
+        with contextlib.suppress(FileNotFoundError):  # somebody took it for abandoned before it was locked
+            handle = os.open(temporary, os.O_RDONLY)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if temporary.exists():
+                return temporary, handle
+            os.close(handle)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what writers of `path` left behind who were killed, or lost power."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}.tmp"):
+        with contextlib.suppress(OSError), lock(left):
+            shutil.rmtree(left)
 
 
 def _put(new: Path, path: Path) -> None:

@@ -44,7 +44,18 @@ ORDER = [
         "models",
     ),
     *("evaluation", "comparison", "report", "figures", "html_report", "artifact", "item_index", "ranking"),
-    *("tuning", "workflow", "demo", "serving", "cli", "__main__"),
+    *(
+        "user_histories",
+        "batch_recommender",
+        "bulk",
+        "tuning",
+        "workflow",
+        "demo",
+        "serving",
+        "arguments",
+        "cli",
+        "__main__",
+    ),
 ]
 PACKAGE = Path(recvae.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))

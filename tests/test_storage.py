@@ -267,6 +267,26 @@ def test_reading_gives_up_in_the_end(saved: Path, monkeypatch: pytest.MonkeyPatc
         read_whole(saved, lambda path: write(path, "new"))
 
 
+def test_two_writers_of_one_path(saved: Path) -> None:
+    """The one that ends last is kept, and neither takes the other's half for abandoned."""
+    with replacing_directory(saved, KIND) as first:
+        (first / "data.txt").write_text("first")
+        write(saved, "second")
+        assert (saved / "data.txt").read_text() == "second"
+        write_manifest(first, KIND, 1, {})
+    assert (saved / "data.txt").read_text() == "first"
+    assert read_manifest(saved, KIND, 1)["format"] == KIND
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_only_what_a_writer_of_this_path_left_is_removed(saved: Path) -> None:
+    names = [".saved.0123abcd.tmp", ".saved.mine.tmp", ".saved.old.0123abcd.tmp", "saved.0123abcd.tmp"]
+    for name in names:
+        (saved.parent / name).mkdir()
+    write(saved, "new")
+    assert sorted(path.name for path in saved.parent.iterdir()) == sorted([*names[1:], "saved"])
+
+
 def test_sha256_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
