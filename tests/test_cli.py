@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from recvae import artifact, cli, workflow
+from recvae.arguments import path
 from recvae.datasets.synthetic import generate
 from recvae.preparation import Options, prepare
 from recvae.report import read_results
@@ -407,9 +408,9 @@ def test_a_tilde_is_the_home_directory(recvae: Command, tmp_path: Path, monkeypa
     ):
         outcome = recvae(line)
         assert outcome.status == 0, outcome.err
-    assert {"data", "model", "results.json", "report"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"data", "model", "results.json", "report"} <= {entry.name for entry in tmp_path.iterdir()}
     assert not Path("~").exists()
-    assert cli.path("~nobody-of-this-name/data") == Path("~nobody-of-this-name/data")
+    assert path("~nobody-of-this-name/data") == Path("~nobody-of-this-name/data")
 
 
 @pytest.mark.parametrize("ending", [b"", b"a,b"])
