@@ -172,8 +172,9 @@ def test_a_repeated_run_writes_what_is_missing_and_no_more(
 def kill_in_part(number: int, sign: signal.Signals) -> str:
     """A program that runs the command line and is sent a signal while a part is half written."""
     return f"""
-import os, sys
+import os, signal
 from recvae import bulk, cli, user_histories
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 bulk.USERS_A_PART, user_histories.USERS_A_BATCH = 60, 32
 write_table = bulk.pq.ParquetWriter.write_table
 def killing(writer, table):
