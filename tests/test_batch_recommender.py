@@ -78,7 +78,7 @@ def test_any_batches_give_what_the_command_writes(model: Path, users: Path, list
 
 @pytest.fixture(scope="module")
 def spark() -> Iterator[Any]:
-    sql = pytest.importorskip("pyspark.sql", reason="pyspark is not installed: recvae's extra 'scale' brings it")
+    sql = pytest.importorskip("pyspark.sql", reason="pyspark is not installed: recvae's extra 'spark' brings it")
     if shutil.which("java") is None:
         pytest.skip("Spark needs java, which is not installed")
     settings = {
