@@ -9,9 +9,7 @@ architecture after one epoch. Everything is measured in turn, in one run. Writes
 - evaluators: `implicit`'s evaluator, and irspack's in its own environment, on the same scores.
 """
 
-import argparse
 import json
-import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -44,16 +42,6 @@ DEPTH = 100
 Work = Callable[[], object]
 
 
-class Options(argparse.Namespace):
-    """What the command line says."""
-
-    only: list[str]
-    venvs: Path
-    out: Path
-    rounds: int
-    seed: int
-
-
 def holdout_of(plays: sparse.csr_matrix, seed: int) -> Holdout:
     """A fifth of every history held out."""
     held = np.random.default_rng(seed).random(plays.nnz) < HELD_OUT
@@ -68,7 +56,7 @@ def holdout_of(plays: sparse.csr_matrix, seed: int) -> Holdout:
     return Holdout(part(~held), part(held), pd.Index(np.arange(n_users)), np.full(n_users, -1, dtype=np.int32))
 
 
-def setting(options: Options) -> tuple[Recommender, Holdout]:
+def setting(options: record.Options) -> tuple[Recommender, Holdout]:
     """The model and the users it is evaluated on."""
     n_items, mean = ML_20M["n_items"], ML_20M["mean_plays"]
     plays = histories(TRAINING_USERS + N_USERS, n_items, mean, options.seed)
@@ -103,7 +91,7 @@ def in_batches(call: Callable[[sparse.csr_matrix], object], fold_in: sparse.csr_
     return work
 
 
-def floor(options: Options) -> dict[str, Any]:
+def floor(options: record.Options) -> dict[str, Any]:
     """Seconds of the matrix products alone, with the scores, with the lists, and with the metrics."""
     model, holdout = setting(options)
     fold_in = sparse.csr_matrix(holdout.fold_in)
@@ -117,7 +105,7 @@ def floor(options: Options) -> dict[str, Any]:
     return {"n_users": N_USERS, "n_items": fold_in.shape[1], "batch": BATCH, "seconds": in_turn(works, options.rounds)}
 
 
-def evaluators(options: Options) -> dict[str, Any]:
+def evaluators(options: record.Options) -> dict[str, Any]:
     """Seconds of each evaluator with the scoring it asks for, on the same model and users."""
     from implicit.evaluation import ranking_metrics_at_k
 
@@ -200,19 +188,10 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Measure the parts asked for, writing after each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=lambda text: text.split(","), default=list(PARTS), help="parts, by commas")
-    parser.add_argument("--venvs", type=Path, default=VENVS, help="where peers are installed")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(namespace=Options())
-    if unknown := set(options.only) - set(PARTS):
-        parser.error(f"--only has {', '.join(sorted(unknown))}; expected some of {', '.join(PARTS)}")
-    command = shlex.join(["python", "-m", "benchmarks.evaluation", *sys.argv[1:]])
+    options = record.asked("benchmarks.evaluation", __doc__, PARTS, VENVS, rounds=5)
     for part in options.only:
         try:
-            content = {**record.provenance(command, options.seed), "figures": PARTS[part](options)}
+            content = {**record.provenance(options.command, options.seed), "figures": PARTS[part](options)}
         except ContestantError as error:
             sys.exit(f"{part} was not measured: {error}")
         text = markdown(record.merge(options.out / "evaluation.json", part, content))

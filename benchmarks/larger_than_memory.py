@@ -1,6 +1,6 @@
 """Training on a prepared set several times as large as the memory that the process may have.
 
-    python benchmarks/larger_than_memory.py [--plays 400000000] [--megabytes 600]
+    python -m benchmarks.larger_than_memory [--plays 400000000] [--megabytes 600]
 
 Writes a prepared directory, then trains Mult-VAE for one epoch in a control group of its own, without and with the
 bound on memory (as root, on Linux). The system's cache of the files counts towards the bound and gives way to it; a
@@ -10,8 +10,8 @@ process that needs more is ended by the kernel. Writes `benchmarks/results/large
 import argparse
 import json
 import os
-import platform
 import secrets
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -26,14 +26,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from benchmarks import record
 from recvae.models.multvae import MultVAE
 from recvae.parts import Holdout, Split
 from recvae.prepared import read_prepared, write_prepared
 from recvae.report import write_results
-from recvae.storage import versions
 from recvae.stored_matrices import read_matrix, write_ones, write_stream
 
-HERE = Path(__file__).parent
 CGROUPS = Path("/sys/fs/cgroup")
 N_ITEMS, PLAYS_A_USER, USERS_A_BLOCK = 5_000, 400, 20_000
 HIDDEN, LATENT, BATCH_SIZE = 64, 32, 500
@@ -89,7 +88,7 @@ def join(group: Path) -> None:
 def trained(path: Path, limit: int | None) -> dict[str, Any]:
     """Seconds, loss and peak memory of one epoch under a bound; what failed instead, if it did."""
     with control_group(limit) as (group, peak):
-        command = [sys.executable, __file__, "--train", str(path)]
+        command = [sys.executable, "-m", "benchmarks.larger_than_memory", "--train", str(path)]
         started = time.perf_counter()
         done = subprocess.run(command, preexec_fn=partial(join, group), stdout=subprocess.PIPE, check=False)
         seconds = time.perf_counter() - started
@@ -118,7 +117,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scratch", type=Path, help="folder for the prepared set")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--out", type=Path, default=record.RESULTS)
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.train:
@@ -129,12 +128,10 @@ def main() -> None:
         write(path, arguments.plays, arguments.seed)
         size = sum(file.stat().st_size for file in path.iterdir())
         runs = [trained(path, limit) for limit in (None, arguments.megabytes * 10**6)]
+    command = shlex.join(["python", "-m", "benchmarks.larger_than_memory", *sys.argv[1:]])
     results = {
-        "command": "python benchmarks/larger_than_memory.py",
+        **record.provenance(command, arguments.seed),
         "plays": arguments.plays,
-        "seed": arguments.seed,
-        "machine": f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
-        "versions": {"python": platform.python_version(), **versions()},
         "prepared_mb": size / 1e6,
         "model": {"hidden": HIDDEN, "latent": LATENT, "batch_size": BATCH_SIZE, "items": N_ITEMS},
         "runs": runs,

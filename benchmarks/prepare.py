@@ -1,6 +1,6 @@
 """Time and memory of `recvae prepare` on a ratings file of MovieLens-20M's shape.
 
-    python benchmarks/prepare.py [--seed 0] [--repeat 3]
+    python -m benchmarks.prepare [--seed 0] [--repeat 3]
 
 Writes the file as `benchmarks/synthetic.py` does, prepares it in a process of its own, and writes the median of the
 seconds and the largest peak of resident memory to `benchmarks/results/prepare.json`. Bounds on two cores: 30 s, 3 GB.
@@ -8,7 +8,6 @@ seconds and the largest peak of resident memory to `benchmarks/results/prepare.j
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -16,11 +15,10 @@ import time
 from pathlib import Path
 from statistics import median
 
+from benchmarks import record
 from benchmarks.synthetic import Shape, fitted, write
 from recvae.report import write_results
-from recvae.storage import versions
 
-HERE = Path(__file__).parent
 COMMAND = "import sys; from recvae.cli import main; sys.argv[0] = 'recvae'; main()"
 
 
@@ -39,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--out", type=Path, default=record.RESULTS)
     arguments = parser.parse_args()
     shape = Shape()
     with tempfile.TemporaryDirectory() as scratch:
@@ -49,10 +47,11 @@ def main() -> None:
         size = ratings.stat().st_size
     seconds, megabytes = zip(*runs, strict=True)
     results = {
-        "command": f"python benchmarks/prepare.py --seed {arguments.seed} --repeat {arguments.repeat}",
-        "seed": arguments.seed,
-        "versions": {"python": platform.python_version(), **versions("pyarrow")},
-        "machine": f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
+        **record.provenance(
+            f"python -m benchmarks.prepare --seed {arguments.seed} --repeat {arguments.repeat}",
+            arguments.seed,
+            "pyarrow",
+        ),
         "file": {**vars(shape), "megabytes": size / 1e6},
         "seconds": {"median": median(seconds), "all": list(seconds)},
         "peak_rss_mb": max(megabytes),

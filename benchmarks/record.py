@@ -1,10 +1,13 @@
 """One JSON file of benchmark results, in parts that are measured when one likes."""
 
+import argparse
 import json
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,6 +18,7 @@ from recvae.report import write_results
 from recvae.storage import versions
 
 FORMAT_VERSION = 1
+RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> dict[str, Any]:
@@ -31,10 +35,36 @@ def machine() -> dict[str, Any]:
     }
 
 
-def provenance(command: str, seed: int) -> dict[str, Any]:
-    """Where a part's figures come from."""
-    found = {"python": platform.python_version(), **versions("implicit")}
+def provenance(command: str, seed: int, *packages: str) -> dict[str, Any]:
+    """Where figures come from; `packages` are named beside those that the engine's arithmetic relies on."""
+    found = {"python": platform.python_version(), **versions("implicit", *packages)}
     return {"command": command, "seed": seed, "machine": machine(), "versions": found}
+
+
+class Options(argparse.Namespace):
+    """What the command line says, and the command itself."""
+
+    only: list[str]
+    venvs: Path
+    out: Path
+    rounds: int
+    seed: int
+    command: str
+
+
+def asked(module: str, about: str | None, parts: Collection[str], venvs: Path, rounds: int) -> Options:
+    """The options of a benchmark in parts; `venvs` and `rounds` are their defaults."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=lambda text: text.split(","), default=list(parts), help="parts, by commas")
+    parser.add_argument("--venvs", type=Path, default=venvs, help="where peers are installed")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--rounds", type=int, default=rounds, help="how often each is measured")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(namespace=Options())
+    if unknown := set(options.only) - set(parts):
+        parser.error(f"--only has {', '.join(sorted(unknown))}; expected some of {', '.join(parts)}")
+    options.command = shlex.join(["python", "-m", module, *sys.argv[1:]])
+    return options
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -12,9 +12,8 @@ index, whose items are drawn as clusters with a spectrum that falls as trained o
 import argparse
 import contextlib
 import json
-import os
-import platform
 import re
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -29,16 +28,17 @@ import httpx
 import numpy as np
 import torch
 
+from benchmarks import record
 from recvae import artifact
 from recvae.models.base import Recommender
 from recvae.models.implicit import ALS
 from recvae.models.multvae import MultVAE
 from recvae.ranking import Query, Ranker
-from recvae.storage import versions
 from tests.serving import free_port, running, wait_until
 
 HISTORY, N = 50, 10
 ROUNDS = 3
+SEED = 0
 CLUSTERS = 2000
 FACTORS = 256
 PORTION = 20_000
@@ -71,7 +71,7 @@ async def empty() -> Response:
 
 def bodies(n_items: int, count: int = 200) -> list[dict[str, Any]]:
     """Requests of different users; popular items more often, as in life."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(SEED)
     shares = np.arange(1.0, n_items + 1) ** -0.7
     shares /= shares.sum()
     rows = (generator.choice(n_items, HISTORY, replace=False, p=shares) for _ in range(count))
@@ -98,11 +98,11 @@ def clustered(module: Any, generator: torch.Generator) -> None:
 def unfitted(name: str, n_items: int) -> Recommender:
     """A model of this size that was never trained."""
     counts = (1e6 / np.arange(1, n_items + 1)).astype(np.float32)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(SEED)
     if name == "als":
         als = ALS(factors=FACTORS)
         als.factors_, als.alpha_, als.regularization_ = FACTORS, 5.0, 60.0
-        items = (np.random.default_rng(0).standard_normal((n_items, FACTORS)) / 50).astype(np.float32)
+        items = (np.random.default_rng(SEED).standard_normal((n_items, FACTORS)) / 50).astype(np.float32)
         als.user_factors_, als.item_factors_, als.item_counts_ = items[:100], items, counts
         return als
     model = MultVAE(**{**MultVAE.PRESETS["recommended"], "epochs": 1, "batch_size": 1})
@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--large", type=int, default=1_000_000, help="0 leaves the large catalogue out")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=record.RESULTS)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="recvae-serving-") as name:
         folder = Path(name)
@@ -272,9 +272,8 @@ def main() -> None:
             results.setdefault("ratios", {})[model] = {"throughput": round(rate, 3), "p99": round(slower, 2)}
         if arguments.large:
             results["large"] = large(paths["multvae"], saved(folder, "multvae", arguments.large), arguments)
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
-    options = {key: value for key, value in vars(arguments).items() if key != "out"}
-    results |= {"options": options, "versions": versions("fastapi", "uvicorn", "implicit"), "machine": machine}
+    command = shlex.join(["python", "-m", "benchmarks.serving", *sys.argv[1:]])
+    results |= record.provenance(command, SEED, "fastapi", "uvicorn")
     print(json.dumps(results, indent=1))
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "serving.json").write_text(json.dumps(results, indent=1) + "\n")

@@ -13,8 +13,6 @@ Writes `training.json`, and from it `training.md` and `training.svg`; a part tha
 earlier figures and leaves the others.
 """
 
-import argparse
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -80,17 +78,7 @@ GROWTH = (
 BYTES_A_PARAMETER = 24  # weight, gradient, two moments, the best epoch's copy and the one that replaces it
 
 
-class Options(argparse.Namespace):
-    """What the command line says."""
-
-    only: list[str]
-    venvs: Path
-    out: Path
-    rounds: int
-    seed: int
-
-
-def steps(options: Options) -> dict[str, Any]:
+def steps(options: record.Options) -> dict[str, Any]:
     """Each shape: seconds of a step, their spread, and the ratios to the floor and to the dense reference."""
     return {
         name: step_figures(training_set, n_users, options)
@@ -112,7 +100,7 @@ def step_shapes(seed: int) -> dict[str, tuple[sparse.csr_matrix, int]]:
     return {**shapes, "ml-20m (made up)": (made_up, ML_20M["n_users"])}
 
 
-def step_figures(train: sparse.csr_matrix, n_users: int, options: Options) -> dict[str, Any]:
+def step_figures(train: sparse.csr_matrix, n_users: int, options: record.Options) -> dict[str, Any]:
     """One shape."""
     floors: list[floor.Floor] = []
     outcomes = Track(options.venvs).race(
@@ -165,7 +153,7 @@ def summary(runs: Sequence[Outcome], n_updates: int, epoch_updates: int | None =
     }
 
 
-def peers(options: Options) -> dict[str, Any]:
+def peers(options: record.Options) -> dict[str, Any]:
     """Seconds an epoch and peak memory of every library on ML-1M's training users."""
     train = split_of("ml-1m").train
     outcomes = Track(options.venvs).race(seeded(PEERS, options.seed, epochs=4), training_only(train), options.rounds)
@@ -174,7 +162,7 @@ def peers(options: Options) -> dict[str, Any]:
     return {"n_users": n_users, "n_items": n_items, "contestants": contestants}
 
 
-def quality(options: Options) -> dict[str, Any]:
+def quality(options: record.Options) -> dict[str, Any]:
     """NDCG@100 of validation and test users against seconds of training, once for each contestant."""
     split = split_of("ml-1m")
     if split.validation is None:
@@ -217,7 +205,7 @@ def mean_ndcg(ids: np.ndarray[Any, Any], holdout: Holdout, k: int = 100) -> floa
     return float(np.nanmean(ndcg_at_k(hit_matrix(ids, held_out), np.diff(held_out.indptr), k)))
 
 
-def growth(options: Options) -> dict[str, Any]:
+def growth(options: record.Options) -> dict[str, Any]:
     """A step and peak memory by the size of the catalogue."""
     rows: dict[str, list[dict[str, Any]]] = {contestant.name: [] for contestant in GROWTH}
     for n_items in CATALOGUES:
@@ -243,24 +231,14 @@ PARTS = {"steps": steps, "peers": peers, "quality": quality, "growth": growth}
 
 def main() -> None:
     """Measure the parts asked for, writing after each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=lambda text: text.split(","), default=list(PARTS), help="parts, by commas")
-    parser.add_argument("--venvs", type=Path, default=VENVS, help="where peers are installed")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each contestant runs")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(namespace=Options())
-    if unknown := set(options.only) - set(PARTS):
-        parser.error(f"--only has {', '.join(sorted(unknown))}; expected some of {', '.join(PARTS)}")
-    command = shlex.join(["python", "-m", "benchmarks.training", *sys.argv[1:]])
+    options = record.asked("benchmarks.training", __doc__, PARTS, VENVS, rounds=3)
     for part in options.only:
         try:
             content = PARTS[part](options)
         except RecvaeError as error:
             sys.exit(f"{part} was not measured: {error}")
-        record.merge(
-            options.out / "training.json", part, {**record.provenance(command, options.seed), "figures": content}
-        )
+        origin = record.provenance(options.command, options.seed)
+        record.merge(options.out / "training.json", part, {**origin, "figures": content})
         speed_report.write(options.out)
     print((options.out / "training.md").read_text(encoding="utf8"))
 

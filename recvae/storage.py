@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -25,7 +26,7 @@ from recvae.matrices import blocks
 
 MANIFEST = "manifest.json"
 PACKAGES = ("recvae", "torch", "numpy", "scipy", "pandas")
-READ_ATTEMPTS = 10
+READ_PATIENCE = 60.0  # seconds
 Content = TypeVar("Content")
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
@@ -124,7 +125,8 @@ def read_manifest(directory: Path, kind: str, version: int) -> dict[str, Any]:
 
 def read_whole(directory: Path, read: Callable[[Path], Content]) -> Content:
     """What `read` makes of a directory, read again if another was put in its place meanwhile."""
-    for _ in range(READ_ATTEMPTS):
+    deadline = time.monotonic() + READ_PATIENCE
+    while True:
         before = _occupant(directory)
         try:
             content = read(directory)
@@ -134,7 +136,8 @@ def read_whole(directory: Path, read: Callable[[Path], Content]) -> Content:
         else:
             if _occupant(directory) == before:
                 return content
-    raise ArtifactError(f"{directory} was replaced {READ_ATTEMPTS} times while it was being read")
+        if time.monotonic() > deadline:
+            raise ArtifactError(f"{directory} was replaced whenever it was read, for {READ_PATIENCE:g} s")
 
 
 def sha256(file: Path) -> str:

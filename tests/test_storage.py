@@ -262,8 +262,8 @@ def test_an_error_in_an_unchanged_directory_is_told_at_once(saved: Path) -> None
 
 
 def test_reading_gives_up_in_the_end(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "READ_ATTEMPTS", 2)
-    with pytest.raises(ArtifactError, match=r"was replaced 2 times while it was being read$"):
+    monkeypatch.setattr(storage, "READ_PATIENCE", 0.1)
+    with pytest.raises(ArtifactError, match=r"was replaced whenever it was read, for 0\.1 s$"):
         read_whole(saved, lambda path: write(path, "new"))
 
 
