@@ -50,7 +50,7 @@ class BatchRecommender:
     def __init__(self, model: str | Path, n: int = 10) -> None:
         self.path, self.n = Path(model).absolute(), n
         self.identity = _identity(read_manifest(self.path, artifact.KIND, artifact.VERSION))
-        n_items = len(self._loaded.items)
+        n_items = len(self.item_ids)
         if not 1 <= n <= n_items:
             raise ParameterError(f"n is {n}; expected 1 to {n_items:,}, the items of the catalogue")
 
@@ -100,7 +100,7 @@ class BatchRecommender:
     @property
     def item_ids(self) -> pa.Array:
         """The id of each item index."""
-        return pa.Array.from_pandas(self._loaded.items["item_id"])
+        return self._loaded.item_table["item_id"].combine_chunks()
 
     def _best(self, user_ids: pa.ChunkedArray, histories: sparse.csr_matrix) -> tuple[IntArray, FloatArray]:
         model = self._loaded.model
@@ -121,11 +121,11 @@ class BatchRecommender:
         return matrix, np.bincount(row[~known], minlength=len(lengths)).astype(np.int32)
 
     def _rows(self, user_ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-        users = self._loaded.users
+        users = self._loaded.user_table
         name = type(self._loaded.model).__name__
         if users is None:
             raise ParameterError(f"{name} cannot fold in new users, and {self.path} was saved without users")
-        rows = _indices(user_ids, pa.Array.from_pandas(users["user_id"]))
+        rows = _indices(user_ids, users["user_id"].combine_chunks())
         if (rows < 0).any():
             raise ParameterError(
                 f"user_id {user_ids[int(np.argmin(rows))]} is not among the users {self.path} was trained on; {name} "
