@@ -108,7 +108,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Artifact directory to write.", parser=path)],
     model: Annotated[str, typer.Option(help="Model name.")] = "multvae",
     settings: Set = None,
-    preset: Annotated[str | None, typer.Option(help="paper or recommended (the default).")] = None,
+    preset: Annotated[str | None, typer.Option(help="paper, recommended (the default) or MultVAE's fast.")] = None,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.")] = False,
 ) -> None:

@@ -36,6 +36,7 @@ ORDER = [
         "nn",
         "likelihood",
         "schedules",
+        "spectrum",
         "progress",
         "checkpoint",
         "distributed",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from recvae.errors import ParameterError
@@ -25,6 +26,9 @@ from recvae.nn import (
 )
 from recvae.rows import Rows
 from recvae.schedules import SCHEDULES, annealed_beta
+from recvae.spectrum import item_vectors
+
+INPUT_SCALE = 4.0  # of the random weights' norm, where a layer starts from singular vectors
 
 
 class MultVAE(VariationalAutoencoder):
@@ -35,7 +39,8 @@ class MultVAE(VariationalAutoencoder):
     with `gamma` grows with the user's plays, γ·|x|. At evaluation z is the posterior mean.
 
     Preset "paper" (the constructor's defaults) is the publication's model. "recommended" takes RecVAE's encoder, a
-    linear decoder, γ·|x| and a one-cycle learning rate: RecVAE without its alternation and composite prior.
+    linear decoder, γ·|x| and a one-cycle learning rate: RecVAE without its alternation and composite prior. "fast"
+    starts it from singular vectors and trains for 15 epochs.
 
     Parameters
     ----------
@@ -46,6 +51,9 @@ class MultVAE(VariationalAutoencoder):
     encoder : "plain" or "dense"
         "plain": tanh layers, and a decoder that mirrors them. "dense": RecVAE's, where each layer sees the sum of
         all before it, with swish and LayerNorm, and a linear decoder; deep ones train well only so.
+    initial : "random" or "spectral"
+        Where the first layer, and a linear decoder, start: at random, or at the leading singular vectors of the
+        normalised matrix of plays (see `recvae.spectrum`), from which few epochs are enough.
     dropout : float
         Share of a user's plays left out of the input in training.
     likelihood : "multinomial", "logistic" or "gaussian"
@@ -97,6 +105,7 @@ class MultVAE(VariationalAutoencoder):
             "precision": "auto",
         },
     }
+    PRESETS["fast"] = PRESETS["recommended"] | {"initial": "spectral", "epochs": 15}
 
     module_: AutoencoderNet
 
@@ -105,6 +114,7 @@ class MultVAE(VariationalAutoencoder):
         hidden: int | Sequence[int] = (600,),
         latent: int | None = 200,
         encoder: str = "plain",
+        initial: str = "random",
         dropout: float = 0.5,
         likelihood: str = "multinomial",
         gamma: float | None = None,
@@ -124,6 +134,7 @@ class MultVAE(VariationalAutoencoder):
     ) -> None:
         super().__init__(epochs, batch_size, learning_rate, patience, metric, seed, device, precision)
         self.encoder = check.one_of("encoder", encoder, ("plain", "dense"))
+        self.initial = check.one_of("initial", initial, ("random", "spectral"))
         self.hidden = (check.equal_sizes if encoder == "dense" else check.sizes)("hidden", hidden)
         self.latent = None if latent is None else check.whole("latent", latent, maximum=check.LARGEST_LAYER)
         self.dropout = check.real("dropout", dropout, 0.0, 0.99)
@@ -146,6 +157,14 @@ class MultVAE(VariationalAutoencoder):
             return AutoencoderNet(dense, latent, (), n_items, generator)
         plain = PlainEncoder(n_items, self.hidden, 2 * latent, generator)
         return AutoencoderNet(plain, latent, self.hidden[::-1], n_items, generator)
+
+    def _begin(self, module: AutoencoderNet, user_items: sparse.csr_matrix, generator: torch.Generator) -> None:
+        if self.initial == "random":
+            return
+        vectors = item_vectors(user_items, module.encoder.input.weight.shape[1], generator)
+        _start(module.encoder.input.weight, vectors, INPUT_SCALE)
+        if not module.decoder:
+            _start(module.output.weight, vectors, 1.0)
 
     def _latent(self, n_items: int) -> int:
         return self.latent or max(200, min(400, n_items // 100))
@@ -257,3 +276,11 @@ class MultDAE(Autoencoder):
     def _logits(self, module: AutoencoderNet, rows: Rows) -> Tensor:
         code = torch.tanh(module.encoder(rows, rows.normalised()))
         return module.logits(code)
+
+
+@torch.no_grad()
+def _start(weight: Tensor, vectors: Tensor, scale: float) -> None:
+    """Put singular vectors, `scale` times as large, in the place of the random columns of an (n_items, size) weight."""
+    random = weight[:, : vectors.shape[1]]
+    used = vectors[:, : random.shape[1]]
+    random.copy_(used * (scale * random.norm() / used.norm()))

@@ -75,6 +75,9 @@ class Autoencoder(Recommender):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss of a batch, and its parts to report; `number` is that of the pass within the epoch."""
 
+    def _begin(self, module: Any, user_items: sparse.csr_matrix, generator: torch.Generator) -> None:
+        """Let the data decide where the weights start."""
+
     def _begin_pass(self, module: Any, number: int) -> None:
         """Called before the first update of each pass of an epoch."""
 
@@ -93,6 +96,7 @@ class Autoencoder(Recommender):
         self.module_ = self._build(user_items.shape[1], generator).to(device)
         if device.type != "cpu":
             generator = torch.Generator(device).manual_seed(self.seed)
+        self._begin(self.module_, user_items, generator)
         metric = None if run.validation is None else self.metric
         together = workers()
         trainer = Trainer(
