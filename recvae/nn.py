@@ -133,7 +133,7 @@ class PlainEncoder(nn.Module):
         super().__init__()
         sizes = [*hidden, code]
         self.input = SparseLinear(n_items, sizes[0])
-        self.layers = nn.ModuleList(linear(a, b) for a, b in pairwise(sizes))
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(sizes))
         for layer in (self.input, *self.layers):
             glorot_(layer, generator)
 
@@ -160,9 +160,9 @@ class DenseEncoder(nn.Module):
     def __init__(self, n_items: int, width: int, depth: int, code: int, generator: torch.Generator) -> None:
         super().__init__()
         self.input = SparseLinear(n_items, width)
-        self.hidden = nn.ModuleList(linear(width, width) for _ in range(depth - 1))
+        self.hidden = nn.ModuleList(Linear(width, width) for _ in range(depth - 1))
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=0.1) for _ in range(depth))
-        self.code = linear(width, code)
+        self.code = Linear(width, code)
         for layer in (self.input, *self.hidden, self.code):
             fan_in = n_items if layer is self.input else width
             uniform_(layer, fan_in, generator)
@@ -245,8 +245,8 @@ def uniform_(layer: Any, fan_in: int, generator: torch.Generator) -> None:
         nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
 
 
-def linear(in_features: int, out_features: int) -> nn.Linear:
-    """A linear layer whose weights are not drawn yet, so that torch's global generator stays untouched."""
-    skip_init: Any = nn.utils.skip_init
-    layer: nn.Linear = skip_init(nn.Linear, in_features, out_features, device=torch.get_default_device())
-    return layer
+class Linear(nn.Linear):
+    """A linear layer whose weights are drawn by its maker, so that torch's global generator stays untouched."""
+
+    def reset_parameters(self) -> None:
+        """Draw nothing."""

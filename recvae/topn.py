@@ -9,27 +9,28 @@ from scipy import sparse
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
+Scores = FloatArray | torch.Tensor  # on the device where they were made
 BLOCK, SHORTLIST = 64, 4
 
 
-def mask_seen(scores: FloatArray, seen: sparse.csr_matrix) -> None:
+def mask_seen(scores: Scores, seen: sparse.csr_matrix) -> None:
     """Set the scores of every row's seen items to -inf, in place.
 
     Parameters
     ----------
-    scores : (n_users, n_items) float32
+    scores : (n_users, n_items) float32, array or tensor
     seen : csr_matrix, shape (n_users, n_items)
     """
     scores[np.repeat(np.arange(seen.shape[0]), np.diff(seen.indptr)), seen.indices] = -np.inf
 
 
-def top_n(scores: FloatArray, n: int) -> tuple[IntArray, FloatArray]:
+def top_n(scores: Scores, n: int) -> tuple[IntArray, FloatArray]:
     """The n best columns of each row, best first; equal scores rank by column, so results are the same everywhere.
 
     Parameters
     ----------
-    scores : (n_users, n_items) float32
-        -inf marks columns that may not be listed.
+    scores : (n_users, n_items) float32, array or tensor
+        A tensor is searched on its device, which then only sends the lists. -inf marks columns that may not be listed.
     n : int
 
     Returns
@@ -39,12 +40,14 @@ def top_n(scores: FloatArray, n: int) -> tuple[IntArray, FloatArray]:
     """
     n_users, n_items = scores.shape
     k = min(n, n_items)
-    best, ids = (t.numpy() for t in _largest(torch.from_numpy(scores), min(k + 1, n_items)))
+    searched = torch.as_tensor(scores).contiguous()
+    best, ids = (t.cpu().numpy() for t in _largest(searched, min(k + 1, n_items)))
     # The one extra column shows whether a tie goes over the end of the list.
     tied = ((best[:, 1:] == best[:, :-1]) & np.isfinite(best[:, 1:])).any(axis=1)
     for row in np.flatnonzero(tied):
-        ids[row, :k] = _exact(scores[row], best[row, k - 1], k)
-        best[row, :k] = scores[row, ids[row, :k]]
+        values = searched[row].cpu().numpy()
+        ids[row, :k] = _exact(values, best[row, k - 1], k)
+        best[row, :k] = values[ids[row, :k]]
     top_ids = np.full((n_users, n), -1, dtype=np.int32)
     top_scores = np.full((n_users, n), -np.inf, dtype=np.float32)
     top_ids[:, :k], top_scores[:, :k] = ids[:, :k], best[:, :k]
@@ -65,8 +68,9 @@ def _largest(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         return values, columns
     blocks = scores[:, :whole].view(n_rows, -1, BLOCK)
     _, chosen = torch.topk(blocks.amax(dim=2), k, dim=1)
-    columns = (chosen[:, :, None] * BLOCK + torch.arange(BLOCK)).view(n_rows, -1)
-    columns = torch.cat([columns, torch.arange(whole, n_columns).expand(n_rows, -1)], dim=1)
+    columns = (chosen[:, :, None] * BLOCK + torch.arange(BLOCK, device=scores.device)).view(n_rows, -1)
+    rest = torch.arange(whole, n_columns, device=scores.device).expand(n_rows, -1)
+    columns = torch.cat([columns, rest], dim=1)
     values, places = torch.topk(scores.gather(1, columns), k, dim=1)
     return values, columns.gather(1, places)
 

@@ -17,6 +17,7 @@ from recvae.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from recvae.distributed import ALONE, Share, Workers
 from recvae.errors import ArtifactError, ParameterError, TrainingError
 from recvae.interrupts import interrupt_flag
+from recvae.optimizers import Optimizer
 from recvae.progress import EpochProgress
 from recvae.rows import Histories, Rows
 from recvae.schedules import scheduled
@@ -32,7 +33,7 @@ class Objective(Protocol):
     def module(self) -> nn.Module: ...
 
     @property
-    def optimizers(self) -> Sequence[torch.optim.Optimizer]: ...
+    def optimizers(self) -> Sequence[Optimizer]: ...
 
     @property
     def generator(self) -> torch.Generator: ...
@@ -237,8 +238,8 @@ class Trainer:
         state, optimizers = self.state, self.objective.optimizers
         loss, parts = self.objective.loss(rows, state.step, number)
         for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward(torch.full_like(loss, share.weight))  # type: ignore[no-untyped-call]
+            optimizer.zero_grad()
+        (loss * share.weight).backward()  # type: ignore[no-untyped-call]
         figures = {"loss": loss.detach(), **parts}
         figures = self.workers.sum_gradients(self.objective.module, figures, share.weight)
         for optimizer in optimizers:

@@ -36,6 +36,7 @@ ORDER = [
         "nn",
         "likelihood",
         "schedules",
+        "optimizers",
         "spectrum",
         "progress",
         "checkpoint",

@@ -16,12 +16,12 @@ from recvae.likelihood import output_nll
 from recvae.models.multvae import MultDAE, MultVAE
 from recvae.models.recvae import RecVAE
 from recvae.nn import (
+    Linear,
     PlainEncoder,
     SparseLinear,
     dropout,
     glorot_,
     kl_to_standard_normal,
-    linear,
     sampled,
     uniform_,
 )
@@ -397,7 +397,7 @@ def test_sparse_linear_is_a_matrix_product() -> None:
 
 def test_glorot_weights_are_uniform_and_biases_truncated_normal() -> None:
     before = torch.get_rng_state()
-    layer = linear(300, 500)
+    layer = Linear(300, 500)
     glorot_(layer, torch.Generator().manual_seed(0))
     assert torch.equal(torch.get_rng_state(), before)
     bound = (6 / 800) ** 0.5
@@ -409,7 +409,7 @@ def test_glorot_weights_are_uniform_and_biases_truncated_normal() -> None:
 
 def test_uniform_weights_and_biases_are_within_the_fan_in() -> None:
     before = torch.get_rng_state()
-    layer = linear(400, 500)
+    layer = Linear(400, 500)
     uniform_(layer, 400, torch.Generator().manual_seed(0))
     assert torch.equal(torch.get_rng_state(), before)
     for parameter in (layer.weight, layer.bias):

@@ -1,13 +1,16 @@
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_array_equal
 from scipy import sparse
 
-from recvae.topn import mask_seen, top_n
+from recvae.topn import Scores, mask_seen, top_n
 
 NONE = -np.inf
 
@@ -77,10 +80,24 @@ def test_wide_rows_of_many_ties(n: int) -> None:
         assert (found_ids.tolist(), found_scores.tolist()) == literal_top_n(row, n)
 
 
-def test_mask_seen_marks_each_rows_own_items() -> None:
-    scores = np.arange(12, dtype=np.float32).reshape(3, 4)
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_mask_seen_marks_each_rows_own_items(kind: Callable[[npt.NDArray[np.float32]], Scores]) -> None:
+    scores = kind(np.arange(12, dtype=np.float32).reshape(3, 4))
     mask_seen(scores, sparse.csr_matrix(([1, 1, 1], ([0, 0, 2], [1, 3, 0])), shape=(3, 4)))
-    assert_array_equal(scores, [[0, NONE, 2, NONE], [4, 5, 6, 7], [NONE, 9, 10, 11]])
+    assert_array_equal(np.asarray(scores), [[0, NONE, 2, NONE], [4, 5, 6, 7], [NONE, 9, 10, 11]])
+
+
+def test_a_tensors_lists_are_those_of_the_array() -> None:
+    scores = np.random.default_rng(0).integers(0, 50, size=(20, 5_000)).astype(np.float32)
+    for found, expected in zip(top_n(torch.tensor(scores), 10), top_n(scores, 10), strict=True):
+        assert isinstance(found, np.ndarray)
+        assert_array_equal(found, expected)
+
+
+def test_columns_in_any_order_of_memory() -> None:
+    scores = np.random.default_rng(1).random((5_000, 20)).astype(np.float32).T
+    for found, expected in zip(top_n(scores, 10), top_n(np.ascontiguousarray(scores), 10), strict=True):
+        assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("levels", [3, 50, 10**6])

@@ -16,7 +16,7 @@ from recvae.models.catalogue import Catalogue, check_request
 from recvae.models.run import Callback, Run, Validation
 from recvae.models.space import Space
 from recvae.storage import fingerprint
-from recvae.topn import FloatArray, IntArray, mask_seen, top_n
+from recvae.topn import FloatArray, IntArray, Scores, mask_seen, top_n
 
 if TYPE_CHECKING:
     from recvae.splits import Holdout
@@ -100,15 +100,13 @@ class Recommender(Catalogue):
             If a matrix is not sparse, is empty, or holds negative or non-finite values, or if the matrices do not
             fit each other.
         """
-        from recvae.splits import Holdout  # and with it pandas, which a process that only serves can do without
-
         train = checked_csr(user_items, "user_items")
         if train.nnz == 0:
             raise ParameterError(f"user_items has no plays; its shape is {train.shape}")
         held = None
-        if isinstance(validation, Holdout):
-            validation = (validation.fold_in, validation.held_out)
         if validation is not None:
+            if not isinstance(validation, tuple | list):
+                validation = (validation.fold_in, validation.held_out)
             held = (checked_csr(validation[0], "fold_in", train), checked_csr(validation[1], "held_out", train))
             if held[0].shape != held[1].shape or held[1].nnz == 0:
                 raise ParameterError(
@@ -237,14 +235,14 @@ class Recommender(Catalogue):
         ids = np.empty((len(users), n), dtype=np.int32)
         best = np.empty((len(users), n), dtype=np.float32)
         for batch in self._batches(len(users)):
-            scores = self._scores(users[batch], histories[batch], recalculate_user)
+            scores = self._rankable(users[batch], histories[batch], recalculate_user)
             if filter_already_liked_items:
                 mask_seen(scores, histories[batch])
             scores[:, left_out] = -np.inf
             if candidates is None:
                 ids[batch], best[batch] = top_n(scores, n)
             else:
-                columns, best[batch] = top_n(np.ascontiguousarray(scores[:, candidates]), n)
+                columns, best[batch] = top_n(scores[:, candidates], n)
                 ids[batch] = np.where(columns < 0, -1, candidates[columns])
         return (ids[0], best[0]) if np.ndim(userid) == 0 else (ids, best)
 
@@ -280,7 +278,7 @@ class Recommender(Catalogue):
         indptr = np.arange(n_plays + 1) * (n_plays - 1)
         without = sparse.csr_matrix((values, kept, indptr), shape=(n_plays, self.n_items_))
         lost = self.score_items(history, items) - self.score_items(without, items)  # (n_plays, n_itemids)
-        places, most = top_n(np.ascontiguousarray(lost.T), N)
+        places, most = top_n(lost.T, N)
         ids = np.append(history.indices, np.int32(-1))[places]  # place -1 is padding
         return (ids[0], most[0]) if np.ndim(itemid) == 0 else (ids, most)
 
@@ -312,6 +310,10 @@ class Recommender(Catalogue):
         scores[~empty] = self._score(histories[~empty])
         scores[empty] = self._popularity_prior()
         return scores
+
+    def _rankable(self, users: npt.NDArray[np.int64], histories: sparse.csr_matrix, recalculate_user: bool) -> Scores:
+        """`_scores`, for `recommend` to search; overridden by models that make them on a device."""
+        return self._scores(users, histories, recalculate_user)
 
     def _scores_of(self, histories: sparse.csr_matrix, items: npt.NDArray[np.int64]) -> FloatArray:
         """(n_users, m) scores of the items `items`; overridden by models that need not score all to know some."""

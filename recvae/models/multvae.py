@@ -24,6 +24,7 @@ from recvae.nn import (
     kl_to_standard_normal,
     sampled,
 )
+from recvae.optimizers import Adam, Optimizer
 from recvae.rows import Rows
 from recvae.schedules import SCHEDULES, annealed_beta
 from recvae.spectrum import item_vectors
@@ -173,7 +174,7 @@ class MultVAE(VariationalAutoencoder):
         latent = self._latent(self.n_items_) if hasattr(self, "item_counts_") else self.latent
         return {**super().fitted_params(), "latent": latent}
 
-    def _optimizers(self, module: AutoencoderNet) -> Sequence[torch.optim.Optimizer]:
+    def _optimizers(self, module: AutoencoderNet) -> Sequence[Optimizer]:
         if self.n_negatives is None:
             return super()._optimizers(module)
         module.encoder.input.sparse_gradient = True
@@ -185,7 +186,7 @@ class MultVAE(VariationalAutoencoder):
         )
         return [
             torch.optim.SparseAdam(by_row, lr=self.learning_rate),
-            torch.optim.Adam(rest, lr=self.learning_rate, fused=True),
+            Adam(rest, self.learning_rate),
         ]
 
     def _loss(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from recvae.likelihood import output_nll, sampled_nll
-from recvae.nn import DenseEncoder, PlainEncoder, Workspace, glorot_, linear, uniform_
+from recvae.nn import DenseEncoder, Linear, PlainEncoder, Workspace, glorot_, uniform_
 from recvae.rows import Rows
 
 
@@ -36,8 +36,8 @@ class AutoencoderNet(nn.Module):
         sizes = [latent, *hidden]
         self.latent = latent
         self.encoder = encoder
-        self.decoder = nn.ModuleList(linear(a, b) for a, b in pairwise(sizes))
-        self.output = linear(sizes[-1], n_items)
+        self.decoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(sizes))
+        self.output = Linear(sizes[-1], n_items)
         self._workspace = Workspace()
         for layer in (*self.decoder, self.output):
             if isinstance(encoder, PlainEncoder):

@@ -19,9 +19,10 @@ from recvae.models.base import Recommender, State
 from recvae.models.run import Run
 from recvae.models.validation import checked_metric, validated
 from recvae.nn import release
+from recvae.optimizers import Adam, Optimizer
 from recvae.rows import Rows
 from recvae.storage import fingerprint
-from recvae.topn import FloatArray
+from recvae.topn import FloatArray, Scores
 from recvae.training import Plan, Trainer
 
 HISTORIES_SEEN = 900_000
@@ -81,9 +82,9 @@ class Autoencoder(Recommender):
     def _begin_pass(self, module: Any, number: int) -> None:
         """Called before the first update of each pass of an epoch."""
 
-    def _optimizers(self, module: Any) -> Sequence[torch.optim.Optimizer]:
+    def _optimizers(self, module: Any) -> Sequence[Optimizer]:
         """Adam for everything."""
-        return [torch.optim.Adam(module.parameters(), lr=self.learning_rate, fused=True)]
+        return [Adam(module.parameters(), self.learning_rate)]
 
     @abstractmethod
     def _logits(self, module: Any, rows: Rows) -> Tensor:
@@ -139,9 +140,18 @@ class Autoencoder(Recommender):
         epochs = self.epochs or max(20, min(100, round(HISTORIES_SEEN / n_users)))
         return epochs, batch_size
 
+    @torch.no_grad()
     def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
-        with torch.inference_mode():
-            scores: FloatArray = self._logits(self.module_, self._rows(user_items)).cpu().numpy()
+        scores: FloatArray = self._logits(self.module_, self._rows(user_items)).cpu().numpy()
+        return scores
+
+    @torch.no_grad()
+    def _rankable(self, users: npt.NDArray[np.int64], histories: sparse.csr_matrix, recalculate_user: bool) -> Scores:
+        del users, recalculate_user
+        scores = self._logits(self.module_, self._rows(histories))
+        empty = np.flatnonzero(np.diff(histories.indptr) == 0)
+        if len(empty):
+            scores[empty] = torch.from_numpy(self._popularity_prior()).to(scores.device)
         return scores
 
     def _rows(self, user_items: sparse.csr_matrix) -> Rows:
@@ -177,7 +187,7 @@ class _Objective:
     """An autoencoder as the training loop sees it."""
 
     model: Autoencoder
-    optimizers: Sequence[torch.optim.Optimizer]
+    optimizers: Sequence[Optimizer]
     generator: torch.Generator
     run: Run
     device: torch.device
