@@ -104,11 +104,22 @@ def growth_section(figures: Results) -> str:
     return f"## Growth\n\n{table(['items', '', 'step, ms', 'peak MB'], rows)}\n\n{note}"
 
 
+def sampling_section(figures: Results) -> str:
+    """A table of validation NDCG and cost, with and without sampling."""
+    rows: list[list[str]] = []
+    for name, measured in figures.items():
+        rows.append([f"**{name}**: {measured['n_items']:,} items, {measured['epochs']} epochs", "", "", ""])
+        rows += [[label, f"{one['ndcg@100']:.4f}", *cost(one)] for label, one in measured["contestants"].items()]
+    note = "NDCG@100 of validation users after the last epoch; 600-200-600, batches of 500; one seed."
+    return f"## Sampled softmax\n\n{table(['negatives', 'ndcg@100', 'epoch, s', 'peak MB'], rows)}\n\n{note}"
+
+
 SECTIONS: Mapping[str, Callable[[Results], str]] = {
     "steps": steps_section,
     "peers": peers_section,
     "quality": quality_section,
     "growth": growth_section,
+    "sampling": sampling_section,
 }
 
 

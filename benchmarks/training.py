@@ -1,11 +1,12 @@
 """How fast training is: against a dense reference, other libraries, and the floor of this machine, in one run.
 
-    python -m benchmarks.training [--only steps,peers,quality,growth]
+    python -m benchmarks.training [--only steps,peers,quality,growth,sampling]
 
 - steps: a training step at the shapes of ML-1M, Gowalla and ML-20M against the dense reference and the floor.
 - peers: seconds an epoch and peak memory at ML-1M's shape with equal layers and batches.
 - quality: NDCG@100 on ML-1M's test users against seconds of training.
 - growth: a step and peak memory from 20,000 to 1,000,000 items.
+- sampling: what the sampled softmax costs in quality, on ML-1M and Gowalla.
 
 Every contestant runs in a process of its own, in turn, and medians are taken. Peers are installed, pinned, into an
 environment each under `--venvs` when they are first needed. ML-1M and Gowalla are found as `recvae prepare` finds them.
@@ -75,6 +76,8 @@ GROWTH = (
     Contestant("softmax over all items", "recvae", {"params": {"hidden": GROWTH_HIDDEN}}),
     Contestant("sampled softmax", "recvae", {"params": {"hidden": GROWTH_HIDDEN, "n_negatives": 4096}}),
 )
+# Epochs, and negatives for each batch: a quarter and a tenth of the catalogues.
+SAMPLED = {"ml-1m": (50, 900), "gowalla": (15, 4096)}
 BYTES_A_PARAMETER = 24  # weight, gradient, two moments, the best epoch's copy and the one that replaces it
 
 
@@ -221,12 +224,43 @@ def growth(options: record.Options) -> dict[str, Any]:
     return {"hidden": GROWTH_HIDDEN, "contestants": rows}
 
 
+def sampling(options: record.Options) -> dict[str, Any]:
+    """NDCG@100 of validation users after as many epochs with and without sampling."""
+    found: dict[str, Any] = {}
+    for name, (epochs, n_negatives) in SAMPLED.items():
+        split = split_of(name)
+        if split.validation is None:
+            raise RuntimeError(f"{name} comes without validation users")
+        params = {
+            "all items": {},
+            f"{n_negatives:,} by popularity": {"n_negatives": n_negatives},
+            f"{n_negatives:,}, all alike": {"n_negatives": n_negatives, "negatives": "uniform"},
+        }
+        contestants = [
+            Contestant(label, "recvae", {"params": {"total_anneal_steps": 2000, **given}, "checkpoints": [epochs]})
+            for label, given in params.items()
+        ]
+        task = Task(split.train, split.validation.fold_in, split.train[:0])
+        outcomes = Track(options.venvs).race(seeded(contestants, options.seed, epochs=epochs), task)
+        rows = {
+            label: {
+                "ndcg@100": mean_ndcg(runs[0].lists[f"validation/{epochs}"], split.validation),
+                "epoch_seconds": median(runs[0].epoch_seconds),
+                "peak_rss_mb": runs[0].peak_rss_mb,
+            }
+            for label, runs in outcomes.items()
+            if runs
+        }
+        found[name] = {"epochs": epochs, "n_items": split.train.shape[1], "contestants": rows}
+    return found
+
+
 def seeded(contestants: Sequence[Contestant], seed: int, **settings: Any) -> list[Contestant]:
     """The contestants with further settings."""
     return [Contestant(c.name, c.adapter, {**c.settings, **settings, "seed": seed}) for c in contestants]
 
 
-PARTS = {"steps": steps, "peers": peers, "quality": quality, "growth": growth}
+PARTS = {"steps": steps, "peers": peers, "quality": quality, "growth": growth, "sampling": sampling}
 
 
 def main() -> None:

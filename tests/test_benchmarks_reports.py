@@ -56,10 +56,19 @@ GROWTH = {
     },
 }
 
+SAMPLING = {
+    "ml-1m": {
+        "epochs": 50,
+        "n_items": 3600,
+        "contestants": {"all items": {"ndcg@100": 0.43, **timed(0.1)}, "900": {"ndcg@100": 0.42, **timed(0.1, 0.4)}},
+    }
+}
+MEASURED = {"peers": PEERS, "growth": GROWTH, "quality": QUALITY, "steps": STEPS, "sampling": SAMPLING}
+
 
 @pytest.fixture
 def results(tmp_path: Path) -> dict[str, Any]:
-    for part, figures in (("peers", PEERS), ("growth", GROWTH), ("quality", QUALITY), ("steps", STEPS)):
+    for part, figures in MEASURED.items():
         content = {**record.provenance(f"measure {part}", 5), "figures": figures}
         merged = record.merge(tmp_path / "training.json", part, content)
     return merged
@@ -125,7 +134,9 @@ def test_tables_and_plot_are_written(results: dict[str, Any], tmp_path: Path) ->
         "Other libraries, ML-1M",
         "Time to quality",
         "Growth",
+        "Sampled softmax",
     ]
+    assert row(text, "900")[1:] == ["0.4200", "0.40", "500"]
     assert "`measure growth`, seed 5" in text
     plot = (tmp_path / "training.svg").read_text(encoding="utf8")
     for label in ("RecPack RecVAE", "sampled softmax", "seconds of training", "peak memory, GB"):
