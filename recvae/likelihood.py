@@ -12,10 +12,12 @@ import torch.nn.functional as F  # noqa: N812 the field's name
 from torch import Tensor
 
 from recvae.nn import Workspace
+from recvae.products import linear, onednn_is_faster
 from recvae.rows import Rows
 
 CHUNK_BYTES = 16 * 2**20
 MIN_CHUNK = 125
+PRODUCT_ROWS = 2000  # of a product that is added to another, so that it stays in the cache
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,11 @@ class _OutputLayer(torch.autograd.Function):
         b = bias.to(dtype)
         for users, plays in _chunks(rows, size, len(weight)):
             h = hidden[users].to(dtype)
-            logits = torch.addmm(b, h, w.T, out=buffer[: len(h)])
+            logits = linear(h, w, b, out=buffer[: len(h)])
             nll[users], scale = LIKELIHOODS[likelihood](logits, plays)
             scale = (scale / len(hidden))[:, None]
             if grad_hidden is not None:
-                torch.mul(logits @ w, scale, out=grad_hidden[users])
+                torch.mul(linear(logits, w.T), scale, out=grad_hidden[users])
             if grad_weight is not None:
                 _accumulate(grad_weight, logits.T, (h * scale).to(dtype), first=users.start == 0)
             if grad_bias is not None:
@@ -201,12 +203,16 @@ def user_nll(logits: Tensor, rows: Rows, likelihood: str = "multinomial") -> Ten
 
 def _accumulate(total: Tensor, a: Tensor, b: Tensor, *, first: bool) -> None:
     """Add the product of `a` and `b` to `total`, or put it there first of all."""
-    if a.dtype == total.dtype:
+    if a.dtype == total.dtype and not onednn_is_faster():
         torch.addmm(total, a, b, beta=0 if first else 1, out=total)
-    elif first:
-        total.copy_(a @ b)
-    else:
-        total += a @ b
+        return
+    size = PRODUCT_ROWS if total.device.type == "cpu" else len(total)
+    for start in range(0, len(total), size):
+        part, product = total[start : start + size], linear(a[start : start + size], b.T)
+        if first:
+            part.copy_(product)
+        else:
+            part += product
 
 
 def _chunks(rows: Rows, size: int, n_items: int) -> Iterator[tuple[slice, Plays]]:

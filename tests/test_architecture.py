@@ -34,6 +34,7 @@ ORDER = [
         "device",
         "rows",
         "nn",
+        "products",
         "likelihood",
         "schedules",
         "optimizers",

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from recvae.likelihood import output_nll, sampled_nll
 from recvae.nn import DenseEncoder, Linear, PlainEncoder, Workspace, glorot_, uniform_
+from recvae.products import linear
 from recvae.rows import Rows
 
 
@@ -53,8 +54,7 @@ class AutoencoderNet(nn.Module):
 
     def logits(self, z: Tensor) -> Tensor:
         """(batch, latent) → (batch, n_items), for scoring only."""
-        logits: Tensor = self.output(self.decode(z))
-        return logits
+        return linear(self.decode(z), self.output.weight, self.output.bias)
 
     def nll(self, z: Tensor, rows: Rows, likelihood: str = "multinomial") -> Tensor:
         """Mean negative log-likelihood of the batch, given z."""
