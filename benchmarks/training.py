@@ -231,7 +231,7 @@ def sampling(options: record.Options) -> dict[str, Any]:
         split = split_of(name)
         if split.validation is None:
             raise RuntimeError(f"{name} comes without validation users")
-        params = {
+        params: dict[str, dict[str, Any]] = {
             "all items": {},
             f"{n_negatives:,} by popularity": {"n_negatives": n_negatives},
             f"{n_negatives:,}, all alike": {"n_negatives": n_negatives, "negatives": "uniform"},

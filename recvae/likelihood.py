@@ -15,7 +15,7 @@ from recvae.nn import Workspace
 from recvae.products import linear, onednn_is_faster
 from recvae.rows import Rows
 
-CHUNK_BYTES = 16 * 2**20
+CHUNK_BYTES = 24 * 2**20
 MIN_CHUNK = 125
 PRODUCT_ROWS = 2000  # of a product that is added to another, so that it stays in the cache
 
