@@ -40,6 +40,9 @@ STEP_USERS = 5 * BATCH
 OURS = Contestant("recvae Mult-VAE", "recvae")
 OURS_AUTO = Contestant("recvae Mult-VAE, precision auto", "recvae", {"params": {"precision": "auto"}})
 OURS_RECVAE = Contestant("recvae RecVAE", "recvae", {"model": "recvae"})
+OURS_RECVAE_AUTO = Contestant(
+    "recvae RecVAE, precision auto", "recvae", {"model": "recvae", "params": {"precision": "auto"}}
+)
 DENSE = Contestant("dense PyTorch Mult-VAE", "dense")
 
 PEERS = (
@@ -50,6 +53,7 @@ PEERS = (
     Contestant("RecPack MultVAE", "recpack"),
     Contestant("irspack MultVAE", "irspack"),
     OURS_RECVAE,
+    OURS_RECVAE_AUTO,
     Contestant("RecBole RecVAE", "recbole", {"model": "recvae"}),
     Contestant("RecPack RecVAE", "recpack", {"model": "recvae"}),
 )

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 the field's name
 from torch import Tensor, nn
 
+from recvae.products import linear, onednn_is_faster
 from recvae.rows import Part, Rows
 
 
@@ -250,3 +251,29 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         """Draw nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in_features) → (n, out_features)."""
+        if torch.is_autocast_enabled(x.device.type) or not onednn_is_faster():
+            return super().forward(x)
+        product: Tensor = _Product.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return product
+
+
+class _Product(torch.autograd.Function):
+    """`recvae.products.linear` with gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+        return (
+            linear(grad, weight.T) if wants_x else None,
+            linear(grad.T, x.T) if wants_weight else None,
+            grad.sum(dim=0) if wants_bias else None,
+        )
