@@ -33,7 +33,6 @@ from recvae.models.base import Recommender
 from recvae.report import write_text
 from recvae.splits import Holdout
 
-HERE = Path(__file__).parent
 N_USERS, BATCH = 10_000, 500
 TRAINING_USERS = 2_500
 HELD_OUT = 0.2

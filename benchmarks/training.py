@@ -16,7 +16,6 @@ earlier figures and leaves the others.
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -32,7 +31,6 @@ from recvae.memory import available_bytes
 from recvae.metrics import hit_matrix, ndcg_at_k
 from recvae.splits import Holdout, Split
 
-HERE = Path(__file__).parent
 BATCH, HIDDEN = 500, 600
 RECVAE_PASSES = 4  # over the users an epoch: three for the encoder, one for the decoder
 STEP_USERS = 5 * BATCH

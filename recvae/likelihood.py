@@ -12,12 +12,11 @@ import torch.nn.functional as F  # noqa: N812 the field's name
 from torch import Tensor
 
 from recvae.nn import Workspace
-from recvae.products import linear, onednn_is_faster
+from recvae.products import accumulate, linear
 from recvae.rows import Rows
 
 CHUNK_BYTES = 24 * 2**20
 MIN_CHUNK = 125
-PRODUCT_ROWS = 2000  # of a product that is added to another, so that it stays in the cache
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class _OutputLayer(torch.autograd.Function):
             if grad_hidden is not None:
                 torch.mul(linear(logits, w.T), scale, out=grad_hidden[users])
             if grad_weight is not None:
-                _accumulate(grad_weight, logits.T, (h * scale).to(dtype), first=users.start == 0)
+                accumulate(grad_weight, logits.T, (h * scale).to(dtype), first=users.start == 0)
             if grad_bias is not None:
                 grad_bias += (logits.T @ scale.to(dtype)).squeeze(1)
         ctx.gradients = (grad_hidden, grad_weight, grad_bias)
@@ -199,20 +198,6 @@ def user_nll(logits: Tensor, rows: Rows, likelihood: str = "multinomial") -> Ten
     ((_, plays),) = _chunks(rows, len(rows), logits.shape[1])
     nll, _ = LIKELIHOODS[likelihood](logits, plays)
     return nll
-
-
-def _accumulate(total: Tensor, a: Tensor, b: Tensor, *, first: bool) -> None:
-    """Add the product of `a` and `b` to `total`, or put it there first of all."""
-    if a.dtype == total.dtype and not onednn_is_faster():
-        torch.addmm(total, a, b, beta=0 if first else 1, out=total)
-        return
-    size = PRODUCT_ROWS if total.device.type == "cpu" else len(total)
-    for start in range(0, len(total), size):
-        part, product = total[start : start + size], linear(a[start : start + size], b.T)
-        if first:
-            part.copy_(product)
-        else:
-            part += product
 
 
 def _chunks(rows: Rows, size: int, n_items: int) -> Iterator[tuple[slice, Plays]]:

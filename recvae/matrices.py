@@ -65,3 +65,19 @@ def csr_of(arrays: Mapping[str, npt.NDArray[Any]], name: str, n_columns: int) ->
     except ValueError as error:
         raise ArtifactError(f"{name} is no {shape} CSR matrix: {error}") from None
     return matrix
+
+
+def normalised(user_items: sparse.csr_matrix) -> sparse.csr_matrix:
+    """D_U^−½ R D_I^−½: each play over the roots of its user's and its item's sums, float32."""
+    users, items = (
+        sparse.diags_array(inverse_roots(np.asarray(user_items.sum(axis=axis), dtype=np.float32).ravel()))
+        for axis in (1, 0)
+    )
+    return sparse.csr_matrix(users @ user_items @ items, dtype=np.float32)
+
+
+def inverse_roots(degrees: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """degrees^−½, 0 where the degree is 0."""
+    roots = np.zeros(len(degrees), dtype=np.float32)
+    np.power(degrees, -0.5, out=roots, where=degrees > 0)
+    return roots

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 the field's name
 from torch import Tensor, nn
 
-from recvae.products import linear, onednn_is_faster
+from recvae.products import linear
 from recvae.rows import Part, Rows
 
 
@@ -254,7 +254,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, in_features) → (n, out_features)."""
-        if torch.is_autocast_enabled(x.device.type) or not onednn_is_faster():
+        if torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
         product: Tensor = _Product.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return product

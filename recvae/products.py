@@ -5,6 +5,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+CACHED_ROWS = 2000  # of a product that is added to another
+
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
     """`x @ weight.T + bias`, (n, in) and (out, in) to (n, out), which may lie in `out`; without gradients.
@@ -12,10 +14,28 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, out: Tensor | 
     Torch multiplies float32 matrices by MKL, which leaves AVX-512 aside on AMD's processors: there oneDNN, which torch
     itself takes for bfloat16, is twice as fast and as exact.
     """
-    if x.device.type == "cpu" and x.dtype == torch.float32 and onednn_is_faster():
+    if _by_onednn(x):
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
         return product
     return torch.mm(x, weight.T, out=out) if bias is None else torch.addmm(bias, x, weight.T, out=out)
+
+
+def accumulate(total: Tensor, a: Tensor, b: Tensor, *, first: bool) -> None:
+    """Add `a @ b` to `total`, which may be of another type, or put it there first of all."""
+    if a.dtype == total.dtype and not _by_onednn(a):
+        torch.addmm(total, a, b, beta=0 if first else 1, out=total)
+        return
+    size = CACHED_ROWS if total.device.type == "cpu" else len(total)
+    for start in range(0, len(total), size):
+        part, product = total[start : start + size], linear(a[start : start + size], b.T)
+        if first:
+            part.copy_(product)
+        else:
+            part += product
+
+
+def _by_onednn(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.float32 and onednn_is_faster()
 
 
 @cache

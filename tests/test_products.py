@@ -3,16 +3,15 @@
 import pytest
 import torch
 
-from recvae import likelihood, products
-from recvae.products import linear, onednn_is_faster
+from recvae import products
+from recvae.products import accumulate, linear, onednn_is_faster
 
 LIBRARIES = [False, *([True] if torch.backends.mkldnn.is_available() else [])]  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(params=LIBRARIES, ids=lambda onednn: "onednn" if onednn else "mkl")
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (products, likelihood):
-        monkeypatch.setattr(module, "onednn_is_faster", lambda: request.param)
+    monkeypatch.setattr(products, "onednn_is_faster", lambda: request.param)
 
 
 @pytest.mark.usefixtures("library")
@@ -29,12 +28,12 @@ def test_a_product(n: int, biased: bool) -> None:
 @pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_sums_of_products(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(likelihood, "PRODUCT_ROWS", 4)
+    monkeypatch.setattr(products, "CACHED_ROWS", 4)
     generator = torch.Generator().manual_seed(2)
     a, b = torch.randn((3, 10), generator=generator).to(dtype), torch.randn((3, 6), generator=generator).to(dtype)
     total = torch.full((10, 6), torch.nan, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
-    likelihood._accumulate(total, a.T, b, first=True)
-    likelihood._accumulate(total, a.T, b, first=False)
+    accumulate(total, a.T, b, first=True)
+    accumulate(total, a.T, b, first=False)
     torch.testing.assert_close(total, 2 * (a.T @ b).to(total.dtype))
 
 

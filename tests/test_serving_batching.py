@@ -31,6 +31,14 @@ def doubled(items: Sequence[int]) -> list[int]:
     return [2 * item for item in items]
 
 
+def doubled_after(release: threading.Event) -> Callable[[Sequence[int]], list[int]]:
+    def held(items: Sequence[int]) -> list[int]:
+        release.wait(30)
+        return doubled(items)
+
+    return held
+
+
 def test_each_gets_its_own_result() -> None:
     async def work(batcher: Batcher) -> None:
         assert await asyncio.gather(*(batcher.submit(doubled, i) for i in range(50))) == [2 * i for i in range(50)]
@@ -51,10 +59,7 @@ def test_one_alone_is_not_kept_waiting() -> None:
 
 def test_those_that_come_meanwhile_share_the_next_batch() -> None:
     release = threading.Event()
-
-    def held(items: Sequence[int]) -> list[int]:
-        release.wait(30)
-        return doubled(items)
+    held = doubled_after(release)
 
     async def work(batcher: Batcher) -> None:
         first = batcher.submit(held, 0)
@@ -70,10 +75,7 @@ def test_those_that_come_meanwhile_share_the_next_batch() -> None:
 
 def test_a_window_gathers_those_that_come_a_little_later() -> None:
     release = threading.Event()
-
-    def held(items: Sequence[int]) -> list[int]:
-        release.wait(30)
-        return doubled(items)
+    held = doubled_after(release)
 
     async def work(batcher: Batcher) -> None:
         first = batcher.submit(held, 0)

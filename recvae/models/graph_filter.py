@@ -8,7 +8,7 @@ from scipy import sparse
 from scipy.sparse.linalg import svds
 
 from recvae.errors import ArtifactError
-from recvae.matrices import csr_arrays, csr_of
+from recvae.matrices import csr_arrays, csr_of, inverse_roots, normalised
 from recvae.models import parameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.catalogue import BATCH_BYTES
@@ -59,10 +59,8 @@ class GraphFilter(Recommender):
 
     def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
         with run.timed():
-            users, items = (np.asarray(user_items.sum(axis=axis), dtype=np.float32).ravel() for axis in (1, 0))
-            self.item_degrees_ = items
-            plays = sparse.diags_array(_power(users, -0.5)) @ user_items @ sparse.diags_array(_power(items, -0.5))
-            self.plays_ = sparse.csr_matrix(plays, dtype=np.float32)
+            self.item_degrees_ = np.asarray(user_items.sum(axis=0), dtype=np.float32).ravel()
+            self.plays_ = normalised(user_items)
             self.values_, self.vectors_ = self._singular()
             self.weight_ = PAPER_WEIGHT if self.weight is None else self.weight
             if self.weight is None and run.validation is not None:
@@ -96,7 +94,7 @@ class GraphFilter(Recommender):
         for start in range(0, len(near), size):
             batch = slice(start, start + size)
             near[batch] = ((user_items[batch] @ self.plays_.T) @ self.plays_).toarray()
-        wide = user_items @ (_power(self.item_degrees_, -0.5)[:, None] * self.vectors_.T)  # (n_users, factors)
+        wide = user_items @ (inverse_roots(self.item_degrees_)[:, None] * self.vectors_.T)  # (n_users, factors)
         scores: FloatArray = near + self.weight_ * (wide @ self.vectors_) * np.sqrt(self.item_degrees_)
         return scores
 
@@ -119,10 +117,3 @@ class GraphFilter(Recommender):
         self.item_degrees_, self.values_, self.vectors_ = state["item_degrees"], state["values"], state["vectors"]
         if self.item_degrees_.shape != (n_items,) or self.vectors_.shape != (len(self.values_), n_items):
             raise ArtifactError(f"vectors has shape {self.vectors_.shape}; expected {len(self.values_)} by {n_items}")
-
-
-def _power(degrees: npt.NDArray[np.float32], exponent: float) -> npt.NDArray[np.float32]:
-    """degrees ** exponent, 0 where the degree is 0."""
-    result = np.zeros(len(degrees), dtype=np.float32)
-    np.power(degrees, exponent, out=result, where=degrees > 0)
-    return result
