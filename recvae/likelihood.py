@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recvae.nn import Workspace
 from recvae.products import accumulate, linear
-from recvae.rows import Rows
+from recvae.rows import Rows, per_user_sums
 
 CHUNK_BYTES = 24 * 2**20
 MIN_CHUNK = 125
@@ -21,29 +21,30 @@ MIN_CHUNK = 125
 
 @dataclass(frozen=True)
 class Plays:
-    """The plays of a chunk of users, (n_plays,) each: row, place in the flattened logits, value."""
+    """The plays of a chunk of users: row, place in the flattened logits and value of each, and the users' offsets."""
 
     row: Tensor
     place: Tensor
     values: Tensor
+    offsets: Tensor
 
-    def sums(self, weights: Tensor, n_rows: int) -> Tensor:
+    def sums(self, weights: Tensor) -> Tensor:
         """(n_rows,) sum of each user's weights."""
-        return torch.zeros(n_rows, dtype=weights.dtype, device=weights.device).index_add_(0, self.row, weights)
+        return per_user_sums(weights, self.offsets)
 
     def explained(self, logits: Tensor) -> Tensor:
         """(n_rows,) sum over each user's plays of value times logit."""
-        return self.sums(logits.view(-1)[self.place] * self.values, len(logits))
+        return self.sums(logits.take(self.place) * self.values)
 
     def subtract_from(self, logits: Tensor, scale: Tensor | None = None) -> None:
         """Take the values, over their user's scale, off the logits of the plays, in place."""
         values = self.values if scale is None else self.values / scale[self.row]
-        logits.view(-1).index_add_(0, self.place, values.to(logits.dtype), alpha=-1)
+        logits.view(-1)[self.place] = (logits.take(self.place) - values).to(logits.dtype)
 
 
 def multinomial(logits: Tensor, plays: Plays) -> tuple[Tensor, Tensor]:
     """−Σ_i x_i log softmax(f)_i of each user; Liang et al. (2018), equation 2. Items compete for a user's plays."""
-    total = plays.sums(plays.values, len(logits))
+    total = plays.sums(plays.values)
     explained, largest = plays.explained(logits), logits.amax(dim=1)
     torch.softmax(logits, dim=1, out=logits)
     normaliser = largest.to(total.dtype) - logits.amax(dim=1).to(total.dtype).log()
@@ -62,7 +63,7 @@ def logistic(logits: Tensor, plays: Plays) -> tuple[Tensor, Tensor]:
 def gaussian(logits: Tensor, plays: Plays) -> tuple[Tensor, Tensor]:
     """½ Σ_i (x_i − f_i)² of each user; equation 3, with one confidence for plays and non-plays alike."""
     nll = 0.5 * logits.square().sum(dim=1, dtype=plays.values.dtype) - plays.explained(logits)
-    nll += 0.5 * plays.sums(plays.values.square(), len(logits))
+    nll += 0.5 * plays.sums(plays.values.square())
     plays.subtract_from(logits)
     return nll, torch.ones_like(nll)
 
@@ -206,4 +207,8 @@ def _chunks(rows: Rows, size: int, n_items: int) -> Iterator[tuple[slice, Plays]
     for start in range(0, len(rows), size):
         stop = min(start + size, len(rows))
         plays = slice(rows.starts[start], rows.starts[stop])
-        yield slice(start, stop), Plays(row_of[plays] - start, place[plays] - start * n_items, rows.values[plays])
+        offsets = rows.offsets[start : stop + 1] - rows.offsets[start]
+        yield (
+            slice(start, stop),
+            Plays(row_of[plays] - start, place[plays] - start * n_items, rows.values[plays], offsets),
+        )

@@ -45,25 +45,34 @@ class _WeightedSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, rows: Rows, values: Tensor, workspace: Workspace | None) -> Tensor:
-        ctx.rows, ctx.workspace, ctx.shape = rows, workspace, weight.shape
-        ctx.save_for_backward(values)
-        return weighted_sum(weight, rows.items, rows.offsets, values)
+        ctx.workspace, ctx.shape = workspace, weight.shape
+        if not ctx.needs_input_grad[0]:
+            return weighted_sum(weight, rows.items, rows.offsets, values)
+        items, users, offsets = rows.items, rows.users, rows.offsets
+        if weight.device.type == "cpu" or workspace is None:  # plays that are dropped out cost nothing
+            kept = (values != 0).nonzero().squeeze(1)
+            items, users, values = items.take(kept), users.take(kept), values.take(kept)
+            bounds = torch.arange(len(offsets), dtype=users.dtype, device=users.device)
+            offsets = torch.searchsorted(users, bounds, out_int32=True)
+        ctx.save_for_backward(items, users, values)
+        return weighted_sum(weight, items, offsets, values)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (values,) = ctx.saved_tensors
+        items, users, values = ctx.saved_tensors
         if ctx.workspace is None:
-            items, gradient_rows = by_item(ctx.rows, values, grad)
+            touched, gradient_rows = by_item(items, users, values, grad)
             gradient = torch.sparse_coo_tensor(
-                items[None].long(), gradient_rows, ctx.shape, check_invariants=False, is_coalesced=True
+                touched[None], gradient_rows, ctx.shape, check_invariants=False, is_coalesced=True
             )
             return gradient, None, None, None
-        gradient = ctx.workspace.take("input gradient", ctx.shape, grad).zero_()
+        gradient = ctx.workspace.take("input gradient", ctx.shape, grad)
         if grad.device.type == "cpu":
-            items, gradient_rows = by_item(ctx.rows, values, grad)
-            gradient.index_copy_(0, items.long(), gradient_rows)
+            touched, gradient_rows = by_item(items, users, values, grad)
+            untouched = torch.ones(len(gradient), dtype=torch.bool).index_fill_(0, touched, value=False)
+            gradient.index_copy_(0, touched, gradient_rows).index_fill_(0, untouched.nonzero().squeeze(1), 0.0)
         else:  # without the sizes that only the device knows
-            gradient.index_add_(0, ctx.rows.items, grad[ctx.rows.users] * values[:, None])
+            gradient.zero_().index_add_(0, items, grad[users] * values[:, None])
         return gradient.detach(), None, None, None  # an alias, which autograd takes as it is instead of copying it
 
 
@@ -72,22 +81,19 @@ def weighted_sum(weight: Tensor, index: Tensor, offsets: Tensor, values: Tensor)
     return F.embedding_bag(index, weight, offsets, mode="sum", per_sample_weights=values, include_last_offset=True)
 
 
-def by_item(rows: Rows, values: Tensor, per_user: Tensor) -> tuple[Tensor, Tensor]:
-    """Xᵀ·`per_user` for sparse rows X: the items that have plays, (n,), and their rows, (n, size).
+def by_item(items: Tensor, users: Tensor, values: Tensor, per_user: Tensor) -> tuple[Tensor, Tensor]:
+    """Xᵀ·`per_user` for sparse rows X: the items that have plays, (n,) int64, and their rows, (n, size).
 
     Parameters
     ----------
-    rows : Rows
-    values : (n_plays,)
-        X's entries, instead of `rows.values`.
+    items, users, values : (n_plays,)
+        X's columns, rows and entries.
     per_user : (batch, size)
     """
-    played = values.nonzero().squeeze(1)
-    items, order = rows.items[played].sort(stable=True)
-    items, counts = torch.unique_consecutive(items, return_counts=True)
-    users = rows.users[played][order]
+    items, order = items.sort(stable=True)
+    touched, counts = torch.unique_consecutive(items, return_counts=True)
     offsets = F.pad(counts.cumsum(0), (1, 0)).to(torch.int32)
-    return items, weighted_sum(per_user, users, offsets, values[played][order])
+    return touched.long(), weighted_sum(per_user, users.take(order), offsets, values.take(order))
 
 
 class SparseLinear(nn.Module):
@@ -211,8 +217,8 @@ def dropout(values: Tensor, p: float, generator: torch.Generator, part: Part | N
     """
     if p == 0:
         return values
-    kept = _drawn(lambda whole: whole.bernoulli_(1 - p, generator=generator), values, part)
-    return values * kept / (1 - p)
+    drawn = _drawn(lambda whole: whole.uniform_(generator=generator), values, part)
+    return values * (drawn >= p) / (1 - p)
 
 
 def sampled(mu: Tensor, logvar: Tensor, generator: torch.Generator, part: Part | None = None) -> Tensor:

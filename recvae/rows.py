@@ -1,6 +1,7 @@
 """Plays of users as tensors: a batch of CSR rows, and all histories on a device to gather batches from."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -61,7 +62,7 @@ class Rows:
         """(batch,) plays of each user."""
         return self.offsets.diff()
 
-    @property
+    @cached_property
     def users(self) -> Tensor:
         """(n_plays,) int32 row of each play."""
         return self.per_play(torch.arange(len(self), dtype=torch.int32, device=self.items.device))
@@ -72,15 +73,16 @@ class Rows:
 
     def normalised(self) -> Tensor:
         """(n_plays,) values divided by the L2 norm of their row; rows without plays have none to divide."""
-        return self.values / self.per_play(self._totals(self.values.square()).sqrt())
+        return self.values / self.per_play(per_user_sums(self.values.square(), self.offsets).sqrt())
 
     def sums(self) -> Tensor:
         """(batch,) total weight of each user's plays."""
-        return self._totals(self.values)
+        return per_user_sums(self.values, self.offsets)
 
-    def _totals(self, values: Tensor) -> Tensor:
-        total = torch.zeros(len(self), dtype=values.dtype, device=values.device)
-        return total.index_add_(0, self.users, values)
+
+def per_user_sums(values: Tensor, offsets: Tensor) -> Tensor:
+    """(n_plays,) values summed between the offsets, (batch + 1,), to (batch,)."""
+    return torch.segment_reduce(values, "sum", offsets=offsets.long(), unsafe=True)
 
 
 class Histories:
@@ -109,7 +111,7 @@ class Histories:
         n_plays = int(starts[-1])
         place = torch.arange(n_plays, device=device)
         place += shift.repeat_interleave(offsets.diff(), output_size=n_plays)
-        return Rows(self._plays.items[place], offsets, self._plays.values[place], starts)
+        return Rows(self._plays.items.take(place), offsets, self._plays.values.take(place), starts)
 
     def part(self, users: npt.NDArray[np.int64], part: slice) -> Rows:
         """The histories of a part of these users, which knows its place among them."""

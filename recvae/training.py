@@ -267,7 +267,8 @@ class Trainer:
             value = record[metric] = self.objective.validate()
         if value > state.best:
             state.best, state.best_epoch = value, state.epoch
-            self.good = _snapshot(self.objective.module)
+            for name, tensor in self.objective.module.state_dict().items():
+                self.good[name].copy_(tensor)
 
     def _refuse_divergence(self) -> None:
         loss = float(self.state.sums["loss"][0]) if self.state.sums else 0.0

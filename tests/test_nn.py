@@ -103,7 +103,8 @@ def random_module(model: MultVAE | MultDAE | RecVAE) -> Any:
 def kept_of(rows: Rows, p: float, generator: torch.Generator) -> Tensor:
     if p == 0:
         return torch.ones(len(rows), N_ITEMS, dtype=torch.float64)
-    kept = torch.empty(len(rows.items), dtype=torch.float64).bernoulli_(1 - p, generator=generator) / (1 - p)
+    drawn = torch.rand(len(rows.items), dtype=torch.float64, generator=generator)
+    kept = (drawn >= p).double() / (1 - p)
     return on_dense(rows, kept)
 
 
