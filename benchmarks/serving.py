@@ -1,9 +1,11 @@
-"""Speed of the service beside an empty FastAPI route, with load from another process (wrk).
+"""Speed of the service beside empty FastAPI routes, with load from another process (wrk).
 
     python -m benchmarks.serving [--seconds 10] [--connections 32] [--items 20000] [--large 1000000] [--out DIR]
 
-Measures `POST /recommend` (history of 50, n = 10) for MultVAE and for implicit's ALS behind the same service, and an
-empty route whose response has the same size, one worker each, in the same run and in turns; the time to load, the
+Measures `POST /recommend` (history of 50, n = 10) for MultVAE and for implicit's ALS behind the same service, and two
+routes that answer the same bytes without doing anything, one worker each, in the same run and in turns: "empty" takes
+no notice of its request and returns a ready response, "declared" declares its request as a pydantic model and returns a
+dictionary, as FastAPI's documentation does. Also the time to load, the
 resident memory of a worker; and a large catalogue through the approximate index against the exact small one, request by
 request. Writes `serving.json` and `serving.svg`. Models have random weights: speed depends on shapes alone, but for the
 index, whose items are drawn as clusters with a spectrum that falls as trained ones do (see `clustered`).
@@ -59,14 +61,28 @@ done = function(summary, latency, requests)
 end
 """
 
-EMPTY = """
+ROUTES = {
+    "empty": """
 from fastapi import FastAPI
 from starlette.responses import Response
 app = FastAPI()
 @app.post("/recommend")
 async def empty() -> Response:
-    return Response(b"x" * {size}, media_type="application/json")
-"""
+    return Response({answer!r}, media_type="application/json")
+""",
+    "declared": """
+import json
+from fastapi import FastAPI
+from pydantic import BaseModel
+app, answer = FastAPI(), json.loads({answer!r})
+class Asked(BaseModel):
+    history: list[int]
+    n: int
+@app.post("/recommend")
+async def declared(asked: Asked):
+    return answer
+""",
+}
 
 
 def bodies(n_items: int, count: int = 200) -> list[dict[str, Any]]:
@@ -124,11 +140,11 @@ def saved(folder: Path, name: str, n_items: int) -> Path:
 
 
 @contextlib.contextmanager
-def empty_route(folder: Path, size: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """An empty route, on the same server with the same settings."""
-    (folder / "empty_route.py").write_text(EMPTY.format(size=size))
+def empty_route(folder: Path, name: str, answer: bytes) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """One of `ROUTES`, on the same server with the same settings."""
+    (folder / f"{name}_route.py").write_text(ROUTES[name].format(answer=answer))
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "empty_route:app", "--no-access-log", "--port", str(port)]
+    command = [sys.executable, "-m", "uvicorn", f"{name}_route:app", "--no-access-log", "--port", str(port)]
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
@@ -178,13 +194,13 @@ def resident_mb(process: subprocess.Popen[bytes]) -> dict[str, float]:
 
 
 def throughput(folder: Path, paths: dict[str, Path], script: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Each service in turns with the empty route; medians of the rounds."""
+    """Each service in turns with the empty routes; medians of the rounds."""
     rows: dict[str, list[dict[str, float]]] = {}
     memory = {}
     with contextlib.ExitStack() as stack:
         services = {name: stack.enter_context(running(path)) for name, path in paths.items()}
         sample = httpx.post(f"{services['multvae'][0]}/recommend", json=bodies(arguments.items, 1)[0])
-        services["empty"] = stack.enter_context(empty_route(folder, len(sample.content)))
+        services |= {name: stack.enter_context(empty_route(folder, name, sample.content)) for name in ROUTES}
         for _ in range(ROUNDS):
             for name, (address, process) in services.items():
                 figures = wrk(address, script, arguments.connections, arguments.seconds)
@@ -267,9 +283,11 @@ def main() -> None:
         results["throughput"] = throughput(folder, paths, script, arguments)
         rows = results["throughput"]
         for model in paths:
-            rate = rows[model]["requests_per_second"] / rows["empty"]["requests_per_second"]
-            slower = rows[model]["p99_ms"] / rows["empty"]["p99_ms"]
-            results.setdefault("ratios", {})[model] = {"throughput": round(rate, 3), "p99": round(slower, 2)}
+            for route in ROUTES:
+                rate = rows[model]["requests_per_second"] / rows[route]["requests_per_second"]
+                slower = rows[model]["p99_ms"] / rows[route]["p99_ms"]
+                ratios = {"throughput": round(rate, 3), "p99": round(slower, 2)}
+                results.setdefault("ratios", {}).setdefault(model, {})[f"to {route}"] = ratios
         if arguments.large:
             results["large"] = large(paths["multvae"], saved(folder, "multvae", arguments.large), arguments)
     command = shlex.join(["python", "-m", "benchmarks.serving", *sys.argv[1:]])

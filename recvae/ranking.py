@@ -151,7 +151,7 @@ class Ranker:
 
     def _from_all(self, queries: Sequence[Query]) -> list[Ranked]:
         histories = self.histories([query.history for query in queries])
-        scores = self.model.score(histories)
+        scores = self.model._rankable(np.zeros(len(queries), dtype=np.int64), histories, True)
         mask_seen(scores, histories)
         for row, query in zip(scores, queries, strict=True):
             _keep_listed(row, query)
@@ -186,7 +186,7 @@ class Ranker:
         return _listed(ids[None], scores[None])[0]
 
 
-def _keep_listed(row: FloatArray, query: Query) -> None:
+def _keep_listed(row: Any, query: Query) -> None:
     """Set what a query leaves out to -inf."""
     if query.only is not None:
         only = np.array(query.only, dtype=np.int64)

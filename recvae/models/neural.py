@@ -152,7 +152,7 @@ class Autoencoder(Recommender):
         empty = np.flatnonzero(np.diff(histories.indptr) == 0)
         if len(empty):
             scores[empty] = torch.from_numpy(self._popularity_prior()).to(scores.device)
-        return scores
+        return scores.numpy() if scores.device.type == "cpu" else scores
 
     def _rows(self, user_items: sparse.csr_matrix) -> Rows:
         """Histories on the network's device."""
