@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint bench serve faults clean
+.PHONY: demo test lint bench serve long clean
 
 demo: $(READY)
 	$(BIN)/recvae demo
@@ -11,8 +11,10 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest -rs
 
-faults: $(READY)
-	RECVAE_KILLS=20 $(BIN)/pytest -rs tests/test_faults.py
+long: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,spark,ray]'
+	$(BIN)/python -m benchmarks.long_tests
+	$(BIN)/python -m benchmarks.serving_faults
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -26,10 +28,6 @@ bench: $(READY)
 
 serve: $(READY)
 	$(BIN)/recvae serve $(or $(MODEL),demo/model)
-
-faults: $(READY)
-	RECVAE_KILLS=20 $(BIN)/pytest -rs tests/test_faults.py
-	$(BIN)/python -m benchmarks.serving_faults
 
 clean:
 	rm -rf .venv demo build dist

@@ -1,14 +1,14 @@
 """Speed of the service beside empty FastAPI routes, with load from another process (wrk).
 
-    python -m benchmarks.serving [--seconds 10] [--connections 32] [--items 20000] [--large 1000000] [--out DIR]
+    python -m benchmarks.serving [--seconds 10] [--connections 32] [--items 20000] [--catalogues 20000 1000000]
 
 Measures `POST /recommend` (history of 50, n = 10) for MultVAE and for implicit's ALS behind the same service, and two
 routes that answer the same bytes without doing anything, one worker each, in the same run and in turns: "empty" takes
 no notice of its request and returns a ready response, "declared" declares its request as a pydantic model and returns a
-dictionary, as FastAPI's documentation does. Also the time to load, the
-resident memory of a worker; and a large catalogue through the approximate index against the exact small one, request by
-request. Writes `serving.json` and `serving.svg`. Models have random weights: speed depends on shapes alone, but for the
-index, whose items are drawn as clusters with a spectrum that falls as trained ones do (see `clustered`).
+dictionary, as FastAPI's documentation does. Also the time to load, the resident memory of a worker; and catalogues that
+grow, request by request, each scored whole and through the approximate index. Writes `serving.json` and `serving.svg`.
+Models have random weights: speed depends on shapes alone, but for the index, whose items are drawn as clusters with a
+spectrum that falls as trained ones do (see `clustered`).
 """
 
 import argparse
@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ SEED = 0
 CLUSTERS = 2000
 FACTORS = 256
 PORTION = 20_000
+CATALOGUES = (20_000, 50_000, 100_000, 200_000, 400_000, 1_000_000)
 
 LUA = """
 wrk.method = "POST"
@@ -213,18 +214,21 @@ def throughput(folder: Path, paths: dict[str, Path], script: Path, arguments: ar
     }
 
 
-def large(small: Path, path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """A large catalogue through the index beside the small one, and the recall of its lists against exact ones."""
-    figures: dict[str, Any] = {}
-    for name, place, n_items in (("exact", small, arguments.items), ("index", path, arguments.large)):
-        exact_items = str(n_items - 1 if name == "index" else n_items)
-        with running(place, RECVAE_EXACT_ITEMS=exact_items, RECVAE_TIMEOUT_SECONDS="60") as (address, process):
-            figures[name] = one_by_one(address, bodies(n_items)) | resident_mb(process) | {"items": n_items}
-            if name == "index":
-                figures["about"] = httpx.get(f"{address}/model").json()["index"]
-                figures["recall@10"] = recall(address, place, n_items)
-    figures["p50_ratio"] = round(figures["index"]["p50_ms"] / figures["exact"]["p50_ms"], 2)
-    return figures
+def catalogues(folder: Path, sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """For each size, request by request: every item scored, and the approximate index with its recall."""
+    rows = []
+    for n_items in sizes:
+        path, row = saved(folder, "multvae", n_items), dict[str, Any](items=n_items)
+        for way, exact_items in (("exact", n_items), ("index", n_items - 1)):
+            with running(path, RECVAE_EXACT_ITEMS=str(exact_items), RECVAE_TIMEOUT_SECONDS="60") as (address, process):
+                row[way] = one_by_one(address, bodies(n_items)) | resident_mb(process)
+                if way == "index":
+                    row[way]["about"] = httpx.get(f"{address}/model").json()["index"]
+                    row[way]["recall@10"] = recall(address, path, n_items)
+        shutil.rmtree(path)
+        print(row, flush=True)
+        rows.append(row)
+    return rows
 
 
 def recall(address: str, path: Path, n_items: int) -> float:
@@ -270,7 +274,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--items", type=int, default=20_000)
-    parser.add_argument("--large", type=int, default=1_000_000, help="0 leaves the large catalogue out")
+    parser.add_argument("--catalogues", type=int, nargs="*", default=CATALOGUES, help="numbers of items, ascending")
     parser.add_argument("--out", type=Path, default=record.RESULTS)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="recvae-serving-") as name:
@@ -288,8 +292,10 @@ def main() -> None:
                 slower = rows[model]["p99_ms"] / rows[route]["p99_ms"]
                 ratios = {"throughput": round(rate, 3), "p99": round(slower, 2)}
                 results.setdefault("ratios", {}).setdefault(model, {})[f"to {route}"] = ratios
-        if arguments.large:
-            results["large"] = large(paths["multvae"], saved(folder, "multvae", arguments.large), arguments)
+        results["catalogues"] = grown = catalogues(folder, arguments.catalogues)
+        if grown:
+            ratio = grown[-1]["index"]["p50_ms"] / grown[0]["exact"]["p50_ms"]
+            results["ratios"]["p50 of the largest catalogue by index to the smallest scored whole"] = round(ratio, 2)
     command = shlex.join(["python", "-m", "benchmarks.serving", *sys.argv[1:]])
     results |= record.provenance(command, SEED, "fastapi", "uvicorn")
     print(json.dumps(results, indent=1))

@@ -21,7 +21,7 @@ from recvae.errors import ArtifactError
 from recvae.preparation import Options, prepare
 
 ROOT = Path(__file__).parent.parent
-KILLS = int(os.environ.get("RECVAE_KILLS", "3"))  # `make faults` sets 20
+KILLS = int(os.environ.get("RECVAE_KILLS", "3"))  # `make long` sets 20
 
 
 class Launcher:
