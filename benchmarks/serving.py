@@ -36,6 +36,7 @@ from recvae.models.base import Recommender
 from recvae.models.implicit import ALS
 from recvae.models.multvae import MultVAE
 from recvae.ranking import Query, Ranker
+from recvae.sharding import ItemShard
 from tests.serving import free_port, running, wait_until
 
 HISTORY, N = 50, 10
@@ -125,7 +126,7 @@ def unfitted(name: str, n_items: int) -> Recommender:
     model = MultVAE(**{**MultVAE.PRESETS["recommended"], "epochs": 1, "batch_size": 1})
     model.item_counts_, model.n_users_ = counts, 1
     model.history_lengths_ = np.linspace(1, 200, 101).astype(np.float32)
-    model.module_ = model._build(n_items, generator)
+    model.module_ = model._build(ItemShard(n_items), generator)
     clustered(model.module_, generator)
     return model
 

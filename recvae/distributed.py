@@ -1,5 +1,7 @@
 """Several processes that train one model: each takes its share of every batch, and all keep the same weights.
 
+`recvae.sharding` has the other way, in which the layers are divided instead.
+
 PyTorch's own engine carries what they tell each other: gloo between CPUs, NCCL between CUDA devices.
 """
 
@@ -66,7 +68,15 @@ class Workers:
         return Share(slice(start, stop), n_users, (stop - start) / n_users)
 
     def begin(self, module: nn.Module, identity: str) -> None:
-        """Start from the first process's weights.
+        """Start from the first process's weights; `identity` and errors are those of `agree`."""
+        self.agree(identity)
+        if self.joined:
+            with self.together():
+                for tensor in module.state_dict().values():
+                    dist.broadcast(tensor, 0)
+
+    def agree(self, identity: str) -> None:
+        """Make sure that all work on the same.
 
         Raises
         ------
@@ -76,23 +86,21 @@ class Workers:
         if not self.joined:
             return
         digest = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:7])
-        if self._largest(digest) != -self._largest(-digest):
+        largest, smallest = self._largest(digest, -digest)
+        if largest != -smallest:
             raise ParameterError(
                 f"the {self.size} processes have different data, settings or checkpoints; expected the same for all"
             )
-        with self._together():
-            for tensor in module.state_dict().values():
-                dist.broadcast(tensor, 0)
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
-        return self._largest(int(flag)) == 1 if self.joined else flag
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag, whether it is set in any process."""
+        return [number == 1 for number in self._largest(*map(int, flags))] if self.joined else list(flags)
 
     def sums(self, *values: float) -> list[float]:
         """Each number, summed over the processes."""
         total = torch.tensor(values, dtype=torch.float64)
         if self.joined:
-            with self._together():
+            with self.together():
                 dist.all_reduce(total)
         return total.tolist()
 
@@ -114,7 +122,7 @@ class Workers:
         scaled = torch.stack([figure.float() * weight for figure in figures.values()])
         small = [*(gradient for gradient in gradients if gradient.numel() <= SMALL), scaled]
         packed = torch.cat([tensor.flatten() for tensor in small])
-        with self._together():
+        with self.together():
             large = [gradient for gradient in gradients if gradient.numel() > SMALL]
             pending = [dist.all_reduce(tensor, async_op=True) for tensor in (*large, packed)]
             for work in pending:
@@ -143,14 +151,14 @@ class Workers:
 
         return torch.sparse_coo_tensor(gather(rows)[None], gather(values), gradient.shape, check_invariants=False)
 
-    def _largest(self, number: int) -> int:
-        value = torch.tensor(number)
-        with self._together():
-            dist.all_reduce(value, dist.ReduceOp.MAX)
-        return int(value)
+    def _largest(self, *numbers: int) -> list[int]:
+        values = torch.tensor(numbers)
+        with self.together():
+            dist.all_reduce(values, dist.ReduceOp.MAX)
+        return values.tolist()
 
     @contextmanager
-    def _together(self) -> Iterator[None]:
+    def together(self) -> Iterator[None]:
         """Say clearly that another process has ended, which the engine reports as an error of the connection."""
         try:
             yield

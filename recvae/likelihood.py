@@ -14,6 +14,7 @@ from torch import Tensor
 from recvae.nn import Workspace
 from recvae.products import accumulate, linear
 from recvae.rows import Rows, per_user_sums
+from recvae.sharding import ItemShard
 
 CHUNK_BYTES = 24 * 2**20
 MIN_CHUNK = 125
@@ -21,12 +22,26 @@ MIN_CHUNK = 125
 
 @dataclass(frozen=True)
 class Plays:
-    """The plays of a chunk of users: row, place in the flattened logits and value of each, and the users' offsets."""
+    """The plays of a chunk of users among the items that this process holds.
+
+    Attributes
+    ----------
+    row, place, values : (n_plays,)
+        Row, place in the flattened logits, weight.
+    offsets : (n_rows + 1,)
+        Where each user's plays begin.
+    total : (n_rows,)
+        Weight of all plays of each user, of other processes' items too.
+    shard : ItemShard
+        The items.
+    """
 
     row: Tensor
     place: Tensor
     values: Tensor
     offsets: Tensor
+    total: Tensor
+    shard: ItemShard
 
     def sums(self, weights: Tensor) -> Tensor:
         """(n_rows,) sum of each user's weights."""
@@ -44,12 +59,15 @@ class Plays:
 
 def multinomial(logits: Tensor, plays: Plays) -> tuple[Tensor, Tensor]:
     """−Σ_i x_i log softmax(f)_i of each user; Liang et al. (2018), equation 2. Items compete for a user's plays."""
-    total = plays.sums(plays.values)
+    weight = plays.sums(plays.values)
     explained, largest = plays.explained(logits), logits.amax(dim=1)
     torch.softmax(logits, dim=1, out=logits)
-    normaliser = largest.to(total.dtype) - logits.amax(dim=1).to(total.dtype).log()
-    plays.subtract_from(logits, total)
-    return normaliser * total - explained, total
+    normaliser = largest.to(weight.dtype) - logits.amax(dim=1).to(weight.dtype).log()
+    if plays.shard.divided:
+        own, normaliser = normaliser, plays.shard.logsumexp(normaliser)
+        logits *= (own - normaliser).exp().to(logits.dtype)[:, None]
+    plays.subtract_from(logits, plays.total)
+    return normaliser * weight - explained, plays.total
 
 
 def logistic(logits: Tensor, plays: Plays) -> tuple[Tensor, Tensor]:
@@ -74,18 +92,26 @@ LIKELIHOODS: dict[str, Callable[[Tensor, Plays], tuple[Tensor, Tensor]]] = {
     "gaussian": gaussian,
 }
 """Each returns the users' negative log-likelihood and a scale, and turns logits, (n_rows, n_items), in place into
-their gradient over that scale: scaling the rows of the smaller tensors in the products is cheaper.
+their gradient over that scale: scaling the rows of the smaller tensors in the products is cheaper. Of divided items
+it is the likelihood's part, which adds up to the whole.
 """
 
 
 class _OutputLayer(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, rows: Rows, likelihood: str, workspace: Workspace
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        rows: Rows,
+        likelihood: str,
+        workspace: Workspace,
+        shard: ItemShard,
     ) -> Tensor:
         device = weight.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-        size = min(len(hidden), max(MIN_CHUNK, CHUNK_BYTES // (len(weight) * dtype.itemsize)))
+        size = min(len(hidden), max(MIN_CHUNK, CHUNK_BYTES // (shard.longest * dtype.itemsize)))  # for all the same
         buffer = workspace.take("logits", (size, len(weight)), weight, dtype)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
@@ -94,7 +120,7 @@ class _OutputLayer(torch.autograd.Function):
         nll = torch.empty(len(hidden), dtype=weight.dtype, device=weight.device)
         w = weight if dtype == weight.dtype else workspace.take("weight", weight.shape, weight, dtype).copy_(weight)
         b = bias.to(dtype)
-        for users, plays in _chunks(rows, size, len(weight)):
+        for users, plays in _chunks(rows, size, shard):
             h = hidden[users].to(dtype)
             logits = linear(h, w, b, out=buffer[: len(h)])
             nll[users], scale = LIKELIHOODS[likelihood](logits, plays)
@@ -105,8 +131,10 @@ class _OutputLayer(torch.autograd.Function):
                 accumulate(grad_weight, logits.T, (h * scale).to(dtype), first=users.start == 0)
             if grad_bias is not None:
                 grad_bias += (logits.T @ scale.to(dtype)).squeeze(1)
+        if grad_hidden is not None:
+            shard.sum_(grad_hidden)
         ctx.gradients = (grad_hidden, grad_weight, grad_bias)
-        return nll.mean()
+        return shard.sum_(nll).mean()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -116,7 +144,7 @@ class _OutputLayer(torch.autograd.Function):
         if grad.device.type != "cpu" or grad != 1:
             gradients = [None if gradient is None else gradient.mul_(grad) for gradient in gradients]
         # Aliases, which autograd takes as they are instead of copying them.
-        return (*[None if gradient is None else gradient.detach() for gradient in gradients], None, None, None)
+        return (*[None if gradient is None else gradient.detach() for gradient in gradients], *[None] * 4)
 
 
 def output_nll(
@@ -126,6 +154,7 @@ def output_nll(
     rows: Rows,
     likelihood: str = "multinomial",
     workspace: Workspace | None = None,
+    shard: ItemShard | None = None,
 ) -> Tensor:
     """Negative log-likelihood of a batch under a linear output layer, the mean over users, without constants.
 
@@ -139,14 +168,17 @@ def output_nll(
     weight : (n_items, size)
     bias : (n_items,)
     rows : Rows
-        The plays to be explained.
+        The plays to be explained, among all items.
     likelihood : str
         One of `LIKELIHOODS`.
     workspace : Workspace, optional
         Where logits and the gradient to weight are kept; the latter only until the next call with the same one.
+    shard : ItemShard, optional
+        The items that weight and bias are of, where several processes have the others; loss and gradient to hidden
+        are then the same in all.
     """
     loss: Tensor = _OutputLayer.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, rows, likelihood, workspace or Workspace()
+        hidden, weight, bias, rows, likelihood, workspace or Workspace(), shard or ItemShard(len(weight))
     )
     return loss
 
@@ -196,19 +228,27 @@ def _own(rows: Rows, negatives: Tensor) -> tuple[Tensor, Tensor]:
 
 def user_nll(logits: Tensor, rows: Rows, likelihood: str = "multinomial") -> Tensor:
     """(batch,) negative log-likelihood of each user given all logits, (batch, n_items), which are used up."""
-    ((_, plays),) = _chunks(rows, len(rows), logits.shape[1])
+    ((_, plays),) = _chunks(rows, len(rows), ItemShard(logits.shape[1]))
     nll, _ = LIKELIHOODS[likelihood](logits, plays)
     return nll
 
 
-def _chunks(rows: Rows, size: int, n_items: int) -> Iterator[tuple[slice, Plays]]:
+def _chunks(rows: Rows, size: int, shard: ItemShard) -> Iterator[tuple[slice, Plays]]:
     """The batch in chunks of `size` users."""
+    total, rows, n_items = rows.sums(), shard.plays(rows), len(shard)
     row_of, place = rows.users.long(), rows.users.long() * n_items + rows.items
     for start in range(0, len(rows), size):
         stop = min(start + size, len(rows))
         plays = slice(rows.starts[start], rows.starts[stop])
-        offsets = rows.offsets[start : stop + 1] - rows.offsets[start]
+        users, offsets = slice(start, stop), rows.offsets[start : stop + 1] - rows.offsets[start]
         yield (
-            slice(start, stop),
-            Plays(row_of[plays] - start, place[plays] - start * n_items, rows.values[plays], offsets),
+            users,
+            Plays(
+                row_of[plays] - start,
+                place[plays] - start * n_items,
+                rows.values[plays],
+                offsets,
+                total[users],
+                shard,
+            ),
         )

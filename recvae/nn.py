@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from recvae.products import linear
 from recvae.rows import Part, Rows
+from recvae.sharding import ItemLayer, ItemShard
 
 
 class Workspace:
@@ -41,13 +43,17 @@ def release(module: nn.Module) -> None:
 
 
 class _WeightedSum(torch.autograd.Function):
-    """An embedding bag whose gradient is written into a workspace, or is sparse where there is none."""
+    """An embedding bag, summed over the shards, whose gradient to the own rows is written into a workspace, or is
+    sparse where there is none.
+    """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, rows: Rows, values: Tensor, workspace: Workspace | None) -> Tensor:
+    def forward(
+        ctx: Any, weight: Tensor, rows: Rows, values: Tensor, shard: ItemShard, workspace: Workspace | None
+    ) -> Tensor:
         ctx.workspace, ctx.shape = workspace, weight.shape
         if not ctx.needs_input_grad[0]:
-            return weighted_sum(weight, rows.items, rows.offsets, values)
+            return shard.sum_(weighted_sum(weight, rows.items, rows.offsets, values))
         items, users, offsets = rows.items, rows.users, rows.offsets
         if weight.device.type == "cpu" or workspace is None:  # plays that are dropped out cost nothing
             kept = (values != 0).nonzero().squeeze(1)
@@ -55,7 +61,7 @@ class _WeightedSum(torch.autograd.Function):
             bounds = torch.arange(len(offsets), dtype=users.dtype, device=users.device)
             offsets = torch.searchsorted(users, bounds, out_int32=True)
         ctx.save_for_backward(items, users, values)
-        return weighted_sum(weight, items, offsets, values)
+        return shard.sum_(weighted_sum(weight, items, offsets, values))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -65,7 +71,7 @@ class _WeightedSum(torch.autograd.Function):
             gradient = torch.sparse_coo_tensor(
                 touched[None], gradient_rows, ctx.shape, check_invariants=False, is_coalesced=True
             )
-            return gradient, None, None, None
+            return gradient, *[None] * 4
         gradient = ctx.workspace.take("input gradient", ctx.shape, grad)
         if grad.device.type == "cpu":
             touched, gradient_rows = by_item(items, users, values, grad)
@@ -73,7 +79,8 @@ class _WeightedSum(torch.autograd.Function):
             gradient.index_copy_(0, touched, gradient_rows).index_fill_(0, untouched.nonzero().squeeze(1), 0.0)
         else:  # without the sizes that only the device knows
             gradient.zero_().index_add_(0, items, grad[users] * values[:, None])
-        return gradient.detach(), None, None, None  # an alias, which autograd takes as it is instead of copying it
+        # An alias, which autograd takes as it is instead of copying it.
+        return gradient.detach(), *[None] * 4
 
 
 def weighted_sum(weight: Tensor, index: Tensor, offsets: Tensor, values: Tensor) -> Tensor:
@@ -96,13 +103,14 @@ def by_item(items: Tensor, users: Tensor, values: Tensor, per_user: Tensor) -> t
     return touched.long(), weighted_sum(per_user, users.take(order), offsets, values.take(order))
 
 
-class SparseLinear(nn.Module):
+class SparseLinear(ItemLayer):
     """`x @ weight + bias` for sparse rows x: a weighted sum of the weight rows of the items played.
 
     Parameters
     ----------
-    n_items, out_features : int
-        `weight` has shape (n_items, out_features).
+    shard : ItemShard
+    out_features : int
+        `weight` has shape (len(shard), out_features).
 
     Attributes
     ----------
@@ -110,9 +118,12 @@ class SparseLinear(nn.Module):
         Whether the gradient to `weight` is sparse, with rows for the items of the batch only.
     """
 
-    def __init__(self, n_items: int, out_features: int) -> None:
+    by_item = ("weight",)
+
+    def __init__(self, shard: ItemShard, out_features: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(n_items, out_features))
+        self.shard = shard
+        self.weight = nn.Parameter(torch.zeros(len(shard), out_features))
         self.bias = nn.Parameter(torch.zeros(out_features))
         self.sparse_gradient = False
         self._workspace = Workspace()
@@ -120,7 +131,11 @@ class SparseLinear(nn.Module):
     def forward(self, rows: Rows, values: Tensor) -> Tensor:
         """(n_plays,) values → (batch, out_features)."""
         workspace = None if self.sparse_gradient else self._workspace
-        summed: Tensor = _WeightedSum.apply(self.weight, rows, values, workspace)  # type: ignore[no-untyped-call]
+        if self.shard.divided:
+            rows = self.shard.plays(replace(rows, values=values))
+            values = rows.values
+        arguments = (self.weight, rows, values, self.shard, workspace)
+        summed: Tensor = _WeightedSum.apply(*arguments)  # type: ignore[no-untyped-call]
         return summed + self.bias
 
 
@@ -129,17 +144,17 @@ class PlainEncoder(nn.Module):
 
     Parameters
     ----------
-    n_items : int
+    shard : ItemShard
     hidden : sequence of int
         Sizes of the hidden layers; none is allowed.
     code : int
         Size of the output.
     """
 
-    def __init__(self, n_items: int, hidden: Sequence[int], code: int, generator: torch.Generator) -> None:
+    def __init__(self, shard: ItemShard, hidden: Sequence[int], code: int, generator: torch.Generator) -> None:
         super().__init__()
         sizes = [*hidden, code]
-        self.input = SparseLinear(n_items, sizes[0])
+        self.input = SparseLinear(shard, sizes[0])
         self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(sizes))
         for layer in (self.input, *self.layers):
             glorot_(layer, generator)
@@ -157,21 +172,21 @@ class DenseEncoder(nn.Module):
 
     Parameters
     ----------
-    n_items : int
+    shard : ItemShard
     width, depth : int
         Size and number of the hidden layers.
     code : int
         Size of the output.
     """
 
-    def __init__(self, n_items: int, width: int, depth: int, code: int, generator: torch.Generator) -> None:
+    def __init__(self, shard: ItemShard, width: int, depth: int, code: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.input = SparseLinear(n_items, width)
+        self.input = SparseLinear(shard, width)
         self.hidden = nn.ModuleList(Linear(width, width) for _ in range(depth - 1))
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=0.1) for _ in range(depth))
         self.code = Linear(width, code)
         for layer in (self.input, *self.hidden, self.code):
-            fan_in = n_items if layer is self.input else width
+            fan_in = shard.total if layer is self.input else width
             uniform_(layer, fan_in, generator)
 
     def forward(self, rows: Rows, values: Tensor) -> Tensor:
@@ -242,14 +257,28 @@ def kl_to_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:
 
 def glorot_(layer: Any, generator: torch.Generator) -> None:
     """Mult-VAE's initialisation: Glorot & Bengio (2010) uniform weights, biases normal (σ = .001) cut at 2σ."""
-    nn.init.xavier_uniform_(layer.weight, generator=generator)
-    nn.init.trunc_normal_(layer.bias, std=0.001, a=-0.002, b=0.002, generator=generator)
+    rows, columns = layer.weight.shape
+    if isinstance(layer, ItemLayer):
+        rows = layer.shard.total
+    bound = math.sqrt(3.0) * math.sqrt(2.0 / (rows + columns))
+    _draw(layer, "weight", lambda whole: nn.init.uniform_(whole, -bound, bound, generator=generator))
+    cut = {"std": 0.001, "a": -0.002, "b": 0.002}
+    _draw(layer, "bias", lambda whole: nn.init.trunc_normal_(whole, **cut, generator=generator))
 
 
 def uniform_(layer: Any, fan_in: int, generator: torch.Generator) -> None:
     """PyTorch's own default for a linear layer: weights and bias uniform within ±1/√fan_in."""
-    for parameter in (layer.weight, layer.bias):
-        nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
+    for name in ("weight", "bias"):
+        _draw(layer, name, lambda whole: nn.init.uniform_(whole, -(fan_in**-0.5), fan_in**-0.5, generator=generator))
+
+
+def _draw(layer: Any, name: str, draw: Callable[[Tensor], object]) -> None:
+    """Let `draw` fill a layer's parameter, or the own rows of one by item."""
+    parameter = layer.get_parameter(name)
+    if isinstance(layer, ItemLayer) and name in layer.by_item:
+        layer.shard.draw(parameter, draw)
+    else:
+        draw(parameter)
 
 
 class Linear(nn.Linear):
@@ -264,6 +293,23 @@ class Linear(nn.Linear):
             return super().forward(x)
         product: Tensor = _Product.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return product
+
+
+class ItemLinear(Linear, ItemLayer):
+    """A linear layer whose outputs are items.
+
+    Parameters
+    ----------
+    in_features : int
+    shard : ItemShard
+        `weight` has shape (len(shard), in_features).
+    """
+
+    by_item = ("weight", "bias")
+
+    def __init__(self, in_features: int, shard: ItemShard) -> None:
+        super().__init__(in_features, len(shard))
+        self.shard = shard
 
 
 class _Product(torch.autograd.Function):

@@ -75,6 +75,20 @@ class Rows:
         """(n_plays,) values divided by the L2 norm of their row; rows without plays have none to divide."""
         return self.values / self.per_play(per_user_sums(self.values.square(), self.offsets).sqrt())
 
+    def among(self, start: int, stop: int) -> Self:
+        """The plays of the items from `start` to `stop`, which are numbered from 0 then."""
+        kept = (self.items >= start) & (self.items < stop)
+        before = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.cumsum(0)])  # (n_plays + 1,)
+        starts = before[self.offsets.long()]
+        return replace(
+            self,
+            items=self.items[kept] - start,
+            offsets=starts.to(torch.int32),
+            values=self.values[kept],
+            starts=starts.cpu().numpy(),
+            of_plays=None,
+        )
+
     def sums(self) -> Tensor:
         """(batch,) total weight of each user's plays."""
         return per_user_sums(self.values, self.offsets)

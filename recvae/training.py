@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,48 +17,14 @@ from recvae.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from recvae.distributed import ALONE, Share, Workers
 from recvae.errors import ArtifactError, ParameterError, TrainingError
 from recvae.interrupts import interrupt_flag
-from recvae.optimizers import Optimizer
+from recvae.objective import Objective
 from recvae.progress import EpochProgress
 from recvae.rows import Histories, Rows
 from recvae.schedules import scheduled
+from recvae.sharding import ItemShard, gathered, item_parameters
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 USERS_PROBED = 8
-
-
-class Objective(Protocol):
-    """What the loop needs of a model in training."""
-
-    @property
-    def module(self) -> nn.Module: ...
-
-    @property
-    def optimizers(self) -> Sequence[Optimizer]: ...
-
-    @property
-    def generator(self) -> torch.Generator: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def begin_pass(self, number: int) -> None:
-        """Called before the first update of each pass of an epoch."""
-        ...
-
-    def loss(self, rows: Rows, step: int, number: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean loss over the users of a batch, and its parts to report, all of them scalars on the device.
-
-        `step` counts updates from 0, `number` is that of the pass within the epoch.
-        """
-        ...
-
-    def finite(self, rows: Rows) -> bool:
-        """Whether the module as it is scores these users finitely."""
-        ...
-
-    def validate(self) -> float:
-        """The validation metric of the module as it is."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -125,9 +91,11 @@ class Trainer:
     identity : dict
         Hyperparameters and data that a checkpoint must share to be resumed from.
     checkpoint : Path, optional
-        Directory to keep training's whole state in, saved every half a minute, on Ctrl-C and on SIGTERM.
+        Directory to keep training's whole state in, saved every half a minute, on Ctrl-C and on SIGTERM; the same for
+        all processes.
     workers : Workers
-        The processes that share the work; all come to the same state, which the first one reports and saves.
+        The processes that share the work; all come to the same state, which the first one reports and saves. What is
+        divided by items is put together for the checkpoint, so that any number of processes can go on from it.
     """
 
     def __init__(
@@ -181,7 +149,7 @@ class Trainer:
         self.workers.begin(self.objective.module, f"{self.identity} {state.step}")
         try:
             with (
-                interrupt_flag(armed=self.checkpoint is not None) as interrupted,
+                interrupt_flag(armed=self.checkpoint is not None or self.workers.size > 1) as interrupted,
                 EpochProgress(
                     title, self.plan.epochs, show_progress and self.workers.leads, start=state.epoch
                 ) as progress,
@@ -194,7 +162,7 @@ class Trainer:
                     progress.update(state.epoch, {k: record[k] for k in self._reported() if k in record})
                     if callback is not None:
                         callback(state.epoch - 1, record["seconds"], record["loss"])
-                    self._stop_if(interrupted())
+                    self._heed(interrupted())
         finally:
             self.objective.module.load_state_dict(self.good)
 
@@ -219,9 +187,7 @@ class Trainer:
             self._update(histories.part(users, share.users), number, share)
             now = time.monotonic()
             state.seconds, started = state.seconds + now - started, now
-            self._stop_if(interrupted())
-            if now - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS:
-                self._save()
+            self._heed(interrupted(), now - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS)
 
     def _rate(self, step: int, updates_an_epoch: int) -> float:
         """The learning rate of an update."""
@@ -281,9 +247,12 @@ class Trainer:
             f"{self.state.best_epoch}; a lower learning_rate may help"
         )
 
-    def _stop_if(self, interrupted: bool) -> None:
-        if self.workers.any(interrupted):
+    def _heed(self, interrupted: bool, due: bool = False) -> None:
+        """Save where a process has been told to stop or a checkpoint is due, and stop all in the former case."""
+        stop, save = self.workers.any(interrupted, due)
+        if stop or save:
             self._save()
+        if stop:
             raise KeyboardInterrupt
 
     def _out_of_patience(self) -> bool:
@@ -293,9 +262,11 @@ class Trainer:
         return ["loss", "kl", "beta"] + ([] if self.plan.metric is None else [self.plan.metric])
 
     def _save(self) -> None:
-        if self.checkpoint is not None and self.workers.leads:
+        if self.checkpoint is not None:
             self._refuse_divergence()
-            save_checkpoint(self.checkpoint, _checkpoint(self.state, self.objective, self.good, self.identity))
+            state = _checkpoint(self.state, self.objective, self.good, self.identity)
+            if self.workers.leads:
+                save_checkpoint(self.checkpoint, state)
         self._saved_at = time.monotonic()
 
 
@@ -315,14 +286,28 @@ def _checkpoint(
     sums = {name: [float(total), users] for name, (total, users) in state.sums.items()}
     tensors = {f"module.{name}": tensor for name, tensor in objective.module.state_dict().items()}
     tensors |= {f"good.{name}": tensor for name, tensor in good.items()}
-    return Checkpoint(
-        tensors | moments | {"generator": objective.generator.get_state()}, {**vars(state), "sums": sums}, identity
-    )
+    tensors = gathered(tensors | moments, _shards(objective))
+    return Checkpoint(tensors | {"generator": objective.generator.get_state()}, {**vars(state), "sums": sums}, identity)
+
+
+def _shards(objective: Objective) -> dict[str, ItemShard]:
+    """Those of a checkpoint's tensors that have a row for each item."""
+    shards: dict[str, ItemShard] = {}
+    for name, shard in item_parameters(objective.module).items():
+        shards |= {f"module.{name}": shard, f"good.{name}": shard}
+        for place, optimizer in enumerate(objective.optimizers):
+            for number, parameter in enumerate(optimizer.param_groups[0]["params"]):
+                if parameter is objective.module.get_parameter(name):
+                    shards |= {f"optimizer.{place}.{number}.{moment}": shard for moment in ("exp_avg", "exp_avg_sq")}
+    return shards
 
 
 def _restored(saved: Checkpoint, objective: Objective) -> tuple[Progression, dict[str, Tensor]]:
+    shards = _shards(objective)
+    tensors = {name: shards[name].part(t) if name in shards else t for name, t in saved.tensors.items()}
+
     def named(prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(prefix): v for k, v in saved.tensors.items() if k.startswith(prefix)}
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
     objective.module.load_state_dict(named("module."))
     for place, optimizer in enumerate(objective.optimizers):

@@ -1,11 +1,8 @@
 """Real processes that train one model together, over gloo: the same result as one, and no harm when one is killed."""
 
 import json
-import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from numpy.testing import assert_allclose, assert_array_equal
-from torch.multiprocessing.spawn import start_processes
 
 from recvae import workflow
 from recvae.datasets.synthetic import generate
@@ -28,7 +24,8 @@ from recvae.preparation import Options, prepare
 from recvae.training import Trainer
 from tests.contracts import one_thread as one_thread
 from tests.contracts import random_plays
-from tests.test_training import holdout, without_seconds
+from tests.processes import outcome, start, torchrun
+from tests.test_training import holdout
 
 BATCH_SIZE = 13  # 40 users: two ranks share a last batch of one user, which neither can have alone
 COMMON: dict[str, Any] = {"epochs": 3, "batch_size": BATCH_SIZE, "learning_rate": 5e-3, "metric": "ndcg@5"}
@@ -42,32 +39,6 @@ MODELS: dict[str, Callable[[], Autoencoder]] = {
         hidden=12, latent=6, patience=3, **{**COMMON, "learning_rate": 0.02, "epochs": 60}
     ),
 }
-TOP = 10
-
-
-def start(function: Callable[..., None], size: int, folder: Path, *arguments: Any) -> None:
-    """Run a function of this module in so many processes that form a process group."""
-    folder.mkdir(exist_ok=True)
-    multiprocessing.set_forkserver_preload([__name__])  # torch is imported once
-    start_processes(  # type: ignore[no-untyped-call]
-        _joined, (size, folder, function, *arguments), nprocs=size, start_method="forkserver"
-    )
-
-
-def _joined(rank: int, size: int, folder: Path, function: Callable[..., None], *arguments: Any) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
-    function(folder, *arguments)
-    dist.destroy_process_group()
-
-
-def outcome(make: Callable[[], Autoencoder]) -> dict[str, Any]:
-    """What came out of a fit, as plain data."""
-    plays = random_plays()
-    model = make().fit(plays, show_progress=False, validation=holdout())
-    ids, scores = model.recommend(np.arange(plays.shape[0]), plays, N=TOP)
-    weights = {name: tensor.numpy() for name, tensor in model.module_.state_dict().items()}
-    return {"history": without_seconds(model.history_), "ids": ids, "scores": scores, **weights}
 
 
 def _fit_all(folder: Path) -> None:
@@ -181,8 +152,7 @@ def test_a_process_on_its_own_is_alone() -> None:
     with joined() as together:
         assert together == ALONE
     assert ALONE.leads
-    assert ALONE.any(True)
-    assert not ALONE.any(False)
+    assert ALONE.any(True, False) == [True, False]
 
 
 def test_each_process_needs_a_cuda_device_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,11 +185,6 @@ SETTINGS = {"epochs": 3, "hidden": 16, "latent": 8, "batch_size": 10}
 
 def _train(folder: Path, data: Path) -> None:
     workflow.train(data, folder / "model", "multvae", params=SETTINGS)
-
-
-def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return subprocess.run([*command, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
 
 
 def test_a_killed_worker_ends_the_job_and_a_relaunch_goes_on(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from recvae.nn import (
     uniform_,
 )
 from recvae.rows import Part, Rows
+from recvae.sharding import ItemShard
 from tests.contracts import one_thread as one_thread
 
 BATCH, N_ITEMS = 10, 13
@@ -93,7 +94,7 @@ def nll_of(module: Any, z: Tensor, x: Tensor) -> Tensor:
 
 def random_module(model: MultVAE | MultDAE | RecVAE) -> Any:
     """Weights of a size at which every term of the loss counts, biases included."""
-    module = model._build(N_ITEMS, torch.Generator().manual_seed(1)).double()
+    module = model._build(ItemShard(N_ITEMS), torch.Generator().manual_seed(1)).double()
     generator = torch.Generator().manual_seed(2)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.6, generator=generator)
@@ -328,7 +329,7 @@ def test_no_tensor_as_large_as_batch_times_items(
     monkeypatch.setattr("recvae.likelihood.CHUNK_BYTES", at_once * n_items * 4)
     monkeypatch.setattr("recvae.likelihood.MIN_CHUNK", 1)
     model = make(hidden=(6,), latent=4)
-    module = model._build(n_items, torch.Generator().manual_seed(1))
+    module = model._build(ItemShard(n_items), torch.Generator().manual_seed(1))
     rows = Rows.of(plays(weighted=False, n_users=n_users, n_items=n_items))
     saved: set[int] = set()
 
@@ -387,7 +388,7 @@ def test_no_dropout_draws_nothing() -> None:
 
 
 def test_sparse_linear_is_a_matrix_product() -> None:
-    layer = SparseLinear(N_ITEMS, 4)
+    layer = SparseLinear(ItemShard(N_ITEMS), 4)
     nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(1))
     nn.init.normal_(layer.bias, generator=torch.Generator().manual_seed(2))
     user_items = plays(weighted=True)
@@ -419,7 +420,7 @@ def test_uniform_weights_and_biases_are_within_the_fan_in() -> None:
 
 
 def matrices(model: MultVAE | MultDAE) -> dict[str, tuple[int, ...]]:
-    module = model._build(20, torch.Generator())
+    module = model._build(ItemShard(20), torch.Generator())
     return {name: tuple(p.shape) for name, p in module.named_parameters() if p.ndim == 2}
 
 

@@ -36,7 +36,7 @@ def environment(data_dir: Path, tmp_path: Path) -> dict[str, str]:
 
 
 def test_there_are_no_other_commands() -> None:
-    assert len(RECVAE_COMMANDS) == 9
+    assert len(RECVAE_COMMANDS) == 10
     assert MAKE_COMMANDS == ["make demo", "make test"]
     assert [command.split()[0] for command in SERVE_COMMANDS] == ["recvae", "curl"]
     assert sorted(COMMANDS) == sorted(RECVAE_COMMANDS + SERVE_COMMANDS + MAKE_COMMANDS)

@@ -53,6 +53,13 @@ def test_a_part_of_a_batch_knows_its_place(part: slice) -> None:
     assert torch.equal(rows.items, whole.items[whole.starts[part.start] : whole.starts[part.stop]])
 
 
+@pytest.mark.parametrize(("start", "stop"), [(0, 12), (0, 5), (5, 12), (4, 5), (12, 12)])
+def test_plays_of_some_items_are_numbered_from_the_first(start: int, stop: int) -> None:
+    rows, expected = Rows.of(plays()).among(start, stop), plays()[:, start:stop]
+    assert_allclose(dense(rows, rows.values)[:, : stop - start], expected.toarray())
+    assert rows.offsets.tolist() == rows.starts.tolist() == expected.indptr.tolist()
+
+
 def test_histories_share_the_matrix() -> None:
     user_items = plays()
     histories = Histories(user_items, torch.device("cpu"))

@@ -8,6 +8,7 @@ from scipy import sparse
 
 from recvae import spectrum
 from recvae.models.multvae import INPUT_SCALE, MultVAE
+from recvae.sharding import ItemShard
 from recvae.spectrum import item_vectors
 
 
@@ -66,7 +67,7 @@ def test_layers_start_from_them(plays: sparse.csr_matrix) -> None:
     modules = {}
     for initial in ("random", "spectral"):
         model = MultVAE(hidden=(60, 60), latent=5, encoder="dense", initial=initial)
-        modules[initial] = model._build(plays.shape[1], generator())
+        modules[initial] = model._build(ItemShard(plays.shape[1]), generator())
         model._begin(modules[initial], plays, generator())
     vectors = item_vectors(plays, 60, generator())
     for layer, columns, scale in (("encoder.input.weight", 48, INPUT_SCALE), ("output.weight", 5, 1.0)):
@@ -79,7 +80,7 @@ def test_layers_start_from_them(plays: sparse.csr_matrix) -> None:
 
 def test_a_decoder_with_hidden_layers_starts_at_random(plays: sparse.csr_matrix) -> None:
     model = MultVAE(hidden=7, latent=5, initial="spectral")
-    module = model._build(plays.shape[1], generator())
+    module = model._build(ItemShard(plays.shape[1]), generator())
     before = module.output.weight.detach().clone()
     model._begin(module, plays, generator())
     assert torch.equal(module.output.weight, before)

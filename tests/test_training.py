@@ -16,6 +16,7 @@ from recvae.models.neural import Autoencoder
 from recvae.models.recvae import RecVAE
 from recvae.rows import Rows
 from recvae.schedules import SCHEDULES, scheduled
+from recvae.sharding import ItemShard
 from recvae.training import Trainer
 from tests.contracts import one_thread as one_thread
 from tests.contracts import random_plays
@@ -463,7 +464,7 @@ def test_sampled_updates_touch_only_the_rows_of_plays_and_negatives() -> None:
     plays = random_plays()
     plays = sparse.hstack([plays, sparse.csr_matrix((plays.shape[0], 500))], format="csr", dtype=np.float32)
     model = small(n_negatives=3, epochs=1)
-    before = model._build(plays.shape[1], torch.Generator().manual_seed(model.seed))
+    before = model._build(ItemShard(plays.shape[1]), torch.Generator().manual_seed(model.seed))
     model.fit(plays, show_progress=False)
     changed = {
         name: (model.module_.get_parameter(name) != before.get_parameter(name)).any(dim=1)[-500:].sum()

@@ -13,7 +13,7 @@ from recvae.errors import ParameterError
 from recvae.likelihood import LIKELIHOODS
 from recvae.models import parameters as check
 from recvae.models.network import AutoencoderNet
-from recvae.models.neural import Autoencoder
+from recvae.models.neural import PARALLEL, Autoencoder
 from recvae.models.space import Real, Space, Whole
 from recvae.models.variational import VariationalAutoencoder
 from recvae.nn import (
@@ -27,6 +27,7 @@ from recvae.nn import (
 from recvae.optimizers import Adam, Optimizer
 from recvae.rows import Rows
 from recvae.schedules import SCHEDULES, annealed_beta
+from recvae.sharding import ItemShard
 from recvae.spectrum import item_vectors
 
 INPUT_SCALE = 4.0  # of the random weights' norm, where a layer starts from singular vectors
@@ -85,6 +86,11 @@ class MultVAE(VariationalAutoencoder):
         "cpu", "cuda", "cuda:1", …; "auto" is the GPU where there is one.
     precision : "float32", "bfloat16" or "auto"
         Of matrix products in training; see `recvae.device.multiplying`.
+    parallel : "users" or "items"
+        What several processes divide among themselves: the users of each batch, where each process holds the whole
+        network; or the items of the first and the last layer, for catalogues too large for that (see
+        `recvae.sharding`), where all must score together until `fit` is done. The outcome is the same, and a process
+        alone has all of both.
     n_negatives : int, optional
         For catalogues of hundreds of thousands of items: estimate the multinomial likelihood on so many items drawn
         for each batch, and update only the rows of items that the batch touches, so that an update costs the same
@@ -130,6 +136,7 @@ class MultVAE(VariationalAutoencoder):
         seed: int = 0,
         device: str = "auto",
         precision: str = "float32",
+        parallel: str = "users",
         n_negatives: int | None = None,
         negatives: str = "popularity",
     ) -> None:
@@ -150,14 +157,19 @@ class MultVAE(VariationalAutoencoder):
             raise ParameterError(
                 f"n_negatives is {n_negatives}, but likelihood is {likelihood!r}; expected multinomial"
             )
+        self.parallel = check.one_of("parallel", parallel, PARALLEL)
+        if parallel == "items" and n_negatives is not None:
+            raise ParameterError(f"n_negatives is {n_negatives}, but parallel is 'items'; expected 'users'")
+        if parallel == "items" and initial == "spectral":
+            raise ParameterError("initial is 'spectral', but parallel is 'items'; expected 'users'")
 
-    def _build(self, n_items: int, generator: torch.Generator) -> AutoencoderNet:
-        latent = self._latent(n_items)
+    def _build(self, shard: ItemShard, generator: torch.Generator) -> AutoencoderNet:
+        latent = self._latent(shard.total)
         if self.encoder == "dense":
-            dense = DenseEncoder(n_items, self.hidden[0], len(self.hidden), 2 * latent, generator)
-            return AutoencoderNet(dense, latent, (), n_items, generator)
-        plain = PlainEncoder(n_items, self.hidden, 2 * latent, generator)
-        return AutoencoderNet(plain, latent, self.hidden[::-1], n_items, generator)
+            dense = DenseEncoder(shard, self.hidden[0], len(self.hidden), 2 * latent, generator)
+            return AutoencoderNet(dense, latent, (), shard, generator)
+        plain = PlainEncoder(shard, self.hidden, 2 * latent, generator)
+        return AutoencoderNet(plain, latent, self.hidden[::-1], shard, generator)
 
     def _begin(self, module: AutoencoderNet, user_items: sparse.csr_matrix, generator: torch.Generator) -> None:
         if self.initial == "random":
@@ -260,9 +272,9 @@ class MultDAE(Autoencoder):
         self.dropout = check.real("dropout", dropout, 0.0, 0.99)
         self.l2 = check.real("l2", l2)
 
-    def _build(self, n_items: int, generator: torch.Generator) -> AutoencoderNet:
-        encoder = PlainEncoder(n_items, self.hidden, self.latent, generator)
-        return AutoencoderNet(encoder, self.latent, self.hidden[::-1], n_items, generator)
+    def _build(self, shard: ItemShard, generator: torch.Generator) -> AutoencoderNet:
+        encoder = PlainEncoder(shard, self.hidden, self.latent, generator)
+        return AutoencoderNet(encoder, self.latent, self.hidden[::-1], shard, generator)
 
     def _loss(
         self, module: AutoencoderNet, rows: Rows, step: int, number: int, generator: torch.Generator

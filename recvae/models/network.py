@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from recvae.likelihood import output_nll, sampled_nll
-from recvae.nn import DenseEncoder, Linear, PlainEncoder, Workspace, glorot_, uniform_
+from recvae.nn import DenseEncoder, ItemLinear, Linear, PlainEncoder, Workspace, glorot_, uniform_
 from recvae.products import linear
 from recvae.rows import Rows
+from recvae.sharding import ItemShard
 
 
 class AutoencoderNet(nn.Module):
@@ -22,7 +23,8 @@ class AutoencoderNet(nn.Module):
         Size of z.
     hidden : sequence of int
         Sizes of the decoder's hidden layers; none makes it linear.
-    n_items : int
+    shard : ItemShard
+        The items of the first and of the last layer.
     """
 
     def __init__(
@@ -30,7 +32,7 @@ class AutoencoderNet(nn.Module):
         encoder: PlainEncoder | DenseEncoder,
         latent: int,
         hidden: Sequence[int],
-        n_items: int,
+        shard: ItemShard,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
@@ -38,7 +40,7 @@ class AutoencoderNet(nn.Module):
         self.latent = latent
         self.encoder = encoder
         self.decoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(sizes))
-        self.output = Linear(sizes[-1], n_items)
+        self.output = ItemLinear(sizes[-1], shard)
         self._workspace = Workspace()
         for layer in (*self.decoder, self.output):
             if isinstance(encoder, PlainEncoder):
@@ -53,12 +55,14 @@ class AutoencoderNet(nn.Module):
         return z
 
     def logits(self, z: Tensor) -> Tensor:
-        """(batch, latent) → (batch, n_items), for scoring only."""
-        return linear(self.decode(z), self.output.weight, self.output.bias)
+        """(batch, latent) → (batch, n_items), for scoring only; of divided items by all processes together."""
+        own, shard = linear(self.decode(z), self.output.weight, self.output.bias), self.output.shard
+        return shard.whole(own.T).T.contiguous() if shard.divided else own
 
     def nll(self, z: Tensor, rows: Rows, likelihood: str = "multinomial") -> Tensor:
         """Mean negative log-likelihood of the batch, given z."""
-        return output_nll(self.decode(z), self.output.weight, self.output.bias, rows, likelihood, self._workspace)
+        output = self.output
+        return output_nll(self.decode(z), output.weight, output.bias, rows, likelihood, self._workspace, output.shard)
 
     def sampled_nll(self, z: Tensor, rows: Rows, negatives: Tensor, log_expected: Tensor) -> Tensor:
         """`nll` with a multinomial likelihood whose normaliser is estimated on items drawn at random."""

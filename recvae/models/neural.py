@@ -12,8 +12,8 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from recvae.device import PRECISIONS, checked_device, device_named, multiplying
-from recvae.distributed import Workers, workers
-from recvae.errors import ArtifactError
+from recvae.distributed import Workers
+from recvae.errors import ArtifactError, TrainingError
 from recvae.models import parameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.run import Run
@@ -21,11 +21,13 @@ from recvae.models.validation import checked_metric, validated
 from recvae.nn import release
 from recvae.optimizers import Adam, Optimizer
 from recvae.rows import Rows
+from recvae.sharding import ItemShard, dividing, gathered, item_parameters
 from recvae.storage import fingerprint
 from recvae.topn import FloatArray, Scores
 from recvae.training import Plan, Trainer
 
 HISTORIES_SEEN = 900_000
+PARALLEL = ("users", "items")
 
 
 class Autoencoder(Recommender):
@@ -45,6 +47,7 @@ class Autoencoder(Recommender):
 
     schedule: str = "constant"
     passes: int = 1
+    parallel: str = "users"
 
     def __init__(
         self,
@@ -67,7 +70,7 @@ class Autoencoder(Recommender):
         self.precision = check.one_of("precision", precision, PRECISIONS)
 
     @abstractmethod
-    def _build(self, n_items: int, generator: torch.Generator) -> nn.Module:
+    def _build(self, shard: ItemShard, generator: torch.Generator) -> nn.Module:
         """A module with weights drawn from `generator`."""
 
     @abstractmethod
@@ -92,14 +95,14 @@ class Autoencoder(Recommender):
 
     def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
         device = device_named(self.device)
+        together, shard = dividing(self.parallel, user_items.shape[1])
         generator = torch.Generator().manual_seed(self.seed)
         self.n_users_ = user_items.shape[0]
-        self.module_ = self._build(user_items.shape[1], generator).to(device)
+        self.module_ = self._build(shard, generator).to(device)
         if device.type != "cpu":
             generator = torch.Generator(device).manual_seed(self.seed)
         self._begin(self.module_, user_items, generator)
         metric = None if run.validation is None else self.metric
-        together = workers()
         trainer = Trainer(
             Plan(
                 *self._epochs_and_batch_size(user_items.shape[0]),
@@ -113,7 +116,7 @@ class Autoencoder(Recommender):
             _Objective(self, self._optimizers(self.module_), generator, run, device, together),
             identity={
                 "class": type(self).__name__,
-                **self.get_params(),
+                **{name: value for name, value in self.get_params().items() if name != "parallel"},
                 "data": run.data,
                 "validation": run.validation and [fingerprint(matrix) for matrix in run.validation],
             },
@@ -125,8 +128,25 @@ class Autoencoder(Recommender):
         self.history_ = trainer.state.history
         try:
             trainer.run(user_items, title=type(self).__name__, show_progress=run.show_progress, callback=run.callback)
+        except (KeyboardInterrupt, TrainingError):  # by which all processes end at the same update
+            self._put_together()
+            raise
         finally:
             release(self.module_)
+        self._put_together()
+
+    def _put_together(self) -> None:
+        """Make divided layers whole, in every process."""
+        shards = item_parameters(self.module_)
+        if any(shard.divided for shard in shards.values()):
+            whole = gathered(self.module_.state_dict(), shards)
+            self.module_ = self._outline()
+            self.module_.load_state_dict(whole, assign=True)
+
+    def _outline(self) -> nn.Module:
+        """The whole network without storage."""
+        with torch.device("meta"):
+            return self._build(ItemShard(self.n_items_), torch.Generator())
 
     def fitted_params(self) -> dict[str, Any]:
         if not hasattr(self, "n_users_"):  # a loaded model
@@ -171,8 +191,7 @@ class Autoencoder(Recommender):
         return {name: tensor.cpu().numpy() for name, tensor in self.module_.state_dict().items()}
 
     def _restore(self, state: State) -> None:
-        with torch.device("meta"):  # nothing is allocated before the shapes are known to be true
-            self.module_ = self._build(self.n_items_, torch.Generator())
+        self.module_ = self._outline()  # nothing is allocated before the shapes are known to be true
         expected = {name: ("float32", *tensor.shape) for name, tensor in self.module_.state_dict().items()}
         given = {name: (str(array.dtype), *array.shape) for name, array in state.items()}
         if given != expected:

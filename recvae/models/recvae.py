@@ -12,9 +12,11 @@ from torch import Tensor
 from recvae.models import parameters as check
 from recvae.models.base import State
 from recvae.models.network import AutoencoderNet
+from recvae.models.neural import PARALLEL
 from recvae.models.variational import VariationalAutoencoder
 from recvae.nn import DenseEncoder, dropout, sampled
 from recvae.rows import Rows
+from recvae.sharding import ItemShard
 
 WIDE_LOGVAR = 10.0
 OLD_ENCODER = "old_encoder."
@@ -23,11 +25,11 @@ OLD_ENCODER = "old_encoder."
 class RecVAENet(AutoencoderNet):
     """A dense encoder, a linear decoder, and the encoder as it was when the prior was last updated."""
 
-    def __init__(self, n_items: int, hidden: Sequence[int], latent: int, generator: torch.Generator) -> None:
+    def __init__(self, shard: ItemShard, hidden: Sequence[int], latent: int, generator: torch.Generator) -> None:
         def encoder() -> DenseEncoder:
-            return DenseEncoder(n_items, hidden[0], len(hidden), 2 * latent, generator)
+            return DenseEncoder(shard, hidden[0], len(hidden), 2 * latent, generator)
 
-        super().__init__(encoder(), latent, (), n_items, generator)
+        super().__init__(encoder(), latent, (), shard, generator)
         self.old_encoder = encoder().requires_grad_(False)
 
 
@@ -61,7 +63,7 @@ class RecVAE(VariationalAutoencoder):
         What the best epoch is chosen by, where validation users are given.
     seed : int
         Decides weights, order of users, dropout and noise.
-    device, precision : str
+    device, precision, parallel : str
         As for `MultVAE`.
     """
 
@@ -86,6 +88,7 @@ class RecVAE(VariationalAutoencoder):
         seed: int = 0,
         device: str = "auto",
         precision: str = "float32",
+        parallel: str = "users",
     ) -> None:
         super().__init__(epochs, batch_size, learning_rate, patience, metric, seed, device, precision)
         self.hidden = check.equal_sizes("hidden", hidden)
@@ -96,9 +99,10 @@ class RecVAE(VariationalAutoencoder):
         self.encoder_passes = check.whole("encoder_passes", encoder_passes)
         self.decoder_passes = check.whole("decoder_passes", decoder_passes)
         self.passes = self.encoder_passes + self.decoder_passes
+        self.parallel = check.one_of("parallel", parallel, PARALLEL)
 
-    def _build(self, n_items: int, generator: torch.Generator) -> RecVAENet:
-        return RecVAENet(n_items, self.hidden, self.latent, generator)
+    def _build(self, shard: ItemShard, generator: torch.Generator) -> RecVAENet:
+        return RecVAENet(shard, self.hidden, self.latent, generator)
 
     def _begin_pass(self, module: RecVAENet, number: int) -> None:
         if number == self.encoder_passes:
