@@ -2,8 +2,9 @@
 
     python benchmarks/scaling.py
 
-A step takes `fixed + user·(users of the process)` to compute, fitted to one process at two batch sizes, longer where
-processes share cores, and `bytes on the wire / bandwidth` to sum the gradients, fitted to two processes. So the step of
+Where processes divide the users of a batch, a step takes `fixed + user·(users of the process)` to compute, fitted to
+one process at two batch sizes, longer where processes share cores, and `bytes on the wire / bandwidth` to sum the
+gradients, fitted to two processes. Where they divide the items, each computes its part of both terms. So the step of
 two and four processes is predicted, and compared with the measured one. The same sums with the data-sheet figures of
 named hardware give the time for 100 million users and 10 million items. Writes `benchmarks/results/scaling.md`.
 """
@@ -12,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import tempfile
 import time
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from scipy import sparse
@@ -27,6 +28,8 @@ from torch.multiprocessing.spawn import start_processes
 
 from recvae.distributed import Workers
 from recvae.models.multvae import MultVAE
+from recvae.models.neural import PARALLEL
+from recvae.sharding import ItemShard
 from recvae.storage import versions
 from recvae.training import Trainer
 
@@ -69,11 +72,12 @@ class Data:
 
 @dataclass(frozen=True)
 class Step:
-    """Median seconds of a step: to compute, to wait for the slowest process, to sum the gradients."""
+    """Medians of a step: seconds to compute, to wait for the slowest process, to communicate; numbers summed."""
 
     compute: float
     wait: float
     communicate: float
+    numbers: float
 
     @property
     def total(self) -> float:
@@ -99,43 +103,63 @@ HARDWARE = (
 )
 
 
-def measured(data: Data, size: int, batch_size: int) -> Step:
+def measured(data: Data, size: int, batch_size: int, parallel: str = "users") -> Step:
     """One thread for each process, as torchrun starts them."""
     with tempfile.TemporaryDirectory() as folder:
-        start_processes(_measure, (size, data, batch_size, folder), nprocs=size)  # type: ignore[no-untyped-call]
+        arguments = (size, data, batch_size, parallel, folder)
+        start_processes(_measure, arguments, nprocs=size)  # type: ignore[no-untyped-call]
         return Step(**json.loads((Path(folder) / "step.json").read_text()))
 
 
-def _measure(rank: int, size: int, data: Data, batch_size: int, folder: str) -> None:
+def _measure(rank: int, size: int, data: Data, batch_size: int, parallel: str, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
-    steps: list[tuple[float, float, float]] = []
-    update, sum_gradients, marks = Trainer._update, Workers.sum_gradients, list[float]()
-
-    def marked_sum(workers: Workers, *arguments: Any) -> dict[str, torch.Tensor]:
-        marks.append(time.perf_counter())
-        dist.barrier()
-        marks.append(time.perf_counter())
-        summed = sum_gradients(workers, *arguments)
-        marks.append(time.perf_counter())
-        return summed
+    steps: list[tuple[float, ...]] = []
+    update, spent = Trainer._update, np.zeros(3)  # seconds of waiting and of communication, numbers
 
     def marked_update(trainer: Trainer, *arguments: Any) -> None:
-        marks.clear()
+        spent[:] = 0
         began = time.perf_counter()
         update(trainer, *arguments)
-        wait, communicate = marks[1] - marks[0], marks[2] - marks[1]
-        steps.append((time.perf_counter() - began - wait - communicate, wait, communicate))
+        steps.append((time.perf_counter() - began - spent[0] - spent[1], *spent))
 
     setattr(Trainer, "_update", marked_update)  # noqa: B010 mypy knows no patches
-    setattr(Workers, "sum_gradients", marked_sum)  # noqa: B010
-    model = MultVAE(hidden=data.width, latent=LATENT, epochs=1, batch_size=batch_size, device="cpu")
+    for owner, name in ((Workers, "sum_gradients"), (ItemShard, "sum_"), (ItemShard, "logsumexp")):
+        _mark(owner, name, spent)
+    for name in ("all_reduce", "all_gather"):
+        _count(name, spent)
+    model = MultVAE(hidden=data.width, latent=LATENT, epochs=1, batch_size=batch_size, device="cpu", parallel=parallel)
     model.fit(data.matrix(), show_progress=False)
     if rank == 0:
-        compute, wait, communicate = (statistics.median(part) for part in zip(*steps[WARM_UP:], strict=True))
-        step = {"compute": compute, "wait": wait, "communicate": communicate}
+        step = dict(zip(("compute", "wait", "communicate", "numbers"), np.median(steps[WARM_UP:], axis=0), strict=True))
         (Path(folder) / "step.json").write_text(json.dumps(step))
     dist.destroy_process_group()
+
+
+def _mark(owner: type, name: str, spent: npt.NDArray[np.float64]) -> None:
+    """Take the time of a method, once all processes have come to it."""
+    method = getattr(owner, name)
+
+    def marked(*arguments: Any) -> Any:
+        came = time.perf_counter()
+        dist.barrier()
+        began = time.perf_counter()
+        result = method(*arguments)
+        spent[:2] += began - came, time.perf_counter() - began
+        return result
+
+    setattr(owner, name, marked)
+
+
+def _count(name: str, spent: npt.NDArray[np.float64]) -> None:
+    """Count the numbers of a collective by its tensors."""
+    collective = getattr(dist, name)
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        spent[2] += sum(tensor.numel() for tensor in arguments if isinstance(tensor, torch.Tensor))
+        return collective(*arguments, **options)
+
+    setattr(dist, name, counted)
 
 
 def on_the_wire(numbers: float, size: int) -> float:
@@ -148,31 +172,41 @@ def check(data: Data) -> list[str]:
     whole, quarter = (measured(data, 1, batch) for batch in (data.batch_size, data.batch_size // 4))
     user = (whole.compute - quarter.compute) / (data.batch_size - data.batch_size // 4)
     fixed = whole.compute - user * data.batch_size
-    steps = {size: whole if size == 1 else measured(data, size, data.batch_size) for size in SIZES}
-    bandwidth = on_the_wire(data.numbers, 2) / steps[2].communicate
+    several = [(size, parallel) for parallel in PARALLEL for size in SIZES if size > 1]
+    steps = {(1, "-"): whole} | {
+        (size, parallel): measured(data, size, data.batch_size, parallel) for size, parallel in several
+    }
+    two = steps[2, "users"]
+    bandwidth = on_the_wire(two.numbers, 2) / two.communicate
     lines = [
         f"Compute: {1e3 * fixed:.1f} ms a step and {1e6 * user:.1f} µs a user (one process, batches of "
-        f"{data.batch_size} and {data.batch_size // 4}). Wire: {bandwidth / 1e9:.2f} GB/s (two processes).",
+        f"{data.batch_size} and {data.batch_size // 4}). Wire: {bandwidth / 1e9:.2f} GB/s (two processes, by users).",
         "",
-        "| processes | compute ms | wait ms | sum ms | step ms | predicted step ms | users/s |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| processes | divided | sent MB | compute ms | wait ms | sum ms | step ms | predicted step ms | users/s |",
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for size, step in steps.items():
+    for (size, parallel), step in steps.items():
         crowding = max(1, size / len(os.sched_getaffinity(0)))
-        predicted = crowding * (fixed + user * data.batch_size / size) + on_the_wire(data.numbers, size) / bandwidth
+        parts = fixed / (size if parallel == "items" else 1) + user * data.batch_size / size
+        sent = on_the_wire(step.numbers, size)
+        predicted = crowding * parts + sent / bandwidth
         figures = [1e3 * seconds for seconds in (step.compute, step.wait, step.communicate, step.total, predicted)]
         shown = " | ".join(f"{figure:.1f}" for figure in figures)
-        lines.append(f"| {size} | {shown} | {data.batch_size / step.total:,.0f} |")
+        lines.append(f"| {size} | {parallel} | {sent / 1e6:.1f} | {shown} | {data.batch_size / step.total:,.0f} |")
     return lines
 
 
-def predict(hardware: Hardware, data: Data, negatives: int | None) -> str:
+def predict(hardware: Hardware, data: Data, negatives: int | None, parallel: str) -> str:
     """A row of the table: memory, the parts of a step, and an epoch."""
     local = data.batch_size / hardware.devices
     rows = data.numbers / data.width if negatives is None else 2 * local * data.plays + negatives
     items = data.items if negatives is None else negatives + data.plays
     matrices = 6 * local * data.width * items / (MATRIX_SHARE * hardware.flops)
-    if negatives is None:
+    layers = (ADAM_MEMORY if negatives is None else SPARSE_MEMORY) * data.numbers
+    if parallel == "items":
+        layers //= hardware.devices
+        updated, sent = rows / hardware.devices, on_the_wire(2 * data.batch_size * data.width, hardware.devices)
+    elif negatives is None:
         updated, sent = rows, on_the_wire(rows * data.width, hardware.devices)
     else:
         updated = min(rows * hardware.devices, 2 * data.items)
@@ -180,41 +214,48 @@ def predict(hardware: Hardware, data: Data, negatives: int | None) -> str:
     adam = ADAM_TRAFFIC * updated * data.width / (STREAM_SHARE * hardware.stream)
     wire = sent / (STREAM_SHARE * hardware.wire)
     step = matrices + adam + wire
-    layers = (ADAM_MEMORY if negatives is None else SPARSE_MEMORY) * data.numbers
     histories = PLAY_MEMORY * data.users * data.plays
     fits = "yes" if layers + histories < MEMORY_SHARE * hardware.memory else "no"
     parts = " | ".join(f"{1e3 * seconds:.2f}" for seconds in (matrices, adam, wire, step))
     epoch = step * data.users / data.batch_size / 60
     softmax = "all" if negatives is None else f"{negatives:,} drawn"
     return (
-        f"| {hardware.name} | {softmax} | {data.width} | {layers / 1e9:.0f} + {histories / 1e9:.0f} | {fits} | {parts} "
-        f"| {epoch:.1f} |"
+        f"| {hardware.name} | {softmax} | {parallel} | {data.width} | {layers / 1e9:.0f} + {histories / 1e9:.0f} "
+        f"| {fits} | {parts} | {epoch:.1f} |"
     )
 
 
 def predictions() -> list[str]:
     """The table for 100 million users and 10 million items."""
     lines = [
-        "| devices | items | width | layers + histories GB | fits | matrices ms | Adam ms | wire ms | step ms "
-        "| epoch min |",
-        "| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| devices | items | divided | width | layers + histories GB | fits | matrices ms | Adam ms | wire ms "
+        "| step ms | epoch min |",
+        "| --- | ---: | --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for hardware in HARDWARE:
-        for width, negatives in ((600, None), (200, None), (200, 10_000)):
+        for width, negatives, parallel in (
+            (600, None, "users"),
+            (600, None, "items"),
+            (200, None, "users"),
+            (200, None, "items"),
+            (200, 10_000, "users"),
+        ):
             data = Data(100_000_000, 10_000_000, 100, width, USERS_A_DEVICE * hardware.devices)
-            lines.append(predict(hardware, data, negatives))
+            lines.append(predict(hardware, data, negatives, parallel))
     return lines
 
 
 ARITHMETIC = f"""\
 For b users a device, D devices, width w, and I items of the softmax (all, or those drawn and the user's own):
 
-- matrices: 6·b·w·I FLOP at {MATRIX_SHARE:.0%} of the bfloat16 rate;
+- matrices: 6·b·w·I FLOP, also where b·D users have I/D items each, at {MATRIX_SHARE:.0%} of the bfloat16 rate;
 - Adam: {ADAM_TRAFFIC} bytes for each number that is updated, at {STREAM_SHARE:.0%} of the memory's rate;
-- wire: 2·(D-1)/D·4 bytes for each number of a dense gradient, (D-1)·4 for each of a device's rows of a sparse one, at
-  {STREAM_SHARE:.0%} of the link's rate, none of it hidden behind the computing;
+- wire: 2·(D-1)/D·4 bytes for each number of a dense gradient, or, divided by items, for two (b·D, w) matrices, and
+  (D-1)·4 for each of a device's rows of a sparse gradient, at {STREAM_SHARE:.0%} of the link's rate, none of it hidden
+  behind the computing;
 - memory of each device: {ADAM_MEMORY} bytes for each number of the input and the output layer, {SPARSE_MEMORY} where
-  gradients are sparse, and {PLAY_MEMORY} bytes for each play of all users; it fits up to {MEMORY_SHARE:.0%}.
+  gradients are sparse, a D-th of it divided by items, and {PLAY_MEMORY} bytes for each play of all users; it fits up to
+  {MEMORY_SHARE:.0%}.
 
 {USERS_A_DEVICE:,} users a device and step, 100 plays a user. Rates are the makers' data sheets'; nothing of this table
 is measured.
@@ -235,8 +276,8 @@ def main() -> None:
     lines = [
         "# Scaling over processes",
         "",
-        f"MultVAE, {data.items:,} items, width {data.width}, {data.plays} plays a user; batches of {data.batch_size} "
-        f"users are shared by processes of one thread over gloo. Medians of {given.steps} steps.",
+        f"MultVAE, {data.items:,} items, width {data.width}, {data.plays} plays a user; processes of one thread divide "
+        f"batches of {data.batch_size} users, or the items, over gloo. Medians of {given.steps} steps.",
         "",
         *check(data),
         "",
