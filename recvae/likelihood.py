@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812 the field's name
 from torch import Tensor
 
-from recvae.nn import Workspace
+from recvae.nn import Workspace, affine, by_item, weighted_sum
 from recvae.products import accumulate, linear
 from recvae.rows import Rows, per_user_sums
 from recvae.sharding import ItemShard
 
 CHUNK_BYTES = 24 * 2**20
 MIN_CHUNK = 125
+PLAYS_AT_ONCE = 1000  # whose vectors stay in the cache
 
 
 @dataclass(frozen=True)
@@ -204,15 +205,39 @@ def sampled_nll(
     log_expected : (n_negatives,)
         Logarithm of the expected number of times that each was drawn.
     """
-    users, n_users = rows.users.long(), len(rows)
-    played = (hidden[users] * F.embedding(rows.items, weight, sparse=True)).sum(dim=1) + bias[rows.items]
-    drawn = hidden @ F.embedding(negatives, weight, sparse=True).T + bias[negatives] - log_expected
+    users, hidden = rows.users.long(), hidden.to(weight.dtype)
+    played: Tensor = _PlayedLogits.apply(hidden, weight, rows) + bias[rows.items]  # type: ignore[no-untyped-call]
+    drawn = affine(hidden, F.embedding(negatives, weight, sparse=True), bias[negatives]) - log_expected
     drawn[_own(rows, negatives)] = -torch.inf
     largest = drawn.detach().amax(dim=1).scatter_reduce(0, users, played.detach(), "amax")
     normaliser = (drawn - largest[:, None]).exp().sum(dim=1)
     normaliser = normaliser.index_add(0, users, (played - largest[users]).exp())
-    explained = torch.zeros(n_users, dtype=played.dtype, device=played.device).index_add(0, users, played * rows.values)
+    explained = torch.zeros_like(largest).index_add(0, users, played * rows.values)
     return (rows.sums() * (normaliser.log() + largest) - explained).mean()
+
+
+class _PlayedLogits(torch.autograd.Function):
+    """Each play's inner product of its user's `hidden` and its item's `weight`; the gradient to `weight` is sparse."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, rows: Rows) -> Tensor:
+        ctx.save_for_backward(hidden, weight)
+        ctx.rows = rows
+        logits = hidden.new_empty(len(rows.items))
+        for start in range(0, len(logits), PLAYS_AT_ONCE):
+            plays = slice(start, start + PLAYS_AT_ONCE)
+            torch.sum(hidden[rows.users[plays]] * weight[rows.items[plays]], dim=1, out=logits[plays])
+        return logits
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight = ctx.saved_tensors
+        items, of_items = by_item(ctx.rows.items, ctx.rows.users, grad, hidden)
+        return (
+            weighted_sum(weight, ctx.rows.items, ctx.rows.offsets, grad),
+            torch.sparse_coo_tensor(items[None], of_items, weight.shape, check_invariants=False, is_coalesced=True),
+            None,
+        )
 
 
 def _own(rows: Rows, negatives: Tensor) -> tuple[Tensor, Tensor]:

@@ -289,10 +289,15 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, in_features) → (n, out_features)."""
-        if torch.is_autocast_enabled(x.device.type):
-            return super().forward(x)
-        product: Tensor = _Product.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
-        return product
+        return affine(x, self.weight, self.bias)
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`recvae.products.linear` with gradients; under autocast in its type."""
+    if torch.is_autocast_enabled(x.device.type):
+        return F.linear(x, weight, bias)
+    product: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return product
 
 
 class ItemLinear(Linear, ItemLayer):
@@ -313,8 +318,6 @@ class ItemLinear(Linear, ItemLayer):
 
 
 class _Product(torch.autograd.Function):
-    """`recvae.products.linear` with gradients."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)

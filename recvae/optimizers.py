@@ -10,7 +10,7 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
 
 class Optimizer(Protocol):
-    """What the loop needs of an optimizer: torch's have it, and `Adam`."""
+    """What the loop needs of an optimizer."""
 
     param_groups: list[dict[str, Any]]
 
@@ -86,3 +86,28 @@ class Adam:
             number: {name: tensor.to(parameters[number].device) for name, tensor in state.items()}
             for number, state in saved["state"].items()
         }
+
+
+class RowAdam(Adam):
+    """Adam for sparse gradients: the rows that a gradient has are updated with their moments, as in
+    `torch.optim.SparseAdam`, and the others are left alone, so that an update costs what its batch touches.
+    """
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update the touched rows of the parameters that have a gradient."""
+        (group,) = self.param_groups
+        for number, parameter in enumerate(group["params"]):
+            if parameter.grad is None:
+                continue
+            state = self._moments(number, parameter)
+            state["step"] += 1
+            steps = int(state["step"])
+            gradient = parameter.grad.coalesce()
+            rows, values = gradient.indices()[0], gradient.values()
+            mean = state["exp_avg"].index_select(0, rows).lerp_(values, 1 - BETA_1)
+            square = state["exp_avg_sq"].index_select(0, rows).lerp_(values.square(), 1 - BETA_2)
+            state["exp_avg"].index_copy_(0, rows, mean)
+            state["exp_avg_sq"].index_copy_(0, rows, square)
+            rate = group["lr"] * (1 - BETA_2**steps) ** 0.5 / (1 - BETA_1**steps)
+            parameter.index_add_(0, rows, mean.div_(square.sqrt_().add_(EPSILON)), alpha=-rate)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy import sparse
 from torch import Tensor, nn
 
@@ -278,7 +277,7 @@ def _checkpoint(
     state: Progression, objective: Objective, good: dict[str, Tensor], identity: dict[str, Any]
 ) -> Checkpoint:
     moments = {
-        f"optimizer.{place}.{number}.{name}": torch.as_tensor(value)
+        f"optimizer.{place}.{number}.{name}": value
         for place, optimizer in enumerate(objective.optimizers)
         for number, values in optimizer.state_dict()["state"].items()
         for name, value in values.items()
@@ -311,11 +310,10 @@ def _restored(saved: Checkpoint, objective: Objective) -> tuple[Progression, dic
 
     objective.module.load_state_dict(named("module."))
     for place, optimizer in enumerate(objective.optimizers):
-        moments: dict[int, dict[str, Tensor | float]] = {}
+        moments: dict[int, dict[str, Tensor]] = {}
         for name, value in named(f"optimizer.{place}.").items():
             number, _, key = name.partition(".")
-            counts = value.dtype == torch.int64  # SparseAdam's step is a plain number
-            moments.setdefault(int(number), {})[key] = value.item() if counts else value
+            moments.setdefault(int(number), {})[key] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     objective.generator.set_state(saved.tensors["generator"])
     try:

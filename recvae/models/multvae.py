@@ -24,7 +24,7 @@ from recvae.nn import (
     kl_to_standard_normal,
     sampled,
 )
-from recvae.optimizers import Adam, Optimizer
+from recvae.optimizers import Adam, Optimizer, RowAdam
 from recvae.rows import Rows
 from recvae.schedules import SCHEDULES, annealed_beta
 from recvae.sharding import ItemShard
@@ -190,16 +190,13 @@ class MultVAE(VariationalAutoencoder):
         if self.n_negatives is None:
             return super()._optimizers(module)
         module.encoder.input.sparse_gradient = True
-        by_row = [module.encoder.input.weight, module.output.weight]
+        by_row = [layer.get_parameter("weight") for layer in (module.encoder.input, module.output)]
         rest = [p for p in module.parameters() if all(p is not row for row in by_row)]
         counts = torch.from_numpy(self.item_counts_).to(module.output.weight.device)
         self._drawn = Negatives(
             self.n_negatives, counts.clamp(min=1) if self.negatives == "popularity" else counts * 0 + 1
         )
-        return [
-            torch.optim.SparseAdam(by_row, lr=self.learning_rate),
-            Adam(rest, self.learning_rate),
-        ]
+        return [RowAdam(by_row, self.learning_rate), Adam(rest, self.learning_rate)]
 
     def _loss(
         self, module: AutoencoderNet, rows: Rows, step: int, number: int, generator: torch.Generator
