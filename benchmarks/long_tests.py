@@ -33,7 +33,7 @@ GROUPS: dict[str, tuple[dict[str, str], list[str]]] = {
 def outcome(environment: dict[str, str], arguments: list[str]) -> dict[str, Any]:
     """How many tests passed, failed or were skipped, and in how many seconds."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", *arguments]
+    command = [sys.executable, "-m", "pytest", "-rs", "-o", "addopts=--strict-markers", *arguments]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=False
     )

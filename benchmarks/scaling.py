@@ -167,6 +167,11 @@ def on_the_wire(numbers: float, size: int) -> float:
     return 2 * (size - 1) / size * 4 * numbers
 
 
+WAITING = """\
+Predictions are without waiting: at every sum each process waits for the slowest, the longer the more of them share a
+core, and processes that divide the items have a sum for every chunk of users and one for every layer by item."""
+
+
 def check(data: Data) -> list[str]:
     """Predicted and measured steps on this machine."""
     whole, quarter = (measured(data, 1, batch) for batch in (data.batch_size, data.batch_size // 4))
@@ -193,7 +198,7 @@ def check(data: Data) -> list[str]:
         figures = [1e3 * seconds for seconds in (step.compute, step.wait, step.communicate, step.total, predicted)]
         shown = " | ".join(f"{figure:.1f}" for figure in figures)
         lines.append(f"| {size} | {parallel} | {sent / 1e6:.1f} | {shown} | {data.batch_size / step.total:,.0f} |")
-    return lines
+    return [*lines, "", WAITING]
 
 
 def predict(hardware: Hardware, data: Data, negatives: int | None, parallel: str) -> str:

@@ -1,8 +1,18 @@
 """Every error a user can mend, as one clear line: what was given and what was expected."""
 
+import re
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
 
 class RecvaeError(Exception):
-    """Base of every error this package raises on purpose; the command line prints it and exits with 2."""
+    """Base of every error this package raises on purpose; the command line prints it and exits with 2.
+
+    Names and values from files stand in messages as they are, but for control characters, which are escaped.
+    """
+
+    def __str__(self) -> str:
+        return _CONTROL.sub(lambda found: repr(found[0])[1:-1], super().__str__())
 
 
 class ParameterError(RecvaeError, ValueError):

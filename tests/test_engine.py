@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -228,8 +229,8 @@ def test_without_ibis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URL of a Spark session in this process."""
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Spark session in this process, whose workers run this Python."""
     pytest.importorskip("pyspark", reason="the extra 'spark' is not installed")
     if not shutil.which("java"):
         pytest.skip("no java for a local Spark session")
@@ -241,7 +242,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> str:
         "spark.default.parallelism": "1",
         "spark.sql.warehouse.dir": str(warehouse),
     }
-    return "pyspark://?" + "&".join(f"{name}={value}" for name, value in quick.items())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        yield "pyspark://?" + "&".join(f"{name}={value}" for name, value in quick.items())
 
 
 @pytest.fixture(scope="module")

@@ -95,6 +95,8 @@ def _created(target: Path, where: str) -> IO[bytes]:
 
 def _refuse_unsafe(entry: zipfile.ZipInfo, where: str) -> None:
     name = entry.filename
+    if not name:
+        raise DataError(f"{where} holds an entry without a name")
     windows = PureWindowsPath(name)
     if PurePosixPath(name).is_absolute() or windows.drive or windows.root or ".." in windows.parts:
         raise DataError(f"{where} holds the path {name!r}; expected paths that stay inside the folder")
