@@ -4,21 +4,20 @@ Logits, loss and gradients are computed in chunks of users over one reused buffe
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 the field's name
 from torch import Tensor
 
-from recvae.nn import Workspace, affine, by_item, weighted_sum
+from recvae.nn import Workspace
 from recvae.products import accumulate, linear
 from recvae.rows import Rows, per_user_sums
 from recvae.sharding import ItemShard
 
 CHUNK_BYTES = 24 * 2**20
 MIN_CHUNK = 125
-PLAYS_AT_ONCE = 1000  # whose vectors stay in the cache
 
 
 @dataclass(frozen=True)
@@ -187,12 +186,12 @@ def output_nll(
 def sampled_nll(
     hidden: Tensor, weight: Tensor, bias: Tensor, rows: Rows, negatives: Tensor, log_expected: Tensor
 ) -> Tensor:
-    """The multinomial likelihood with its normaliser estimated on sampled items, for very large catalogues.
+    """The multinomial likelihood with its normaliser estimated on a part of the items, for very large catalogues.
 
-    Σ_i exp(f_i) is the sum over the user's own plays, plus, over the `negatives` that the user has not played, of
-    exp(f_j) over the expected number of times that j was drawn: an unbiased estimate (Bengio & Senécal 2003,
-    "Quick training of probabilistic neural nets by importance sampling"). Its logarithm, and so the loss, is biased
-    low by about half its relative variance. The gradient to `weight` is sparse: it has rows for plays and negatives.
+    Σ_i exp(f_i) is the sum over all items that anybody in the batch has played, whose rows are touched anyway, plus,
+    over the `negatives` outside them, of exp(f_j) over the expected number of times that j was drawn: an unbiased
+    estimate (Bengio & Senécal 2003, "Quick training of probabilistic neural nets by importance sampling"). Its
+    logarithm, and so the loss, is biased low by about half its relative variance. The gradient to `weight` is sparse.
 
     Parameters
     ----------
@@ -205,50 +204,14 @@ def sampled_nll(
     log_expected : (n_negatives,)
         Logarithm of the expected number of times that each was drawn.
     """
-    users, hidden = rows.users.long(), hidden.to(weight.dtype)
-    played: Tensor = _PlayedLogits.apply(hidden, weight, rows) + bias[rows.items]  # type: ignore[no-untyped-call]
-    drawn = affine(hidden, F.embedding(negatives, weight, sparse=True), bias[negatives]) - log_expected
-    drawn[_own(rows, negatives)] = -torch.inf
-    largest = drawn.detach().amax(dim=1).scatter_reduce(0, users, played.detach(), "amax")
-    normaliser = (drawn - largest[:, None]).exp().sum(dim=1)
-    normaliser = normaliser.index_add(0, users, (played - largest[users]).exp())
-    explained = torch.zeros_like(largest).index_add(0, users, played * rows.values)
-    return (rows.sums() * (normaliser.log() + largest) - explained).mean()
-
-
-class _PlayedLogits(torch.autograd.Function):
-    """Each play's inner product of its user's `hidden` and its item's `weight`; the gradient to `weight` is sparse."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, rows: Rows) -> Tensor:
-        ctx.save_for_backward(hidden, weight)
-        ctx.rows = rows
-        logits = hidden.new_empty(len(rows.items))
-        for start in range(0, len(logits), PLAYS_AT_ONCE):
-            plays = slice(start, start + PLAYS_AT_ONCE)
-            torch.sum(hidden[rows.users[plays]] * weight[rows.items[plays]], dim=1, out=logits[plays])
-        return logits
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight = ctx.saved_tensors
-        items, of_items = by_item(ctx.rows.items, ctx.rows.users, grad, hidden)
-        return (
-            weighted_sum(weight, ctx.rows.items, ctx.rows.offsets, grad),
-            torch.sparse_coo_tensor(items[None], of_items, weight.shape, check_invariants=False, is_coalesced=True),
-            None,
-        )
-
-
-def _own(rows: Rows, negatives: Tensor) -> tuple[Tensor, Tensor]:
-    """User and place of every negative that the user has played."""
-    ordered, order = negatives.sort()
-    items = rows.items.long()
-    first, last = torch.searchsorted(ordered, items), torch.searchsorted(ordered, items, right=True)
-    times = last - first
-    users = rows.users.long().repeat_interleave(times)
-    within = torch.arange(len(users), device=users.device) - (times.cumsum(0) - times).repeat_interleave(times)
-    return users, order[first.repeat_interleave(times) + within]
+    played: Tensor = torch.unique(rows.batch_items).long()
+    drawn, places = torch.unique(negatives, return_inverse=True)
+    times = log_expected.new_zeros(len(drawn)).index_add_(0, places, (-log_expected).exp())
+    outside = ~torch.isin(drawn, played)
+    items = torch.cat([played, drawn[outside]])
+    corrected = bias[items] + F.pad(times[outside].log(), (len(played), 0))
+    among = replace(rows, items=torch.searchsorted(played, rows.items.long(), out_int32=True))
+    return output_nll(hidden, F.embedding(items, weight, sparse=True), corrected, among)
 
 
 def user_nll(logits: Tensor, rows: Rows, likelihood: str = "multinomial") -> Tensor:

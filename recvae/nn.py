@@ -296,6 +296,8 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`recvae.products.linear` with gradients; under autocast in its type."""
     if torch.is_autocast_enabled(x.device.type):
         return F.linear(x, weight, bias)
+    if not torch.is_grad_enabled():
+        return linear(x, weight, bias)
     product: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return product
 

@@ -1,5 +1,6 @@
 """Plays of users as tensors: a batch of CSR rows, and all histories on a device to gather batches from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -35,6 +36,8 @@ class Rows:
         The offsets again, for the host to read without waiting for the device.
     of_users, of_plays : Part, optional
         Which users and plays these are of a batch that several processes share.
+    others : callable, optional
+        Gives the items of that batch's other plays, (n,) int32.
     """
 
     items: Tensor
@@ -43,6 +46,7 @@ class Rows:
     starts: npt.NDArray[np.int64]
     of_users: Part | None = None
     of_plays: Part | None = None
+    others: Callable[[], Tensor] | None = None
 
     @classmethod
     def of(cls, user_items: sparse.csr_matrix, device: torch.device | str = "cpu") -> Self:
@@ -56,6 +60,11 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.starts) - 1
+
+    @property
+    def batch_items(self) -> Tensor:
+        """Items of all plays of the batch, also those that other processes have."""
+        return self.items if self.others is None else torch.cat([self.items, self.others()])
 
     @property
     def lengths(self) -> Tensor:
@@ -134,4 +143,5 @@ class Histories:
             self.rows(users[part]),
             of_users=Part(part.start, len(users)),
             of_plays=Part(int(lengths[: part.start].sum()), int(lengths.sum())),
+            others=lambda: self.rows(np.delete(users, part)).items,
         )
