@@ -204,8 +204,8 @@ def check(data: Data) -> list[str]:
 def predict(hardware: Hardware, data: Data, negatives: int | None, parallel: str) -> str:
     """A row of the table: memory, the parts of a step, and an epoch."""
     local = data.batch_size / hardware.devices
-    rows = data.numbers / data.width if negatives is None else 2 * local * data.plays + negatives
-    items = data.items if negatives is None else negatives + data.plays
+    items = data.items if negatives is None else min(data.items, data.batch_size * data.plays + negatives)
+    rows = 2 * data.items if negatives is None else local * data.plays + items
     matrices = 6 * local * data.width * items / (MATRIX_SHARE * hardware.flops)
     layers = (ADAM_MEMORY if negatives is None else SPARSE_MEMORY) * data.numbers
     if parallel == "items":
@@ -214,7 +214,7 @@ def predict(hardware: Hardware, data: Data, negatives: int | None, parallel: str
     elif negatives is None:
         updated, sent = rows, on_the_wire(rows * data.width, hardware.devices)
     else:
-        updated = min(rows * hardware.devices, 2 * data.items)
+        updated = 2 * items
         sent = (hardware.devices - 1) * rows * data.width * 4
     adam = ADAM_TRAFFIC * updated * data.width / (STREAM_SHARE * hardware.stream)
     wire = sent / (STREAM_SHARE * hardware.wire)
@@ -251,7 +251,8 @@ def predictions() -> list[str]:
 
 
 ARITHMETIC = f"""\
-For b users a device, D devices, width w, and I items of the softmax (all, or those drawn and the user's own):
+For b users a device, D devices, width w, and I items of the softmax (all, or those drawn and one for each play
+of the batch):
 
 - matrices: 6·b·w·I FLOP, also where b·D users have I/D items each, at {MATRIX_SHARE:.0%} of the bfloat16 rate;
 - Adam: {ADAM_TRAFFIC} bytes for each number that is updated, at {STREAM_SHARE:.0%} of the memory's rate;
