@@ -184,7 +184,13 @@ def output_nll(
 
 
 def sampled_nll(
-    hidden: Tensor, weight: Tensor, bias: Tensor, rows: Rows, negatives: Tensor, log_expected: Tensor
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    rows: Rows,
+    negatives: Tensor,
+    log_expected: Tensor,
+    workspace: Workspace | None = None,
 ) -> Tensor:
     """The multinomial likelihood with its normaliser estimated on a part of the items, for very large catalogues.
 
@@ -203,6 +209,8 @@ def sampled_nll(
         Items drawn with replacement, for the whole batch.
     log_expected : (n_negatives,)
         Logarithm of the expected number of times that each was drawn.
+    workspace : Workspace, optional
+        As for `output_nll`.
     """
     played: Tensor = torch.unique(rows.batch_items).long()
     drawn, places = torch.unique(negatives, return_inverse=True)
@@ -211,7 +219,7 @@ def sampled_nll(
     items = torch.cat([played, drawn[outside]])
     corrected = bias[items] + F.pad(times[outside].log(), (len(played), 0))
     among = replace(rows, items=torch.searchsorted(played, rows.items.long(), out_int32=True))
-    return output_nll(hidden, F.embedding(items, weight, sparse=True), corrected, among)
+    return output_nll(hidden, F.embedding(items, weight, sparse=True), corrected, among, workspace=workspace)
 
 
 def user_nll(logits: Tensor, rows: Rows, likelihood: str = "multinomial") -> Tensor:

@@ -27,10 +27,10 @@ class Workspace:
     def take(self, name: str, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """A tensor of this shape with any content, on the device of `like` and of its dtype unless one is given."""
         dtype = dtype or like.dtype
-        held = self._tensors.get(name)
-        if held is None or (held.shape, held.dtype, held.device) != (torch.Size(shape), dtype, like.device):
-            held = self._tensors[name] = torch.empty(shape, dtype=dtype, device=like.device)
-        return held
+        held, size = self._tensors.get(name), math.prod(shape)
+        if held is None or len(held) < size or (held.dtype, held.device) != (dtype, like.device):
+            held = self._tensors[name] = torch.empty(size, dtype=dtype, device=like.device)
+        return held[:size].view(shape)
 
 
 def release(module: nn.Module) -> None:

@@ -1,6 +1,5 @@
 """Real processes that train one model together, over gloo: the same result as one, and no harm when one is killed."""
 
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 
 from recvae import workflow
 from recvae.datasets.synthetic import generate
@@ -24,7 +23,7 @@ from recvae.preparation import Options, prepare
 from recvae.training import Trainer
 from tests.contracts import one_thread as one_thread
 from tests.contracts import random_plays
-from tests.processes import outcome, start, torchrun
+from tests.processes import assert_same_as_one, save_outcomes, start, torchrun, weights_of
 from tests.test_training import holdout
 
 BATCH_SIZE = 13  # 40 users: two ranks share a last batch of one user, which neither can have alone
@@ -42,11 +41,7 @@ MODELS: dict[str, Callable[[], Autoencoder]] = {
 
 
 def _fit_all(folder: Path) -> None:
-    rank = dist.get_rank()
-    for name, make in MODELS.items():
-        found = outcome(make)
-        (folder / f"{name}.{rank}.json").write_text(json.dumps(found.pop("history")))
-        np.savez(folder / f"{name}.{rank}.npz", **found)
+    save_outcomes(folder, MODELS)
 
 
 @pytest.fixture(scope="module", params=[2, 4])
@@ -60,17 +55,7 @@ def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("name", MODELS)
 def test_processes_together_come_to_the_same_as_one(name: str, fitted: tuple[int, Path]) -> None:
     size, folder = fitted
-    whole = outcome(MODELS[name])
-    histories = [json.loads((folder / f"{name}.{rank}.json").read_text()) for rank in range(size)]
-    assert all(history == histories[0] for history in histories)
-    assert len(histories[0]) == len(whole["history"])
-    for record, expected in zip(histories[0], whole.pop("history"), strict=True):
-        assert record == pytest.approx(expected, rel=1e-5)
-    for rank in range(size):
-        with np.load(folder / f"{name}.{rank}.npz") as found, np.load(folder / f"{name}.0.npz") as first:
-            assert_array_equal(found["ids"], whole["ids"])
-            assert_allclose(found["scores"], whole["scores"], rtol=1e-5, atol=1e-5)
-            assert all(np.array_equal(found[weight], first[weight]) for weight in whole)
+    assert_same_as_one(folder, name, size, MODELS[name])
 
 
 def _interrupted(folder: Path) -> None:
@@ -88,7 +73,7 @@ def _interrupted(folder: Path) -> None:
             MODELS["multvae"]().fit(plays, show_progress=False, validation=holdout(), checkpoint=state)
     dist.barrier()  # the first process has saved
     resumed = MODELS["multvae"]().fit(plays, show_progress=False, validation=holdout(), checkpoint=state, resume=True)
-    np.savez(folder / f"{dist.get_rank()}.npz", **{k: v.numpy() for k, v in resumed.module_.state_dict().items()})
+    np.savez(folder / f"{dist.get_rank()}.npz", **weights_of(resumed))
 
 
 def test_an_interruption_of_one_stops_all_at_the_same_update(fitted: tuple[int, Path], tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Layers divided by items among real processes, over gloo: the same result as one process that has all of them."""
 
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 from safetensors.numpy import load_file
 from torch import Tensor
 
@@ -27,7 +26,7 @@ from recvae.sharding import ItemShard
 from recvae.training import Trainer
 from tests.contracts import one_thread as one_thread
 from tests.contracts import random_plays
-from tests.processes import outcome, start
+from tests.processes import assert_same_as_one, outcome, same_history, save_outcomes, start, weights_of
 from tests.test_training import holdout
 
 COMMON: dict[str, Any] = {
@@ -50,15 +49,7 @@ STEP = 6  # of 4 updates an epoch: in the midst of one
 
 
 def _fit_all(folder: Path) -> None:
-    rank = dist.get_rank()
-    for name, make in MODELS.items():
-        found = outcome(make)
-        (folder / f"{name}.{rank}.json").write_text(json.dumps(found.pop("history")))
-        np.savez(folder / f"{name}.{rank}.npz", **found)
-
-
-def _weights(model: Autoencoder) -> dict[str, Any]:
-    return {name: tensor.numpy() for name, tensor in model.module_.state_dict().items()}
+    save_outcomes(folder, MODELS)
 
 
 @pytest.fixture(scope="module", params=[2, 4])
@@ -72,25 +63,14 @@ def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "bfloat16"])
 def test_processes_together_come_to_the_same_as_one(name: str, fitted: tuple[int, Path]) -> None:
     size, folder = fitted
-    whole = outcome(MODELS[name])
-    histories = [json.loads((folder / f"{name}.{rank}.json").read_text()) for rank in range(size)]
-    assert all(history == histories[0] for history in histories)
-    assert len(histories[0]) == len(whole["history"])
-    for record, expected in zip(histories[0], whole.pop("history"), strict=True):
-        assert record == pytest.approx(expected, rel=1e-5)
-    for rank in range(size):
-        with np.load(folder / f"{name}.{rank}.npz") as found, np.load(folder / f"{name}.0.npz") as first:
-            assert_array_equal(found["ids"], whole["ids"])
-            assert_allclose(found["scores"], whole["scores"], rtol=1e-5, atol=1e-5)
-            assert all(np.array_equal(found[weight], first[weight]) for weight in whole)
+    assert_same_as_one(folder, name, size, MODELS[name])
 
 
 def test_sums_of_products_in_bfloat16_differ_by_its_rounding(fitted: tuple[int, Path]) -> None:
     size, folder = fitted
-    histories = [json.loads((folder / f"bfloat16.{rank}.json").read_text()) for rank in range(size)]
-    assert all(history == histories[0] for history in histories)
+    history = same_history(folder, "bfloat16", size)
     losses = [record["loss"] for record in outcome(MODELS["bfloat16"])["history"]]
-    assert [record["loss"] for record in histories[0]] == pytest.approx(losses, rel=1e-3)
+    assert [record["loss"] for record in history] == pytest.approx(losses, rel=1e-3)
 
 
 def _interrupted(make: Callable[[], MultVAE], state: Path | None, rank: int) -> MultVAE:
@@ -127,12 +107,12 @@ def _interrupt(folder: Path) -> None:
     _interrupted(_dense, folder / "state", rank=1)
     dist.barrier()  # the first process has saved
     resumed = _resumed(_dense, folder / "state")
-    assert all(np.array_equal(tensor, _weights(whole)[name]) for name, tensor in _weights(resumed).items())
-    np.savez(folder / f"{dist.get_rank()}.npz", **_weights(whole))
+    assert all(np.array_equal(tensor, weights_of(whole)[name]) for name, tensor in weights_of(resumed).items())
+    np.savez(folder / f"{dist.get_rank()}.npz", **weights_of(whole))
 
 
 def _resume(folder: Path, state: Path) -> None:
-    np.savez(folder / f"{dist.get_rank()}.npz", **_weights(_resumed(_dense, state)))
+    np.savez(folder / f"{dist.get_rank()}.npz", **weights_of(_resumed(_dense, state)))
 
 
 def test_any_number_of_processes_goes_on_from_the_checkpoint_of_any_other(tmp_path: Path) -> None:
@@ -146,7 +126,7 @@ def test_any_number_of_processes_goes_on_from_the_checkpoint_of_any_other(tmp_pa
     start(_resume, 4, four, divided / "state")
     one = _resumed(_dense_by_users, divided / "state")
     with np.load(divided / "0.npz") as whole, np.load(four / "3.npz") as of_four:
-        for name, array in _weights(one).items():
+        for name, array in weights_of(one).items():
             assert_allclose(array, whole[name], rtol=1e-4, atol=1e-5)
             assert_allclose(of_four[name], whole[name], rtol=1e-4, atol=1e-5)
 

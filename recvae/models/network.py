@@ -66,4 +66,5 @@ class AutoencoderNet(nn.Module):
 
     def sampled_nll(self, z: Tensor, rows: Rows, negatives: Tensor, log_expected: Tensor) -> Tensor:
         """`nll` with a multinomial likelihood whose normaliser is estimated on items drawn at random."""
-        return sampled_nll(self.decode(z), self.output.weight, self.output.bias, rows, negatives, log_expected)
+        output = self.output
+        return sampled_nll(self.decode(z), output.weight, output.bias, rows, negatives, log_expected, self._workspace)
