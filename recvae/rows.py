@@ -11,6 +11,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from recvae.matrices import blocks
+
 
 @dataclass(frozen=True)
 class Part:
@@ -119,6 +121,7 @@ class Histories:
     """
 
     def __init__(self, user_items: sparse.csr_matrix, device: torch.device) -> None:
+        self._binary = all((part == 1).all() for part in blocks(user_items.data))
         self._plays = Rows.of(user_items, device)
 
     def __len__(self) -> int:
@@ -134,7 +137,9 @@ class Histories:
         n_plays = int(starts[-1])
         place = torch.arange(n_plays, device=device)
         place += shift.repeat_interleave(offsets.diff(), output_size=n_plays)
-        return Rows(self._plays.items.take(place), offsets, self._plays.values.take(place), starts)
+        plays = self._plays
+        values = plays.values.new_ones(n_plays) if self._binary else plays.values.take(place)
+        return Rows(plays.items.take(place), offsets, values, starts)
 
     def part(self, users: npt.NDArray[np.int64], part: slice) -> Rows:
         """The histories of a part of these users, which knows its place among them."""

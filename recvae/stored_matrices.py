@@ -6,7 +6,9 @@ beginning of the one `ones.npy` of a directory.
 """
 
 import io
-from collections.abc import Iterable
+import mmap
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,25 @@ def read_matrix(directory: Path, name: str, shape: tuple[int, int]) -> sparse.cs
     matrix = sparse.csr_matrix((ones[: len(indices)], indices, indptr), shape=shape)
     matrix.check_format(full_check=True)
     return matrix
+
+
+@contextmanager
+def scattered_reads(matrix: sparse.csr_matrix) -> Iterator[None]:
+    """While rows of a mapped matrix are read in any order: fetch the pages asked for, without those around them.
+
+    Of a matrix larger than memory, pages fetched in advance would be gone again before their rows' turn.
+    """
+    mapping: Any = matrix.indices
+    while isinstance(mapping, np.ndarray):
+        mapping = mapping.base
+    advise = mapping.madvise if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_RANDOM") else None
+    if advise:
+        advise(mmap.MADV_RANDOM)
+    try:
+        yield
+    finally:
+        if advise:
+            advise(mmap.MADV_NORMAL)
 
 
 def read_array(path: Path) -> npt.NDArray[Any]:

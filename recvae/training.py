@@ -21,6 +21,7 @@ from recvae.progress import EpochProgress
 from recvae.rows import Histories, Rows
 from recvae.schedules import scheduled
 from recvae.sharding import ItemShard, gathered, item_parameters
+from recvae.stored_matrices import scattered_reads
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 USERS_PROBED = 8
@@ -148,6 +149,7 @@ class Trainer:
         self.workers.begin(self.objective.module, f"{self.identity} {state.step}")
         try:
             with (
+                scattered_reads(user_items),
                 interrupt_flag(armed=self.checkpoint is not None or self.workers.size > 1) as interrupted,
                 EpochProgress(
                     title, self.plan.epochs, show_progress and self.workers.leads, start=state.epoch

@@ -43,6 +43,14 @@ def test_batches_are_gathered_in_their_order(users: list[int]) -> None:
     assert rows.users.tolist() == [row for row, length in enumerate(rows.lengths.tolist()) for _ in range(length)]
 
 
+def test_plays_without_weights_have_the_value_1() -> None:
+    user_items = plays()
+    user_items.data[:] = 1
+    rows = Histories(user_items, torch.device("cpu")).rows(np.array([3, 0, 7]))
+    assert_allclose(dense(rows, rows.values), user_items.toarray()[[3, 0, 7]])
+    assert rows.values.dtype == torch.float32
+
+
 @pytest.mark.parametrize("part", [slice(0, 2), slice(1, 4), slice(4, 5)])
 def test_a_part_of_a_batch_knows_its_place(part: slice) -> None:
     histories, users = Histories(plays(), torch.device("cpu")), np.array([3, 0, 7, 1, 8])

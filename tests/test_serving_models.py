@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,20 @@ def test_requests_finish_on_the_model_they_began_with(path: Path) -> None:
 
     answer, expected = asyncio.run(question())
     assert answer == expected
+
+
+def test_a_replaced_model_is_forgotten(path: Path) -> None:
+    async def question() -> bool:
+        app = create_app(settings(path))
+        async with client(app) as http:
+            await http.post("/recommend", json=BODY)
+            old = weakref.ref(app.state.service.models.current.ranker.model.module_)
+            save(path, small(3))
+            await app.state.service.models.reload()
+            await http.post("/recommend", json=BODY)
+            return old() is None
+
+    assert asyncio.run(question())
 
 
 def test_mapped_weights_score_like_those_read(path: Path) -> None:

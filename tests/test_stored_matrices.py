@@ -1,5 +1,7 @@
 """Matrices on disk: the same bytes from a matrix and from a stream, and the same matrix back."""
 
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from recvae.stored_matrices import files_of, read_array, read_matrix, write_matrix, write_ones, write_stream
+from recvae.matrices import checked_csr
+from recvae.stored_matrices import (
+    files_of,
+    read_array,
+    read_matrix,
+    scattered_reads,
+    write_matrix,
+    write_ones,
+    write_stream,
+)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -58,3 +69,23 @@ def test_other_arrays_are_refused(tmp_path: Path) -> None:
             read_array(path)
     with pytest.raises(OSError, match="No such file"):
         read_array(tmp_path / "none.npy")
+
+
+def advised_at_random(file: Path) -> bool:
+    """Whether the system has been told that this process reads a mapped file here and there."""
+    found = re.search(rf"{re.escape(str(file))}\n.*?VmFlags:([^\n]*)", Path("/proc/self/smaps").read_text(), re.DOTALL)
+    assert found is not None
+    return "rr" in found[1].split()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what it was advised")
+def test_pages_around_scattered_rows_are_not_fetched(tmp_path: Path) -> None:
+    matrix = sparse.csr_matrix(np.ones((3, 4), dtype=np.float32))
+    write_ones(tmp_path, matrix.nnz)
+    write_matrix(tmp_path, "train", matrix)
+    file, found = tmp_path / "train.indices.npy", checked_csr(read_matrix(tmp_path, "train", (3, 4)), "train")
+    with scattered_reads(found):
+        assert advised_at_random(file)
+    assert not advised_at_random(file)
+    with scattered_reads(matrix):
+        pass
