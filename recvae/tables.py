@@ -17,7 +17,7 @@ import pyarrow.parquet
 
 from recvae.errors import DataError
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+_DELIMITERS = ",\t;|"
 _WHOLE_NUMBER = r"^(0|-?[1-9]\d{0,17})$"
 _LONGEST_NUMBER = 10**18
 _MOVIELENS = {"userId": "user_id", "movieId": "item_id", "rating": "rating", "timestamp": "timestamp"}
@@ -74,8 +74,8 @@ def read_table(source: str | Path, columns: Columns | None = None) -> pd.DataFra
     Parameters
     ----------
     source : path or "-"
-        Files ending in `.parquet` are Parquet, `.tsv` and `.tab` tab-separated; of anything else, and of
-        standard input, the header line decides between tab and comma.
+        Files ending in `.parquet` are Parquet. Of anything else the columns are divided by the comma, tab, semicolon or
+        bar, whichever the header line has most of.
     columns : Columns, optional
         The file's column names.
 
@@ -182,9 +182,7 @@ class Delimited:
             raise DataError(f"{where} is not text of one row a line; compressed files must be unpacked first")
         if not head:
             raise DataError(f"{where} is empty; expected a header line and at least one row")
-        if delimiter is None and isinstance(source, Path):
-            delimiter = _DELIMITERS.get(source.suffix.lower())
-        delimiter = delimiter or ("\t" if "\t" in head else ",")
+        delimiter = delimiter or max(_DELIMITERS, key=head.count)
         header = names or [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
         return cls(source, where, delimiter, header, 0 if names else number, columns.present(header, where))
 

@@ -39,6 +39,8 @@ EXPECTED = {"user_id": [1, 2], "item_id": [20, 10], "rating": [4.5, 3.0], "times
         (PLAIN.replace(",", "\t"), "ratings.tsv"),
         (PLAIN.replace(",", "\t"), "RATINGS.TAB"),
         (PLAIN.replace(",", "\t"), "ratings.txt"),
+        (PLAIN.replace(",", ";"), "ratings.csv"),
+        (PLAIN.replace(",", "|"), "ratings.txt"),
         (PLAIN, "ratings"),
         ("\ufeff" + PLAIN, "ratings.csv"),
         (PLAIN.replace("\n", "\r\n"), "ratings.csv"),
@@ -162,7 +164,7 @@ def test_ids_that_turn_to_text_far_into_the_file(tmp_path: Path) -> None:
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     st.lists(st.tuples(st.integers(-(10**18) + 1, 10**18 - 1), st.floats(0, 5)), min_size=1, max_size=8),
-    st.sampled_from([",", "\t"]),
+    st.sampled_from([",", "\t", ";", "|"]),
     st.sampled_from(["\n", "\r\n"]),
 )
 def test_numbers_come_back_as_they_were(rows: list[tuple[int, float]], delimiter: str, end: str) -> None:
@@ -228,8 +230,8 @@ def test_a_wrong_column_lists_those_that_are_there(tmp_path: Path) -> None:
 
 
 def test_another_delimiter_shows_in_the_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has no column 'user_id' .* it has: user_id;item_id$"):
-        read_table(write(tmp_path, "user_id;item_id\n1;2\n"))
+    with pytest.raises(DataError, match=r"has no column 'user_id' .* it has: user_id:item_id$"):
+        read_table(write(tmp_path, "user_id:item_id\n1:2\n"))
 
 
 def test_a_column_cannot_be_two_things(tmp_path: Path) -> None:
