@@ -148,6 +148,7 @@ class Trainer:
         state = self.state
         self.workers.begin(self.objective.module, f"{self.identity} {state.step}")
         try:
+            histories = Histories(user_items, self.objective.device)
             with (
                 scattered_reads(user_items),
                 interrupt_flag(armed=self.checkpoint is not None or self.workers.size > 1) as interrupted,
@@ -155,7 +156,6 @@ class Trainer:
                     title, self.plan.epochs, show_progress and self.workers.leads, start=state.epoch
                 ) as progress,
             ):
-                histories = Histories(user_items, self.objective.device)
                 while state.epoch < self.plan.epochs and not self._out_of_patience():
                     self._train_epoch(histories, interrupted)
                     self._finish_epoch(histories)
