@@ -234,7 +234,7 @@ def catalogues(folder: Path, sizes: Sequence[int]) -> list[dict[str, Any]]:
 
 def recall(address: str, path: Path, n_items: int) -> float:
     """Share of the exact lists that the service gives, over histories that the index was not measured on."""
-    ranker = Ranker(artifact.load(path, mapped=True))
+    ranker = Ranker(artifact.load(path, frozen=True))
     hits = []
     for body in bodies(n_items, 50):
         listed = {item["id"] for item in httpx.post(f"{address}/recommend", json=body, timeout=60).json()["items"]}
@@ -248,7 +248,7 @@ def loading(path: Path) -> dict[str, float]:
     seconds = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
-        Ranker(artifact.load(path, mapped=True))
+        Ranker(artifact.load(path, frozen=True))
         seconds.append(time.perf_counter() - started)
     weights = (path / "model.safetensors").stat().st_size / 1e6
     return {"load_seconds": round(statistics.median(seconds), 3), "weights_mb": round(weights, 1)}

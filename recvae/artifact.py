@@ -1,5 +1,7 @@
 """Model artifacts: a directory of plain data from which a model is rebuilt; nothing in it is ever executed."""
 
+import json
+import mmap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import safetensors.numpy
-import safetensors.torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from recvae.errors import ArtifactError, ParameterError
 from recvae.models import MODELS
 from recvae.models.base import Recommender, State
+from recvae.models.frozen import VARIATIONAL, FrozenAutoencoder
 from recvae.storage import read_manifest, read_whole, replacing_directory, versions, write_manifest
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 KIND, VERSION = "recvae-model", 1
 _MODEL, _ITEMS, _USERS = "model.safetensors", "items.parquet", "users.parquet"
 _COUNTS = "item_counts"
+_DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4"}
+"""Those of models' arrays, by safetensors' names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,14 +119,16 @@ def save(
         write_manifest(directory, KIND, VERSION, content)
 
 
-def load(path: str | Path, *, mapped: bool = False) -> Artifact:
+def load(path: str | Path, *, frozen: bool = False) -> Artifact:
     """Read and verify an artifact directory.
 
     Parameters
     ----------
-    mapped : bool
-        Map the weights into memory instead of reading them, so that processes that load the same artifact share
-        them. They stay what they were when another artifact takes its place, but the file must not be overwritten.
+    frozen : bool
+        Only for ranking, as fast and in as little memory as may be: autoencoders are `FrozenAutoencoder`, without
+        torch, and weights are mapped into memory instead of read, so that processes that load the same artifact
+        share them. They stay what they were when another artifact takes its place, but the file must not be
+        overwritten.
 
     Raises
     ------
@@ -130,19 +136,19 @@ def load(path: str | Path, *, mapped: bool = False) -> Artifact:
         If a file is missing, truncated or altered, the version or class is unknown, or the manifest does not
         agree with what the files hold.
     """
-    return read_whole(Path(path), lambda directory: _load(directory, mapped))
+    return read_whole(Path(path), lambda directory: _load(directory, frozen))
 
 
-def _load(directory: Path, mapped: bool) -> Artifact:
+def _load(directory: Path, frozen: bool) -> Artifact:
     manifest = read_manifest(directory, KIND, VERSION)
     for entry in ("data", "metrics"):
         if not isinstance(manifest.get(entry), dict):
             raise ArtifactError(f"{directory}: the manifest's {entry} is {manifest.get(entry)!r}; expected an object")
-    model = _unfitted(directory, manifest)
+    model = _unfitted(directory, manifest, frozen)
     for name in (_MODEL, _ITEMS):
         if name not in manifest["sha256"]:
             raise ArtifactError(f"{directory} names no checksum for {name}")
-    state = _read_weights(directory / _MODEL, mapped)
+    state = _read_weights(directory / _MODEL, frozen)
     counts = state.pop(_COUNTS, None)
     if counts is None or counts.shape != (manifest.get("n_items"),) or counts.dtype != np.float32:
         raise ArtifactError(
@@ -165,35 +171,53 @@ def _load(directory: Path, mapped: bool) -> Artifact:
     return Artifact(model, items, users, manifest)
 
 
-def _unfitted(directory: Path, manifest: Mapping[str, Any]) -> Recommender:
-    classes = {model.__name__: model for model in MODELS.values()}
+def _unfitted(directory: Path, manifest: Mapping[str, Any], frozen: bool) -> Recommender:
     name, parameters = manifest.get("class"), manifest.get("hyperparameters")
-    if not isinstance(name, str) or name not in classes:
-        raise ArtifactError(f"{directory} holds a model of class {name!r}; known are {', '.join(sorted(classes))}")
     if not isinstance(parameters, dict):
         raise ArtifactError(
             f"{directory}: the manifest's hyperparameters are {parameters!r}; expected names and values"
         )
+    if frozen and name in VARIATIONAL:
+        return FrozenAutoencoder(name)
+    model = MODELS.of_class(name) if isinstance(name, str) else None
+    if model is None:
+        raise ArtifactError(f"{directory} holds a model of class {name!r}; known are {', '.join(MODELS.classes)}")
     try:
-        return classes[name](**{key: _hyperparameter(directory, value) for key, value in parameters.items()})
+        return model(**{key: _hyperparameter(directory, value, frozen) for key, value in parameters.items()})
     except (TypeError, ParameterError) as error:
         raise ArtifactError(f"{directory}: the manifest's hyperparameters do not fit {name}: {error}") from None
 
 
-def _hyperparameter(directory: Path, value: Any) -> Any:
+def _hyperparameter(directory: Path, value: Any, frozen: bool) -> Any:
     """A plain value, or the models that a model is made of."""
     if isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
-        return [_unfitted(directory, entry if isinstance(entry, dict) else {}) for entry in value]
+        return [_unfitted(directory, entry if isinstance(entry, dict) else {}, frozen) for entry in value]
     return value
 
 
 def _read_weights(file: Path, mapped: bool) -> State:
     try:
-        if mapped:  # torch's reader maps, numpy's copies
-            return {name: tensor.numpy() for name, tensor in safetensors.torch.load_file(file).items()}
+        if mapped:
+            return _mapped(file)
         state: State = safetensors.numpy.load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(f"{file} is not readable: {error}") from None
+    return state
+
+
+def _mapped(file: Path) -> State:
+    """What `load_file` reads, without copying it."""
+    with safe_open(file, "numpy"), file.open("rb") as opened:  # safe_open checks the header
+        content = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:begin])
+    header.pop("__metadata__", None)
+    state: State = {}
+    for name, entry in header.items():
+        if entry["dtype"] not in _DTYPES:
+            raise ValueError(f"{name} is {entry['dtype']}; expected {', '.join(_DTYPES)}")
+        data = memoryview(content)[begin + entry["data_offsets"][0] : begin + entry["data_offsets"][1]]
+        state[name] = np.frombuffer(data, _DTYPES[entry["dtype"]]).reshape(entry["shape"])
     return state
 
 

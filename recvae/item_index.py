@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from recvae.errors import MissingDependencyError
-from recvae.models.variational import VariationalAutoencoder
+from recvae.models.decoder import Decoder
 from recvae.topn import FloatArray, IntArray, top_n
 
 K = 10
@@ -32,7 +32,7 @@ class ItemIndex:
 
     Attributes
     ----------
-    model : VariationalAutoencoder
+    model : Decoder
     clusters : int
     probes : int
         Clusters searched for each user: the fewest that give a recall of `ENOUGH`.
@@ -40,14 +40,14 @@ class ItemIndex:
         Share of the ten best items outside the history that the index finds, over the histories it was measured on.
     """
 
-    model: VariationalAutoencoder
+    model: Decoder
     clusters: int
     probes: int
     recall: float
     _file: Any
 
     @classmethod
-    def build(cls, model: VariationalAutoencoder, histories: sparse.csr_matrix, seed: int = 0) -> "ItemIndex":
+    def build(cls, model: Decoder, histories: sparse.csr_matrix, seed: int = 0) -> "ItemIndex":
         """Cluster a model's items and measure how many clusters must be searched.
 
         Parameters
@@ -121,11 +121,11 @@ class ItemIndex:
                 continue
             scores = weight[kept] @ query[:-1] + bias[kept]
             columns, best = top_n(scores[None], length)
-            found.append((np.where(columns < 0, -1, kept[columns]), best))
+            found.append((np.append(kept, -1)[columns], best))  # column -1 is padding
         return found
 
 
-def _queries(model: VariationalAutoencoder, histories: sparse.csr_matrix) -> npt.NDArray[np.float32]:
+def _queries(model: Decoder, histories: sparse.csr_matrix) -> npt.NDArray[np.float32]:
     """(n_users, size of the last hidden layer + 1): what items' weights and bias are multiplied with."""
     hidden = model.queries(histories)
     return np.hstack([hidden, np.ones((len(hidden), 1), dtype=np.float32)])

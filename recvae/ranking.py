@@ -11,7 +11,7 @@ from scipy import sparse
 
 from recvae.artifact import Artifact
 from recvae.item_index import ItemIndex
-from recvae.models.variational import VariationalAutoencoder
+from recvae.models.decoder import Decoder
 from recvae.topn import FloatArray, IntArray, mask_seen, top_n
 
 DECIMALS = 6
@@ -19,7 +19,7 @@ LARGEST_NUMBER = 2**53 - 1
 """Whole numbers beyond it, which many readers of JSON round, are written as text."""
 LONGEST_NUMBER = 20
 MEASURED, MADE_UP = 100, 50
-"""Users that recall is measured on, and plays of each where they have to be made up."""
+"""Users that recall is measured on, and most plays of each where they have to be made up."""
 
 Ranked = list[tuple[int, float]]
 """Item indices and scores, best first."""
@@ -57,8 +57,8 @@ class Ranker:
     ----------
     loaded : Artifact
     exact_items : int, optional
-        Largest catalogue of which every item is scored; above it a variational autoencoder's items are shortlisted
-        by an `ItemIndex`.
+        Largest catalogue of which every item is scored; above it an autoencoder's items are shortlisted by an
+        `ItemIndex`.
     """
 
     def __init__(self, loaded: Artifact, exact_items: int | None = None) -> None:
@@ -70,7 +70,7 @@ class Ranker:
         self.titles = [None if title is None or title != title else str(title) for title in titles]
         self._items: dict[Any, int] = {item: i for i, item in enumerate(self.item_ids)}
         large = exact_items is not None and len(self.item_ids) > exact_items
-        self.index = self._indexed(self.model) if large and isinstance(self.model, VariationalAutoencoder) else None
+        self.index = self._indexed(self.model) if large and isinstance(self.model, Decoder) else None
 
     def find(self, ids: Sequence[int | str]) -> tuple[list[int], list[int | str]]:
         """Item indices of the ids that the model knows, in order and without repetition, and the unknown ids."""
@@ -138,7 +138,7 @@ class Ranker:
         table = self.loaded.user_table
         return {} if table is None else {_plain(user): row for row, user in enumerate(table["user_id"].to_pylist())}
 
-    def _indexed(self, model: VariationalAutoencoder) -> ItemIndex:
+    def _indexed(self, model: Decoder) -> ItemIndex:
         """An index whose recall is measured on users of the artifact, or on items of training where it has none."""
         table = self.loaded.user_table
         users = [] if table is None else table["history"][:MEASURED].to_pylist()
@@ -146,7 +146,8 @@ class Ranker:
         if not histories:
             generator = np.random.default_rng(0)
             played = np.flatnonzero(model.item_counts_)
-            histories = [generator.choice(played, min(MADE_UP, len(played)), replace=False) for _ in range(MEASURED)]
+            size = min(MADE_UP, -(-len(played) // 2))
+            histories = [generator.choice(played, size, replace=False) for _ in range(MEASURED)]
         return ItemIndex.build(model, self.histories(histories))
 
     def _from_all(self, queries: Sequence[Query]) -> list[Ranked]:

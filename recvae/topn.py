@@ -1,15 +1,18 @@
 """Mask what a user has seen and take the N best; evaluation and serving rank through this one function."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy import sparse
+
+if TYPE_CHECKING:
+    import torch
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
-Scores = FloatArray | torch.Tensor  # on the device where they were made
+Scores: TypeAlias = "FloatArray | torch.Tensor"  # a tensor stays on the device where it was made
+BLOCKS = 512
 BLOCK, SHORTLIST = 64, 4
 
 
@@ -40,27 +43,67 @@ def top_n(scores: Scores, n: int) -> tuple[IntArray, FloatArray]:
     """
     n_users, n_items = scores.shape
     k = min(n, n_items)
-    searched = torch.as_tensor(scores).contiguous()
-    best, ids = (t.cpu().numpy() for t in _largest(searched, min(k + 1, n_items)))
+    top_ids = np.full((n_users, n), -1, dtype=np.int32)
+    top_scores = np.full((n_users, n), -np.inf, dtype=np.float32)
+    if n_users and k:
+        search = _in_array if isinstance(scores, np.ndarray) else _in_tensor
+        top_ids[:, :k], top_scores[:, :k] = search(cast(Any, scores), k)
+    top_ids[np.isneginf(top_scores)] = -1
+    return top_ids, top_scores
+
+
+def _in_array(scores: FloatArray, k: int) -> tuple[npt.NDArray[np.intp], FloatArray]:
+    """Sorts only what is no less than a bound that k columns of the row reach."""
+    rows, columns = _places(scores, _bound(scores, k))
+    values = scores[rows, columns]
+    order = np.lexsort((columns, -values, rows))
+    rows, columns, values = rows[order], columns[order], values[order]
+    best = np.searchsorted(rows, np.arange(len(scores)))[:, None] + np.arange(k)
+    return columns[best], values[best]
+
+
+def _bound(scores: FloatArray, k: int) -> FloatArray:
+    """(n_rows,) the k-th largest value of each row or, on long rows, of the maxima of blocks of its columns."""
+    n_rows, n_columns = scores.shape
+    n_blocks = max(BLOCKS, 8 * k)
+    depth = n_columns // n_blocks
+    searched = scores
+    if depth > 1:
+        searched = scores[:, : depth * n_blocks].reshape(n_rows, depth, n_blocks).max(axis=1)
+    bound: FloatArray = np.partition(searched, -k, axis=1)[:, -k]
+    return bound
+
+
+def _places(scores: FloatArray, bound: FloatArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows and columns of the values that reach their row's bound, found in the order of memory."""
+    n_rows, n_columns = scores.shape
+    if scores.strides[0] < scores.strides[1]:
+        columns, rows = np.divmod(np.flatnonzero(bound <= scores.T), n_rows)
+    else:
+        rows, columns = np.divmod(np.flatnonzero(scores >= bound[:, None]), n_columns)
+    return rows, columns
+
+
+def _in_tensor(scores: "torch.Tensor", k: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    searched = scores.contiguous()
+    best, ids = (t.cpu().numpy() for t in _largest(searched, min(k + 1, searched.shape[1])))
     # The one extra column shows whether a tie goes over the end of the list.
     tied = ((best[:, 1:] == best[:, :-1]) & np.isfinite(best[:, 1:])).any(axis=1)
     for row in np.flatnonzero(tied):
         values = searched[row].cpu().numpy()
         ids[row, :k] = _exact(values, best[row, k - 1], k)
         best[row, :k] = values[ids[row, :k]]
-    top_ids = np.full((n_users, n), -1, dtype=np.int32)
-    top_scores = np.full((n_users, n), -np.inf, dtype=np.float32)
-    top_ids[:, :k], top_scores[:, :k] = ids[:, :k], best[:, :k]
-    top_ids[np.isneginf(top_scores)] = -1
-    return top_ids, top_scores
+    return ids[:, :k], best[:, :k]
 
 
-def _largest(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _largest(scores: "torch.Tensor", k: int) -> "tuple[torch.Tensor, torch.Tensor]":
     """The k largest values of each row and their columns.
 
     The k blocks of columns with the largest maxima hold k values that none elsewhere exceeds, so on long rows only
     they are searched.
     """
+    import torch  # which processes that only rank do without
+
     n_rows, n_columns = scores.shape
     whole = n_columns - n_columns % BLOCK  # what is left over joins the candidates
     if whole < SHORTLIST * k * BLOCK:

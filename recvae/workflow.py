@@ -239,7 +239,7 @@ def recommend(
     UnsupportedError
         If the model ranks only for users it was trained on and a history is given.
     """
-    ranker = Ranker(artifact.load(model_path))
+    ranker = Ranker(artifact.load(model_path, frozen=True))
     n_items = len(ranker.item_ids)
     if not 1 <= n <= n_items:
         raise ParameterError(f"n is {n}; expected 1 to {n_items:,}, the items of the catalogue")

@@ -74,6 +74,21 @@ def test_it_gives_way_where_it_finds_too_few(model: MultVAE) -> None:
     assert index.search(histories, [set()], [N_ITEMS]) == [None]
 
 
+def test_who_has_played_everything_gets_an_empty_list(path: Path) -> None:
+    ranker = Ranker(artifact.load(path), exact_items=10)
+    assert ranker.rank([Query(range(N_ITEMS))]) == [[]]
+
+
+def test_made_up_users_leave_items_to_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "model", users=None)  # with fewer items than a made-up history has at most
+    given: list[sparse.csr_matrix] = []
+    monkeypatch.setattr(ItemIndex, "build", lambda model, histories: given.append(histories))
+    Ranker(artifact.load(tmp_path / "model"), exact_items=5)
+    (histories,) = given
+    assert set(np.diff(histories.indptr)) == {13}
+    assert histories.shape[1] == 25
+
+
 def test_small_catalogues_and_other_models_have_none(path: Path, tmp_path: Path) -> None:
     assert Ranker(artifact.load(path), exact_items=N_ITEMS).index is None
 

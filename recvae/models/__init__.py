@@ -1,34 +1,58 @@
 """Models behind one contract, `recvae.models.base.Recommender`."""
 
 import inspect
-from typing import Any
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any, ClassVar
 
 from recvae.errors import ParameterError
 from recvae.models.base import Recommender
-from recvae.models.blend import Blend
-from recvae.models.ease import EASE
-from recvae.models.graph_filter import GraphFilter
-from recvae.models.implicit import ALS, BPR, LMF
-from recvae.models.implicit_knn import BM25KNN, TFIDFKNN, CosineKNN
-from recvae.models.multvae import MultDAE, MultVAE
-from recvae.models.popularity import Popularity
-from recvae.models.recvae import RecVAE
 
-MODELS: dict[str, type[Recommender]] = {
-    "popularity": Popularity,
-    "als": ALS,
-    "bpr": BPR,
-    "lmf": LMF,
-    "cosine": CosineKNN,
-    "tfidf": TFIDFKNN,
-    "bm25": BM25KNN,
-    "ease": EASE,
-    "graph": GraphFilter,
-    "multvae": MultVAE,
-    "multdae": MultDAE,
-    "recvae": RecVAE,
-    "blend": Blend,
-}
+
+class _Models(Mapping[str, type[Recommender]]):
+    """Imports a model's class when it is first asked for, since most need torch and some `implicit`."""
+
+    _homes: ClassVar = {
+        "popularity": ("popularity", "Popularity"),
+        "als": ("implicit", "ALS"),
+        "bpr": ("implicit", "BPR"),
+        "lmf": ("implicit", "LMF"),
+        "cosine": ("implicit_knn", "CosineKNN"),
+        "tfidf": ("implicit_knn", "TFIDFKNN"),
+        "bm25": ("implicit_knn", "BM25KNN"),
+        "ease": ("ease", "EASE"),
+        "graph": ("graph_filter", "GraphFilter"),
+        "multvae": ("multvae", "MultVAE"),
+        "multdae": ("multvae", "MultDAE"),
+        "recvae": ("recvae", "RecVAE"),
+        "blend": ("blend", "Blend"),
+    }
+
+    def __getitem__(self, name: str) -> type[Recommender]:
+        module, class_name = self._homes[name]
+        model: type[Recommender] = getattr(import_module(f"recvae.models.{module}"), class_name)
+        return model
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._homes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._homes)
+
+    def __len__(self) -> int:
+        return len(self._homes)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of all models' classes, sorted."""
+        return sorted(class_name for _, class_name in self._homes.values())
+
+    def of_class(self, class_name: str) -> type[Recommender] | None:
+        """The model whose class has this name."""
+        return next((self[name] for name, (_, known) in self._homes.items() if known == class_name), None)
+
+
+MODELS = _Models()
 """Every model by the name that the command line knows it by."""
 
 BLENDED = ("ease", "graph", "als", "multvae")
@@ -63,7 +87,7 @@ def create(name: str, preset: str | None = None, **params: Any) -> Recommender:
     for parameter in params:
         if parameter not in known:
             raise ParameterError(f"{name} has no hyperparameter {parameter!r}; it has {', '.join(known) or 'none'}")
-    if model is Blend:
+    if name == "blend":
         params["models"] = [
             part if isinstance(part, Recommender) else create(part) for part in parts_of(params.get("models"))
         ]

@@ -4,9 +4,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from numpy.linalg import LinAlgError
 from scipy import sparse
-from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from recvae.errors import ArtifactError, ParameterError
 from recvae.matrices import csr_arrays, csr_of
@@ -107,10 +106,14 @@ class EASE(Recommender):
 
 
 def _weights(user_items: sparse.csr_matrix, l2: float) -> npt.NDArray[np.float32]:
-    """B, exactly."""
+    """B, exactly; `LinAlgError` if λ is too small for float32."""
+    import torch  # which processes that only rank do without
+
     gram = torch.from_numpy(_gram(user_items))
     gram.diagonal().add_(l2)
-    torch.linalg.cholesky(gram, out=gram)
+    _, failed = torch.linalg.cholesky_ex(gram, out=(gram, torch.empty((), dtype=torch.int32)))
+    if failed:
+        raise LinAlgError("not positive definite")
     inverse = torch.cholesky_inverse(gram, out=gram)
     inverse.div_(-inverse.diagonal().clone())
     inverse.diagonal().zero_()

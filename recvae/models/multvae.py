@@ -114,8 +114,6 @@ class MultVAE(VariationalAutoencoder):
     }
     PRESETS["fast"] = PRESETS["recommended"] | {"initial": "spectral", "epochs": 15}
 
-    module_: AutoencoderNet
-
     def __init__(
         self,
         hidden: int | Sequence[int] = (600,),
@@ -246,8 +244,6 @@ class MultDAE(Autoencoder):
     }
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "recommended": {"precision": "auto"}}
 
-    module_: AutoencoderNet
-
     def __init__(
         self,
         hidden: int | Sequence[int] = (),
@@ -283,9 +279,8 @@ class MultDAE(Autoencoder):
         penalty = self.l2 * torch.stack([w.square().sum() for w in weights]).sum()
         return nll + penalty, {"nll": nll.detach(), "l2": penalty.detach()}
 
-    def _logits(self, module: AutoencoderNet, rows: Rows) -> Tensor:
-        code = torch.tanh(module.encoder(rows, rows.normalised()))
-        return module.logits(code)
+    def _code(self, module: AutoencoderNet, rows: Rows) -> Tensor:
+        return torch.tanh(module.encoder(rows, rows.normalised()))
 
 
 @torch.no_grad()

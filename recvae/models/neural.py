@@ -9,13 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import sparse
-from torch import Tensor, nn
+from torch import Tensor
 
 from recvae.device import PRECISIONS, checked_device, device_named, multiplying
 from recvae.distributed import Workers
 from recvae.errors import ArtifactError, TrainingError
+from recvae.matrices import UserItems
 from recvae.models import parameters as check
-from recvae.models.base import Recommender, State
+from recvae.models.base import State
+from recvae.models.decoder import Decoder
+from recvae.models.network import AutoencoderNet
 from recvae.models.run import Run
 from recvae.models.validation import checked_metric, validated
 from recvae.nn import release
@@ -30,19 +33,19 @@ HISTORIES_SEEN = 900_000
 PARALLEL = ("users", "items")
 
 
-class Autoencoder(Recommender):
+class Autoencoder(Decoder):
     """Base of models that train a torch module on batches of users.
 
     Attributes
     ----------
-    module_ : Module
+    module_ : AutoencoderNet
         The network with its best weights.
     history_ : list of dict
         For each epoch: loss and its parts, learning rate, seconds, and the validation metric where one was given.
     """
 
     resumable: ClassVar[bool] = True
-    module_: nn.Module
+    module_: AutoencoderNet
     history_: list[dict[str, float]]
 
     schedule: str = "constant"
@@ -70,7 +73,7 @@ class Autoencoder(Recommender):
         self.precision = check.one_of("precision", precision, PRECISIONS)
 
     @abstractmethod
-    def _build(self, shard: ItemShard, generator: torch.Generator) -> nn.Module:
+    def _build(self, shard: ItemShard, generator: torch.Generator) -> AutoencoderNet:
         """A module with weights drawn from `generator`."""
 
     @abstractmethod
@@ -90,8 +93,12 @@ class Autoencoder(Recommender):
         return [Adam(module.parameters(), self.learning_rate)]
 
     @abstractmethod
-    def _logits(self, module: Any, rows: Rows) -> Tensor:
+    def _code(self, module: Any, rows: Rows) -> Tensor:
+        """(batch, latent) what the decoder is given for whole histories, without noise."""
+
+    def _logits(self, module: AutoencoderNet, rows: Rows) -> Tensor:
         """(batch, n_items) deterministic logits."""
+        return module.logits(self._code(module, rows))
 
     def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
         device = device_named(self.device)
@@ -143,7 +150,7 @@ class Autoencoder(Recommender):
             self.module_ = self._outline()
             self.module_.load_state_dict(whole, assign=True)
 
-    def _outline(self) -> nn.Module:
+    def _outline(self) -> AutoencoderNet:
         """The whole network without storage."""
         with torch.device("meta"):
             return self._build(ItemShard(self.n_items_), torch.Generator())
@@ -172,7 +179,7 @@ class Autoencoder(Recommender):
         empty = np.flatnonzero(np.diff(histories.indptr) == 0)
         if len(empty):
             scores[empty] = torch.from_numpy(self._popularity_prior()).to(scores.device)
-        return scores.numpy() if scores.device.type == "cpu" else scores
+        return scores
 
     def _rows(self, user_items: sparse.csr_matrix) -> Rows:
         """Histories on the network's device."""
@@ -182,10 +189,15 @@ class Autoencoder(Recommender):
     def _device(self) -> torch.device:
         return next(self.module_.parameters()).device
 
-    def _item_vectors(self) -> npt.NDArray[np.float32]:
-        """The output layer's row of each item."""
-        vectors: npt.NDArray[np.float32] = self.module_.get_parameter("output.weight").detach().cpu().numpy()
-        return vectors
+    def queries(self, user_items: UserItems) -> FloatArray:
+        with torch.inference_mode():
+            code = self._code(self.module_, self._rows(self._histories(user_items)))
+            hidden: FloatArray = self.module_.decode(code).cpu().numpy()
+        return hidden
+
+    def output_layer(self) -> tuple[FloatArray, FloatArray]:
+        output = self.module_.output
+        return output.weight.detach().cpu().numpy(), output.bias.detach().cpu().numpy()
 
     def _state(self) -> State:
         return {name: tensor.cpu().numpy() for name, tensor in self.module_.state_dict().items()}
@@ -213,7 +225,7 @@ class _Objective:
     workers: Workers
 
     @property
-    def module(self) -> nn.Module:
+    def module(self) -> AutoencoderNet:
         return self.model.module_
 
     def begin_pass(self, number: int) -> None:

@@ -4,9 +4,8 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from numpy.linalg import LinAlgError
 from scipy import sparse
-from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from recvae.models.catalogue import BATCH_BYTES
 from recvae.topn import FloatArray
@@ -47,7 +46,7 @@ class FactoredInverse:
 
         Raises
         ------
-        torch.linalg.LinAlgError
+        LinAlgError
             If `l2` is too small for float32.
         """
         n_items = user_items.shape[1]
@@ -92,7 +91,12 @@ def _largest(values: FloatArray, n: int) -> npt.NDArray[np.intp]:
 
 def _ridge(features: sparse.csr_matrix, products: FloatArray, l2: float) -> FloatArray:
     """Weights of a ridge regression on features, (n_features, n_users), whose products with the target are given."""
+    import torch  # which processes that only rank do without
+
     gram = torch.from_numpy((features @ features.T).toarray())
     gram.diagonal().add_(l2)
-    weights: FloatArray = torch.cholesky_solve(torch.from_numpy(products)[:, None], torch.linalg.cholesky(gram)).numpy()
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if failed:
+        raise LinAlgError("not positive definite")
+    weights: FloatArray = torch.cholesky_solve(torch.from_numpy(products)[:, None], factor).numpy()
     return weights[:, 0]

@@ -1,16 +1,18 @@
 """The metric by which models choose their settings on validation users."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recvae.distributed import ALONE, Workers
 from recvae.errors import ParameterError
 from recvae.metrics import ACCURACY_METRICS, hit_matrix, parse_metric
 from recvae.models.base import Recommender
 from recvae.topn import IntArray
+
+if TYPE_CHECKING:
+    from recvae.distributed import Workers
 
 
 def checked_metric(metric: Any) -> str:
@@ -41,15 +43,18 @@ def validated(
     model: Recommender,
     validation: tuple[sparse.csr_matrix, sparse.csr_matrix],
     metric: str,
-    workers: Workers = ALONE,
+    workers: "Workers | None" = None,
 ) -> float:
     """The mean over validation users, (fold_in, held_out), of what the model as it is recommends.
 
     Several workers share these users.
     """
-    users = workers.share(validation[0].shape[0]).users
-    fold_in, held_out = (matrix[users] for matrix in validation)
+    fold_in, held_out = validation
+    if workers is not None:
+        users = workers.share(fold_in.shape[0]).users
+        fold_in, held_out = fold_in[users], held_out[users]
     ids, _ = model.recommend(np.arange(fold_in.shape[0]), fold_in, N=parse_metric(metric)[1], recalculate_user=True)
     values = metric_by_user(ids, held_out, metric)
-    total, n_users = workers.sums(float(np.nansum(values)), float(np.isfinite(values).sum()))
+    sums = float(np.nansum(values)), float(np.isfinite(values).sum())
+    total, n_users = sums if workers is None else workers.sums(*sums)
     return total / n_users

@@ -13,7 +13,6 @@ from recvae.likelihood import user_nll
 from recvae.matrices import UserItems
 from recvae.models import parameters as check
 from recvae.models.base import State
-from recvae.models.network import AutoencoderNet
 from recvae.models.neural import Autoencoder
 from recvae.models.run import Run
 from recvae.models.space import Real, Space, Whole
@@ -42,7 +41,6 @@ class VariationalAutoencoder(Autoencoder):
         "batch_size": Whole(50, 500),
     }
     likelihood: str = "multinomial"
-    module_: AutoencoderNet
     history_lengths_: npt.NDArray[np.float32]
 
     def _posterior(self, module: Any, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -50,22 +48,8 @@ class VariationalAutoencoder(Autoencoder):
         mu, logvar = module.encoder(rows, rows.normalised()).chunk(2, dim=1)
         return mu, logvar
 
-    def _logits(self, module: Any, rows: Rows) -> Tensor:
-        mu, _ = self._posterior(module, rows)
-        logits: Tensor = module.logits(mu)
-        return logits
-
-    def queries(self, user_items: UserItems) -> FloatArray:
-        """What the output layer multiplies for each history, (n_users, size of the last hidden layer) float32."""
-        with torch.inference_mode():
-            mu, _ = self._posterior(self.module_, Rows.of(self._histories(user_items)))
-            hidden: FloatArray = self.module_.decode(mu).numpy()
-        return hidden
-
-    def output_layer(self) -> tuple[FloatArray, FloatArray]:
-        """Weights (n_items, size of the last hidden layer) and biases (n_items,): scores are `queries @ W.T + b`."""
-        output = self.module_.output
-        return output.weight.detach().numpy(), output.bias.detach().numpy()
+    def _code(self, module: Any, rows: Rows) -> Tensor:
+        return self._posterior(module, rows)[0]
 
     def embed(self, user_items: UserItems) -> FloatArray:
         """The posterior mean mu of each history, (n_users, latent) float32."""
@@ -123,12 +107,6 @@ class VariationalAutoencoder(Autoencoder):
         indptr = np.append(0, np.cumsum(lengths))
         ones = np.ones(indptr[-1], dtype=np.float32)
         return sparse.csr_matrix((ones, np.concatenate(items), indptr), shape=(n, n_items))
-
-    def _scores_of(self, histories: sparse.csr_matrix, items: npt.NDArray[np.int64]) -> FloatArray:
-        weight, bias = self.output_layer()
-        scores: FloatArray = self.queries(histories) @ weight[items].T + bias[items]
-        scores[np.diff(histories.indptr) == 0] = self._popularity_prior()[items]
-        return scores
 
     def _user_vectors(self, user_items: sparse.csr_matrix | None) -> FloatArray:
         if user_items is None:

@@ -1,6 +1,8 @@
 """The HTTP service: `create_app` gives an ASGI application, `run` starts it with its workers."""
 
+import os
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recvae.errors import MissingDependencyError
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings", "create_app", "run"]
 
+AVX512 = frozenset({"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"})
+CPU_INFO = Path("/proc/cpuinfo")
 _HOMES = {"Settings": "settings", "create_app": "app", "run": "server"}
 
 
@@ -28,3 +32,13 @@ def __getattr__(name: str) -> Any:
             f"the service needs {error.name}; install recvae with the extra 'service'"
         ) from None
     return getattr(module, name)
+
+
+def _choose_kernels() -> None:
+    """Let OpenBLAS use AVX-512 on AMD's processors too, where NumPy's wheels leave it aside; read when NumPy loads."""
+    info = CPU_INFO.read_text() if CPU_INFO.exists() else ""
+    if "AuthenticAMD" in info and set(info.split()) >= AVX512:
+        os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
+
+
+_choose_kernels()

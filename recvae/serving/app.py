@@ -6,13 +6,13 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
-import torch
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from threadpoolctl import threadpool_limits
 
 import recvae
 from recvae.errors import RecvaeError
@@ -57,7 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         sys.setswitchinterval(SWITCH_SECONDS)
-        torch.set_num_threads(settings.scoring_threads)
+        threadpool_limits(settings.scoring_threads)
         async with _running(service):
             yield
         log.flush()

@@ -38,7 +38,7 @@ class Served:
     """
 
     def __init__(self, path: Path, exact_items: int) -> None:
-        loaded = artifact.load(path, mapped=True)
+        loaded = artifact.load(path, frozen=True)
         self.ranker = Ranker(loaded, exact_items)
         self.loaded_at = datetime.now(UTC)
         manifest = loaded.manifest
