@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from recvae import artifact, workflow
+from recvae import artifact, ranking, workflow
 from recvae.comparison import ModelRun
 from recvae.datasets import Dataset, load
 from recvae.datasets.synthetic import generate
@@ -39,7 +39,7 @@ def run(out: Path, console: Console) -> None:
     console.rule("recommend")
     user = prepared.split.test.user_ids[0]
     console.print(f"ten titles for user {user}: recvae recommend {model} --user {user}", highlight=False)
-    for rank, item in enumerate(workflow.recommend(model, user=str(user)).items, start=1):
+    for rank, item in enumerate(ranking.recommend(model, user=str(user)).items, start=1):
         console.print(f"{rank:3}  {item['title'] or item['id']}", highlight=False, markup=False)
 
 

@@ -1,15 +1,18 @@
 """From ids to lists of titles: what the command line and the service answer from an artifact."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
+from recvae import artifact
 from recvae.artifact import Artifact
+from recvae.errors import ParameterError
 from recvae.item_index import ItemIndex
 from recvae.models.decoder import Decoder
 from recvae.topn import FloatArray, IntArray, mask_seen, top_n
@@ -23,6 +26,14 @@ MEASURED, MADE_UP = 100, 50
 
 Ranked = list[tuple[int, float]]
 """Item indices and scores, best first."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A list of `{"id", "title", "score"}`, best first, and the ids of the history that the model does not know."""
+
+    items: list[dict[str, Any]]
+    unknown: list[Any]
 
 
 @dataclass(frozen=True)
@@ -74,13 +85,13 @@ class Ranker:
 
     def find(self, ids: Sequence[int | str]) -> tuple[list[int], list[int | str]]:
         """Item indices of the ids that the model knows, in order and without repetition, and the unknown ids."""
-        indices, unknown = list(map(self._items.get, ids)), list[int | str]()
-        if None in indices:
-            indices = [
-                _lookup(self._items, item) if index is None else index for item, index in zip(ids, indices, strict=True)
-            ]
-            unknown = [item for item, index in zip(ids, indices, strict=True) if index is None]
-        return [index for index in dict.fromkeys(indices) if index is not None], unknown
+        try:
+            indices = [self._items[item] for item in ids]
+        except KeyError:
+            found = [(item, self._items.get(item, _lookup(self._items, item))) for item in ids]
+            unknown = [item for item, index in found if index is None]
+            return list(dict.fromkeys(index for _, index in found if index is not None)), unknown
+        return (indices if len(set(indices)) == len(indices) else list(dict.fromkeys(indices))), []
 
     def user(self, user: int | str) -> tuple[int, list[int]] | None:
         """Row and history of a user whom the artifact holds."""
@@ -185,6 +196,48 @@ class Ranker:
             items=only,
         )
         return _listed(ids[None], scores[None])[0]
+
+
+def recommend(
+    model_path: Path, *, history: Sequence[str] | None = None, user: str | None = None, n: int = 10
+) -> Answer:
+    """The n best items for a history of item ids, or for a user whose history the artifact holds.
+
+    Raises
+    ------
+    ParameterError
+        If n does not fit the catalogue, no item of the history is known, or the user is not.
+    UnsupportedError
+        If the model ranks only for users it was trained on and a history is given.
+    """
+    ranker = Ranker(artifact.load(model_path, frozen=True))
+    n_items = len(ranker.item_ids)
+    if not 1 <= n <= n_items:
+        raise ParameterError(f"n is {n}; expected 1 to {n_items:,}, the items of the catalogue")
+    query, unknown = _by_history(ranker, history or []) if user is None else _by_user(ranker, user, model_path)
+    (ranked,) = ranker.rank([replace(query, n=n)])
+    return Answer([ranker.described(index, score) for index, score in ranked], unknown)
+
+
+def _by_history(ranker: Ranker, history: Sequence[str]) -> tuple[Query, list[Any]]:
+    """The query for item ids, and those that are unknown."""
+    known, unknown = ranker.find(history)
+    if not known:
+        like = ", ".join(map(str, ranker.item_ids[:3]))
+        raise ParameterError(f"history is {', '.join(history) or 'empty'}; none is known: ids look like {like}")
+    return Query(known), list(unknown)
+
+
+def _by_user(ranker: Ranker, user: str, model_path: Path) -> tuple[Query, list[Any]]:
+    """The query for a user of the artifact, who has no unknown items."""
+    if ranker.loaded.user_table is None:
+        raise ParameterError(f"user is {user}, but {model_path} was saved without users; give a history instead")
+    found = ranker.user(user)
+    if found is None:
+        like = ", ".join(map(str, ranker.loaded.user_table["user_id"][:3].to_pylist()))
+        raise ParameterError(f"user is {user}, which {model_path} does not know; ids look like {like}")
+    row, history = found
+    return Query(history, user=row), []
 
 
 def _keep_listed(row: Any, query: Query) -> None:

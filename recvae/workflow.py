@@ -1,10 +1,10 @@
-"""What the commands do: a prepared directory in, an artifact, figures or a list out."""
+"""What the commands do: a prepared directory in, an artifact or figures out."""
 
 import contextlib
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from recvae.memory import peak_memory
 from recvae.models import create, parts_of, seed_of
 from recvae.models.base import Recommender
 from recvae.prepared import Prepared, read_prepared
-from recvae.ranking import Query, Ranker
 from recvae.report import write_results
 from recvae.splits import Split
 from recvae.storage import refuse_foreign
@@ -31,14 +30,6 @@ class Compared:
     results: dict[str, Any]
     models: dict[str, Recommender]
     written: list[Path]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A list of `{"id", "title", "score"}`, best first, and the ids of the history that the model does not know."""
-
-    items: list[dict[str, Any]]
-    unknown: list[Any]
 
 
 def checkpoint_of(out: Path) -> Path:
@@ -227,27 +218,6 @@ def compare(
     return Compared(results, {name: made[0] for name, made in models.items()}, written)
 
 
-def recommend(
-    model_path: Path, *, history: Sequence[str] | None = None, user: str | None = None, n: int = 10
-) -> Answer:
-    """The n best items for a history of item ids, or for a user whose history the artifact holds.
-
-    Raises
-    ------
-    ParameterError
-        If n does not fit the catalogue, no item of the history is known, or the user is not.
-    UnsupportedError
-        If the model ranks only for users it was trained on and a history is given.
-    """
-    ranker = Ranker(artifact.load(model_path, frozen=True))
-    n_items = len(ranker.item_ids)
-    if not 1 <= n <= n_items:
-        raise ParameterError(f"n is {n}; expected 1 to {n_items:,}, the items of the catalogue")
-    query, unknown = _by_history(ranker, history or []) if user is None else _by_user(ranker, user, model_path)
-    (ranked,) = ranker.rank([replace(query, n=n)])
-    return Answer([ranker.described(index, score) for index, score in ranked], unknown)
-
-
 def _is_random(name: str) -> bool:
     return name == "blend" or bool(seed_of(name, 0))
 
@@ -289,24 +259,3 @@ def _refuse_foreign_report(out: Path) -> None:
         raise ArtifactError(f"{out} exists and is not a directory; expected a new path or an earlier report")
     if out.is_dir() and any(out.iterdir()) and not (out / RESULTS).is_file():
         raise ArtifactError(f"{out} exists and holds something else; expected a new path or an earlier report")
-
-
-def _by_history(ranker: Ranker, history: Sequence[str]) -> tuple[Query, list[Any]]:
-    """The query for item ids, and those that are unknown."""
-    known, unknown = ranker.find(history)
-    if not known:
-        like = ", ".join(map(str, ranker.item_ids[:3]))
-        raise ParameterError(f"history is {', '.join(history) or 'empty'}; none is known: ids look like {like}")
-    return Query(known), list(unknown)
-
-
-def _by_user(ranker: Ranker, user: str, model_path: Path) -> tuple[Query, list[Any]]:
-    """The query for a user of the artifact, who has no unknown items."""
-    if ranker.loaded.user_table is None:
-        raise ParameterError(f"user is {user}, but {model_path} was saved without users; give a history instead")
-    found = ranker.user(user)
-    if found is None:
-        like = ", ".join(map(str, ranker.loaded.user_table["user_id"][:3].to_pylist()))
-        raise ParameterError(f"user is {user}, which {model_path} does not know; ids look like {like}")
-    row, history = found
-    return Query(history, user=row), []

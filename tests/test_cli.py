@@ -18,11 +18,13 @@ from typing import Any
 
 import pytest
 
-from recvae import artifact, cli, workflow
+from recvae import artifact, cli, ranking, workflow
 from recvae.arguments import path
 from recvae.datasets.synthetic import generate
+from recvae.models.ease import EASE
 from recvae.preparation import Options, prepare
 from recvae.report import read_results
+from tests.contracts import random_plays
 
 N_USERS, N_ITEMS = 60, 40
 RECVAE = Path(sysconfig.get_path("scripts")) / "recvae"
@@ -375,11 +377,11 @@ def test_recommend_prints_json(recvae: Command) -> None:
 def test_a_history_is_a_line_of_csv(history: str, ids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[list[str]] = []
 
-    def answered(model: Path, history: list[str], user: None, n: int) -> workflow.Answer:
+    def answered(model: Path, history: list[str], user: None, n: int) -> ranking.Answer:
         heard.append(history)
-        return workflow.Answer([], [])
+        return ranking.Answer([], [])
 
-    monkeypatch.setattr(workflow, "recommend", answered)
+    monkeypatch.setattr(ranking, "recommend", answered)
     cli.recommend(Path("model"), history=history)
     assert heard == [ids]
 
@@ -501,3 +503,13 @@ def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_help_does_not_wait_for_torch() -> None:
     code = "import sys, recvae.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_list_does_not_wait_for_torch(tmp_path: Path) -> None:
+    artifact.save(EASE().fit(random_plays(), show_progress=False), tmp_path / "model")
+    call = "cli.app(sys.argv[1:], standalone_mode=False)"
+    code = f"import sys; from recvae import cli; {call}; print('torch' in sys.modules)"
+    command = [sys.executable, "-c", code, "recommend", str(tmp_path / "model"), "--history", "1,2", "-n", "3"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert len(lines) == 4
+    assert lines[-1] == "False"
