@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_info
 
 from recvae.report import write_results
 from recvae.storage import versions
@@ -22,7 +23,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> dict[str, Any]:
-    """What was measured on: processor, cores that this process may use, threads, memory."""
+    """What was measured on: processor, cores that this process may use, threads, memory, kernels of BLAS libraries."""
     cpu, memory = Path("/proc/cpuinfo"), Path("/proc/meminfo")
     model = re.search(r"^model name\s*: (.+)$", cpu.read_text(), re.MULTILINE) if cpu.exists() else None
     total = re.search(r"^MemTotal:\s+(\d+) kB", memory.read_text(), re.MULTILINE) if memory.exists() else None
@@ -31,8 +32,13 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gb": round(int(total[1]) * 1024 / 1e9, 1) if total else None,
+        "blas": sorted({f"{found['internal_api']} {found['architecture']}" for found in _blas()}),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def _blas() -> list[dict[str, Any]]:
+    return [found for found in threadpool_info() if "architecture" in found]
 
 
 def provenance(command: str, seed: int, *packages: str) -> dict[str, Any]:

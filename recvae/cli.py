@@ -35,16 +35,10 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
-    except OSError as error:
-        _fail(f"{error.filename or 'the file system'}: {error.strerror or error}")
-    except MemoryError as error:
-        _fail(f"not enough memory: {error}")
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # which torch does not say as a MemoryError
-            raise
-        _fail("not enough memory for a model of this size")
     except KeyboardInterrupt:
         status = INTERRUPTED
+    except (ModuleNotFoundError, OSError, MemoryError, RuntimeError) as error:
+        _fail(_lacking(error))
     if status == INTERRUPTED:
         sys.stderr.write("recvae: interrupted\n")
     sys.exit(status)
@@ -304,6 +298,20 @@ def _with_given(message: str, arguments: list[str]) -> str:
     if option and option[1] in words[:-1]:
         return f"{message} (given: {words[words.index(option[1]) + 1]!r})"
     return message
+
+
+def _lacking(error: Exception) -> str:
+    """What a command lacked that is no mistake of its own; raises whatever else went wrong."""
+    match error:
+        case ModuleNotFoundError():  # an image that only serves has neither torch nor pandas
+            return f"this needs {error.name}, which is not installed; `pip install recvae` brings it"
+        case OSError():
+            return f"{error.filename or 'the file system'}: {error.strerror or error}"
+        case MemoryError():
+            return f"not enough memory: {error}"
+        case _ if "can't allocate memory" in str(error):  # which torch does not say as a MemoryError
+            return "not enough memory for a model of this size"
+    raise error
 
 
 def _fail(message: str) -> None:

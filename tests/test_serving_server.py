@@ -1,6 +1,5 @@
 """`recvae serve` as a process: its workers, their figures and their end."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,10 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from recvae import serving
 from recvae.errors import MissingDependencyError
 from recvae.models.ease import EASE
-from recvae.serving import AVX512
 from tests.contracts import one_thread as one_thread
 from tests.serving import item_id, logged, running, save, wait_until
 
@@ -58,33 +55,6 @@ def test_workers_share_figures_and_all_take_another_model(model: Path) -> None:
         versions(address)
         assert requests(address) == before + 16
     save(model)
-
-
-@pytest.mark.parametrize(
-    ("vendor", "features", "chosen"),
-    [
-        ("AuthenticAMD", AVX512, "SkylakeX"),
-        ("AuthenticAMD", AVX512 - {"avx512vl"}, None),
-        ("GenuineIntel", AVX512, None),
-    ],
-)
-def test_openblas_uses_avx512_where_it_would_not(
-    vendor: str, features: frozenset[str], chosen: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    info = tmp_path / "cpuinfo"
-    info.write_text(f"vendor_id\t: {vendor}\nflags\t\t: fpu {' '.join(features)} sse2\n")
-    monkeypatch.setattr(serving, "CPU_INFO", info)
-    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
-    serving._choose_kernels()
-    assert os.environ.get("OPENBLAS_CORETYPE") == chosen
-    monkeypatch.setenv("OPENBLAS_CORETYPE", "Zen")
-    serving._choose_kernels()
-    assert os.environ["OPENBLAS_CORETYPE"] == "Zen"
-
-
-def test_kernels_are_chosen_before_numpy_loads() -> None:
-    code = "import sys, recvae.serving; sys.exit('numpy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_sigterm_drains(model: Path) -> None:

@@ -259,7 +259,7 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         Settings.from_environment({})
     settings = Settings.from_environment({"RECVAE_MODEL": "m", "RECVAE_MAX_N": "7", "RECVAE_CORS": "a,b", "HOME": "x"})
     assert settings == Settings(Path("m"), max_n=7, cors="a,b")
-    for cores, workers, threads in ((2, 1, 1), (2, 2, 1), (8, 1, 7), (8, 2, 3), (8, 8, 1)):
+    for cores, workers, threads in ((1, 1, 1), (2, 1, 2), (2, 2, 1), (8, 1, 4), (8, 3, 2), (8, 8, 1), (2, 8, 1)):
         monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: set(range(cores)))
         assert Settings(Path("m"), workers=workers).scoring_threads == threads
     assert Settings(Path("m"), threads=5).scoring_threads == 5

@@ -129,9 +129,10 @@ class _Arrays:
         scale, shift = (self.take(f"{name}.{part}", size)[:, None] for part in ("weight", "bias"))
 
         def step(h: FloatArray) -> FloatArray:
-            centred = h - h.mean(axis=0)
-            variance = np.einsum("ij,ij->j", centred, centred) / size
-            normed: FloatArray = centred * (scale / np.sqrt(variance + np.float32(EPSILON))) + shift
+            normed: FloatArray = h - h.mean(axis=0)
+            normed /= np.sqrt(np.einsum("ij,ij->j", normed, normed) / size + np.float32(EPSILON))
+            normed *= scale
+            normed += shift
             return normed
 
         return step
@@ -178,5 +179,7 @@ def _dense(arrays: _Arrays, size: int) -> tuple[Step, int]:
 
 
 def _swish(h: FloatArray) -> FloatArray:
-    swish: FloatArray = h / (1 + np.exp(-h))
-    return swish
+    swish: FloatArray = np.negative(h)
+    np.exp(swish, out=swish)
+    swish += 1
+    return np.divide(h, swish, out=swish)

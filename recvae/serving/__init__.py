@@ -2,7 +2,6 @@
 
 import os
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recvae.errors import MissingDependencyError
@@ -14,8 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings", "create_app", "run"]
 
-AVX512 = frozenset({"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"})
-CPU_INFO = Path("/proc/cpuinfo")
+# OpenBLAS, which reads it when NumPy loads, has idle threads spin for 2^26 cycles by default, on cores that the event
+# loop needs; 2^20 are less than a millisecond, and longer than what lies between the products of a batch.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 _HOMES = {"Settings": "settings", "create_app": "app", "run": "server"}
 
 
@@ -32,13 +32,3 @@ def __getattr__(name: str) -> Any:
             f"the service needs {error.name}; install recvae with the extra 'service'"
         ) from None
     return getattr(module, name)
-
-
-def _choose_kernels() -> None:
-    """Let OpenBLAS use AVX-512 on AMD's processors too, where NumPy's wheels leave it aside; read when NumPy loads."""
-    info = CPU_INFO.read_text() if CPU_INFO.exists() else ""
-    if "AuthenticAMD" in info and set(info.split()) >= AVX512:
-        os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
-
-
-_choose_kernels()

@@ -9,6 +9,9 @@ from typing import Any, Self
 
 from recvae.errors import ParameterError
 
+MOST_THREADS = 4
+"""A batch is a few milliseconds of products, which more threads would only cut smaller."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -46,7 +49,7 @@ class Settings:
     exact_items: int = 100_000
     """Largest catalogue of which every item is scored; larger ones go through an approximate index."""
     threads: int = 0
-    """Threads that score in each worker; 0 leaves a core to the event loop and shares the others."""
+    """Threads that score in each worker; 0 shares the cores between the workers, `MOST_THREADS` at most."""
     workers: int = 1
     """Processes, as `recvae serve --workers` or `uvicorn --workers` was told."""
 
@@ -83,7 +86,7 @@ class Settings:
     def scoring_threads(self) -> int:
         """Threads that score in this worker: workers × threads never exceeds the cores."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.threads or max(1, cores // self.workers - 1)
+        return self.threads or max(1, min(MOST_THREADS, cores // self.workers))
 
 
 def _variable(name: str) -> str:

@@ -132,30 +132,31 @@ class AccessLog:
     """One JSON line for each request, written a few at a time: on a busy server the log is what costs most."""
 
     def __init__(self) -> None:
-        self._lines: list[bytes] = []
+        self._entries: list[dict[str, Any]] = []
 
     def request(self, request_id: str, method: str, route: str, status: int, seconds: float) -> None:
         """Log a request, within `FLUSH_SECONDS`."""
         if not ACCESS.isEnabledFor(logging.INFO):
             return
-        if not self._lines:
+        if not self._entries:
             asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
-        entry = {
-            "time": time.time(),
-            "level": "info",
-            "logger": ACCESS.name,
-            "request_id": request_id,
-            "method": method,
-            "route": route,
-            "status": status,
-            "seconds": seconds,
-        }
-        self._lines.append(orjson.dumps(entry))
+        self._entries.append(
+            {
+                "time": time.time(),
+                "level": "info",
+                "logger": ACCESS.name,
+                "request_id": request_id,
+                "method": method,
+                "route": route,
+                "status": status,
+                "seconds": seconds,
+            }
+        )
 
     def flush(self) -> None:
         """Write what is not written yet."""
-        lines, self._lines = self._lines, []
-        _write("".join(f"{line.decode()}\n" for line in lines))
+        entries, self._entries = self._entries, []
+        _write("".join(f"{orjson.dumps(entry).decode()}\n" for entry in entries))
 
 
 def log_as_json() -> None:
