@@ -177,7 +177,7 @@ def _unfitted(directory: Path, manifest: Mapping[str, Any], frozen: bool) -> Rec
         raise ArtifactError(
             f"{directory}: the manifest's hyperparameters are {parameters!r}; expected names and values"
         )
-    if frozen and name in VARIATIONAL:
+    if frozen and isinstance(name, str) and name in VARIATIONAL:
         return FrozenAutoencoder(name)
     model = MODELS.of_class(name) if isinstance(name, str) else None
     if model is None:

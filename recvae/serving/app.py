@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -30,6 +31,9 @@ from recvae.serving.telemetry import LOGGER, AccessLog, Metrics
 SWITCH_SECONDS = 0.0005
 """How long the event loop may keep the interpreter from the scoring thread, whose steps are short."""
 
+YOUNG_OBJECTS = 10_000
+"""After how many new objects the garbage collector looks for cycles: Python's 700 are made by a few requests."""
+
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The service for one artifact.
@@ -57,6 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         sys.setswitchinterval(SWITCH_SECONDS)
+        gc.set_threshold(YOUNG_OBJECTS)
         threadpool_limits(settings.scoring_threads)
         async with _running(service):
             yield
