@@ -142,7 +142,7 @@ def _identity(manifest: dict[str, Any]) -> str:
 
 @lru_cache(maxsize=1)
 def _artifact(path: Path, identity: str) -> Artifact:
-    loaded = artifact.load(path)
+    loaded = artifact.load(path, frozen=True)
     if _identity(loaded.manifest) != identity:
         raise ArtifactError(f"{path} is no longer the artifact that this run began with; run it again")
     return loaded
