@@ -249,6 +249,10 @@ def test_a_full_disk(here: Path, recvae: Command, monkeypatch: pytest.MonkeyPatc
         (MemoryError("Unable to allocate 9 TiB"), "recvae: not enough memory: Unable to allocate 9 TiB\n"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "not enough memory for a model of this size\n"),
         (PermissionError(errno.EACCES, "Permission denied", "data"), "recvae: data: Permission denied\n"),
+        (
+            ModuleNotFoundError("No module named 'torch'", name="torch"),
+            "recvae: this needs torch, which is not installed; `pip install recvae` brings it\n",
+        ),
     ],
 )
 def test_what_the_machine_refuses(

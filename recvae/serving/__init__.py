@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings", "create_app", "run"]
 
-# OpenBLAS, which reads it when NumPy loads, has idle threads spin for 2^26 cycles by default, on cores that the event
-# loop needs; 2^20 are less than a millisecond, and longer than what lies between the products of a batch.
+# OpenBLAS reads it when NumPy loads: idle threads wait 2^20 cycles, less than a millisecond, for a batch's next product;
+# by default they do so for much longer, on cores that the event loop needs.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 _HOMES = {"Settings": "settings", "create_app": "app", "run": "server"}
 
