@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings", "create_app", "run"]
 
-# OpenBLAS reads it when NumPy loads: idle threads wait 2^20 cycles, less than a millisecond, for a batch's next product;
+# OpenBLAS reads it when NumPy loads: idle threads wait 2^20 cycles, less than a millisecond, for the next product;
 # by default they do so for much longer, on cores that the event loop needs.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 _HOMES = {"Settings": "settings", "create_app": "app", "run": "server"}
