@@ -2,7 +2,7 @@
 a process that only ranks can do without.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -111,11 +111,10 @@ class _Arrays:
 
     def take(self, name: str, *shape: int | None) -> FloatArray:
         """The array of this shape, in which None may be any number."""
-        array: npt.NDArray[Any] = self._arrays.pop(name, np.empty(0, dtype=bool))
-        fits = array.ndim == len(shape) and all(n in (None, given) for n, given in zip(shape, array.shape, strict=True))
-        if not fits or array.dtype != np.float32:
+        array = self._arrays.pop(name, None)
+        if array is None or array.dtype != np.float32 or not _fits(array.shape, shape):
             expected = tuple("any" if n is None else n for n in shape)
-            raise ArtifactError(f"{name} is {array.dtype} {array.shape}; expected float32 {expected}")
+            raise ArtifactError(f"{name} is {_kind(array)}; expected float32 {expected}")
         return array
 
     def linear(self, name: str, size: int) -> tuple[Step, int]:
@@ -140,7 +139,15 @@ class _Arrays:
     def end(self) -> None:
         """Raise `ArtifactError` if an array is left."""
         for name, array in self._arrays.items():
-            raise ArtifactError(f"{name} is {array.dtype} {array.shape}; expected none")
+            raise ArtifactError(f"{name} is {_kind(array)}; expected none")
+
+
+def _fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
+    return len(shape) == len(expected) and all(n in (None, given) for n, given in zip(expected, shape, strict=True))
+
+
+def _kind(array: npt.NDArray[Any] | None) -> str:
+    return "missing" if array is None else f"{array.dtype} {array.shape}"
 
 
 def _plain(arrays: _Arrays, size: int) -> tuple[Step, int]:
