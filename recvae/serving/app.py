@@ -62,9 +62,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.set_threshold(YOUNG_OBJECTS)
-        threadpool_limits(settings.scoring_threads)
-        async with _running(service):
-            yield
+        with threadpool_limits(settings.scoring_threads):
+            async with _running(service):
+                yield
         log.flush()
 
     plain: dict[str, Any] = {"docs_url": None, "redoc_url": None, "redirect_slashes": False}
