@@ -3,6 +3,7 @@
 Logits, loss and gradients are computed in chunks of users over one reused buffer, in the forward pass.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,10 @@ from recvae.sharding import ItemShard
 
 CHUNK_BYTES = 24 * 2**20
 MIN_CHUNK = 125
+FINENESS = 32
+"""Sampled items are filled up, by items without any chance, to a multiple of the next power of two over it: oneDNN
+keeps a program of a megabyte for each size of a product that it meets.
+"""
 
 
 @dataclass(frozen=True)
@@ -218,6 +223,8 @@ def sampled_nll(
     outside = ~torch.isin(drawn, played)
     items = torch.cat([played, drawn[outside]])
     corrected = bias[items] + F.pad(times[outside].log(), (len(played), 0))
+    spare = -len(items) % max(1, 2 ** len(items).bit_length() // FINENESS)
+    items, corrected = torch.cat([items, items[:1].expand(spare)]), F.pad(corrected, (0, spare), value=-math.inf)
     among = replace(rows, items=torch.searchsorted(played, rows.items.long(), out_int32=True))
     return output_nll(hidden, F.embedding(items, weight, sparse=True), corrected, among, workspace=workspace)
 

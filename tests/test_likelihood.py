@@ -1,5 +1,7 @@
 """Each likelihood against its dense float64 formula; the kernel's own tests for the multinomial are in test_nn.py."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -98,12 +100,24 @@ def sampled_reference(inputs: tuple[Tensor, ...], negatives: Tensor, log_expecte
     return torch.stack(losses).mean()
 
 
-def test_sampled_loss_and_gradients_equal_the_formula() -> None:
+@pytest.mark.parametrize(("fineness", "size"), [(32, 10), (2, 16)])
+def test_sampled_loss_and_gradients_equal_the_formula(
+    fineness: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inputs = random_inputs(torch.float64)
     negatives = torch.tensor([3, 0, 10, 3, 7, 7, 7, 1])
     log_expected = torch.linspace(-1, 1, len(negatives), dtype=torch.float64)
+    monkeypatch.setattr("recvae.likelihood.FINENESS", fineness)
+    sizes: list[int] = []
+
+    def counted(hidden: Tensor, weight: Tensor, *rest: Any, **options: Any) -> Tensor:
+        sizes.append(len(weight))
+        return output_nll(hidden, weight, *rest, **options)
+
+    monkeypatch.setattr("recvae.likelihood.output_nll", counted)
     found = sampled_nll(*inputs, Rows.of(plays()), negatives, log_expected)
     expected = sampled_reference(inputs, negatives, log_expected)
+    assert sizes == [size]
     torch.testing.assert_close(found, expected)
     for a, b in zip(torch.autograd.grad(found, inputs), torch.autograd.grad(expected, inputs), strict=True):
         torch.testing.assert_close(a.to_dense(), b)
