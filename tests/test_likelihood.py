@@ -100,7 +100,7 @@ def sampled_reference(inputs: tuple[Tensor, ...], negatives: Tensor, log_expecte
     return torch.stack(losses).mean()
 
 
-@pytest.mark.parametrize(("fineness", "size"), [(32, 10), (2, 16)])
+@pytest.mark.parametrize(("fineness", "size"), [(32, 9), (2, 16)])
 def test_sampled_loss_and_gradients_equal_the_formula(
     fineness: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
