@@ -2,9 +2,9 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from typing import Any, ClassVar
 
+import recvae as package  # whose name the submodule `recvae.models.recvae` takes here
 from recvae.errors import ParameterError
 from recvae.models.base import Recommender
 
@@ -12,44 +12,43 @@ from recvae.models.base import Recommender
 class _Models(Mapping[str, type[Recommender]]):
     """Imports a model's class when it is first asked for, since most need torch and some `implicit`."""
 
-    _homes: ClassVar = {
-        "popularity": ("popularity", "Popularity"),
-        "als": ("implicit", "ALS"),
-        "bpr": ("implicit", "BPR"),
-        "lmf": ("implicit", "LMF"),
-        "cosine": ("implicit_knn", "CosineKNN"),
-        "tfidf": ("implicit_knn", "TFIDFKNN"),
-        "bm25": ("implicit_knn", "BM25KNN"),
-        "ease": ("ease", "EASE"),
-        "graph": ("graph_filter", "GraphFilter"),
-        "multvae": ("multvae", "MultVAE"),
-        "multdae": ("multvae", "MultDAE"),
-        "recvae": ("recvae", "RecVAE"),
-        "blend": ("blend", "Blend"),
+    _classes: ClassVar = {
+        "popularity": "Popularity",
+        "als": "ALS",
+        "bpr": "BPR",
+        "lmf": "LMF",
+        "cosine": "CosineKNN",
+        "tfidf": "TFIDFKNN",
+        "bm25": "BM25KNN",
+        "ease": "EASE",
+        "graph": "GraphFilter",
+        "multvae": "MultVAE",
+        "multdae": "MultDAE",
+        "recvae": "RecVAE",
+        "blend": "Blend",
     }
 
     def __getitem__(self, name: str) -> type[Recommender]:
-        module, class_name = self._homes[name]
-        model: type[Recommender] = getattr(import_module(f"recvae.models.{module}"), class_name)
+        model: type[Recommender] = getattr(package, self._classes[name])
         return model
 
     def __contains__(self, name: object) -> bool:
-        return name in self._homes
+        return name in self._classes
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._homes)
+        return iter(self._classes)
 
     def __len__(self) -> int:
-        return len(self._homes)
+        return len(self._classes)
 
     @property
     def classes(self) -> list[str]:
         """Names of all models' classes, sorted."""
-        return sorted(class_name for _, class_name in self._homes.values())
+        return sorted(self._classes.values())
 
     def of_class(self, class_name: str) -> type[Recommender] | None:
         """The model whose class has this name."""
-        return next((self[name] for name, (_, known) in self._homes.items() if known == class_name), None)
+        return next((self[name] for name, known in self._classes.items() if known == class_name), None)
 
 
 MODELS = _Models()

@@ -14,13 +14,13 @@ from recvae.matrices import UserItems
 from recvae.models.base import State
 from recvae.models.decoder import Decoder
 from recvae.models.run import Run
-from recvae.topn import FloatArray, Scores
+from recvae.topn import FloatArray
 
 VARIATIONAL = {"MultVAE": True, "MultDAE": False, "RecVAE": True}
 """By the name of a class, whether its encoder gives a mean and a variance."""
 LANES = 16
 """Users are multiplied so many at a time: OpenBLAS is slower with fewer columns than with some of zeros."""
-EPSILON = 0.1  # of the layer normalisation
+EPSILON = 0.1  # that of `recvae.nn.DenseEncoder`
 
 Step = Callable[[FloatArray], FloatArray]
 
@@ -48,14 +48,6 @@ class FrozenAutoencoder(Decoder):
         scores = self._weight @ self._hidden(user_items)
         scores += self._bias
         return scores[:, : user_items.shape[0]].T
-
-    def _rankable(self, users: npt.NDArray[np.int64], histories: sparse.csr_matrix, recalculate_user: bool) -> Scores:
-        del users, recalculate_user
-        scores = self._score(histories)
-        empty = np.diff(histories.indptr) == 0
-        if empty.any():
-            scores[empty] = self._popularity_prior()
-        return scores
 
     def _hidden(self, histories: sparse.csr_matrix) -> FloatArray:
         """(size of the last hidden layer, n_users and columns to spare), what the output layer multiplies."""
