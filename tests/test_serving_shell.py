@@ -1,6 +1,7 @@
 """Keys, limits, time-outs, headers, logs and figures: what stands around every route."""
 
 import asyncio
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,17 @@ def test_figures(model: Path) -> None:
     ):
         assert line in text
     assert 'recvae_model_info{model="MultVAE",version="' in text
+
+
+def test_the_dashboard_asks_for_figures_that_there_are(model: Path) -> None:
+    async def question(http: httpx.AsyncClient) -> str:
+        await http.post("/recommend", json={"history": [item_id(1), "unheard of"]})
+        return (await http.get("/metrics")).text
+
+    dashboards = (Path(__file__).parent.parent / "service" / "grafana").rglob("*.json")
+    asked_for = {name for file in dashboards for name in re.findall(r"recvae_[a-z_]+", file.read_text())}
+    assert len(asked_for) > 10
+    assert asked_for <= set(re.findall(r"^(recvae_\w+)", asked(Settings(model), question), re.MULTILINE))
 
 
 def test_figures_of_a_dead_worker_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
