@@ -120,8 +120,8 @@ class _OutputLayer(torch.autograd.Function):
         buffer = workspace.take("logits", (size, len(weight)), weight, dtype)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        grad_weight = workspace.take("output gradient", weight.shape, weight) if wants_weight else None
-        grad_bias = torch.zeros_like(bias) if wants_bias else None
+        grad_weight = workspace.take("output gradient", weight.shape, weight) if wants_weight or wants_bias else None
+        grad_bias = torch.empty_like(bias)
         nll = torch.empty(len(hidden), dtype=weight.dtype, device=weight.device)
         w = weight if dtype == weight.dtype else workspace.take("weight", weight.shape, weight, dtype).copy_(weight)
         b = bias.to(dtype)
@@ -132,13 +132,13 @@ class _OutputLayer(torch.autograd.Function):
             scale = (scale / len(hidden))[:, None]
             if grad_hidden is not None:
                 torch.mul(linear(logits, w.T), scale, out=grad_hidden[users])
-            if grad_weight is not None:
-                accumulate(grad_weight, logits.T, (h * scale).to(dtype), first=users.start == 0)
-            if grad_bias is not None:
-                grad_bias += (logits.T @ scale.to(dtype)).squeeze(1)
+            if grad_weight is not None:  # the bias is the weight of a constant
+                inputs = torch.cat([h * scale, scale], dim=1).to(dtype)
+                accumulate([grad_weight, grad_bias[:, None]], logits.T, inputs, first=users.start == 0)
+            del logits  # before the next are made
         if grad_hidden is not None:
             shard.sum_(grad_hidden)
-        ctx.gradients = (grad_hidden, grad_weight, grad_bias)
+        ctx.gradients = (grad_hidden, grad_weight, None if grad_weight is None else grad_bias)
         return shard.sum_(nll).mean()
 
     @staticmethod

@@ -16,6 +16,7 @@ from recvae.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from recvae.distributed import ALONE, Share, Workers
 from recvae.errors import ArtifactError, ParameterError, TrainingError
 from recvae.interrupts import interrupt_flag
+from recvae.memory import keep_freed_memory
 from recvae.objective import Objective
 from recvae.progress import EpochProgress
 from recvae.rows import Histories, Rows
@@ -146,6 +147,7 @@ class Trainer:
             On Ctrl-C, after the state is saved where a checkpoint is kept; the module then holds the best weights.
         """
         state = self.state
+        keep_freed_memory()
         self.workers.begin(self.objective.module, f"{self.identity} {state.step}")
         try:
             histories = Histories(user_items, self.objective.device)

@@ -26,15 +26,28 @@ def test_a_product(n: int, biased: bool) -> None:
 
 
 @pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_large_product_lies_in_its_place(biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "LARGEST_KEPT", 100)
+    monkeypatch.setattr(products, "CACHED_ROWS", 4)
+    generator = torch.Generator().manual_seed(3)
+    x, weight, bias = (torch.randn(shape, generator=generator) for shape in ((3, 5), (9, 5), (9,)))
+    place = torch.empty(3, 9)
+    found = linear(x, weight, bias if biased else None, out=place)
+    assert found.data_ptr() == place.data_ptr()
+    torch.testing.assert_close(found, x @ weight.T + (bias if biased else 0))
+
+
+@pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_sums_of_products(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "CACHED_ROWS", 4)
     generator = torch.Generator().manual_seed(2)
-    a, b = torch.randn((3, 10), generator=generator).to(dtype), torch.randn((3, 6), generator=generator).to(dtype)
-    total = torch.full((10, 6), torch.nan, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
-    accumulate(total, a.T, b, first=True)
-    accumulate(total, a.T, b, first=False)
-    torch.testing.assert_close(total, 2 * (a.T @ b).to(total.dtype))
+    a, b = torch.randn((3, 10), generator=generator).to(dtype), torch.randn((3, 7), generator=generator).to(dtype)
+    totals = [torch.full((10, n), torch.nan, dtype=torch.promote_types(dtype, torch.float32)) for n in (6, 1)]
+    accumulate(totals, a.T, b, first=True)
+    accumulate(totals, a.T, b, first=False)
+    torch.testing.assert_close(torch.cat(totals, dim=1), 2 * (a.T @ b).to(totals[0].dtype))
 
 
 @pytest.mark.parametrize(
