@@ -11,6 +11,7 @@ from scipy import sparse, stats
 
 from recvae.errors import DataError, ParameterError
 from recvae.matrices import UserItems, checked_csr
+from recvae.memory import rows_at_once
 from recvae.metrics import (
     ACCURACY_METRICS,
     CATALOGUE_METRICS,
@@ -32,7 +33,6 @@ DEFAULT_METRICS = (
     "ndcg@20",
 )
 BEYOND_ACCURACY_METRICS = ("coverage@20", "gini@20", "novelty@20", "popularity@20")
-BATCH_BYTES = 64 * 2**20
 MAX_BATCH_SIZE = 2048
 
 
@@ -277,7 +277,7 @@ def _cutoffs(metrics: Sequence[str] | None, train: UserItems | None, holdout: Ho
 
 def _batches(users: npt.NDArray[np.intp], n_items: int, batch_size: int | None) -> Iterator[npt.NDArray[np.intp]]:
     if batch_size is None:
-        batch_size = min(MAX_BATCH_SIZE, max(1, BATCH_BYTES // (4 * n_items)))
+        batch_size = min(MAX_BATCH_SIZE, rows_at_once(4 * n_items))
     if batch_size < 1:
         raise ParameterError(f"batch_size is {batch_size}; expected 1 or more")
     for start in range(0, len(users), batch_size):

@@ -13,6 +13,7 @@ PROCESS = Path("/proc/self")
 CGROUP = Path("/sys/fs/cgroup")
 LARGEST_KEPT = 32 * 2**20
 PAGE = 4096
+BATCH_BYTES, MIN_ROWS = 24 * 2**20, 32
 
 
 @dataclass
@@ -64,6 +65,11 @@ def available_bytes() -> int | None:
         limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
         bounds.append(limit - used)
     return min(bounds, default=None)
+
+
+def rows_at_once(row_bytes: int) -> int:
+    """How many rows of a large matrix to make at a time: what the allocator keeps, but enough to be worth a product."""
+    return max(MIN_ROWS, BATCH_BYTES // row_bytes)
 
 
 def keep_freed_memory() -> None:

@@ -169,7 +169,7 @@ class RecommenderContract:
     ) -> None:
         plays = random_plays()
         whole_ids, whole_scores = recommend(fitted, np.arange(N_USERS), plays)
-        monkeypatch.setattr("recvae.models.catalogue.BATCH_BYTES", 4 * N_ITEMS * 7)
+        monkeypatch.setattr("recvae.models.catalogue.rows_at_once", lambda _: 7)
         ids, scores = recommend(fitted, np.arange(N_USERS), plays)
         assert_array_equal(ids, whole_ids)
         assert_allclose(scores, whole_scores, rtol=1e-5, atol=1e-6)

@@ -70,7 +70,7 @@ def test_sparse_ease_is_exact_where_nothing_is_left_out(
     exact = EASE(l2=30).fit(plays, show_progress=False)
     expected = exact.score(plays)
     for rows_at_a_time in (60, 7):
-        monkeypatch.setattr("recvae.models.sparse_inverse.BATCH_BYTES", 4 * 60 * rows_at_a_time)
+        monkeypatch.setattr("recvae.models.sparse_inverse.rows_at_once", lambda _, n=rows_at_a_time: n)
         factored = EASE(l2=30, density=1.0).fit(plays, show_progress=False)
         assert_allclose(factored.score(plays), expected, rtol=1e-3, atol=1e-4)
 
@@ -154,5 +154,5 @@ def test_graph_filter_chooses_its_weight_on_validation() -> None:
 def test_graph_filter_scores_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     model = GraphFilter(factors=4).fit(tastes(), show_progress=False)
     whole = model.score(tastes())
-    monkeypatch.setattr("recvae.models.graph_filter.BATCH_BYTES", 7 * 8 * tastes().shape[0])
+    monkeypatch.setattr("recvae.models.graph_filter.rows_at_once", lambda _: 7)
     assert_allclose(model.score(tastes()), whole, rtol=1e-6)

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from recvae.memory import MIN_ROWS, rows_at_once
+
 CHURN = """
 import resource, sys
 import numpy as np
@@ -32,3 +34,8 @@ print([faults() for _ in range(5)][-1])
 def test_freed_memory_is_used_again(how: str, fresh: bool) -> None:
     ran = subprocess.run([sys.executable, "-c", CHURN, how], capture_output=True, text=True, check=True)
     assert (int(ran.stdout) > 5) == fresh
+
+
+def test_rows_at_once() -> None:
+    assert rows_at_once(1024) == 24 * 1024
+    assert rows_at_once(2**40) == MIN_ROWS

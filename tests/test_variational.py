@@ -57,7 +57,7 @@ def test_bots_are_the_least_likely_users(model: VariationalAutoencoder) -> None:
 
 def test_log_likelihood_needs_no_whole_matrix(model: VariationalAutoencoder, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = model.log_likelihood(tastes())
-    monkeypatch.setattr("recvae.models.catalogue.BATCH_BYTES", 7 * 4 * N_ITEMS)
+    monkeypatch.setattr("recvae.models.catalogue.rows_at_once", lambda _: 7)
     np.testing.assert_allclose(model.log_likelihood(tastes()), whole, rtol=1e-5)
 
 

@@ -8,9 +8,8 @@ from scipy import sparse
 
 from recvae.errors import ItemIndexError, NotFittedError, ParameterError, UnsupportedError
 from recvae.matrices import UserItems, checked_csr
+from recvae.memory import rows_at_once
 from recvae.topn import FloatArray, IntArray, top_n
-
-BATCH_BYTES = 64 * 2**20
 
 Vectors = npt.NDArray[np.float32] | sparse.csr_matrix
 
@@ -111,7 +110,7 @@ class Catalogue:
         left_out[_rows(filter_users, "filter_users", len(vectors))] = True
         ids = np.empty((len(queries), N), dtype=np.int32)
         best = np.empty((len(queries), N), dtype=np.float32)
-        size = max(1, BATCH_BYTES // (4 * len(vectors)))
+        size = rows_at_once(4 * len(vectors))
         for start in range(0, len(queries), size):
             batch = slice(start, start + size)
             scores = _cosine(vectors, queries[batch])
@@ -130,8 +129,8 @@ class Catalogue:
         return _cosine(self._item_vectors(), queries)
 
     def _batches(self, n_rows: int) -> Iterator[slice]:
-        """Slices of rows whose scores fit into `BATCH_BYTES`."""
-        size = max(1, BATCH_BYTES // (4 * self.n_items_))
+        """Slices of rows that are scored at once."""
+        size = rows_at_once(4 * self.n_items_)
         return (slice(start, start + size) for start in range(0, n_rows, size))
 
     def _histories(self, user_items: UserItems) -> sparse.csr_matrix:

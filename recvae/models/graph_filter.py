@@ -9,9 +9,9 @@ from scipy.sparse.linalg import svds
 
 from recvae.errors import ArtifactError
 from recvae.matrices import csr_arrays, csr_of, inverse_roots, normalised
+from recvae.memory import rows_at_once
 from recvae.models import parameters as check
 from recvae.models.base import Recommender, State
-from recvae.models.catalogue import BATCH_BYTES
 from recvae.models.run import Run
 from recvae.models.space import Real, Space, Whole
 from recvae.models.validation import checked_metric, validated
@@ -89,7 +89,7 @@ class GraphFilter(Recommender):
         return {**self.get_params(), "weight": self.weight_}
 
     def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
-        size = max(1, BATCH_BYTES // (8 * self.plays_.shape[0]))  # user_items · R̃ᵀ is all but dense
+        size = rows_at_once(8 * self.plays_.shape[0])  # user_items · R̃ᵀ is all but dense
         near = np.empty(user_items.shape, dtype=np.float32)
         for start in range(0, len(near), size):
             batch = slice(start, start + size)

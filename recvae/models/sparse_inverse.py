@@ -7,7 +7,7 @@ import numpy.typing as npt
 from numpy.linalg import LinAlgError
 from scipy import sparse
 
-from recvae.models.catalogue import BATCH_BYTES
+from recvae.memory import rows_at_once
 from recvae.topn import FloatArray
 
 
@@ -56,7 +56,7 @@ class FactoredInverse:
         diagonal = np.asarray(items.multiply(items).sum(axis=1), dtype=np.float32).ravel() + np.float32(l2)
         indptr = np.concatenate([[0], np.cumsum(np.minimum(np.arange(n_items) + 1, per_item))])
         indices, values = np.empty(indptr[-1], dtype=np.int32), np.empty(indptr[-1], dtype=np.float32)
-        size = max(1, BATCH_BYTES // (4 * n_items))
+        size = rows_at_once(4 * n_items)
         for start in range(0, n_items, size):
             gram = (items[start : start + size] @ items[: start + size].T).toarray()
             for i, products in enumerate(gram, start):
