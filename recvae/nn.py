@@ -73,12 +73,11 @@ class _WeightedSum(torch.autograd.Function):
             )
             return gradient, *[None] * 4
         gradient = ctx.workspace.take("input gradient", ctx.shape, grad)
+        gradient.zero_()
         if grad.device.type == "cpu":
-            touched, gradient_rows = by_item(items, users, values, grad)
-            untouched = torch.ones(len(gradient), dtype=torch.bool).index_fill_(0, touched, value=False)
-            gradient.index_copy_(0, touched, gradient_rows).index_fill_(0, untouched.nonzero().squeeze(1), 0.0)
+            gradient.index_copy_(0, *by_item(items, users, values, grad))
         else:  # without the sizes that only the device knows
-            gradient.zero_().index_add_(0, items, grad[users] * values[:, None])
+            gradient.index_add_(0, items, grad[users] * values[:, None])
         # An alias, which autograd takes as it is instead of copying it.
         return gradient.detach(), *[None] * 4
 
