@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 the field's name
 from torch import Tensor
 
+from recvae.memory import rows_at_once
 from recvae.nn import Workspace
 from recvae.products import accumulate, linear
 from recvae.rows import Rows, per_user_sums
 from recvae.sharding import ItemShard
 
-CHUNK_BYTES = 24 * 2**20
 MIN_CHUNK = 125
 FINENESS = 32
 """Sampled items are filled up, by items without any chance, to a multiple of the next power of two over it: oneDNN
@@ -116,7 +116,7 @@ class _OutputLayer(torch.autograd.Function):
     ) -> Tensor:
         device = weight.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-        size = min(len(hidden), max(MIN_CHUNK, CHUNK_BYTES // (shard.longest * dtype.itemsize)))  # for all the same
+        size = min(len(hidden), rows_at_once(shard.longest * dtype.itemsize, MIN_CHUNK))  # for all the same
         buffer = workspace.take("logits", (size, len(weight)), weight, dtype)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None

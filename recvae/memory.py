@@ -67,9 +67,9 @@ def available_bytes() -> int | None:
     return min(bounds, default=None)
 
 
-def rows_at_once(row_bytes: int) -> int:
+def rows_at_once(row_bytes: int, least: int = MIN_ROWS) -> int:
     """How many rows of a large matrix to make at a time: what the allocator keeps, but enough to be worth a product."""
-    return max(MIN_ROWS, BATCH_BYTES // row_bytes)
+    return max(least, BATCH_BYTES // row_bytes)
 
 
 def keep_freed_memory() -> None:

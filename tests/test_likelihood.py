@@ -51,7 +51,7 @@ def random_inputs(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 def test_loss_and_gradients_equal_the_dense_ones(
     likelihood: str, users_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recvae.likelihood.CHUNK_BYTES", users_at_once * N_ITEMS * 8)
+    monkeypatch.setattr("recvae.memory.BATCH_BYTES", users_at_once * N_ITEMS * 8)
     monkeypatch.setattr("recvae.likelihood.MIN_CHUNK", 1)
     inputs = random_inputs(torch.float64)
     hidden, weight, bias = inputs

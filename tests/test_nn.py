@@ -123,7 +123,7 @@ def assert_same_gradients(module: nn.Module, loss: Tensor, reference: Tensor) ->
 @pytest.fixture(params=CHUNKS)
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Users whose float64 logits fit into the output layer's buffer."""
-    monkeypatch.setattr("recvae.likelihood.CHUNK_BYTES", request.param * N_ITEMS * 8)
+    monkeypatch.setattr("recvae.memory.BATCH_BYTES", request.param * N_ITEMS * 8)
     users: int = request.param
     return users
 
@@ -326,7 +326,7 @@ def test_no_tensor_as_large_as_batch_times_items(
     make: Callable[..., MultVAE | MultDAE], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n_users, n_items, at_once = 50, 400, 7
-    monkeypatch.setattr("recvae.likelihood.CHUNK_BYTES", at_once * n_items * 4)
+    monkeypatch.setattr("recvae.memory.BATCH_BYTES", at_once * n_items * 4)
     monkeypatch.setattr("recvae.likelihood.MIN_CHUNK", 1)
     model = make(hidden=(6,), latent=4)
     module = model._build(ItemShard(n_items), torch.Generator().manual_seed(1))

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from recvae import likelihood, sharding, training
+from recvae import likelihood, memory, sharding, training
 from recvae.distributed import Workers, workers
 from recvae.errors import ParameterError, TrainingError
 from recvae.likelihood import LIKELIHOODS, output_nll
@@ -166,7 +166,7 @@ def _exact_likelihood(folder: Path) -> None:
     bias, shard, rows = torch.from_numpy(rng.normal(size=N_ITEMS)), ItemShard(N_ITEMS, workers()), Rows.of(plays)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(likelihood, "MIN_CHUNK", 1)
-        patch.setattr(likelihood, "CHUNK_BYTES", 7 * 8 * 8)  # of 8 users with 7 items, of 7 with 8
+        patch.setattr(memory, "BATCH_BYTES", 7 * 8 * 8)  # of 8 users with 7 items, of 7 with 8
         for name in LIKELIHOODS:
             for scale in (1.0, 300.0):
                 inputs = ((hidden * scale).detach(), weight, bias)
