@@ -27,11 +27,11 @@ from benchmarks import record
 from benchmarks.contestants import VENVS, ContestantError, Track
 from benchmarks.shapes import ML_20M, histories
 from benchmarks.speed_report import source, table
-from recvae.evaluation import PRIMARY_METRICS, evaluate
-from recvae.models import create
+from recvae.data.splitting import Holdout
+from recvae.evaluation.evaluate import PRIMARY_METRICS, evaluate
+from recvae.evaluation.tables import write_text
 from recvae.models.base import Recommender
-from recvae.report import write_text
-from recvae.splits import Holdout
+from recvae.models.registry import create
 
 N_USERS, BATCH = 10_000, 500
 TRAINING_USERS = 2_500

@@ -19,16 +19,17 @@ from typing import Any
 from rich.console import Console
 from scipy import sparse
 
-from recvae import artifact, report
-from recvae.comparison import Comparison, ModelRun, compare
+from recvae.data.interactions import Interactions
+from recvae.data.splitting import given
 from recvae.datasets import load
 from recvae.errors import ArtifactError, RecvaeError
-from recvae.interactions import Interactions
-from recvae.models import MODELS, create, seed_of
+from recvae.evaluation import tables as report
+from recvae.evaluation.compare import Comparison, ModelRun, compare
+from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.base import Recommender
 from recvae.models.blend import Blend
-from recvae.models.neural import Autoencoder
-from recvae.splits import given
+from recvae.models.registry import MODELS, create, seed_of
+from recvae.storage import artifact
 
 HERE = Path(__file__).parent
 METRICS = ("recall_full@20", "ndcg@20")

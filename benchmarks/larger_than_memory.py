@@ -27,11 +27,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmarks import record
-from recvae.models.multvae import MultVAE
-from recvae.parts import Holdout, Split
-from recvae.prepared import read_prepared, write_prepared
-from recvae.report import write_results
-from recvae.stored_matrices import read_matrix, write_ones, write_stream
+from recvae.data.csr_files import read_matrix, write_ones, write_stream
+from recvae.data.prepared import read_prepared, write_prepared
+from recvae.data.split import Holdout, Split
+from recvae.evaluation.tables import write_results
+from recvae.models.autoencoders.multvae import MultVAE
 
 CGROUPS = Path("/sys/fs/cgroup")
 N_ITEMS, PLAYS_A_USER, USERS_A_BLOCK = 5_000, 400, 20_000

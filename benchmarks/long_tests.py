@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record
-from recvae.report import write_results
+from recvae.evaluation.tables import write_results
 
 ROOT = Path(__file__).parent.parent
 GROUPS: dict[str, tuple[dict[str, str], list[str]]] = {
-    "20 kills of training": ({"RECVAE_KILLS": "20"}, ["tests/test_faults.py", "tests/test_distributed.py"]),
+    "20 kills of training": ({"RECVAE_KILLS": "20"}, ["tests/test_faults.py", "tests/nn/test_distributed.py"]),
     "1,000 inputs for each reader": ({"RECVAE_FUZZ_INPUTS": "1000"}, ["tests/test_fuzz.py"]),
-    "Spark": ({}, ["tests/test_engine.py", "tests/test_batch_recommender.py", "-k", "spark"]),
-    "Ray": ({}, ["tests/test_batch_recommender.py", "-k", "ray"]),
+    "Spark": ({}, ["tests/preparation/test_engine.py", "tests/inference/test_batch_recommender.py", "-k", "spark"]),
+    "Ray": ({}, ["tests/inference/test_batch_recommender.py", "-k", "ray"]),
 }
 """What the environment and pytest are told."""
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from recvae import report
-from recvae.comparison import ModelRun, compare
+from recvae.data.prepared import read_prepared
 from recvae.datasets import NAMES
 from recvae.errors import RecvaeError
-from recvae.models import BLENDED, create, seed_of
+from recvae.evaluation import tables as report
+from recvae.evaluation.compare import ModelRun, compare
 from recvae.models.base import Recommender
-from recvae.preparation import Options, prepare
-from recvae.prepared import read_prepared
+from recvae.models.registry import BLENDED, create, seed_of
+from recvae.preparation.pipeline import Options, prepare
 
 HERE = Path(__file__).parent
 PAPER_USERS = 100_000  # from this size on the publication's own 200 epochs and 200,000 annealing steps

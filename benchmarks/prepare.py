@@ -17,9 +17,9 @@ from statistics import median
 
 from benchmarks import record
 from benchmarks.synthetic import Shape, fitted, write
-from recvae.report import write_results
+from recvae.evaluation.tables import write_results
 
-COMMAND = "import sys; from recvae.cli import main; sys.argv[0] = 'recvae'; main()"
+COMMAND = "import sys; from recvae.cli.main import main; sys.argv[0] = 'recvae'; main()"
 
 
 def prepared(ratings: Path, out: Path) -> tuple[float, float]:

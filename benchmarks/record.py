@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_info
 
-from recvae.report import write_results
-from recvae.storage import versions
+from recvae.evaluation.tables import write_results
+from recvae.storage.directories import versions
 
 FORMAT_VERSION = 1
 RESULTS = Path(__file__).parent / "results"

@@ -26,12 +26,12 @@ import torch.distributed as dist
 from scipy import sparse
 from torch.multiprocessing.spawn import start_processes
 
-from recvae.distributed import Workers
-from recvae.models.multvae import MultVAE
-from recvae.models.neural import PARALLEL
-from recvae.sharding import ItemShard
-from recvae.storage import versions
-from recvae.training import Trainer
+from recvae.models.autoencoders.base import PARALLEL
+from recvae.models.autoencoders.multvae import MultVAE
+from recvae.nn.distributed import Workers
+from recvae.nn.sharding import ItemShard
+from recvae.storage.directories import versions
+from recvae.training.trainer import Trainer
 
 RESULT = Path(__file__).parent / "results" / "scaling.md"
 SIZES = (1, 2, 4)

@@ -31,13 +31,13 @@ import numpy as np
 import torch
 
 from benchmarks import record
-from recvae import artifact
+from recvae.inference.ranker import Query, Ranker
+from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.base import Recommender
-from recvae.models.implicit import ALS
-from recvae.models.multvae import MultVAE
-from recvae.ranking import Query, Ranker
-from recvae.sharding import ItemShard
-from tests.serving import free_port, running, wait_until
+from recvae.models.factorization import ALS
+from recvae.nn.sharding import ItemShard
+from recvae.storage import artifact
+from tests.http_service import free_port, running, wait_until
 
 HISTORY, N = 50, 10
 ROUNDS = 3

@@ -30,9 +30,9 @@ import httpx
 import numpy as np
 from scipy import sparse
 
-from recvae import artifact
 from recvae.memory import PROCESS
-from tests.serving import N_ITEMS, Postgres, item_id, running, save, small, wait_until
+from recvae.storage import artifact
+from tests.http_service import N_ITEMS, Postgres, item_id, running, save, small, wait_until
 
 CLIENTS = 8
 HISTORIES = 20

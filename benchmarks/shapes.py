@@ -7,9 +7,9 @@ import numpy as np
 from scipy import sparse
 
 from benchmarks.peers.exchange import Task
-from recvae.preparation import Options, prepare
-from recvae.prepared import read_prepared
-from recvae.splits import Split
+from recvae.data.prepared import read_prepared
+from recvae.data.splitting import Split
+from recvae.preparation.pipeline import Options, prepare
 
 ML_20M = {"n_users": 116_677, "n_items": 20_108, "mean_plays": 73}  # training users of Liang et al. (2018)
 POPULARITY_EXPONENT = 1.0

@@ -26,10 +26,10 @@ from benchmarks import floor, record, speed_report
 from benchmarks.contestants import VENVS, Contestant, Outcome, Track
 from benchmarks.peers.exchange import Task
 from benchmarks.shapes import ML_20M, histories, sample, split_of, training_only
+from recvae.data.splitting import Holdout, Split
 from recvae.errors import RecvaeError
+from recvae.evaluation.metrics import hit_matrix, ndcg_at_k
 from recvae.memory import available_bytes
-from recvae.metrics import hit_matrix, ndcg_at_k
-from recvae.splits import Holdout, Split
 
 BATCH, HIDDEN = 500, 600
 RECVAE_PASSES = 4  # over the users an epoch: three for the encoder, one for the decoder

@@ -4,24 +4,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from recvae.artifact import Artifact, load, save
-    from recvae.batch_recommender import BatchRecommender
-    from recvae.comparison import compare
+    from recvae.data.interactions import Interactions
+    from recvae.data.splitting import Holdout, Split, given, leave_last_out, strong_generalization, temporal
     from recvae.datasets import load as load_dataset
     from recvae.errors import RecvaeError
-    from recvae.evaluation import evaluate
-    from recvae.interactions import Interactions
-    from recvae.models import create
+    from recvae.evaluation.compare import compare
+    from recvae.evaluation.evaluate import evaluate
+    from recvae.inference.batch_recommender import BatchRecommender
+    from recvae.models.autoencoders.multvae import MultDAE, MultVAE
+    from recvae.models.autoencoders.recvae import RecVAE
     from recvae.models.base import Recommender
     from recvae.models.blend import Blend
     from recvae.models.ease import EASE
+    from recvae.models.factorization import ALS, BPR, LMF
     from recvae.models.graph_filter import GraphFilter
-    from recvae.models.implicit import ALS, BPR, LMF
-    from recvae.models.implicit_knn import BM25KNN, TFIDFKNN, CosineKNN
-    from recvae.models.multvae import MultDAE, MultVAE
+    from recvae.models.item_knn import BM25KNN, TFIDFKNN, CosineKNN
     from recvae.models.popularity import Popularity
-    from recvae.models.recvae import RecVAE
-    from recvae.splits import Holdout, Split, given, leave_last_out, strong_generalization, temporal
+    from recvae.models.registry import create
+    from recvae.storage.artifact import Artifact, load, save
     from recvae.tuning import tune
 
 __version__ = "0.1.0"
@@ -61,35 +61,35 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ALS": "recvae.models.implicit",
-    "BM25KNN": "recvae.models.implicit_knn",
-    "BPR": "recvae.models.implicit",
+    "ALS": "recvae.models.factorization",
+    "BM25KNN": "recvae.models.item_knn",
+    "BPR": "recvae.models.factorization",
     "EASE": "recvae.models.ease",
-    "LMF": "recvae.models.implicit",
-    "TFIDFKNN": "recvae.models.implicit_knn",
-    "Artifact": "recvae.artifact",
-    "BatchRecommender": "recvae.batch_recommender",
+    "LMF": "recvae.models.factorization",
+    "TFIDFKNN": "recvae.models.item_knn",
+    "Artifact": "recvae.storage.artifact",
+    "BatchRecommender": "recvae.inference.batch_recommender",
     "Blend": "recvae.models.blend",
-    "CosineKNN": "recvae.models.implicit_knn",
+    "CosineKNN": "recvae.models.item_knn",
     "GraphFilter": "recvae.models.graph_filter",
-    "Holdout": "recvae.splits",
-    "Interactions": "recvae.interactions",
-    "MultDAE": "recvae.models.multvae",
-    "MultVAE": "recvae.models.multvae",
+    "Holdout": "recvae.data.splitting",
+    "Interactions": "recvae.data.interactions",
+    "MultDAE": "recvae.models.autoencoders.multvae",
+    "MultVAE": "recvae.models.autoencoders.multvae",
     "Popularity": "recvae.models.popularity",
-    "RecVAE": "recvae.models.recvae",
+    "RecVAE": "recvae.models.autoencoders.recvae",
     "Recommender": "recvae.models.base",
     "RecvaeError": "recvae.errors",
-    "Split": "recvae.splits",
-    "compare": "recvae.comparison",
-    "create": "recvae.models",
-    "evaluate": "recvae.evaluation",
-    "given": "recvae.splits",
-    "leave_last_out": "recvae.splits",
-    "load": "recvae.artifact",
-    "save": "recvae.artifact",
-    "strong_generalization": "recvae.splits",
-    "temporal": "recvae.splits",
+    "Split": "recvae.data.splitting",
+    "compare": "recvae.evaluation.compare",
+    "create": "recvae.models.registry",
+    "evaluate": "recvae.evaluation.evaluate",
+    "given": "recvae.data.splitting",
+    "leave_last_out": "recvae.data.splitting",
+    "load": "recvae.storage.artifact",
+    "save": "recvae.storage.artifact",
+    "strong_generalization": "recvae.data.splitting",
+    "temporal": "recvae.data.splitting",
     "tune": "recvae.tuning",
 }
 

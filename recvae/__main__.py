@@ -1,6 +1,6 @@
 """`python -m recvae` is the command line too, which is how torchrun starts it."""
 
-from recvae.cli import main
+from recvae.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from recvae.data.splitting import Holdout, Split
 from recvae.errors import MissingDependencyError, ParameterError, TrainingError
-from recvae.evaluation import evaluate
-from recvae.models import MODELS, create
+from recvae.evaluation.evaluate import evaluate
 from recvae.models.base import Recommender
+from recvae.models.registry import MODELS, create
 from recvae.models.space import Real, Space, Whole
-from recvae.splits import Holdout, Split
 
 SAMPLERS = ("tpe", "random", "grid")
 

@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recvae import artifact, checkpoint, comparison, distributed, tuning
-from recvae import evaluation as ev
+from recvae import tuning
+from recvae.data.prepared import Prepared, read_prepared
+from recvae.data.splitting import Split
 from recvae.errors import ArtifactError, MissingDependencyError, ParameterError
-from recvae.html_report import write_report
+from recvae.evaluation import compare as comparison
+from recvae.evaluation import evaluate as ev
+from recvae.evaluation.report import write_report
+from recvae.evaluation.tables import write_results
 from recvae.memory import peak_memory
-from recvae.models import create, parts_of, seed_of
 from recvae.models.base import Recommender
-from recvae.prepared import Prepared, read_prepared
-from recvae.report import write_results
-from recvae.splits import Split
-from recvae.storage import refuse_foreign
+from recvae.models.registry import create, parts_of, seed_of
+from recvae.nn import distributed
+from recvae.storage import artifact
+from recvae.storage.directories import refuse_foreign
+from recvae.training import checkpoint
 
 RESULTS, REPORT = "results.json", "report.html"
 

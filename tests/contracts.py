@@ -17,8 +17,8 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
+from recvae.data.csr import UserItems
 from recvae.errors import ArtifactError, NotFittedError, ParameterError, UnsupportedError
-from recvae.matrices import UserItems
 from recvae.models.base import Recommender
 from recvae.topn import FloatArray, IntArray
 
@@ -169,7 +169,7 @@ class RecommenderContract:
     ) -> None:
         plays = random_plays()
         whole_ids, whole_scores = recommend(fitted, np.arange(N_USERS), plays)
-        monkeypatch.setattr("recvae.models.catalogue.rows_at_once", lambda _: 7)
+        monkeypatch.setattr("recvae.models.similarity.rows_at_once", lambda _: 7)
         ids, scores = recommend(fitted, np.arange(N_USERS), plays)
         assert_array_equal(ids, whole_ids)
         assert_allclose(scores, whole_scores, rtol=1e-5, atol=1e-6)

@@ -14,8 +14,9 @@ import traceback
 import numpy as np
 from scipy import sparse
 
-from recvae import cli, training, workflow  # noqa: F401 imported once, here
-from recvae.models.multvae import MultVAE
+from recvae.cli import main as cli
+from recvae.models.autoencoders.multvae import MultVAE
+from recvae.training import trainer as training
 
 
 def run(line: str) -> None:

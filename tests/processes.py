@@ -15,9 +15,9 @@ import torch.distributed as dist
 from numpy.testing import assert_allclose, assert_array_equal
 from torch.multiprocessing.spawn import start_processes
 
-from recvae.models.neural import Autoencoder
+from recvae.models.autoencoders.base import Autoencoder
 from tests.contracts import random_plays
-from tests.test_training import holdout, without_seconds
+from tests.training.test_trainer import holdout, without_seconds
 
 TOP = 10
 

@@ -14,11 +14,13 @@ from random import Random
 import pytest
 import torch
 
-from recvae import artifact, checkpoint, storage, workflow
-from recvae.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from recvae import workflow
 from recvae.datasets.synthetic import generate
 from recvae.errors import ArtifactError
-from recvae.preparation import Options, prepare
+from recvae.preparation.pipeline import Options, prepare
+from recvae.storage import artifact, directories
+from recvae.training import checkpoint
+from recvae.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parent.parent
 KILLS = int(os.environ.get("RECVAE_KILLS", "3"))  # `make long` sets 20
@@ -65,7 +67,7 @@ def refuse_damage(out: Path) -> None:
     if out.exists():
         artifact.load(out)
     if workflow.checkpoint_of(out).exists():
-        storage.read_manifest(workflow.checkpoint_of(out), checkpoint.KIND, checkpoint.VERSION)
+        directories.read_manifest(workflow.checkpoint_of(out), checkpoint.KIND, checkpoint.VERSION)
 
 
 def test_killed_at_random_points_and_resumed_training_gives_the_same_weights(
@@ -138,7 +140,7 @@ def test_power_lost_between_a_write_and_its_rename(step: str, tmp_path: Path) ->
     save_checkpoint(path, state(1))
     second = state(2)
     if (child := os.fork()) == 0:
-        setattr(storage, step, lambda *_: os._exit(7))
+        setattr(directories, step, lambda *_: os._exit(7))
         try:
             save_checkpoint(path, second)
         finally:

@@ -20,16 +20,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from recvae import artifact
+from recvae.data.interactions import Interactions
+from recvae.data.prepared import KIND, VERSION, read_prepared, write_prepared
+from recvae.data.readers import read_lists, read_table
+from recvae.data.splitting import strong_generalization
 from recvae.datasets import load
 from recvae.datasets.unzip import unzip
 from recvae.errors import ArtifactError, DataError, RecvaeError
-from recvae.interactions import Interactions
 from recvae.models.popularity import Popularity
-from recvae.prepared import KIND, VERSION, read_prepared, write_prepared
-from recvae.splits import strong_generalization
-from recvae.storage import MANIFEST, read_manifest, write_manifest
-from recvae.tables import read_lists, read_table
+from recvae.storage import artifact
+from recvae.storage.directories import MANIFEST, read_manifest, write_manifest
 
 INPUTS = int(os.environ.get("RECVAE_FUZZ_INPUTS", "60"))
 CSV = b'user_id,item_id,rating,timestamp\n1,20,4.5,100\n2,"10",3,\n\n007, 5,nan,1e9\n'

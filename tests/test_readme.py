@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from recvae.datasets import NAMES
-from recvae.report import markdown_table, read_results
-from tests.serving import free_port, ready, wait_until
+from recvae.evaluation.tables import markdown_table, read_results
+from tests.http_service import free_port, ready, wait_until
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf8")

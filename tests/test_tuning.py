@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recvae.data.splitting import Holdout, Split
 from recvae.errors import MissingDependencyError, ParameterError
-from recvae.models import MODELS
+from recvae.models.registry import MODELS
 from recvae.models.space import Real, Whole
-from recvae.splits import Holdout, Split
 from recvae.tuning import SAMPLERS, Trial, Tuned, tune
 from tests.contracts import one_thread as one_thread
+from tests.models.autoencoders.test_variational import tastes
 from tests.postgres import postgres
-from tests.test_variational import tastes
 
 
 def split() -> Split:

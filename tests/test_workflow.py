@@ -9,16 +9,18 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from recvae import artifact, ranking, workflow
+from recvae import workflow
+from recvae.data.prepared import read_prepared
 from recvae.datasets import Dataset
 from recvae.datasets.synthetic import generate
 from recvae.errors import ArtifactError, ParameterError, RecvaeError, TrainingError, UnsupportedError
-from recvae.models import MODELS
+from recvae.evaluation.tables import read_results
+from recvae.inference import ranker as ranking
 from recvae.models.blend import Blend
-from recvae.preparation import Options, prepare
-from recvae.prepared import read_prepared
+from recvae.models.registry import MODELS
+from recvae.preparation.pipeline import Options, prepare
 from recvae.progress import EpochProgress
-from recvae.report import read_results
+from recvae.storage import artifact
 
 N_USERS, N_ITEMS = 60, 40
 TINY = {"epochs": 3, "hidden": 16, "latent": 8, "batch_size": 20}

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from benchmarks.peers.exchange import LIST_LENGTH, Ids, Run, main
-from recvae.models import create
+from recvae.models.registry import create
 
 
 def train(run: Run) -> None:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from recvae.data.readers import Columns, read_delimited, read_lists
 from recvae.errors import DataError
-from recvae.tables import Columns, read_delimited, read_lists
 
 
 class Layout(Enum):

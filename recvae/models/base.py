@@ -10,16 +10,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from recvae.data.csr import UserItems, blocks, checked_csr
 from recvae.errors import ArtifactError, ParameterError
-from recvae.matrices import UserItems, blocks, checked_csr
-from recvae.models.catalogue import Catalogue, check_request
-from recvae.models.run import Callback, Run, Validation
+from recvae.models.fit_context import Callback, Run, Validation
+from recvae.models.similarity import Catalogue, check_request
 from recvae.models.space import Space
-from recvae.storage import fingerprint
+from recvae.storage.directories import fingerprint
 from recvae.topn import FloatArray, IntArray, Scores, mask_seen, top_n
 
 if TYPE_CHECKING:
-    from recvae.splits import Holdout
+    from recvae.data.splitting import Holdout
 
 State = dict[str, npt.NDArray[Any]]
 
@@ -126,21 +126,21 @@ class Recommender(Catalogue):
         return self
 
     def save(self, path: str | Path, **belongings: Any) -> None:
-        """Write an artifact directory; see `recvae.artifact.save` for what may be carried along."""
-        from recvae import artifact  # stands after the models
+        """Write an artifact directory; see `recvae.storage.artifact.save` for what may be carried along."""
+        from recvae.storage import artifact  # stands after the models
 
         artifact.save(self, path, **belongings)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read an artifact directory; see `recvae.artifact.load`.
+        """Read an artifact directory; see `recvae.storage.artifact.load`.
 
         Raises
         ------
         ArtifactError
             If it is damaged, or holds a model of another class.
         """
-        from recvae import artifact
+        from recvae.storage import artifact
 
         model = artifact.load(path).model
         if not isinstance(model, cls):

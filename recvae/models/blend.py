@@ -8,10 +8,10 @@ import numpy.typing as npt
 from scipy import sparse
 
 from recvae.errors import ArtifactError, ParameterError
-from recvae.metrics import parse_metric
-from recvae.models import parameters as check
+from recvae.evaluation.metrics import parse_metric
+from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
-from recvae.models.run import Run
+from recvae.models.fit_context import Run
 from recvae.models.validation import checked_metric, mean_metric
 from recvae.topn import FloatArray, mask_seen, top_n
 

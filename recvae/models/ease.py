@@ -7,12 +7,12 @@ import numpy.typing as npt
 from numpy.linalg import LinAlgError
 from scipy import sparse
 
+from recvae.data.csr import csr_arrays, csr_of
 from recvae.errors import ArtifactError, ParameterError
-from recvae.matrices import csr_arrays, csr_of
 from recvae.memory import available_bytes
-from recvae.models import parameters as check
+from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
-from recvae.models.run import Run
+from recvae.models.fit_context import Run
 from recvae.models.space import Real, Space
 from recvae.models.sparse_inverse import FactoredInverse
 from recvae.topn import FloatArray

@@ -7,12 +7,12 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
+from recvae.data.csr import csr_arrays, csr_of, inverse_roots, normalised
 from recvae.errors import ArtifactError
-from recvae.matrices import csr_arrays, csr_of, inverse_roots, normalised
 from recvae.memory import rows_at_once
-from recvae.models import parameters as check
+from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
-from recvae.models.run import Run
+from recvae.models.fit_context import Run
 from recvae.models.space import Real, Space, Whole
 from recvae.models.validation import checked_metric, validated
 from recvae.topn import FloatArray

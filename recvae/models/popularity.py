@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from recvae.models.base import Recommender, State
-from recvae.models.run import Run
+from recvae.models.fit_context import Run
 from recvae.topn import FloatArray
 
 

@@ -7,12 +7,12 @@ import numpy.typing as npt
 from scipy import sparse
 
 from recvae.errors import ParameterError
-from recvae.metrics import ACCURACY_METRICS, hit_matrix, parse_metric
+from recvae.evaluation.metrics import ACCURACY_METRICS, hit_matrix, parse_metric
 from recvae.models.base import Recommender
 from recvae.topn import IntArray
 
 if TYPE_CHECKING:
-    from recvae.distributed import Workers
+    from recvae.nn.distributed import Workers
 
 
 def checked_metric(metric: Any) -> str:

@@ -17,16 +17,16 @@ from threadpoolctl import threadpool_limits
 
 import recvae
 from recvae.errors import RecvaeError
+from recvae.serving.answers import Service
 from recvae.serving.batching import Batcher
-from recvae.serving.models import Models
+from recvae.serving.live_model import Models
+from recvae.serving.middleware import OPEN_PATHS, Shell
 from recvae.serving.page import add_page
 from recvae.serving.problems import Problem, invalid, problem
 from recvae.serving.routes import add_routes
-from recvae.serving.service import Service
 from recvae.serving.settings import Settings
-from recvae.serving.shell import OPEN_PATHS, Shell
-from recvae.serving.stores import SQLStore
 from recvae.serving.telemetry import LOGGER, AccessLog, Metrics
+from recvae.serving.user_store import SQLStore
 
 SWITCH_SECONDS = 0.0005
 """How long the event loop may keep the interpreter from the scoring thread, whose steps are short."""

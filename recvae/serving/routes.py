@@ -11,8 +11,8 @@ from starlette.responses import Response
 
 from recvae.errors import RecvaeError, UnsupportedError
 from recvae.serving import schemas
+from recvae.serving.answers import Service, described
 from recvae.serving.problems import MEDIA_TYPE, ProblemError, invalid
-from recvae.serving.service import Service, described
 from recvae.serving.telemetry import TEXT
 
 JSON = "application/json"

@@ -16,7 +16,7 @@ from pydantic import (
     WrapValidator,
 )
 
-from recvae.ranking import LARGEST_NUMBER
+from recvae.inference.ranker import LARGEST_NUMBER
 from recvae.serving.settings import Settings
 
 LONGEST_ID = 256

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import uvicorn
 
-from recvae import artifact
 from recvae.errors import ParameterError
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import SHARED, log_as_json
+from recvae.storage import artifact
 
 APPLICATION = "recvae.serving.server:application"
 BACKLOG = 2048

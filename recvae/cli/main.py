@@ -1,0 +1,321 @@
+"""The command line: parse, call, print."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.exceptions import TyperException
+
+from recvae.cli.arguments import item_ids, path, settings_by_model, settings_of_one
+from recvae.errors import RecvaeError
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+Directory = Annotated[Path, typer.Argument(help="Prepared data directory.", parser=path)]
+Model = Annotated[Path, typer.Argument(help="Model artifact directory.", parser=path)]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Hyperparameter as name=value; may be repeated.")]
+INTERRUPTED = 130
+
+Seed = Annotated[int, typer.Option(help="Seed of everything random in training.")]
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends with one line on standard error and exit status 2."""
+    try:
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except TyperException as error:
+        _fail(_with_given(error.format_message(), sys.argv[1:]))
+    except RecvaeError as error:
+        _fail(str(error))
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except (ModuleNotFoundError, OSError, MemoryError, RuntimeError) as error:
+        _fail(_lacking(error))
+    if status == INTERRUPTED:
+        sys.stderr.write("recvae: interrupted\n")
+    sys.exit(status)
+
+
+@app.command()
+def prepare(
+    source: Annotated[str, typer.Argument(help="Data set name, folder, CSV, TSV or Parquet file, or - for stdin.")],
+    out: Annotated[Path, typer.Option(help="Directory to write.", parser=path)],
+    min_rating: Annotated[float | None, typer.Option(help="Keep ratings of at least this.")] = None,
+    min_user_items: Annotated[int | None, typer.Option(help="Keep users with at least so many items.")] = None,
+    min_item_users: Annotated[int, typer.Option(help="Keep items with at least so many users.")] = 0,
+    split: Annotated[str | None, typer.Option(help="strong, given, temporal or leave-last.")] = None,
+    val_users: Annotated[int | None, typer.Option(help="Validation users.")] = None,
+    test_users: Annotated[int | None, typer.Option(help="Test users.")] = None,
+    val_time: Annotated[str | None, typer.Option(help="Temporal: validation begins.")] = None,
+    test_time: Annotated[str | None, typer.Option(help="Temporal: test begins.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 98765,
+    user_column: Annotated[str, typer.Option()] = "user_id",
+    item_column: Annotated[str, typer.Option()] = "item_id",
+    rating_column: Annotated[str | None, typer.Option()] = None,
+    timestamp_column: Annotated[str | None, typer.Option()] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where to look first for a named data set.", parser=path)
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="duckdb, or URL of an engine: the source is a file, Parquet folder or table.")
+    ] = None,
+) -> None:
+    """Filter and split a source into a prepared data directory.
+
+    Defaults that are not shown are the data set's protocol; for your own file ratings of at least 3.5, users with
+    at least 5 items, and a tenth of the users each for validation and test.
+    """
+    from recvae.data.readers import Columns
+    from recvae.preparation import pipeline
+
+    options = pipeline.Options(
+        min_rating=min_rating,
+        min_user_items=min_user_items,
+        min_item_users=min_item_users,
+        split=split,
+        val_users=val_users,
+        test_users=test_users,
+        val_time=val_time,
+        test_time=test_time,
+        seed=seed,
+        columns=Columns(user_column, item_column, rating_column, timestamp_column),
+        backend=backend,
+    )
+    if source.startswith("~"):
+        source = str(path(source))
+    for line in pipeline.prepare(source, out, options, data_dir=data_dir):
+        typer.echo(line)
+    typer.echo(f"prepared {out}")
+
+
+@app.command()
+def train(
+    directory: Directory,
+    out: Annotated[Path, typer.Option(help="Artifact directory to write.", parser=path)],
+    model: Annotated[str, typer.Option(help="Model name.")] = "multvae",
+    settings: Set = None,
+    preset: Annotated[str | None, typer.Option(help="paper, recommended (the default) or MultVAE's fast.")] = None,
+    seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.")] = False,
+) -> None:
+    """Train a model and save it as an artifact."""
+    from recvae import workflow
+
+    params = settings_of_one(settings or [])
+    try:
+        lines = workflow.train(directory, out, model, preset=preset, params=params, seed=seed, resume=resume)
+    except KeyboardInterrupt:
+        checkpoint = workflow.checkpoint_of(out)
+        hint = f"; go on with the same command and --resume (state is in {checkpoint})" if checkpoint.exists() else ""
+        typer.echo(f"recvae: interrupted{hint}", err=True)
+        sys.exit(INTERRUPTED)
+    for line in lines:
+        typer.echo(line)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    directory: Directory,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Also write results.json to this file; - prints it alone.", parser=path),
+    ] = None,
+) -> None:
+    """Evaluate a saved model on the test users."""
+    from recvae import workflow
+    from recvae.evaluation import tables as report
+
+    if json_file == Path("-"):
+        typer.echo(report.as_json(workflow.evaluate(model, directory)), nl=False)
+        return
+    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
+        raise RecvaeError(f"--json is {json_file}; expected a file in a directory that exists")
+    results = workflow.evaluate(model, directory)
+    if json_file is not None:
+        report.write_results(json_file, results)
+    Console().print(report.metrics_table(results))
+
+
+@app.command()
+def compare(
+    directory: Directory,
+    models: Annotated[str, typer.Option(help="Model names, separated by commas.")],
+    out: Annotated[Path, typer.Option(help="Report directory to write.", parser=path)],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="MODEL.name=value or MODEL.preset=…; may be repeated.")
+    ] = None,
+    seed: Seed = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Train models that draw random numbers so many times.")] = 1,
+) -> None:
+    """Train several models, evaluate them on the same test users, and test every pair."""
+    from recvae import workflow
+    from recvae.evaluation import tables as report
+    from recvae.models.registry import MODELS
+
+    params, named = settings_by_model(settings or [], set(MODELS))
+    if params:
+        raise RecvaeError(f"--set {next(iter(params))}=… names no model; expected MODEL.name=value")
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    compared = workflow.compare(directory, out, names, params=named, seed=seed, n_seeds=seeds)
+    Console().print(report.console_table(compared.results))
+    typer.echo(f"wrote {' and '.join(map(str, compared.written))}")
+    if len(compared.written) == 1:
+        typer.echo("no report.html: it needs matplotlib, which recvae's extra 'report' brings", err=True)
+
+
+@app.command()
+def tune(
+    directory: Directory,
+    out: Annotated[Path, typer.Option(help="Artifact directory to write.", parser=path)],
+    model: Annotated[str, typer.Option(help="Model name.")],
+    trials: Annotated[int, typer.Option(help="Trials the study shall hold in all.")] = 50,
+    sampler: Annotated[str, typer.Option(help="tpe, random or grid.")] = "tpe",
+    storage: Annotated[str | None, typer.Option(help="Database URL of the study; an SQLite file by default.")] = None,
+    settings: Set = None,
+    seed: Seed = 0,
+) -> None:
+    """Search hyperparameters on the validation users and save the best model.
+
+    Repeating the command goes on with the study; several processes, on one machine or on many, share the study of
+    one --storage URL.
+    """
+    from recvae import tuning, workflow
+
+    params = settings_of_one(settings or [])
+    best = -1.0
+
+    def show(trial: tuning.Trial) -> None:
+        nonlocal best
+        best = max(best, trial.value or best)
+        value = "pruned" if trial.value is None else f"{trial.value:.4f}"
+        shown = ", ".join(f"{name} {tried:.4g}" for name, tried in trial.params.items())
+        typer.echo(f"trial {trial.number + 1}/{trials}  {value}  best {best:.4f}  {shown}")
+
+    search: dict[str, Any] = {"trials": trials, "sampler": sampler, "storage": storage, "params": params, "seed": seed}
+    try:
+        lines = workflow.tune(directory, out, model, **search, on_trial=show)
+    except KeyboardInterrupt:
+        typer.echo("recvae: interrupted; finished trials are kept: repeat the command to go on", err=True)
+        sys.exit(INTERRUPTED)
+    for line in lines:
+        typer.echo(line)
+
+
+@app.command()
+def recommend(
+    model: Model,
+    history: Annotated[str | None, typer.Option(help="Item ids as a line of CSV: 1,2 or 'a,\"b,c\"'.")] = None,
+    user: Annotated[str | None, typer.Option(help="Id of a user whose history the artifact holds.")] = None,
+    users: Annotated[
+        Path | None, typer.Option(help="Parquet file or folder: lists for everybody in it, with --out.", parser=path)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="With --users: directory to write.", parser=path)] = None,
+    n: Annotated[int, typer.Option("-n", help="List length.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print the best items for a history or for a known user, or write the lists of any number of users.
+
+    With --users, a Parquet file has the columns user_id and history (a list of item ids), or user_id and item_id
+    sorted by user_id; repeating the command goes on where an earlier one stopped.
+    """
+    from recvae.inference import ranker as ranking
+
+    if (users is None) != (out is None) or (users is not None and (history, user) != (None, None)):
+        raise RecvaeError("--users and --out go together, without --history and --user")
+    if users is not None and out is not None:
+        _recommend_everybody(model, users, out, n)
+        return
+    if (history is None) == (user is None):
+        given = "neither" if user is None else "both"
+        raise RecvaeError(f"{given} of --history and --user given; expected one of them")
+    ids = None if history is None else item_ids(history)
+    answer = ranking.recommend(model, history=ids, user=user, n=n)
+    if answer.unknown:
+        typer.echo(f"recvae: unknown items left out: {', '.join(map(str, answer.unknown))}", err=True)
+    if as_json:
+        typer.echo(json.dumps({"items": answer.items, "unknown": answer.unknown}, ensure_ascii=False))
+        return
+    for rank, item in enumerate(answer.items, start=1):
+        title = item.get("title")
+        typer.echo(f"{rank:3}  {item['score']:9.4f}  {item['id']}" + (f"  {title}" if title else ""))
+
+
+@app.command()
+def serve(
+    model: Model,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at.")] = 8000,
+    workers: Annotated[int, typer.Option(help="Processes, which share the weights.")] = 1,
+) -> None:
+    """Answer over HTTP: recommendations, a page at /, documentation at /docs, metrics at /metrics.
+
+    Environment variables RECVAE_… set keys, limits and a store of users; service/README.md lists them.
+    """
+    from recvae import serving
+
+    serving.run(model, host, port, workers)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Directory for everything the demo writes.", parser=path)] = Path("demo"),
+) -> None:
+    """Everything on MovieLens-100K: prepare, compare, save the model, recommend."""
+    from recvae.cli.demo import run
+
+    run(out, Console())
+
+
+def _recommend_everybody(model: Path, users: Path, out: Path, n: int) -> None:
+    from recvae.inference import bulk
+
+    try:
+        lines = bulk.recommend_everybody(model, users, out, n)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"recvae: interrupted; {bulk.whole_parts(out)} parts are whole: repeat the command to go on", err=True
+        )
+        sys.exit(INTERRUPTED)
+    for line in lines:
+        typer.echo(line)
+
+
+def _with_given(message: str, arguments: list[str]) -> str:
+    """Add what the parser's message leaves out: the value that an option was given, the commands that there are."""
+    message = message.rstrip(".")
+    if message.startswith("No such command"):
+        names = (command.callback.__name__ for command in app.registered_commands if command.callback)
+        return f"{message}; expected one of {', '.join(names)}"
+    option = re.search(r"Invalid value for '(?:-\w / )?(--?[\w-]+)'", message)
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    if option and option[1] in words[:-1]:
+        return f"{message} (given: {words[words.index(option[1]) + 1]!r})"
+    return message
+
+
+def _lacking(error: Exception) -> str:
+    """What a command lacked that is no mistake of its own; raises whatever else went wrong."""
+    match error:
+        case ModuleNotFoundError():  # an image that only serves has neither torch nor pandas
+            return f"this needs {error.name}, which is not installed; `pip install recvae` brings it"
+        case OSError():
+            return f"{error.filename or 'the file system'}: {error.strerror or error}"
+        case MemoryError():
+            return f"not enough memory: {error}"
+        case _ if "can't allocate memory" in str(error):  # which torch does not say as a MemoryError
+            return "not enough memory for a model of this size"
+    raise error
+
+
+def _fail(message: str) -> None:
+    sys.stderr.write(f"recvae: {' '.join(message.split())}\n")
+    sys.exit(2)

@@ -1,0 +1,1 @@
+"""Interactions, user-item matrices, splits, and the files they are kept in."""

@@ -1,0 +1,313 @@
+"""Interactions: who interacted with what, as raw ids ↔ indices and a `user_items` CSR."""
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pandas.api.types import is_datetime64_any_dtype
+from scipy import sparse
+
+from recvae.data.readers import Columns, read_table
+from recvae.errors import DataError, ParameterError
+
+IntArray = npt.NDArray[np.int32]
+DENSE_IDS = 4  # integers that lie within so many times their number are counted off, which is faster than hashing them
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Plays: one entry a (user, item) pair, in the order in which the source first names the pair.
+
+    Indices follow the sorted ids, so the order of the source's rows changes neither `user_items` nor any
+    index. It is kept all the same, because the published strong-generalization split draws by row order.
+    A pair that occurs several times is one play, with its highest rating, its earliest timestamp and its
+    lowest part: what is known in training is never held out.
+
+    Attributes
+    ----------
+    user_ids, item_ids : Index
+        Raw ids by index, sorted.
+    user_idx, item_idx : (n_plays,) int32
+    rating : (n_plays,) float64, optional
+    timestamp : (n_plays,) numbers or datetime64 in UTC, optional
+    part : (n_plays,) int8, optional
+        0 train, 1 validation, 2 test, where the source itself comes split.
+    n_duplicates : int
+        Rows of the source that repeated an earlier pair.
+    """
+
+    user_ids: pd.Index
+    item_ids: pd.Index
+    user_idx: IntArray
+    item_idx: IntArray
+    rating: npt.NDArray[np.float64] | None = None
+    timestamp: npt.NDArray[Any] | None = None
+    part: npt.NDArray[np.int8] | None = None
+    n_duplicates: int = 0
+
+    def __len__(self) -> int:
+        return len(self.user_idx)
+
+    @property
+    def n_users(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def n_items(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def timestamp_type(self) -> np.dtype[Any] | None:
+        return None if self.timestamp is None else self.timestamp.dtype
+
+    @cached_property
+    def user_items(self) -> sparse.csr_matrix:
+        """The binary matrix, CSR float32, shape (n_users, n_items), indices sorted."""
+        ones = np.ones(len(self), dtype=np.float32)
+        shape = (self.n_users, self.n_items)
+        return sparse.csr_matrix((ones, (self.user_idx, self.item_idx)), shape=shape)
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, columns: Columns | None = None) -> Self:
+        """From a DataFrame of one row a play; ids may be of any hashable type.
+
+        Timestamps are numbers, datetimes or ISO 8601 text. A column `part` of 0, 1 and 2 says which rows the
+        source itself gives as train, validation and test.
+
+        Raises
+        ------
+        DataError
+            If a column is missing, an id or rating is missing, a value is of the wrong kind, or there are no rows.
+        """
+        columns = columns or Columns()
+        frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
+        mapping = columns.present(list(frame.columns), "the table")
+        if "part" in frame:
+            mapping.setdefault("part", "part")
+        frame = frame[list(mapping)].rename(columns=mapping)
+        if frame.empty:
+            raise DataError("the table has no rows")
+        user_idx, user_ids = _index(frame["user_id"], "user_id")
+        item_idx, item_ids = _index(frame["item_id"], "item_id")
+        return cls(
+            user_ids,
+            item_ids,
+            user_idx,
+            item_idx,
+            rating=_numbers(frame["rating"]) if "rating" in frame else None,
+            timestamp=_times(frame["timestamp"]) if "timestamp" in frame else None,
+            part=_parts(frame["part"]) if "part" in frame else None,
+        )._collapsed()
+
+    @classmethod
+    def from_file(cls, source: str | Path, columns: Columns | None = None) -> Self:
+        """From a CSV, TSV or Parquet file, or standard input (`-`); see `recvae.data.readers.read_table`."""
+        return cls.from_frame(read_table(source, columns))
+
+    @classmethod
+    def from_csr(
+        cls,
+        user_items: sparse.csr_matrix | sparse.csr_array,
+        user_ids: Iterable[Hashable] | None = None,
+        item_ids: Iterable[Hashable] | None = None,
+    ) -> Self:
+        """From an `implicit`-style matrix: values other than 0 are plays and become their ratings.
+
+        Ids default to row and column numbers. Rows and columns without plays are dropped.
+
+        Raises
+        ------
+        ParameterError
+            If there are more or fewer ids than rows or columns.
+        """
+        plays = sparse.coo_matrix(user_items)
+        plays.eliminate_zeros()
+        users = _labels(user_ids, plays.shape[0], "user_ids", "rows")
+        items = _labels(item_ids, plays.shape[1], "item_ids", "columns")
+        return cls.from_frame(
+            pd.DataFrame({"user_id": users[plays.row], "item_id": items[plays.col], "rating": plays.data})
+        )
+
+    def select(self, kept: npt.NDArray[np.bool_]) -> Self:
+        """The plays where `kept` is true; ids that no longer occur are dropped."""
+        user_codes, user_idx = _renumbered(self.user_idx[kept], self.n_users)
+        item_codes, item_idx = _renumbered(self.item_idx[kept], self.n_items)
+        return replace(
+            self,
+            user_ids=self.user_ids[user_codes],
+            item_ids=self.item_ids[item_codes],
+            user_idx=user_idx,
+            item_idx=item_idx,
+            rating=None if self.rating is None else self.rating[kept],
+            timestamp=None if self.timestamp is None else self.timestamp[kept],
+            part=None if self.part is None else self.part[kept],
+        )
+
+    def filter(
+        self, *, min_rating: float | None = None, min_user_items: int = 0, min_item_users: int = 0
+    ) -> tuple[Self, dict[str, int]]:
+        """Keep well-rated plays, then items with enough users, then users with enough items.
+
+        A play stays with a rating of at least `min_rating`, an item with at least `min_item_users` users, a
+        user with at least `min_user_items` items. One pass in that order, as in Liang et al. (2018): afterwards
+        an item may have fewer users than asked for.
+
+        Returns
+        -------
+        (interactions, counts)
+            `counts` says how many plays each filter took, and how many users went.
+
+        Raises
+        ------
+        DataError
+            If nothing is left; the message says which filter took how many.
+        """
+        refuse_negative(min_user_items=min_user_items, min_item_users=min_item_users)
+        counts = {"rows": len(self) + self.n_duplicates, "duplicate_rows": self.n_duplicates}
+        data = self
+        if min_rating is not None:
+            if data.rating is None:
+                raise ParameterError(f"min_rating is {min_rating} but the data have no ratings")
+            data = data._keep(data.rating >= min_rating, "plays_below_min_rating", counts, f" {min_rating:g}")
+        if min_item_users > 1:
+            data = data._keep(_degree(data.item_idx) >= min_item_users, "plays_below_min_item_users", counts)
+        if min_user_items > 1:
+            data = data._keep(_degree(data.user_idx) >= min_user_items, "plays_below_min_user_items", counts)
+        return data, counts | {"users_dropped": self.n_users - data.n_users}
+
+    def _keep(self, kept: npt.NDArray[np.bool_], name: str, counts: dict[str, int], bound: str = "") -> Self:
+        counts[name] = int((~kept).sum())
+        if not kept.any():
+            raise nothing_left(counts, bound)
+        return self if kept.all() else self.select(kept)
+
+    def _collapsed(self) -> Self:
+        pairs = self.user_idx.astype(np.int64) * self.n_items + self.item_idx
+        ordered = np.sort(pairs)
+        if not (ordered[1:] == ordered[:-1]).any():
+            return self
+        repeated = pd.Series(pairs).duplicated().to_numpy()
+        pair = pd.factorize(pairs)[0]  # numbered by first appearance, as the rows that stay
+        ratings, parts = (
+            None if values is None else pd.Series(values).groupby(pair) for values in (self.rating, self.part)
+        )
+        timestamp = self.timestamp
+        if timestamp is not None:
+            times = pd.Series(timestamp)
+            if ratings is not None:  # an earlier, lower rating must not bring the play forward
+                times = times.where(pd.Series(self.rating) == ratings.transform("max"))
+            timestamp = times.groupby(pair).min().to_numpy(dtype=timestamp.dtype)
+        return replace(
+            self,
+            user_idx=self.user_idx[~repeated],
+            item_idx=self.item_idx[~repeated],
+            rating=None if ratings is None else ratings.max().to_numpy(dtype=np.float64),
+            timestamp=timestamp,
+            part=None if parts is None else parts.min().to_numpy(dtype=np.int8),
+            n_duplicates=self.n_duplicates + int(repeated.sum()),
+        )
+
+
+def refuse_negative(**values: int) -> None:
+    """Raise `ParameterError` if one of the named values is negative."""
+    for name, value in values.items():
+        if value < 0:
+            raise ParameterError(f"{name} is {value}; expected 0 or more")
+
+
+def nothing_left(counts: Mapping[str, int], bound: str) -> DataError:
+    """The error of filters that took every play; `bound` is the last one's."""
+    taken = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if what != "rows")
+    return DataError(f"no plays are left of {counts['rows']:,} rows: {taken}{bound}")
+
+
+def sorted_ids(ids: pd.Series) -> pd.Index:
+    """The ids that occur, in the order of their indices."""
+    return _index(ids, str(ids.name))[1]
+
+
+def _degree(idx: IntArray) -> npt.NDArray[np.intp]:
+    """How many entries share each entry's index."""
+    return np.bincount(idx)[idx]
+
+
+def _renumbered(values: npt.NDArray[Any], size: int) -> tuple[npt.NDArray[np.intp], IntArray]:
+    """The values of 0 to size - 1 that occur, in order, and each value's place among them; as `np.unique`, unsorted."""
+    occurs = np.zeros(size, dtype=bool)
+    occurs[values] = True
+    place = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
+    return np.flatnonzero(occurs), place[values]
+
+
+def _labels(ids: Iterable[Hashable] | None, size: int, name: str, what: str) -> pd.Index:
+    if ids is None:
+        return pd.RangeIndex(size)
+    labels = ids if isinstance(ids, pd.Index) else pd.Index(list(ids), tupleize_cols=False)
+    if len(labels) != size:
+        raise ParameterError(f"{name} has {len(labels):,} entries but user_items has {size:,} {what}")
+    return labels
+
+
+def _index(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
+    missing = ids.isna().to_numpy()
+    if missing.any():
+        raise DataError(f"{name} is missing in {missing.sum()} rows, first in row {missing.argmax()}")
+    if isinstance(ids.dtype, pd.CategoricalDtype):  # whose own order need not be that of the ids
+        ids = ids.astype(ids.cat.categories.dtype)
+    if isinstance(ids.dtype, np.dtype) and ids.dtype == np.int64:
+        numbers = ids.to_numpy()
+        least, span = numbers.min(), int(numbers.max()) - int(numbers.min()) + 1
+        if span <= DENSE_IDS * len(numbers):
+            found, idx = _renumbered(numbers - least, span)
+            return idx, pd.Index(found + least)
+    try:
+        codes, uniques = pd.factorize(ids)
+    except TypeError as error:
+        raise DataError(f"{name} has values of {error}; expected numbers, text or other hashable ids") from None
+    unique_ids = pd.Index(uniques, tupleize_cols=False)
+    try:
+        order = unique_ids.argsort()
+    except TypeError:  # ids of several types have no order of their own
+        order = np.array(sorted(range(len(uniques)), key=lambda i: (type(uniques[i]).__name__, repr(uniques[i]))))
+    rank = np.empty(len(order), dtype=np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    return rank[codes], unique_ids[order]
+
+
+def _numbers(ratings: pd.Series) -> npt.NDArray[np.float64]:
+    numbers = pd.to_numeric(ratings, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    if (wrong := ~np.isfinite(numbers)).any():
+        raise DataError(f"rating is {_told(ratings, wrong)}; expected a number")
+    return numbers
+
+
+def _times(times: pd.Series) -> npt.NDArray[Any]:
+    if not is_datetime64_any_dtype(times):
+        numbers = pd.to_numeric(times, errors="coerce")
+        if (numbers.isna() == times.isna()).all():
+            return numbers.to_numpy(dtype=np.float64, na_value=np.nan) if numbers.hasnans else numbers.to_numpy()
+        dates = pd.to_datetime(times.astype("string"), format="ISO8601", errors="coerce", utc=True)
+        if dates.isna().sum() > times.isna().sum():
+            neither = (dates.isna() & numbers.isna() & times.notna()).to_numpy()
+            wrong = neither if neither.any() else (dates.isna() & times.notna()).to_numpy()
+            raise DataError(f"timestamp is {_told(times, wrong)}; expected a number or an ISO 8601 date")
+        times = dates
+    return (times if times.dt.tz is None else times.dt.tz_convert(None)).to_numpy()
+
+
+def _parts(parts: pd.Series) -> npt.NDArray[np.int8]:
+    wrong = ~parts.isin([0, 1, 2]).to_numpy()
+    if wrong.any():
+        raise DataError(f"part is {_told(parts, wrong)}; expected 0 (train), 1 (validation) or 2 (test)")
+    return parts.to_numpy(dtype=np.int8)
+
+
+def _told(values: pd.Series, wrong: npt.NDArray[np.bool_]) -> str:
+    """The first wrong value and its row, for an error."""
+    row = int(wrong.argmax())
+    return f"{values.iloc[[row]].tolist()[0]!r} in row {row}"

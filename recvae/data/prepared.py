@@ -1,0 +1,246 @@
+"""The prepared data directory: filtered plays, items, and the split as matrices; everything after reads this.
+
+`interactions.parquet` holds the plays that were split, in the source's order; `items.parquet` and `users.parquet` name
+the columns and rows of the split's matrices (`recvae.data.csr_files`): `train`, and `fold_in` and `held_out` of
+`validation` and `test`, whose rows in `train` are `validation.train_rows.npy` and `test.train_rows.npy`. Matrices are
+read as memory maps.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+from scipy import sparse
+
+from recvae.data.csr_files import ONES, files_of, read_array, read_matrix, write_matrix, write_ones
+from recvae.data.interactions import Interactions
+from recvae.data.splitting import Holdout, Split
+from recvae.errors import ArtifactError
+from recvae.storage.directories import read_manifest, read_whole, replacing_directory, versions, write_manifest
+
+KIND, VERSION = "recvae-data", 2
+_PLAYS, _ITEMS, _USERS = "interactions.parquet", "items.parquet", "users.parquet"
+_ROWS = "train_rows.npy"
+_ROWS_A_GROUP = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A prepared directory as read.
+
+    Attributes
+    ----------
+    path : Path
+    split : Split
+    items : DataFrame
+        `item_id`, and `title` and more where given, one row for each column of the matrices.
+    manifest : dict
+    """
+
+    path: Path
+    split: Split
+    items: pd.DataFrame
+    manifest: dict[str, Any]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a model artifact records of the data that it was trained on."""
+        return {
+            "dataset": self.manifest["dataset"],
+            "protocol": self.manifest["protocol"],
+            "filters": self.manifest["filters"],
+            "split_sha256": _split_sha256(self.manifest),
+        }
+
+    def histories(self) -> pd.DataFrame:
+        """Every user's plays: `user_id` and `history` (lists of item indices), training users first in row order."""
+        split = self.split
+        order, plays = split.user_ids, [(split.train, np.arange(len(split.user_ids)))]
+        for part in _parts(split).values():
+            order = order.append(part.user_ids[part.train_rows < 0]).unique()
+            rows = order.get_indexer(part.user_ids)
+            plays += [(part.fold_in, rows), (part.held_out, rows)]
+        rows, columns = (np.concatenate(parts) for parts in zip(*(_places(*of) for of in plays), strict=True))
+        matrix = sparse.csr_matrix(
+            (np.ones(len(rows), dtype=bool), (rows, columns)), shape=(len(order), len(self.items))
+        )
+        history = pa.ListArray.from_arrays(matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32))
+        return pd.DataFrame({"user_id": order, "history": history.to_pandas()})
+
+
+def write_prepared(
+    path: str | Path,
+    data: Interactions | Iterable[pd.DataFrame],
+    split: Split,
+    *,
+    dataset: str,
+    source: Mapping[str, Any],
+    filters: Mapping[str, Any],
+    counts: Mapping[str, int],
+    items: pd.DataFrame | None = None,
+) -> None:
+    """Write a prepared directory; an earlier one at `path` is replaced in one step.
+
+    Parameters
+    ----------
+    data : Interactions, or iterable of DataFrame
+        What the split was made of, after the filters: `user_id`, `item_id`, and `rating` and `timestamp` where there
+        are any, in the source's order.
+    dataset : str
+    source : mapping
+        Where the data came from, with the SHA-256 of each file.
+    filters, counts : mapping
+        The filters' settings, and what they took.
+    items : DataFrame, optional
+        `item_id` with `title` and more, of any items in any order.
+
+    Raises
+    ------
+    ArtifactError
+        If `path` holds something else or cannot be written; what was there is unchanged.
+    """
+    content = {
+        "dataset": dataset,
+        "protocol": dict(split.protocol),
+        "source": dict(source),
+        "filters": dict(filters),
+        "counts": {**counts, **split.counts},
+        "versions": versions(),
+    }
+    vocabulary = pd.DataFrame({"item_id": split.item_ids})
+    if items is not None:
+        vocabulary = vocabulary.merge(items.drop_duplicates("item_id"), on="item_id", how="left", validate="1:1")
+    with replacing_directory(Path(path), KIND) as directory:
+        _write_plays(directory / _PLAYS, _frames(data) if isinstance(data, Interactions) else data)
+        vocabulary.to_parquet(directory / _ITEMS, index=False)
+        _users(split).to_parquet(directory / _USERS, index=False)
+        _write_split(directory, split)
+        write_manifest(directory, KIND, VERSION, content)
+
+
+def read_prepared(path: str | Path) -> Prepared:
+    """Read and verify a prepared directory.
+
+    Raises
+    ------
+    ArtifactError
+        If it is missing, damaged, of an unknown version, or its parts do not fit together.
+    """
+    return read_whole(Path(path), _read)
+
+
+def _read(directory: Path) -> Prepared:
+    manifest = read_manifest(directory, KIND, VERSION)
+    for entry in ("dataset", "protocol", "filters", "counts"):
+        if entry not in manifest:
+            raise ArtifactError(f"{directory} is damaged: its manifest has no {entry}")
+    parts = ("validation", "test") if f"validation.{_ROWS}" in manifest["sha256"] else ("test",)
+    for name in (_PLAYS, _ITEMS, _USERS, ONES, *_split_files(parts)):
+        if name not in manifest["sha256"]:
+            raise ArtifactError(f"{directory} names no checksum for {name}")
+    try:
+        items = pd.read_parquet(directory / _ITEMS)
+        users = pd.read_parquet(directory / _USERS)
+        split = _split(directory, parts, users, items, manifest)
+    except (KeyError, ValueError, OSError, EOFError, pa.ArrowException) as error:
+        raise ArtifactError(f"{directory} is damaged: {' '.join(str(error).split())}") from None
+    return Prepared(directory, split, items, manifest)
+
+
+def _frames(data: Interactions) -> Iterator[pd.DataFrame]:
+    optional = {"rating": data.rating, "timestamp": data.timestamp}
+    given = {name: values for name, values in optional.items() if values is not None}
+    for start in range(0, len(data), _ROWS_A_GROUP):
+        part = slice(start, start + _ROWS_A_GROUP)
+        columns = {"user_id": data.user_ids[data.user_idx[part]], "item_id": data.item_ids[data.item_idx[part]]}
+        yield pd.DataFrame(columns | {name: values[part] for name, values in given.items()})
+
+
+def _write_plays(path: Path, frames: Iterable[pd.DataFrame]) -> None:
+    """Write plays in groups of a fixed size, however they come, so that the same plays give the same file."""
+    waiting: list[pa.Table] = []
+    with contextlib.ExitStack() as stack:
+        writer = None
+        for frame in frames:
+            waiting.append(pa.Table.from_pandas(frame, preserve_index=False))
+            writer = writer or stack.enter_context(pa.parquet.ParquetWriter(path, waiting[0].schema))
+            while sum(map(len, waiting)) >= _ROWS_A_GROUP:
+                whole = pa.concat_tables(waiting).combine_chunks()
+                writer.write_table(whole[:_ROWS_A_GROUP])
+                waiting = [whole[_ROWS_A_GROUP:]]
+        if writer and len(rest := pa.concat_tables(waiting)):
+            writer.write_table(rest.combine_chunks())
+
+
+def _parts(split: Split) -> dict[str, Holdout]:
+    return {"test": split.test} if split.validation is None else {"validation": split.validation, "test": split.test}
+
+
+def _users(split: Split) -> pd.DataFrame:
+    ids = {"train": split.user_ids, **{name: part.user_ids for name, part in _parts(split).items()}}
+    return pd.concat(
+        [pd.DataFrame({"user_id": users, "part": name}) for name, users in ids.items()], ignore_index=True
+    ).astype({"part": "str"})
+
+
+def _split_files(parts: Iterable[str]) -> list[str]:
+    """The files of a split's arrays, but for the values that its matrices share."""
+    names = files_of("train")
+    for part in parts:
+        names += [*files_of(f"{part}.fold_in"), *files_of(f"{part}.held_out"), f"{part}.{_ROWS}"]
+    return names
+
+
+def _split_sha256(manifest: Mapping[str, Any]) -> str:
+    """One digest of all arrays of the split."""
+    sums = [f"{name} {digest}\n" for name, digest in sorted(manifest["sha256"].items()) if name.endswith(".npy")]
+    return hashlib.sha256("".join(sums).encode()).hexdigest()
+
+
+def _write_split(directory: Path, split: Split) -> None:
+    matrices = {"train": split.train}
+    for name, part in _parts(split).items():
+        matrices |= {f"{name}.fold_in": part.fold_in, f"{name}.held_out": part.held_out}
+        np.save(directory / f"{name}.{_ROWS}", part.train_rows, allow_pickle=False)
+    for name, matrix in matrices.items():
+        write_matrix(directory, name, matrix)
+    write_ones(directory, max(matrix.nnz for matrix in matrices.values()))
+
+
+def _places(matrix: sparse.csr_matrix, rows: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Row and column of each play of a matrix whose rows are `rows` of another."""
+    return np.repeat(rows, np.diff(matrix.indptr)), matrix.indices
+
+
+def _split(
+    directory: Path, parts: tuple[str, ...], users: pd.DataFrame, items: pd.DataFrame, manifest: dict[str, Any]
+) -> Split:
+    def ids(part: str) -> pd.Index:
+        index: pd.Index = pd.Index(users["user_id"][users["part"] == part].to_numpy())
+        return index
+
+    def matrix(name: str, n_users: int) -> sparse.csr_matrix:
+        return read_matrix(directory, name, (n_users, len(items)))
+
+    def holdout(part: str) -> Holdout:
+        user_ids = ids(part)
+        fold_in, held_out = (matrix(f"{part}.{half}", len(user_ids)) for half in ("fold_in", "held_out"))
+        return Holdout(fold_in, held_out, user_ids, np.array(read_array(directory / f"{part}.{_ROWS}")))
+
+    return Split(
+        train=matrix("train", len(ids("train"))),
+        user_ids=ids("train"),
+        item_ids=pd.Index(items["item_id"].to_numpy()),
+        validation=holdout("validation") if "validation" in parts else None,
+        test=holdout("test"),
+        protocol=manifest["protocol"],
+        counts=manifest["counts"],
+    )

@@ -1,0 +1,319 @@
+"""Offline ranking evaluation of one model: metrics with their standard errors, and paired tests between two."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse, stats
+
+from recvae.data.csr import UserItems, checked_csr
+from recvae.data.splitting import Holdout
+from recvae.errors import DataError, ParameterError
+from recvae.evaluation.metrics import (
+    ACCURACY_METRICS,
+    CATALOGUE_METRICS,
+    LIST_METRICS,
+    PerUser,
+    hit_matrix,
+    parse_metric,
+)
+from recvae.memory import rows_at_once
+
+PRIMARY_METRICS = ("recall@20", "recall@50", "ndcg@100")
+DEFAULT_METRICS = (
+    *PRIMARY_METRICS,
+    "precision@10",
+    "map@10",
+    "mrr@10",
+    "hit_rate@10",
+    "recall_full@20",
+    "ndcg@20",
+)
+BEYOND_ACCURACY_METRICS = ("coverage@20", "gini@20", "novelty@20", "popularity@20")
+MAX_BATCH_SIZE = 2048
+
+
+class Ranks(Protocol):
+    """What `evaluate` asks of a fitted model."""
+
+    @property
+    def folds_in(self) -> bool:
+        """Whether the model can rank for a user it was not trained on, given the user's plays."""
+
+    def recommend(
+        self,
+        userid: Any,
+        user_items: Any,
+        N: int = ...,  # noqa: N803
+        *,
+        recalculate_user: bool = ...,
+    ) -> Any:
+        """The N best unseen items: (ids int32, scores float32), both (n, N), padded with -1 and -inf."""
+
+
+@dataclass(frozen=True, eq=False)
+class EvalResult:
+    """One model's figures on one holdout.
+
+    Attributes
+    ----------
+    per_user : mapping of metric to (n_users,) float64
+        Rows are the scored users, in the holdout's order.
+    totals : mapping of metric to float
+        Figures of all lists together, such as coverage, which have no standard error.
+    n_users : int
+        Users scored: those with at least one held-out item.
+    n_without_held_out : int
+        Users counted, not scored.
+    score_seconds : float
+        Seconds spent in `recommend`.
+    history_lengths : (n_users,) int, optional
+        Plays folded in of each scored user.
+    """
+
+    per_user: Mapping[str, PerUser]
+    totals: Mapping[str, float]
+    n_users: int
+    n_without_held_out: int
+    score_seconds: float
+    history_lengths: npt.NDArray[np.intp] | None = None
+
+    def mean(self, metric: str) -> float:
+        """The macro mean over users that have a value, or the total; NaN if no user has one."""
+        if metric in self.totals:
+            return self.totals[metric]
+        values = self._present(metric)
+        return float(values.mean()) if values.size else float("nan")
+
+    def stderr(self, metric: str) -> float | None:
+        """The mean's standard error over users, with n - 1; None for a total or fewer than two users."""
+        values = np.empty(0) if metric in self.totals else self._present(metric)
+        return float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else None
+
+    def as_dict(self) -> dict[str, dict[str, float | int | None]]:
+        """`{"recall@20": {"mean", "stderr", "n_users"}, …}`, as in results.json."""
+        figures: dict[str, dict[str, float | int | None]] = {}
+        for metric in (*self.per_user, *self.totals):
+            n_users = self.n_users if metric in self.totals else self._present(metric).size
+            mean = self.mean(metric)
+            figures[metric] = {
+                "mean": None if np.isnan(mean) else mean,
+                "stderr": self.stderr(metric),
+                "n_users": n_users,
+            }
+        return figures
+
+    def by_history_length(self, metric: str, groups: int = 4) -> list[dict[str, float | int | None]]:
+        """The metric for users in groups of equal size by their number of plays: range, users, mean, standard error."""
+        if self.history_lengths is None:
+            return []
+        order = np.argsort(self.history_lengths, kind="stable")
+        result = []
+        for users in np.array_split(order, min(groups, len(order))):
+            values, lengths = self.values(metric)[users], self.history_lengths[users]
+            error = float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else None
+            figures = {"n_users": values.size, "mean": float(values.mean()), "stderr": error}
+            result.append({"from": int(lengths.min()), "to": int(lengths.max()), **figures})
+        return result
+
+    def values(self, metric: str) -> PerUser:
+        """One value a scored user, shape (n_users,).
+
+        Raises
+        ------
+        ParameterError
+            If the metric was not evaluated or is a total.
+        """
+        if metric not in self.per_user:
+            raise ParameterError(f"metric is {metric!r}; this result has, by user, {', '.join(self.per_user)}")
+        return self.per_user[metric]
+
+    def _present(self, metric: str) -> PerUser:
+        values = self.values(metric)
+        return values[~np.isnan(values)]
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """The mean difference between two models over the same users, with its 95% confidence interval."""
+
+    difference: float
+    ci95: tuple[float, float]
+    p_value: float
+
+
+def evaluate(
+    model: Ranks,
+    holdout: Holdout,
+    metrics: Sequence[str] | None = None,
+    *,
+    train: UserItems | None = None,
+    batch_size: int | None = None,
+) -> EvalResult:
+    """Rank for every user of `holdout` who has held-out items, and score the lists.
+
+    Parameters
+    ----------
+    model : Ranks
+        A fitted model. One that folds in sees the users' `fold_in` rows and nothing else of them.
+    holdout : Holdout
+    metrics : sequence of str, optional
+        Such as "ndcg@100". Default `DEFAULT_METRICS`, and with `train` also `BEYOND_ACCURACY_METRICS`.
+    train : CSR, shape (n_train_users, n_items), optional
+        The training plays, which novelty and popularity need.
+    batch_size : int, optional
+        Users ranked at a time. By default scores of 64 MB, at most 2,048 users.
+
+    Raises
+    ------
+    ParameterError
+        If a metric is unknown or needs `train`, or the model knows training users only and others are asked for.
+    DataError
+        If no user has held-out items.
+    """
+    cutoffs = _cutoffs(metrics, train, holdout)
+    refuse_new_users(model, holdout)
+    held_out = checked_csr(holdout.held_out, "held_out")
+    scored = np.flatnonzero(np.diff(held_out.indptr))
+    if not scored.size:
+        raise DataError(f"none of the {holdout.n_users:,} users has held-out items; there is nothing to score")
+    item_counts, n_train_users = _item_counts(train)
+    depth = max(k for _, k in cutoffs.values())
+    widest = max((k for name, k in cutoffs.values() if name in CATALOGUE_METRICS), default=0)
+    seconds, lists, parts = 0.0, [], []
+    for rows in _batches(scored, held_out.shape[1], batch_size):
+        started = perf_counter()
+        ids = _recommend(model, holdout, rows, depth)
+        seconds += perf_counter() - started
+        parts.append(_score(ids, held_out[rows], cutoffs, item_counts, n_train_users))
+        lists.append(ids[:, :widest].copy())
+    per_user = {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
+    totals = _totals(np.concatenate(lists), held_out.shape[1], cutoffs)
+    lengths = np.diff(holdout.fold_in.indptr)[scored]
+    return EvalResult(per_user, totals, len(scored), holdout.n_users - len(scored), seconds, lengths)
+
+
+def refuse_new_users(model: Ranks, holdout: Holdout) -> None:
+    """Raise `ParameterError` if `model` knows training users only and `holdout` has others."""
+    n_new = int(np.count_nonzero(holdout.train_rows < 0))
+    if n_new and not model.folds_in:
+        raise ParameterError(
+            f"{type(model).__name__} cannot fold in new users and {n_new:,} of {holdout.n_users:,} are new; "
+            "such a model takes part in weak generalization only, where every user was trained on"
+        )
+
+
+def mean_result(results: Sequence[EvalResult]) -> EvalResult:
+    """What several models, such as seeds of one, reach on average on the same users: the mean for each user."""
+    first = results[0]
+    per_user = {m: np.mean([result.values(m) for result in results], axis=0) for m in first.per_user}
+    totals = {m: float(np.mean([result.totals[m] for result in results])) for m in first.totals}
+    seconds = float(np.mean([result.score_seconds for result in results]))
+    return replace(first, per_user=per_user, totals=totals, score_seconds=seconds)
+
+
+def paired_test(a: EvalResult, b: EvalResult, metric: str) -> PairedTest:
+    """Two-sided paired t-test of `a` minus `b` over the same users.
+
+    Users without a value in either are left out. Fewer than two users decide nothing: p is 1 and the
+    interval NaN.
+
+    Raises
+    ------
+    ParameterError
+        If either has no value a user for the metric, or the numbers of users differ.
+    """
+    if a.n_users != b.n_users:
+        raise ParameterError(f"a has {a.n_users:,} users and b has {b.n_users:,}; a paired test needs the same ones")
+    differences = a.values(metric) - b.values(metric)
+    differences = differences[~np.isnan(differences)]
+    n = differences.size
+    if n < 2:
+        return PairedTest(float(differences.mean()) if n else float("nan"), (float("nan"), float("nan")), 1.0)
+    mean, stderr = float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(n))
+    margin = float(stats.t.ppf(0.975, n - 1)) * stderr
+    if stderr == 0:
+        return PairedTest(mean, (mean, mean), 1.0 if mean == 0 else 0.0)
+    return PairedTest(mean, (mean - margin, mean + margin), float(2 * stats.t.sf(abs(mean) / stderr, n - 1)))
+
+
+def holm(p_values: Sequence[float]) -> npt.NDArray[np.float64]:
+    """p-values adjusted for their number, in the order given, none above 1.
+
+    Holm (1979), "A simple sequentially rejective multiple test procedure".
+
+    Raises
+    ------
+    ParameterError
+        If a value lies outside 0 to 1.
+    """
+    raw = np.asarray(p_values, dtype=np.float64)
+    if not np.all((raw >= 0) & (raw <= 1)):
+        raise ParameterError(f"p_values is {list(p_values)}; expected numbers from 0 to 1")
+    order = np.argsort(raw, kind="stable")
+    adjusted = np.empty_like(raw)
+    adjusted[order] = np.minimum(np.maximum.accumulate(np.arange(len(raw), 0, -1) * raw[order]), 1.0)
+    return adjusted
+
+
+def _cutoffs(metrics: Sequence[str] | None, train: UserItems | None, holdout: Holdout) -> dict[str, tuple[str, int]]:
+    """Each metric as its name and cutoff, in the order asked for."""
+    if metrics is None:
+        metrics = DEFAULT_METRICS if train is None else (*DEFAULT_METRICS, *BEYOND_ACCURACY_METRICS)
+    if not metrics:
+        raise ParameterError("metrics is empty; expected at least one such as 'ndcg@100'")
+    cutoffs = {metric: parse_metric(metric) for metric in metrics}
+    for metric, (name, _) in cutoffs.items():
+        if name in LIST_METRICS and train is None:
+            raise ParameterError(f"{metric} needs train, the training plays, and none was given")
+    n_items = holdout.held_out.shape[1]
+    if train is not None and train.shape[1] != n_items:
+        raise ParameterError(f"train has {train.shape[1]:,} columns but holdout has {n_items:,} items")
+    return cutoffs
+
+
+def _batches(users: npt.NDArray[np.intp], n_items: int, batch_size: int | None) -> Iterator[npt.NDArray[np.intp]]:
+    if batch_size is None:
+        batch_size = min(MAX_BATCH_SIZE, rows_at_once(4 * n_items))
+    if batch_size < 1:
+        raise ParameterError(f"batch_size is {batch_size}; expected 1 or more")
+    for start in range(0, len(users), batch_size):
+        yield users[start : start + batch_size]
+
+
+def _recommend(model: Ranks, holdout: Holdout, rows: npt.NDArray[np.intp], n: int) -> npt.NDArray[np.int32]:
+    userid = rows if model.folds_in else holdout.train_rows[rows]
+    ids, _ = model.recommend(userid, holdout.fold_in[rows], N=n, recalculate_user=model.folds_in)
+    return np.asarray(ids, dtype=np.int32)
+
+
+def _score(
+    ids: npt.NDArray[np.int32],
+    held_out: sparse.csr_matrix,
+    cutoffs: Mapping[str, tuple[str, int]],
+    item_counts: npt.NDArray[np.intp],
+    n_train_users: int,
+) -> dict[str, PerUser]:
+    hits, n_held_out = hit_matrix(ids, held_out), np.diff(held_out.indptr)
+    values = {}
+    for metric, (name, k) in cutoffs.items():
+        if name in ACCURACY_METRICS:
+            values[metric] = ACCURACY_METRICS[name](hits, n_held_out, k)
+        elif name in LIST_METRICS:
+            values[metric] = LIST_METRICS[name](ids, item_counts, n_train_users, k)
+    return values
+
+
+def _totals(ids: npt.NDArray[np.int32], n_items: int, cutoffs: Mapping[str, tuple[str, int]]) -> dict[str, float]:
+    asked = {metric: named for metric, named in cutoffs.items() if named[0] in CATALOGUE_METRICS}
+    return {metric: CATALOGUE_METRICS[name](ids, n_items, k) for metric, (name, k) in asked.items()}
+
+
+def _item_counts(train: UserItems | None) -> tuple[npt.NDArray[np.intp], int]:
+    """How many training users have each item, and how many training users there are."""
+    if train is None:
+        return np.zeros(0, dtype=np.intp), 0
+    return np.bincount(train.indices[train.data != 0], minlength=train.shape[1]), train.shape[0]

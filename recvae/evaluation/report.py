@@ -1,0 +1,103 @@
+"""report.html: one self-contained page of a comparison, made from results.json alone."""
+
+import html
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recvae.evaluation.figures import Figures
+from recvae.evaluation.tables import html_table, write_text
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; }
+body { max-width: 62rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.6rem; margin: .5rem 0; } h2 { font-size: 1.2rem; margin: 2rem 0 .3rem; }
+p { margin: .3rem 0; } .note { color: #555; font-size: .9rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
+th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+figure { margin: .5rem 0; overflow-x: auto; } figure svg { min-width: 30rem; max-width: 100%; height: auto; }
+@media (max-width: 40rem) {
+  table { font-size: .72rem; } th, td { padding: .2rem .3rem; } figure svg { min-width: 100%; }
+}
+details { margin: .4rem 0; } pre { overflow-x: auto; font-size: .85rem; background: #f6f6f6; padding: .6rem; }
+"""
+
+SECTIONS = (
+    ("metric_bars", "Accuracy", "Bars are means over test users, lines their 95% intervals."),
+    (
+        "paired_differences",
+        "Differences to the best",
+        "Over the same users, with 95% intervals, not corrected for the number of models as the table's marks are.",
+    ),
+    ("recall_curve", "Recall by length of the list", "Recall@K is hits / min(K, held-out items)."),
+    (
+        "by_history_length",
+        "Short and long histories",
+        "Users in four groups of equal size by the plays that the model was shown, with 95% intervals.",
+    ),
+    (
+        "accuracy_against_bias",
+        "Accuracy, popularity and coverage",
+        "Left: the mean share of users who have a listed item; lower shows less of what everybody knows. Right: the "
+        "share of the catalogue in anybody's list.",
+    ),
+    ("training_curves", "Training", "By epoch, for models that train in epochs."),
+)
+
+
+def write_report(path: Path, results: Mapping[str, Any]) -> None:
+    """Write report.html whole or not at all.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    DataError
+        If the file cannot be written.
+    """
+    write_text(path, report(results))
+
+
+def report(results: Mapping[str, Any]) -> str:
+    """The page: the table, the plots, and how they were made. It loads nothing from anywhere."""
+    figures = Figures(results)
+    parts = [_table(results)]
+    for name, title, note in SECTIONS:
+        svg = getattr(figures, name)()
+        if svg is not None:
+            parts.append(_section(title, note, f"<figure>{svg}</figure>"))
+    parts.append(_run(results))
+    title = f"recvae: {html.escape(str(results['dataset']))}"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<link rel="icon" href="data:,">\n'
+        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
+        + "\n".join(parts)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _table(results: Mapping[str, Any]) -> str:
+    return f"<section>{html_table(results)}</section>"
+
+
+def _section(title: str, note: str, body: str) -> str:
+    return f'<section>\n<h2>{html.escape(title)}</h2>\n<p class="note">{html.escape(note)}</p>\n{body}\n</section>'
+
+
+def _run(results: Mapping[str, Any]) -> str:
+    """Parameters, versions and machine."""
+    made = {key: results[key] for key in ("command", "seed", "protocol", "versions") if results.get(key) is not None}
+    body = _pre(made)
+    for name, model in results["models"].items():
+        body += f"<details><summary>{html.escape(name)}</summary>{_pre(model['params'])}</details>"
+    return _section("How this was made", "Seed, protocol, versions and machine; each model's hyperparameters.", body)
+
+
+def _pre(content: Any) -> str:
+    return f"<pre>{html.escape(json.dumps(content, indent=1, ensure_ascii=False))}</pre>"

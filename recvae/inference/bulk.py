@@ -1,0 +1,208 @@
+"""Lists for any number of users: from Parquet to Parquet, in parts, so that a run can be resumed."""
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recvae.errors import ArtifactError, DataError
+from recvae.evaluation.tables import write_text
+from recvae.inference.batch_recommender import BatchRecommender
+from recvae.inference.histories import UserHistories
+from recvae.progress import EpochProgress
+from recvae.storage.directories import fsync, lock
+
+USERS_A_PART = 100_000
+SUCCESS = "_SUCCESS"
+_JOB = b"recvae"
+_PART = re.compile(r"\.?part-\d{5,}\.parquet(\.tmp)?")
+
+
+def recommend_everybody(
+    model: str | Path, users: str | Path, out: str | Path, n: int = 10, *, show_progress: bool = True
+) -> list[str]:
+    """Write lists for every user of a Parquet file or folder; returns lines that say what was done.
+
+    `out` gets `part-00000.parquet` and so on, each written whole or not at all, then `_SUCCESS` with the totals. The
+    parts hold what `BatchRecommender` gives, in the order of the input. A repeated call goes on with the first part
+    that is missing. Memory is bounded by a batch of users, whatever their number.
+
+    Raises
+    ------
+    ArtifactError
+        If the model is damaged, `out` holds something else or lists of another model, other users or another n, or
+        it cannot be written; parts that are there stay.
+    DataError
+        If the users cannot be read, see `UserHistories`, or the model knows none of their items.
+    ParameterError
+        If n does not fit the catalogue, or a model that cannot fold in is asked for users it does not know.
+    """
+    stage, histories, out = BatchRecommender(model, n), UserHistories.open(users), Path(out)
+    _refuse_foreign(out)
+    job = {"model": stage.identity, "users": histories.sha256(), "n": n}
+    with _locked(out):
+        if (out / SUCCESS).exists():
+            totals = _finished(out / SUCCESS, job)
+            return [f"{out} was already whole: {_told(totals)}"]
+        parts = _parts(stage, histories, out, job, show_progress)
+        totals = {
+            "n_parts": len(parts),
+            **{name: sum(part[name] for part in parts) for name in ("n_users", "n_plays", "n_unknown")},
+        }
+        write_text(out / SUCCESS, json.dumps({"job": job, **totals}, indent=1) + "\n")
+    return [f"wrote {out}: {_told(totals)}"]
+
+
+def whole_parts(out: Path) -> int:
+    """How many parts a directory of lists holds."""
+    return len(list(out.glob("part-*.parquet")))
+
+
+def _parts(
+    stage: BatchRecommender, histories: UserHistories, out: Path, job: dict[str, Any], show_progress: bool
+) -> list[dict[str, Any]]:
+    """Write the parts that are missing; what each of all parts holds."""
+    parts: list[dict[str, Any]] = []
+    row, stream = 0, None
+    with EpochProgress("recommend", histories.n_rows, show_progress, unit="row") as progress:
+        while row < histories.n_rows:
+            path = out / f"part-{len(parts):05}.parquet"
+            if path.exists():
+                part, stream = _finished(path, job), None
+                progress.start = part["next_row"]
+            else:
+                stream = stream or _Stream(histories.batches(row))
+                part = _write_part(path, stage, stream, {"job": job, "first_row": row}, progress.update)
+            if part["first_row"] != row:
+                raise ArtifactError(f"{path} begins at row {part['first_row']:,}; expected {row:,}: remove it")
+            row = part["next_row"]
+            parts.append(part)
+    return parts
+
+
+class _Stream:
+    """Batches of users, of which the first so many can be taken."""
+
+    def __init__(self, batches: Iterator[pa.Table]) -> None:
+        self._batches, self._rest = batches, pa.table({})
+
+    def take(self, n_users: int) -> Iterator[pa.Table]:
+        while n_users > 0:
+            batch = self._rest if len(self._rest) else next(self._batches, None)
+            if batch is None:
+                return
+            taken, self._rest = batch[:n_users], batch[n_users:]
+            n_users -= len(taken)
+            yield taken
+
+
+def _write_part(
+    path: Path,
+    stage: BatchRecommender,
+    stream: _Stream,
+    part: dict[str, Any],
+    show: Callable[[int, dict[str, float]], None],
+) -> dict[str, Any]:
+    part = {**part, "n_users": 0, "n_plays": 0, "n_unknown": 0}
+    with _whole_file(path) as temporary, contextlib.ExitStack() as stack:
+        writer = None
+        for users in stream.take(USERS_A_PART):
+            lists = stage(users)
+            writer = writer or stack.enter_context(pq.ParquetWriter(temporary, lists.schema))
+            writer.write_table(lists)
+            part["n_users"] += len(lists)
+            part["n_plays"] += pc.sum(pc.list_value_length(users["history"])).as_py() or 0
+            part["n_unknown"] += pc.sum(lists["n_unknown"]).as_py()
+            part["next_row"] = users["next_row"][-1].as_py()
+            show(part["next_row"], {})
+        if writer is not None:
+            _refuse_unknown(stage, part, users)
+            writer.add_key_value_metadata({_JOB: json.dumps(part)})
+    return part
+
+
+def _refuse_unknown(stage: BatchRecommender, part: dict[str, Any], users: pa.Table) -> None:
+    """Raise `DataError` if the model knows nothing that the first part's users have: ids of another kind."""
+    if part["first_row"] == 0 and part["n_unknown"] == part["n_plays"] > 0:
+        given = ", ".join(map(str, pc.list_flatten(users["history"])[:3].to_pylist()))
+        ids = ", ".join(map(str, stage.item_ids[:3].to_pylist()))
+        raise DataError(
+            f"users have plays of {given}, …; none of the {part['n_plays']:,} plays of the first {part['n_users']:,} "
+            f"users is of an item that {stage.path} knows: ids look like {ids}"
+        )
+
+
+def _finished(path: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """What a part or `_SUCCESS` says of itself, if it belongs to this job."""
+    try:
+        text = path.read_bytes() if path.name == SUCCESS else pq.read_metadata(path).metadata[_JOB]
+        part: dict[str, Any] = json.loads(text)
+        theirs = part["job"]
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise ArtifactError(f"{path} is damaged: {error}; remove it and run again") from None
+    for name, value in job.items():
+        if theirs.get(name) != value:
+            raise ArtifactError(
+                f"{path} holds lists of another {name} ({theirs.get(name)!r}, not {value!r}); expected a new "
+                f"directory, or remove {path.parent}"
+            )
+    return part
+
+
+def _refuse_foreign(out: Path) -> None:
+    if not out.exists() and not out.is_symlink():
+        return
+    if not out.is_dir():
+        raise ArtifactError(f"{out} exists and is not a directory; expected a new path or earlier lists")
+    others = sorted(e.name for e in out.iterdir() if not (e.name.startswith(f".{SUCCESS}") or e.name == SUCCESS))
+    if others := [name for name in others if not _PART.fullmatch(name)]:
+        raise ArtifactError(
+            f"{out} exists and holds something else ({', '.join(others[:3])}); expected a new path or earlier lists"
+        )
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Make a directory and keep other processes from writing into it; an empty one does not stay."""
+    with contextlib.ExitStack() as stack:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock(out))
+        except BlockingIOError:
+            raise ArtifactError(f"{out} is being written by another process; expected a directory of its own") from None
+        except OSError as error:
+            raise ArtifactError(f"{out} could not be written: {error.strerror}") from None
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                out.rmdir()
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary sibling to write into, then put it at `path`."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        fsync(temporary)
+        temporary.rename(path)
+        fsync(path.parent)
+    except OSError as error:
+        raise ArtifactError(f"{path} could not be written: {error.strerror or error}; parts before it stay") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _told(totals: dict[str, Any]) -> str:
+    text = f"lists for {totals['n_users']:,} users in {totals['n_parts']:,} parts"
+    if not totals["n_unknown"]:
+        return text
+    return f"{text}; {totals['n_unknown']:,} of {totals['n_plays']:,} plays are of unknown items and were left out"

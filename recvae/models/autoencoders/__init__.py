@@ -1,0 +1,1 @@
+"""Autoencoders: Mult-VAE, Mult-DAE, RecVAE, and their scoring without torch."""

@@ -1,0 +1,152 @@
+"""RecVAE: I. Shenbin, A. Alekseev, E. Tutubalina, V. Malykh, S. Nikolenko, "RecVAE: A New Variational Autoencoder for
+Top-N Recommendations with Implicit Feedback", WSDM 2020, and the authors' code (repository ilya-shenbin/RecVAE).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from recvae.models import hyperparameters as check
+from recvae.models.autoencoders.base import PARALLEL
+from recvae.models.autoencoders.network import AutoencoderNet
+from recvae.models.autoencoders.variational import VariationalAutoencoder
+from recvae.models.base import State
+from recvae.nn.batches import Rows
+from recvae.nn.layers import DenseEncoder, dropout, sampled
+from recvae.nn.sharding import ItemShard
+
+WIDE_LOGVAR = 10.0
+OLD_ENCODER = "old_encoder."
+
+
+class RecVAENet(AutoencoderNet):
+    """A dense encoder, a linear decoder, and the encoder as it was when the prior was last updated."""
+
+    def __init__(self, shard: ItemShard, hidden: Sequence[int], latent: int, generator: torch.Generator) -> None:
+        def encoder() -> DenseEncoder:
+            return DenseEncoder(shard, hidden[0], len(hidden), 2 * latent, generator)
+
+        super().__init__(encoder(), latent, (), shard, generator)
+        self.old_encoder = encoder().requires_grad_(False)
+
+
+class RecVAE(VariationalAutoencoder):
+    """Variational autoencoder with a composite prior, a KL weight for each play, and alternating updates.
+
+    An epoch is `encoder_passes` over the users that update the encoder, on inputs with dropout, then
+    `decoder_passes` that update the decoder, on inputs without. Before the latter the prior takes a copy of the
+    encoder. The prior of each latent dimension is a mixture of N(0, 1), the old encoder's posterior of the
+    undropped input, and N(0, e¹⁰); KL is estimated from one sample and weighted γ·|x|.
+
+    Parameters
+    ----------
+    hidden : int or sequence of int
+        Sizes of the encoder's hidden layers, all the same.
+    latent : int
+    dropout : float
+        Share of a user's plays left out of the encoder's input in its own passes.
+    gamma : float
+        KL weight for each play of the user.
+    prior_weights : three floats
+        Of the standard, the old posterior and the wide component; they sum to 1.
+    encoder_passes, decoder_passes : int
+        Passes over the users an epoch.
+    epochs, batch_size : int
+    learning_rate : float
+        Adam's step size.
+    patience : int
+        Stop after so many epochs without a better validation metric; 0 trains all epochs.
+    metric : str
+        What the best epoch is chosen by, where validation users are given.
+    seed : int
+        Decides weights, order of users, dropout and noise.
+    device, precision, parallel : str
+        As for `MultVAE`.
+    """
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "recommended": {"precision": "auto"}}
+
+    module_: RecVAENet
+
+    def __init__(
+        self,
+        hidden: int | Sequence[int] = (600,) * 5,
+        latent: int = 200,
+        dropout: float = 0.5,
+        gamma: float = 0.005,
+        prior_weights: Sequence[float] = (3 / 20, 3 / 4, 1 / 10),
+        encoder_passes: int = 3,
+        decoder_passes: int = 1,
+        epochs: int = 50,
+        batch_size: int = 500,
+        learning_rate: float = 5e-4,
+        patience: int = 0,
+        metric: str = "ndcg@100",
+        seed: int = 0,
+        device: str = "auto",
+        precision: str = "float32",
+        parallel: str = "users",
+    ) -> None:
+        super().__init__(epochs, batch_size, learning_rate, patience, metric, seed, device, precision)
+        self.hidden = check.equal_sizes("hidden", hidden)
+        self.latent = check.whole("latent", latent, maximum=check.LARGEST_LAYER)
+        self.dropout = check.real("dropout", dropout, 0.0, 0.99)
+        self.gamma = check.real("gamma", gamma)
+        self.prior_weights = check.shares("prior_weights", prior_weights, 3)
+        self.encoder_passes = check.whole("encoder_passes", encoder_passes)
+        self.decoder_passes = check.whole("decoder_passes", decoder_passes)
+        self.passes = self.encoder_passes + self.decoder_passes
+        self.parallel = check.one_of("parallel", parallel, PARALLEL)
+
+    def _build(self, shard: ItemShard, generator: torch.Generator) -> RecVAENet:
+        return RecVAENet(shard, self.hidden, self.latent, generator)
+
+    def _begin_pass(self, module: RecVAENet, number: int) -> None:
+        if number == self.encoder_passes:
+            module.old_encoder.load_state_dict(module.encoder.state_dict())
+
+    def _loss(
+        self, module: RecVAENet, rows: Rows, step: int, number: int, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        for_encoder = number < self.encoder_passes
+        module.encoder.requires_grad_(for_encoder)
+        module.output.requires_grad_(not for_encoder)
+        whole = rows.normalised()
+        values = dropout(whole, self.dropout if for_encoder else 0.0, generator, rows.of_plays)
+        mu, logvar = module.encoder(rows, values).chunk(2, dim=1)  # (batch, latent) each
+        z = sampled(mu, logvar, generator, rows.of_users)
+        nll = module.nll(z, rows)
+        if not for_encoder:  # KL does not depend on the decoder
+            return nll, {"nll": nll.detach()}
+        kl = (_log_normal(z, mu, logvar) - self._log_prior(module, rows, whole, z)).sum(dim=1)  # (batch,)
+        beta = self.gamma * rows.sums()  # (batch,)
+        parts = {"nll": nll.detach(), "kl": kl.detach().mean(), "beta": beta.mean()}
+        return nll + (beta * kl).mean(), parts
+
+    def _log_prior(self, module: RecVAENet, rows: Rows, whole: Tensor, z: Tensor) -> Tensor:
+        """Log density of the composite prior, (batch, latent); equation 6, a mixture for each dimension."""
+        old_mu, old_logvar = module.old_encoder(rows, whole).chunk(2, dim=1)
+        zero = torch.zeros((), dtype=z.dtype, device=z.device)
+        densities = (
+            _log_normal(z, zero, zero),
+            _log_normal(z, old_mu, old_logvar),
+            _log_normal(z, zero, zero + WIDE_LOGVAR),
+        )
+        weighted = [d + math.log(w) for d, w in zip(densities, self.prior_weights, strict=True) if w > 0]
+        return torch.stack(weighted).logsumexp(dim=0)
+
+    def _state(self) -> State:
+        """Without the old encoder, which only training uses."""
+        return {name: array for name, array in super()._state().items() if not name.startswith(OLD_ENCODER)}
+
+    def _restore(self, state: State) -> None:
+        encoder = {name: array for name, array in state.items() if name.startswith("encoder.")}
+        super()._restore({**state, **{f"old_{name}": array for name, array in encoder.items()}})
+
+
+def _log_normal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """Log density of N(mu, exp(logvar)) at z."""
+    return -0.5 * (logvar + math.log(2 * math.pi) + (z - mu).square() / logvar.exp())

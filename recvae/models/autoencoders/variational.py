@@ -1,0 +1,127 @@
+"""What a variational autoencoder gives beyond ranking: a likelihood, synthetic histories, and a space of users."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from recvae.data.csr import UserItems
+from recvae.errors import UnsupportedError
+from recvae.models import hyperparameters as check
+from recvae.models.autoencoders.base import Autoencoder
+from recvae.models.base import State
+from recvae.models.fit_context import Run
+from recvae.models.space import Real, Space, Whole
+from recvae.nn.batches import Rows
+from recvae.nn.layers import kl_to_standard_normal
+from recvae.nn.likelihood import user_nll
+from recvae.topn import FloatArray
+
+N_QUANTILES = 101
+_LENGTHS = "history_lengths"
+
+
+class VariationalAutoencoder(Autoencoder):
+    """An autoencoder with a Gaussian posterior over z.
+
+    Attributes
+    ----------
+    history_lengths_ : (101,) float32
+        Quantiles of the training users' numbers of plays, from which `sample` draws.
+    """
+
+    SPACE: ClassVar[Space] = {
+        "gamma": Real(5e-4, 0.02),
+        "dropout": Real(0.2, 0.8, log=False),
+        "latent": Whole(64, 400),
+        "learning_rate": Real(2e-4, 4e-3),
+        "batch_size": Whole(50, 500),
+    }
+    likelihood: str = "multinomial"
+    history_lengths_: npt.NDArray[np.float32]
+
+    def _posterior(self, module: Any, rows: Rows) -> tuple[Tensor, Tensor]:
+        """mu and logvar of q(z|x) for whole histories, (batch, latent) each."""
+        mu, logvar = module.encoder(rows, rows.normalised()).chunk(2, dim=1)
+        return mu, logvar
+
+    def _code(self, module: Any, rows: Rows) -> Tensor:
+        return self._posterior(module, rows)[0]
+
+    def embed(self, user_items: UserItems) -> FloatArray:
+        """The posterior mean mu of each history, (n_users, latent) float32."""
+        histories = self._histories(user_items)
+        mu = np.empty((histories.shape[0], self.module_.latent), dtype=np.float32)
+        with torch.inference_mode():
+            for batch in self._batches(len(mu)):
+                mu[batch] = self._posterior(self.module_, self._rows(histories[batch]))[0].cpu().numpy()
+        return mu
+
+    def log_likelihood(self, user_items: UserItems) -> npt.NDArray[np.float64]:
+        """Evidence lower bound of each history, (n_users,); divided by the number of plays, low means unusual.
+
+        log p(x|f(mu)) − KL(q(z|x) ‖ N(0, I)): Liang et al. (2018), equation 5, at the posterior mean instead of a
+        sample, so that it is deterministic, and without constants such as the multinomial coefficient.
+        """
+        histories = self._histories(user_items)
+        bounds = np.zeros(histories.shape[0])
+        with torch.inference_mode():
+            for batch in self._batches(histories.shape[0]):
+                rows = self._rows(histories[batch])
+                mu, logvar = self._posterior(self.module_, rows)
+                nll = user_nll(self.module_.logits(mu), rows, self.likelihood)
+                bounds[batch] = -(nll + kl_to_standard_normal(mu, logvar)).cpu().numpy()
+        return bounds
+
+    def sample(self, n: int, seed: int = 0) -> sparse.csr_matrix:
+        """Synthetic histories: z from N(0, I), a length like the training users', items without replacement.
+
+        Parameters
+        ----------
+        n : int
+            Users to make up.
+        seed : int
+
+        Returns
+        -------
+        csr_matrix, float32, shape (n, n_items)
+        """
+        if self.likelihood != "multinomial":
+            raise UnsupportedError(f"likelihood is {self.likelihood}; histories are drawn from a multinomial one only")
+        check.whole("n", n)
+        n_items = self.n_items_
+        generator = np.random.default_rng(check.whole("seed", seed, minimum=0))
+        lengths = np.interp(generator.random(n), np.linspace(0, 1, N_QUANTILES), self.history_lengths_)
+        lengths = lengths.round().astype(np.int64).clip(1, n_items)
+        items = []
+        for batch in self._batches(n):
+            z = generator.standard_normal((len(lengths[batch]), self.module_.latent), dtype=np.float32)
+            with torch.inference_mode():
+                logits: FloatArray = self.module_.logits(torch.from_numpy(z).to(self._device)).cpu().numpy()
+            # The largest of logits + Gumbel noise are a sample without replacement (Vieira 2014).
+            order = np.argsort(-(logits + generator.gumbel(size=logits.shape)), axis=1)
+            items += [np.sort(row[:length]) for row, length in zip(order, lengths[batch], strict=True)]
+        indptr = np.append(0, np.cumsum(lengths))
+        ones = np.ones(indptr[-1], dtype=np.float32)
+        return sparse.csr_matrix((ones, np.concatenate(items), indptr), shape=(n, n_items))
+
+    def _user_vectors(self, user_items: sparse.csr_matrix | None) -> FloatArray:
+        if user_items is None:
+            raise UnsupportedError(f"{type(self).__name__} stores no users; give user_items, everybody's histories")
+        return self.embed(user_items)
+
+    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
+        quantiles = np.linspace(0, 1, N_QUANTILES)
+        self.history_lengths_ = np.quantile(np.diff(user_items.indptr), quantiles).astype(np.float32)
+        super()._fit(user_items, run)
+
+    def _state(self) -> State:
+        return {**super()._state(), _LENGTHS: self.history_lengths_}
+
+    def _restore(self, state: State) -> None:
+        state = dict(state)
+        self.history_lengths_ = state.pop(_LENGTHS)
+        super()._restore(state)

@@ -1,0 +1,112 @@
+"""Item-based neighbours from the `implicit` library behind this project's contract: cosine, TF-IDF and BM25."""
+
+import warnings
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from recvae.data.csr import csr_arrays, csr_of
+from recvae.errors import ArtifactError
+from recvae.models import hyperparameters as check
+from recvae.models.base import Recommender, State
+from recvae.models.factorization import library
+from recvae.models.fit_context import Run
+from recvae.models.space import Real, Space, Whole
+from recvae.topn import FloatArray
+
+
+class _ItemKNN(Recommender):
+    """A history's score of an item: the sum of its items' similarities to it, over the K nearest of each.
+
+    Parameters
+    ----------
+    K : int
+        Neighbours kept of each item.
+    """
+
+    SPACE: ClassVar[Space] = {"K": Whole(10, 500)}
+
+    similarity_: sparse.csr_matrix
+
+    def __init__(self, K: int = 20) -> None:  # noqa: N803 implicit's name
+        self.K = check.whole("K", K)
+
+    @abstractmethod
+    def _model(self) -> Any:
+        """The library's model, not fitted."""
+
+    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
+        with run.timed(), warnings.catch_warnings():
+            # The library warns of a conversion that its own weighting makes necessary.
+            warnings.filterwarnings("ignore", "Method expects CSR input")
+            model = self._model()
+            model.fit(user_items, show_progress=run.bar)
+            self.similarity_ = sparse.csr_matrix(model.similarity, dtype=np.float32)
+
+    def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
+        scores: FloatArray = (user_items @ self.similarity_).toarray()
+        return scores
+
+    def _item_similarity(self, queries: npt.NDArray[np.int64]) -> FloatArray:
+        similar: FloatArray = self.similarity_[queries].toarray()
+        similar[similar == 0] = -np.inf
+        return similar
+
+    def _state(self) -> State:
+        return csr_arrays(self.similarity_)
+
+    def _restore(self, state: State) -> None:
+        self.similarity_ = csr_of(state, "similarity", self.n_items_)
+        if self.similarity_.shape[0] != self.n_items_:
+            raise ArtifactError(f"similarity has {self.similarity_.shape[0]} rows; expected {self.n_items_}")
+
+
+class CosineKNN(_ItemKNN):
+    """Item-based neighbours by the cosine of their users.
+
+    Parameters
+    ----------
+    K : int
+        Neighbours kept of each item.
+    """
+
+    def _model(self) -> Any:
+        return library("nearest_neighbours").CosineRecommender(K=self.K)
+
+
+class TFIDFKNN(_ItemKNN):
+    """Item-based neighbours by cosine, active users counting less.
+
+    Parameters
+    ----------
+    K : int
+        Neighbours kept of each item.
+    """
+
+    def _model(self) -> Any:
+        return library("nearest_neighbours").TFIDFRecommender(K=self.K)
+
+
+class BM25KNN(_ItemKNN):
+    """Item-based neighbours by BM25 weights.
+
+    Parameters
+    ----------
+    K : int
+        Neighbours kept of each item.
+    K1, B : float
+        BM25's saturation and length normalisation.
+    """
+
+    SPACE: ClassVar[Space] = {"K": Whole(10, 500), "K1": Real(0.5, 200.0), "B": Real(0.0, 1.0, log=False)}
+
+    def __init__(self, K: int = 50, K1: float = 1.2, B: float = 0.5) -> None:  # noqa: N803 implicit's names
+        super().__init__(K)
+        self.K1 = check.real("K1", K1)
+        self.B = check.real("B", B, 0.0, 1.0)
+
+    def _model(self) -> Any:
+        return library("nearest_neighbours").BM25Recommender(K=self.K, K1=self.K1, B=self.B)

@@ -1,0 +1,183 @@
+"""What a fitted model knows of its items and users as such: their number, and which are alike."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from recvae.data.csr import UserItems, checked_csr
+from recvae.errors import ItemIndexError, NotFittedError, ParameterError, UnsupportedError
+from recvae.memory import rows_at_once
+from recvae.topn import FloatArray, IntArray, top_n
+
+Vectors = npt.NDArray[np.float32] | sparse.csr_matrix
+
+
+class Catalogue:
+    """Base of `Recommender`: neighbours among items and users, and checks of what is asked about them.
+
+    Attributes
+    ----------
+    item_counts_ : (n_items,) float32
+        Plays of each item in training.
+    """
+
+    item_counts_: npt.NDArray[np.float32]
+
+    @property
+    def n_items_(self) -> int:
+        """Number of items the model was trained on; `NotFittedError` before that."""
+        if not hasattr(self, "item_counts_"):
+            raise NotFittedError(f"{type(self).__name__} is not fitted; call fit first")
+        return len(self.item_counts_)
+
+    def similar_items(
+        self,
+        itemid: int | npt.ArrayLike,
+        N: int = 10,  # noqa: N803 implicit's name
+        recalculate_item: bool = False,
+        item_users: UserItems | None = None,
+        filter_items: npt.ArrayLike | None = None,
+        items: npt.ArrayLike | None = None,
+    ) -> tuple[IntArray, FloatArray]:
+        """The N items nearest to one item or to many by the cosine of their vectors, the item itself first.
+
+        Parameters are those of `implicit`; `recalculate_item` and `item_users` are refused, since no model here
+        learns an item from its users after training.
+
+        Returns
+        -------
+        (ids, scores) : int32 and float32, shape (N,) or (n_itemids, N)
+
+        Raises
+        ------
+        UnsupportedError
+            If the model has no item vectors, or `recalculate_item` is asked for.
+        """
+        if recalculate_item or item_users is not None:
+            raise UnsupportedError(f"{type(self).__name__} cannot recalculate items")
+        check_request(N, items, filter_items)
+        queries = self._item_indices(itemid, "itemid", unique=False)
+        left_out = np.full(self.n_items_, items is not None)
+        left_out[self._item_indices(items, "items")] = False
+        left_out[self._item_indices(filter_items, "filter_items")] = True
+        ids = np.empty((len(queries), N), dtype=np.int32)
+        best = np.empty((len(queries), N), dtype=np.float32)
+        for batch in self._batches(len(queries)):
+            scores = self._item_similarity(queries[batch])
+            scores[:, left_out] = -np.inf
+            ids[batch], best[batch] = top_n(scores, N)
+        return (ids[0], best[0]) if np.ndim(itemid) == 0 else (ids, best)
+
+    def similar_users(
+        self,
+        userid: int | npt.ArrayLike,
+        N: int = 10,  # noqa: N803 implicit's name
+        filter_users: npt.ArrayLike | None = None,
+        users: npt.ArrayLike | None = None,
+        user_items: UserItems | None = None,
+    ) -> tuple[IntArray, FloatArray]:
+        """The N users nearest to one user or to many by the cosine of their vectors, the user itself first.
+
+        Parameters
+        ----------
+        userid : int or (n_queries,) int
+            Rows of `user_items`, or of the training matrix for models that store their users.
+        N : int
+        filter_users, users : (m,) int, optional
+            Users to leave out, or the only ones to list.
+        user_items : csr_matrix or csr_array, shape (n_users, n_items), optional
+            Everybody's histories; models that do not store users need it.
+
+        Returns
+        -------
+        (ids, scores) : int32 and float32, shape (N,) or (n_queries, N)
+
+        Raises
+        ------
+        UnsupportedError
+            If the model has no user vectors, or stores none and `user_items` is missing.
+        ParameterError
+            If a user is none of the rows.
+        """
+        check_request(N, users, filter_users)
+        self.n_items_  # noqa: B018 refuses before fit
+        vectors = self._user_vectors(None if user_items is None else self._histories(user_items))
+        queries = _rows(userid, "userid", len(vectors))
+        left_out = np.full(len(vectors), users is not None)
+        left_out[_rows(users, "users", len(vectors))] = False
+        left_out[_rows(filter_users, "filter_users", len(vectors))] = True
+        ids = np.empty((len(queries), N), dtype=np.int32)
+        best = np.empty((len(queries), N), dtype=np.float32)
+        size = rows_at_once(4 * len(vectors))
+        for start in range(0, len(queries), size):
+            batch = slice(start, start + size)
+            scores = _cosine(vectors, queries[batch])
+            scores[:, left_out] = -np.inf
+            ids[batch], best[batch] = top_n(scores, N)
+        return (ids[0], best[0]) if np.ndim(userid) == 0 else (ids, best)
+
+    def _user_vectors(self, user_items: sparse.csr_matrix | None) -> npt.NDArray[np.float32]:
+        raise UnsupportedError(f"{type(self).__name__} has no user vectors to compare users by")
+
+    def _item_vectors(self) -> Vectors:
+        raise UnsupportedError(f"{type(self).__name__} has no item vectors to compare items by")
+
+    def _item_similarity(self, queries: npt.NDArray[np.int64]) -> FloatArray:
+        """Cosine of each query's vector with all items', (n_queries, n_items); -inf for items without a vector."""
+        return _cosine(self._item_vectors(), queries)
+
+    def _batches(self, n_rows: int) -> Iterator[slice]:
+        """Slices of rows that are scored at once."""
+        size = rows_at_once(4 * self.n_items_)
+        return (slice(start, start + size) for start in range(0, n_rows, size))
+
+    def _histories(self, user_items: UserItems) -> sparse.csr_matrix:
+        histories = checked_csr(user_items, "user_items")
+        if histories.shape[1] != self.n_items_:
+            raise ParameterError(
+                f"user_items has {histories.shape[1]:,} columns but the model was trained on {self.n_items_:,} items"
+            )
+        return histories
+
+    def _item_indices(self, items: npt.ArrayLike | None, name: str, unique: bool = True) -> npt.NDArray[np.int64]:
+        indices = np.atleast_1d(np.asarray([] if items is None else items, dtype=np.int64))
+        outside = indices[(indices < 0) | (indices >= self.n_items_)]
+        if len(outside):
+            raise ItemIndexError(f"{name} holds {outside[0]}; expected 0 to {self.n_items_ - 1:,}")
+        return np.unique(indices) if unique else indices
+
+
+def check_request(n: int, items: npt.ArrayLike | None, filter_items: npt.ArrayLike | None) -> None:
+    if n < 1:
+        raise ParameterError(f"N is {n}; expected at least 1")
+    if items is not None and filter_items is not None:
+        raise ParameterError("items and filter_items cannot be given together")
+
+
+def _rows(indices: npt.ArrayLike | None, name: str, n_rows: int) -> npt.NDArray[np.int64]:
+    rows = np.atleast_1d(np.asarray([] if indices is None else indices, dtype=np.int64))
+    if len(rows) and not (rows.min() >= 0 and rows.max() < n_rows):
+        raise ParameterError(f"{name} holds {rows.min()} to {rows.max()}; expected 0 to {n_rows - 1:,}")
+    return rows
+
+
+def _cosine(vectors: Vectors, queries: npt.NDArray[np.int64]) -> FloatArray:
+    """Cosine of each query's vector with all vectors, (n_queries, n_vectors); -inf where a vector is zero.
+
+    A vector is nearest to itself: rounding, or another like it, must not come before it.
+    """
+    if sparse.issparse(vectors):
+        norms = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
+        products = (vectors[queries] @ vectors.T).toarray()
+    else:
+        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+        products = vectors[queries] @ vectors.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosine: FloatArray = (products / norms[queries, None] / norms).astype(np.float32)
+    np.minimum(cosine, np.nextafter(np.float32(1), np.float32(0)), out=cosine)
+    itself = np.arange(len(queries)), queries
+    cosine[itself] = np.where(np.isfinite(cosine[itself]), np.float32(1), -np.inf)
+    cosine[~np.isfinite(cosine)] = -np.inf
+    return cosine

@@ -1,0 +1,1 @@
+"""Neural network parts: batches, layers, likelihoods, matrix products, several processes."""

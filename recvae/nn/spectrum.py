@@ -1,0 +1,38 @@
+"""The leading directions of a user-item matrix, from which a network's layers can start."""
+
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from recvae.data.csr import normalised
+from recvae.nn.batches import Rows
+from recvae.nn.layers import weighted_sum
+
+ITERATIONS = 4
+MAX_PLAYS = 4_000_000
+
+
+def item_vectors(user_items: sparse.csr_matrix, k: int, generator: torch.Generator) -> Tensor:
+    """The k leading right singular vectors of R̃ = D_U^−½ R D_I^−½, (n_items, k), on the generator's device.
+
+    Found by subspace iteration from random vectors (Halko et al. 2011, algorithm 4.4), on as many evenly spaced users
+    as have about four million plays. Fewer than k columns where users or items are fewer.
+    """
+    plays = normalised(_some(user_items))
+    device = generator.device
+    by_user, by_item = Rows.of(plays, device), Rows.of(plays.T.tocsr(), device)
+    vectors = torch.randn(plays.shape[1], min(k, *plays.shape), generator=generator, device=device)
+    for _ in range(ITERATIONS):
+        vectors = torch.linalg.qr(_product(by_item, _product(by_user, vectors))).Q
+    projected = _product(by_user, vectors)
+    ascending: Tensor = torch.linalg.eigh(projected.T @ projected).eigenvectors
+    return vectors @ ascending.flip(1)
+
+
+def _some(user_items: sparse.csr_matrix) -> sparse.csr_matrix:
+    step = -(-user_items.nnz // MAX_PLAYS)
+    return user_items[::step] if step > 1 else user_items
+
+
+def _product(rows: Rows, vectors: Tensor) -> Tensor:
+    return weighted_sum(vectors, rows.items, rows.offsets, rows.values)

@@ -1,0 +1,1 @@
+"""From a source to a prepared directory: find, filter, split, write."""

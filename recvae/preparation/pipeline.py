@@ -1,0 +1,266 @@
+"""From a source to a prepared directory: find it, filter it, split it, write it."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from recvae.data.interactions import Interactions
+from recvae.data.prepared import KIND, write_prepared
+from recvae.data.readers import Columns, read_table
+from recvae.data.splitting import Split, given, leave_last_out, strong_generalization, temporal
+from recvae.datasets import NAMES, Dataset, Recipe, load
+from recvae.datasets.formats import locate
+from recvae.datasets.published_split import check_published, describe
+from recvae.errors import DataError, MissingDependencyError, ParameterError
+from recvae.memory import available_bytes
+from recvae.storage.directories import refuse_foreign, sha256
+
+if TYPE_CHECKING:
+    from recvae.preparation.engine import Plays
+
+OWN_DATA = Recipe("own", split="strong", min_rating=3.5, min_user_items=5)
+LARGEST_HOLDOUT = 10_000
+MEMORY_A_TEXT_BYTE, MEMORY_A_PARQUET_BYTE = 6, 40  # bytes that preparing in memory takes for each of the source
+SPLIT_OPTIONS = {
+    "strong": {"val_users", "test_users"},
+    "given": {"val_users"},
+    "temporal": {"val_time", "test_time"},
+    "leave-last": set[str](),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to prepare; None takes the data set's default.
+
+    Attributes
+    ----------
+    min_rating : float, optional
+        Lowest rating that counts as a play.
+    min_user_items, min_item_users : int
+        Users and items with fewer plays are dropped.
+    split : "strong", "given", "temporal" or "leave-last"
+    val_users, test_users : int, optional
+        Held-out users of a strong split; `val_users` also those from whom a given split carves validation.
+    val_time, test_time : str, optional
+        Time points of a temporal split: numbers or dates.
+    seed : int
+    columns : Columns
+        Names in the user's own file.
+    backend : str, optional
+        The database engine to prepare in, "duckdb" or a URL that Ibis knows; None works in memory unless the source is
+        too large for it.
+    """
+
+    min_rating: float | None = None
+    min_user_items: int | None = None
+    min_item_users: int = 0
+    split: str | None = None
+    val_users: int | None = None
+    test_users: int | None = None
+    val_time: str | None = None
+    test_time: str | None = None
+    seed: int = 98765
+    columns: Columns = field(default_factory=Columns)
+    backend: str | None = None
+
+
+def prepare(
+    source: str | Path | Dataset, out: str | Path, options: Options, *, data_dir: Path | None = None
+) -> list[str]:
+    """Prepare a source and write it to `out`.
+
+    Parameters
+    ----------
+    source : str, Path or Dataset
+        A data set's name, a folder, a CSV, TSV or Parquet file, or `-` for standard input; with a backend a file, a
+        folder of Parquet files, or a table of the backend's.
+    data_dir : Path, optional
+        Where to look first for a data set that is named.
+
+    Returns
+    -------
+    list of str
+        What was done, a line each, for people to read.
+
+    Raises
+    ------
+    DataError, DownloadError
+        If the source cannot be found or read, or nothing is left of it.
+    ParameterError
+        If an option does not fit the data.
+    ArtifactError
+        If `out` holds something else or cannot be written.
+    """
+    refuse_foreign(Path(out), KIND)
+    if not isinstance(source, Dataset) and (backend := options.backend or _needed_backend(source)):
+        return _prepare_in_engine(backend, str(source), Path(out), options)
+    found = source if isinstance(source, Dataset) else _find(source, options.columns, data_dir)
+    notes = [f"{found.name} from {found.origin}: {len(found.ratings):,} rows"]
+    data = Interactions.from_frame(found.ratings)
+    filters = _filters(found.recipe, data.rating is not None, options, notes)
+    data, counts = data.filter(**filters)
+    split = _split(data, _splits_of(data), found.recipe, options)
+    write_prepared(
+        out,
+        data,
+        split,
+        dataset=found.name,
+        source={"origin": found.origin, "sha256": found.sha256, "citation": found.recipe.citation},
+        filters=filters,
+        counts=counts,
+        items=found.items,
+    )
+    notes += _summary(counts, split)
+    if found.name == "ml-20m" and split.protocol["split"] == "strong":
+        notes += describe(check_published(data, split))
+    return notes
+
+
+def _find(source: str | Path, columns: Columns, data_dir: Path | None) -> Dataset:
+    if source in NAMES:
+        return load(str(source), data_dir)
+    path = Path(source)
+    if path.is_dir():
+        return load(path)
+    if str(source) != "-" and not path.exists():
+        raise DataError(f"{source} is neither a file, a folder nor a data set's name ({', '.join(NAMES)})")
+    ratings = read_table(source, columns)
+    sums = {} if str(source) == "-" else {path.name: sha256(path)}
+    name = "standard input" if str(source) == "-" else path.name
+    return Dataset(name, ratings, None, name, sums, OWN_DATA)
+
+
+def _filters(recipe: Recipe, rated: bool, options: Options, notes: list[str]) -> dict[str, Any]:
+    min_rating = recipe.min_rating if options.min_rating is None else options.min_rating
+    if min_rating is not None and np.isnan(min_rating):
+        raise ParameterError(f"min_rating is {min_rating}; expected a number")
+    if not rated and min_rating is not None:
+        if options.min_rating is not None:
+            notes.append(f"no ratings in this source: min_rating {options.min_rating:g} has no effect")
+        min_rating = None
+    return {
+        "min_rating": min_rating,
+        "min_user_items": recipe.min_user_items if options.min_user_items is None else options.min_user_items,
+        "min_item_users": options.min_item_users,
+    }
+
+
+def _splits_of(data: Interactions) -> Mapping[str, Callable[..., Split]]:
+    return {
+        "strong": partial(strong_generalization, data),
+        "given": partial(given, data),
+        "temporal": partial(temporal, data),
+        "leave-last": partial(leave_last_out, data),
+    }
+
+
+def _split(
+    data: "Interactions | Plays", splits: Mapping[str, Callable[..., Split]], recipe: Recipe, options: Options
+) -> Split:
+    name = options.split or recipe.split
+    _refuse_ignored(name, options)
+    usual = recipe if name == recipe.split else OWN_DATA  # a recipe's numbers are for its own split
+    val_users = usual.val_users if options.val_users is None else options.val_users
+    test_users = usual.test_users if options.test_users is None else options.test_users
+    if name == "strong":
+        a_tenth = max(1, min(LARGEST_HOLDOUT, data.n_users // 10))
+        val_users, test_users = (a_tenth if users is None else users for users in (val_users, test_users))
+        return splits[name](val_users=val_users, test_users=test_users, seed=options.seed)
+    if name == "given":
+        return splits[name](val_users=val_users, seed=options.seed)
+    if name == "temporal":
+        times = {"val_time": options.val_time, "test_time": options.test_time}
+        return splits[name](**{which: _time(which, value, data.timestamp_type) for which, value in times.items()})
+    return splits[name]()
+
+
+def _needed_backend(source: str | Path) -> str | None:
+    """The engine for what is a folder of Parquet files, or too large to be read into memory."""
+    path = Path(source)
+    if path.is_dir():
+        return "duckdb" if locate(path) is None and any(path.glob("*.parquet")) else None
+    if not path.is_file() or find_spec("ibis") is None:
+        return None
+    needed = path.stat().st_size * (MEMORY_A_PARQUET_BYTE if path.suffix.lower() == ".parquet" else MEMORY_A_TEXT_BYTE)
+    available = available_bytes()
+    return "duckdb" if available is not None and needed > available else None
+
+
+def _prepare_in_engine(backend: str, source: str, out: Path, options: Options) -> list[str]:
+    try:
+        from recvae.preparation import engine, engine_splits
+    except ImportError as error:
+        raise MissingDependencyError(f"backend {backend} needs {error.name}; install recvae[scale]") from None
+
+    if source in NAMES or source == "-":
+        raise ParameterError(
+            f"backend is {backend}, which reads a file, a folder of Parquet files or a table: {source}"
+        )
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with engine.opened(backend, out.absolute().parent) as opened:
+        whole = engine.Plays.of(opened, engine.read(opened, source, options.columns))
+        return _prepare_plays(whole, engine_splits.of, Path(source), out, options)
+
+
+def _prepare_plays(
+    whole: "Plays", splits: Callable[["Plays"], Any], source: Path, out: Path, options: Options
+) -> list[str]:
+    name, sums = (source.name, {source.name: sha256(source)}) if source.is_file() else (str(source), {})
+    notes = [f"{name} in {whole.engine.connection.name}: {whole.n_plays + whole.n_duplicates:,} rows"]
+    filters = _filters(OWN_DATA, "rating" in whole.table.columns, options, notes)
+    plays, counts = whole.filter(**filters)
+    split = _split(plays, splits(plays), OWN_DATA, options)
+    found_at = {"origin": name, "sha256": sums, "citation": OWN_DATA.citation}
+    write_prepared(out, plays.frames(), split, dataset=name, source=found_at, filters=filters, counts=counts)
+    return notes + _summary(counts, split)
+
+
+def _refuse_ignored(split: str, options: Options) -> None:
+    if split not in SPLIT_OPTIONS:
+        raise ParameterError(f"split is {split!r}; expected one of {', '.join(SPLIT_OPTIONS)}")
+    for name in ("val_users", "test_users", "val_time", "test_time"):
+        if (value := getattr(options, name)) is not None and name not in SPLIT_OPTIONS[split]:
+            takes = ", ".join(sorted(SPLIT_OPTIONS[split])) or "none of these options"
+            raise ParameterError(f"{name} is {value}, but split is {split!r}, which takes {takes}")
+
+
+def _time(name: str, value: str | None, timestamps: np.dtype[Any] | None) -> Any:
+    """A time point in the type of the data's timestamps: a number, or a date, read as UTC where those are seconds."""
+    if value is None or timestamps is None:
+        return None
+    try:
+        if np.issubdtype(timestamps, np.number):
+            return float(value) if re.fullmatch(r"-?\d+(\.\d*)?", value) else pd.Timestamp(value, tz="UTC").timestamp()
+        return pd.Timestamp(value).to_datetime64()
+    except ValueError:
+        raise ParameterError(f"{name} is {value!r}; expected a number or a date such as 2008-01-31") from None
+
+
+def _summary(counts: Mapping[str, int], split: Split) -> list[str]:
+    dropped = [f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if n and what != "rows"]
+    of = split.counts
+    lines = [f"dropped: {', '.join(dropped)}"] if dropped else []
+    lines.append(f"train: {of['train_users']:,} users, {of['train_items']:,} items, {of['train_plays']:,} plays")
+    lines += [_part_summary(part, of) for part in ("validation", "test") if f"{part}_users" in of]
+    if of["items_outside_training"]:
+        lines.append(
+            f"outside the training items: {of['items_outside_training']:,} items with "
+            f"{of['plays_outside_training_items']:,} plays, dropped"
+        )
+    return lines
+
+
+def _part_summary(part: str, of: Mapping[str, int]) -> str:
+    users, fold_in, held_out, without = (
+        of[f"{part}_{what}"] for what in ("users", "fold_in_plays", "held_out_plays", "users_without_held_out")
+    )
+    unscored = f", {without:,} users without any" if without else ""
+    return f"{part}: {users:,} users, {fold_in:,} plays to fold in, {held_out:,} held out{unscored}"

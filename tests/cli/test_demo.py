@@ -1,0 +1,64 @@
+"""The demo: from nothing to ten titles, on MovieLens-100K or, where it cannot be had, on generated data."""
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from recvae.cli import demo
+from recvae.errors import ArtifactError, DownloadError
+from recvae.models.registry import MODELS
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "MODELS", ("popularity", "bpr", "cosine", "multvae"))
+    monkeypatch.setitem(MODELS["multvae"].PRESETS, "recommended", {"epochs": 2, "hidden": 16, "latent": 8})
+
+
+def unreachable(*_: Any) -> None:
+    raise DownloadError("ml-100k was not found: /data/ml-100k does not exist; files.example.org: no connection")
+
+
+def printed(out: Path) -> list[str]:
+    screen = io.StringIO()
+    demo.run(out, Console(file=screen, width=100, color_system=None))
+    return screen.getvalue().splitlines()
+
+
+def test_without_a_data_set_it_says_so_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "load", unreachable)
+    lines = printed(tmp_path / "demo")
+    (said,) = [line for line in lines if "not found" in line]
+    assert said.startswith("going on with generated data, since ml-100k was not found: ")
+    assert said.endswith("no connection")
+    assert all(re.fullmatch(rf" *{rank}  Film \d+ \(\d{{4}}\)", line) for rank, line in enumerate(lines[-10:], start=1))
+    assert not any(re.match(" *1  Film", line) for line in lines[:-10])
+
+
+def test_movielens(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECVAE_DATA", str(data_dir))
+    lines = printed(tmp_path / "demo")
+    assert not any("generated" in line for line in lines)
+    assert lines[1].startswith("ml-100k from ")
+    assert lines[1].endswith("ml-100k: 100,000 rows")
+    assert all(re.fullmatch(rf" *{rank}  .+ \(\d{{4}}\)", line) for rank, line in enumerate(lines[-10:], start=1))
+    assert [line.split()[0] for line in lines if re.match(r"(popularity|cosine|multvae) +ndcg@100 0\.", line)] == [
+        *("popularity", "cosine", "multvae")
+    ]
+    assert any(line.startswith("Not in the table: bpr: cannot fold in") for line in map(str.strip, lines))
+    written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json"))
+    assert written == ["demo/data/manifest.json", "demo/model/manifest.json", "demo/report/results.json"]
+
+
+def test_what_is_in_the_way_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "load", lambda _: pytest.fail("it has begun"))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match=r"model exists and holds something else \(mine.txt\)"):
+        printed(tmp_path)
+    with pytest.raises(ArtifactError, match=r"mine.txt is no directory that files can be put into"):
+        printed(tmp_path / "model" / "mine.txt")

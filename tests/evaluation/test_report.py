@@ -1,0 +1,134 @@
+"""report.html says what results.json says, loads nothing, and renders in a real browser."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from recvae.data.splitting import Holdout, Split
+from recvae.errors import MissingDependencyError
+from recvae.evaluation.compare import compare
+from recvae.evaluation.report import report, write_report
+from recvae.models.autoencoders.multvae import MultDAE, MultVAE
+from recvae.models.base import Recommender
+from recvae.models.ease import EASE
+from recvae.models.factorization import BPR
+from recvae.models.popularity import Popularity
+from tests.contracts import one_thread as one_thread
+from tests.models.autoencoders.test_variational import tastes
+
+HOSTILE = "</script><script>alert(1)</script>&\"'"
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Any]:
+    plays = tastes()
+    halves = []
+    for remainder in (0, 1):
+        half = plays[200:].copy()
+        half.data = (np.arange(half.nnz) % 2 == remainder).astype(np.float32)
+        half.eliminate_zeros()
+        halves.append(half)
+    users = pd.Index(np.arange(100))
+    holdout = Holdout(halves[0], halves[1], users, np.full(100, -1, dtype=np.int32))
+    split = Split(plays[:200], pd.Index(np.arange(200)), pd.Index(np.arange(60)), holdout, holdout, {}, {})
+    models: dict[str, Recommender] = {
+        HOSTILE: Popularity(),
+        "bpr": BPR(),
+        "ease": EASE(),
+        "multdae": MultDAE(latent=8, epochs=4, metric="ndcg@10"),
+        "multvae": MultVAE(hidden=16, latent=8, epochs=6, metric="ndcg@10"),
+    }
+    return compare(models, split, show_progress=False).as_dict(dataset="tastes", protocol="made up", seed=0)
+
+
+@pytest.fixture(scope="module")
+def page_file(results: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(path, results)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        if os.environ.get("CI"):
+            pytest.fail("Chromium is not installed; the gate needs it")
+        pytest.skip("Chromium is not installed")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield opened
+        opened.close()
+
+
+def opened(browser: Browser, file: Path, width: int) -> tuple[Page, list[str], list[str]]:
+    """The page, what its console complained about, and what it asked for beyond itself."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    complaints, requests = list[str](), list[str]()
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(file.as_uri())
+    return page, complaints, [url for url in requests if url != file.as_uri() and not url.startswith("data:")]
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_renders_without_complaint_or_request(browser: Browser, page_file: Path, width: int) -> None:
+    page, complaints, requests = opened(browser, page_file, width)
+    assert complaints == []
+    assert requests == []
+    assert page.locator("svg").count() == 6
+    for svg in page.locator("svg").all():
+        box = svg.bounding_box()
+        assert box is not None
+        assert box["width"] > 300
+        assert box["height"] > 60
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert HOSTILE in page.locator("table").inner_text()
+
+
+def test_every_figure_of_the_table_is_there(browser: Browser, page_file: Path, results: dict[str, Any]) -> None:
+    page, _, _ = opened(browser, page_file, 1280)
+    table = page.locator("table").inner_text()
+    for model in results["models"].values():
+        for metric in ("recall@20", "recall@50", "ndcg@100"):
+            assert f"{model['metrics'][metric]['mean']:.4f}".removeprefix("0") in table
+    assert "bpr: cannot fold in new users" in page.locator("body").inner_text()
+
+
+def test_it_loads_nothing_and_runs_nothing(results: dict[str, Any]) -> None:
+    page = report(results)
+    assert "<script" not in page
+    assert HOSTILE not in page
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!#|data:)""", page)
+    assert "url(http" not in page
+
+
+def test_the_same_results_give_the_same_page(results: dict[str, Any]) -> None:
+    assert report(results) == report(results)
+
+
+def test_plots_without_data_are_left_out(results: dict[str, Any]) -> None:
+    ease = results["models"]["ease"]
+    bare = {**ease, "history": [], "by_history_length": {}}
+    bare["metrics"] = {m: f for m, f in ease["metrics"].items() if not m.startswith(("coverage", "popularity"))}
+    page = report({**results, "models": {"ease": bare}, "comparisons": []})
+    assert page.count("<svg") == 2
+
+
+def test_without_matplotlib_it_says_what_to_install(
+    results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    with pytest.raises(MissingDependencyError, match="extra 'report'"):
+        write_report(tmp_path / "report.html", results)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,171 @@
+"""Autoencoders as NumPy scores them, against the networks that were trained, and in processes without torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+
+from recvae.errors import ArtifactError, UnsupportedError
+from recvae.models.autoencoders.base import Autoencoder
+from recvae.models.autoencoders.frozen import LANES, VARIATIONAL, FrozenAutoencoder
+from recvae.models.autoencoders.multvae import MultDAE, MultVAE
+from recvae.models.autoencoders.recvae import RecVAE
+from recvae.models.blend import Blend
+from recvae.models.ease import EASE
+from recvae.storage import artifact
+from recvae.topn import FloatArray
+from tests.contracts import N_ITEMS, Factory, random_plays, without_plays
+from tests.contracts import one_thread as one_thread
+
+SMALL: dict[str, Any] = {"latent": 4, "epochs": 2, "batch_size": 20, "learning_rate": 0.05}
+FACTORIES: dict[str, Factory] = {
+    "multvae": lambda: MultVAE(hidden=6, **SMALL),
+    "multvae without hidden layers": lambda: MultVAE(hidden=(), **SMALL),
+    "multvae with two": lambda: MultVAE(hidden=(6, 5), **SMALL),
+    "dense multvae": lambda: MultVAE(hidden=(6, 6, 6), encoder="dense", gamma=0.01, **SMALL),
+    "multdae": lambda: MultDAE(**SMALL),
+    "multdae with a hidden layer": lambda: MultDAE(hidden=6, **SMALL),
+    "recvae": lambda: RecVAE(hidden=(6, 6), encoder_passes=1, **SMALL),
+}
+PLAYS = random_plays(N_ITEMS + LANES, N_ITEMS)
+PLAYS.data[:] = np.random.default_rng(1).integers(1, 6, PLAYS.nnz)
+
+
+@pytest.fixture(scope="module", params=FACTORIES)
+def trained(request: pytest.FixtureRequest) -> Autoencoder:
+    model = FACTORIES[request.param]().fit(PLAYS, show_progress=False)
+    assert isinstance(model, Autoencoder)
+    return model
+
+
+@pytest.fixture
+def path(trained: Autoencoder, tmp_path: Path) -> Path:
+    artifact.save(trained, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def frozen(path: Path) -> FrozenAutoencoder:
+    model = artifact.load(path, frozen=True).model
+    assert isinstance(model, FrozenAutoencoder)
+    return model
+
+
+def rankable(model: FrozenAutoencoder, histories: sparse.csr_matrix) -> FloatArray:
+    scores = model._rankable(np.zeros(histories.shape[0], dtype=np.int64), histories, True)
+    assert isinstance(scores, np.ndarray)
+    return scores
+
+
+@pytest.mark.parametrize("n_users", [1, 2, LANES, LANES + 1])
+def test_scores_are_those_of_the_trained_network(n_users: int, trained: Autoencoder, path: Path) -> None:
+    model, histories = frozen(path), without_plays(PLAYS, [1])[:n_users]
+    expected = trained.score(histories)
+    assert expected.std(axis=1).min() > 0.01
+    for scores in (model.score(histories), rankable(model, histories)):
+        assert scores.dtype == np.float32
+        assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
+    weight, bias = model.output_layer()
+    played = np.diff(histories.indptr) > 0
+    queries = model.queries(histories)[played]
+    assert_allclose(queries @ weight.T + bias, expected[played], rtol=1e-5, atol=1e-5)
+    assert_allclose(queries, trained.queries(histories)[played], rtol=1e-5, atol=1e-5)
+
+
+def test_it_explains_and_compares_as_the_trained_model(trained: Autoencoder, path: Path) -> None:
+    model = frozen(path)
+    for found, expected in zip(model.explain(PLAYS[2], [0, 3]), trained.explain(PLAYS[2], [0, 3]), strict=True):
+        assert_allclose(found, expected, atol=1e-5)
+    for found, expected in zip(model.similar_items([1, 2]), trained.similar_items([1, 2]), strict=True):
+        assert_allclose(found, expected, atol=1e-5)
+
+
+def test_large_activations_are_no_warning(tmp_path: Path) -> None:
+    model = FACTORIES["dense multvae"]().fit(PLAYS, show_progress=False)
+    assert isinstance(model, Autoencoder)
+    model.module_.encoder.input.bias.data[:] = -200.0
+    artifact.save(model, tmp_path / "model")
+    assert_allclose(frozen(tmp_path / "model").score(PLAYS), model.score(PLAYS), rtol=1e-5, atol=1e-5)
+
+
+def test_a_blend_scores_by_frozen_parts(tmp_path: Path) -> None:
+    blend = Blend([EASE(), FACTORIES["multvae"](), FACTORIES["multdae"]()]).fit(PLAYS, show_progress=False)
+    artifact.save(blend, tmp_path / "model")
+    loaded = artifact.load(tmp_path / "model", frozen=True).model
+    assert isinstance(loaded, Blend)
+    assert [type(model) for model in loaded.models] == [EASE, FrozenAutoencoder, FrozenAutoencoder]
+    assert_allclose(loaded.score(PLAYS), blend.score(PLAYS), rtol=1e-5, atol=1e-5)
+
+
+def test_it_is_neither_trained_nor_saved(trained: Autoencoder, path: Path, tmp_path: Path) -> None:
+    model, name = frozen(path), type(trained).__name__
+    with pytest.raises(UnsupportedError, match=f"^a frozen {name} cannot be trained; load it with frozen=False"):
+        model.fit(PLAYS, show_progress=False)
+    with pytest.raises(UnsupportedError, match=f"^a frozen {name} cannot be saved; load it with frozen=False"):
+        artifact.save(model, tmp_path / "another")
+    assert not (tmp_path / "another").exists()
+
+
+def test_every_array_must_be_there_and_fit(trained: Autoencoder) -> None:
+    whole = trained._state() | {"extra.bias": np.zeros(3, dtype=np.float32)}
+    for name, array in whole.items():
+        without = {key: kept for key, kept in whole.items() if key not in (name, "extra.bias")}
+        odd = without | {name: array.astype(np.float64)}
+        larger = without | {name: np.concatenate([array, array[:1]])}
+        for state in (odd, larger) if name in ("history_lengths", "extra.bias") else (without, odd, larger):
+            model = FrozenAutoencoder(type(trained).__name__)
+            model.item_counts_ = trained.item_counts_
+            if name == "history_lengths":
+                model._restore(state)
+                continue
+            with pytest.raises(
+                ArtifactError, match=r"^[\w.]+ is (missing|\w+ \([\d, ]+\)); expected (none|float32 \(.*\))$"
+            ):
+                model._restore(state)
+
+
+def test_an_array_of_a_type_that_no_model_has(tmp_path: Path) -> None:
+    model = EASE().fit(PLAYS, show_progress=False)
+    artifact.save(model, tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    state = safetensors.numpy.load_file(file)
+    weights = artifact._mapped(file)["weights"]
+    assert_array_equal(weights, state["weights"])
+    assert not weights.flags.owndata
+    safetensors.numpy.save_file(state | {"weights": state["weights"].astype(np.float16)}, file)
+    with pytest.raises(ValueError, match=r"^weights is F16; expected F64, F32, I64, I32$"):
+        artifact._mapped(file)
+
+
+def test_every_autoencoder_can_be_frozen() -> None:
+    kinds = {type(make()).__name__ for make in FACTORIES.values()}
+    assert kinds == set(VARIATIONAL)
+
+
+@pytest.mark.parametrize("name", ["multvae", "ease"])
+def test_a_process_that_serves_does_without_torch_and_pandas(name: str, tmp_path: Path) -> None:
+    model = EASE() if name == "ease" else FACTORIES[name]()
+    artifact.save(model.fit(PLAYS, show_progress=False), tmp_path / "model")
+    code = f"""
+import asyncio, sys
+from pathlib import Path
+from typing import Any
+import httpx
+from recvae.serving import Settings, create_app
+async def main():
+    app = create_app(Settings(Path({str(tmp_path / "model")!r}), exact_items=10))
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as http:
+            answer = await http.post("/recommend", json={{"history": [1, 2], "n": 3, "explain": True}})
+            similar = await http.get("/items/1/similar")
+    return [answer.status_code, similar.status_code]
+print(asyncio.run(main()), sorted({{"torch", "pandas", "implicit", "sklearn"}} & set(sys.modules)))
+"""
+    outcome = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert outcome.stdout == "[200, 200] []\n"

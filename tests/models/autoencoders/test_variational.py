@@ -1,0 +1,120 @@
+"""What a VAE gives beyond ranking, on data where the answer is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from scipy import sparse, stats
+
+from recvae.errors import ParameterError, UnsupportedError
+from recvae.models.autoencoders.multvae import MultVAE
+from recvae.models.autoencoders.recvae import RecVAE
+from recvae.models.autoencoders.variational import VariationalAutoencoder
+from recvae.models.ease import EASE
+from recvae.models.factorization import ALS
+from tests.contracts import one_thread as one_thread
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+N_USERS, N_ITEMS, N_TASTES = 300, 60, 3
+
+
+def tastes() -> sparse.csr_matrix:
+    """Users of three tastes; each taste's items are ever less popular."""
+    generator = np.random.default_rng(0)
+    chance = np.zeros((N_TASTES, N_ITEMS))
+    for taste in range(N_TASTES):
+        chance[taste, taste::N_TASTES] = np.linspace(0.9, 0.2, N_ITEMS // N_TASTES)
+    dense = generator.random((N_USERS, N_ITEMS)) < chance[np.arange(N_USERS) % N_TASTES]
+    return sparse.csr_matrix(dense, dtype=np.float32)
+
+
+@pytest.fixture(scope="module", params=["multvae", "recvae"])
+def model(request: pytest.FixtureRequest) -> VariationalAutoencoder:
+    common = {"latent": 8, "batch_size": 50, "learning_rate": 5e-3}
+    vae = MultVAE(hidden=32, epochs=40, anneal_cap=1.0, total_anneal_steps=0, **common)  # type: ignore[arg-type]
+    descendant = RecVAE(hidden=(32, 32), epochs=20, gamma=0.05, **common)  # type: ignore[arg-type]
+    fitted: VariationalAutoencoder = {"multvae": vae, "recvae": descendant}[request.param]
+    return fitted.fit(tastes(), show_progress=False)
+
+
+def test_embed(model: VariationalAutoencoder) -> None:
+    mu = model.embed(tastes())
+    assert mu.shape == (N_USERS, 8)
+    assert mu.dtype == np.float32
+    assert_array_equal(mu[:5], model.embed(tastes()[:5]))
+
+
+def test_bots_are_the_least_likely_users(model: VariationalAutoencoder) -> None:
+    generator = np.random.default_rng(1)
+    bots = sparse.csr_matrix(generator.random((15, N_ITEMS)) < 0.25, dtype=np.float32)
+    everybody = sparse.vstack([tastes(), bots], format="csr")
+    per_play = model.log_likelihood(everybody) / np.diff(everybody.indptr)
+    suspects = np.argsort(per_play)[:15]
+    assert (suspects >= N_USERS).mean() >= 0.9
+
+
+def test_log_likelihood_needs_no_whole_matrix(model: VariationalAutoencoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = model.log_likelihood(tastes())
+    monkeypatch.setattr("recvae.models.similarity.rows_at_once", lambda _: 7)
+    np.testing.assert_allclose(model.log_likelihood(tastes()), whole, rtol=1e-5)
+
+
+def test_samples_are_like_the_training_data(model: VariationalAutoencoder) -> None:
+    samples, train = model.sample(1000, seed=3), tastes()
+    assert samples.shape == (1000, N_ITEMS)
+    assert samples.has_canonical_format
+    assert set(samples.data.tolist()) == {1.0}
+    popularity = [np.bincount(matrix.indices, minlength=N_ITEMS) for matrix in (samples, train)]
+    assert stats.spearmanr(popularity[0], popularity[1]).statistic > 0.6
+    lengths = [np.diff(matrix.indptr).mean() for matrix in (samples, train)]
+    assert lengths[0] == pytest.approx(lengths[1], rel=0.1)
+
+
+def test_samples_follow_the_seed(model: VariationalAutoencoder) -> None:
+    once, again, other = (model.sample(20, seed=seed).toarray() for seed in (1, 1, 2))
+    assert_array_equal(once, again)
+    assert (once != other).any()
+    with pytest.raises(ParameterError, match="n is 0"):
+        model.sample(0)
+
+
+def test_everything_survives_the_artifact(model: VariationalAutoencoder, tmp_path: Path) -> None:
+    model.save(tmp_path / "model")
+    loaded = type(model).load(tmp_path / "model")
+    assert_array_equal(loaded.embed(tastes()), model.embed(tastes()))
+    assert_array_equal(loaded.sample(10).toarray(), model.sample(10).toarray())
+
+
+def test_similar_users_share_a_taste(model: VariationalAutoencoder) -> None:
+    ids, scores = model.similar_users(np.arange(30), N=20, user_items=tastes())
+    assert ids.shape == scores.shape == (30, 20)
+    assert_array_equal(ids[:, 0], np.arange(30))
+    assert np.mean(ids % N_TASTES == np.arange(30)[:, None] % N_TASTES) > 0.95
+
+
+def test_similar_users_among_some(model: VariationalAutoencoder) -> None:
+    ids, _ = model.similar_users(0, N=5, users=[9, 3, 1, 6], user_items=tastes())
+    assert set(ids[:3]) == {3, 6, 9}
+    assert ids[4] == -1
+    ids, _ = model.similar_users(0, N=5, filter_users=[0, 3], user_items=tastes())
+    assert not {0, 3} & set(ids)
+
+
+def test_similar_users_refusals(model: VariationalAutoencoder) -> None:
+    with pytest.raises(UnsupportedError, match="give user_items"):
+        model.similar_users(0)
+    with pytest.raises(ParameterError, match="userid holds 300"):
+        model.similar_users(300, user_items=tastes())
+    with pytest.raises(UnsupportedError, match="EASE has no user vectors"):
+        EASE().fit(tastes(), show_progress=False).similar_users(0)
+
+
+def test_similar_users_of_a_model_that_stores_them() -> None:
+    als = ALS(factors=8, regularization=1.0).fit(tastes(), show_progress=False)
+    ids, _ = als.similar_users(4, N=10)
+    assert ids[0] == 4
+    assert np.mean(ids % N_TASTES == 4 % N_TASTES) > 0.9
+    with pytest.raises(UnsupportedError, match="leave user_items out"):
+        als.similar_users(4, user_items=tastes())

@@ -1,0 +1,294 @@
+"""Preparing in an engine: the same directory, byte for byte, as in memory, and errors as clear."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recvae.data.readers import Columns
+from recvae.errors import DataError, MissingDependencyError, RecvaeError
+from recvae.preparation import pipeline
+from recvae.preparation.pipeline import Options, prepare
+
+pytest.importorskip("ibis", reason="the extra 'scale' is not installed")
+
+SPLITS = {
+    "strong": Options(min_rating=2, val_users=6, test_users=7, seed=3),
+    "strong, items too": Options(min_rating=3, min_user_items=3, min_item_users=4, val_users=5, test_users=5),
+    "temporal": Options(min_rating=2, split="temporal"),
+    "temporal by times": Options(min_rating=2, split="temporal", val_time="300", test_time="1970-01-01T00:06:40"),
+    "leave-last": Options(min_rating=0, split="leave-last", min_user_items=0),
+}
+
+
+def table(seed: int = 0, n_users: int = 40, n_items: int = 25, text: bool = False) -> pd.DataFrame:
+    """Half of all pairs, some of them several times with other ratings and times, in random order."""
+    rng = np.random.default_rng(seed)
+    users, items = np.nonzero(rng.random((n_users, n_items)) < 0.5)
+    again = rng.choice(len(users), len(users) // 8)
+    users, items = np.concatenate([users, users[again]]), np.concatenate([items, items[again]])
+    frame = pd.DataFrame({"user_id": users * 7 - 20, "item_id": items + 1})
+    frame["rating"] = rng.integers(1, 11, len(frame)) / 2
+    frame["timestamp"] = rng.integers(0, 500, len(frame))
+    if text:
+        frame["user_id"] = frame["user_id"].map("ü{:02}".format)
+        frame["item_id"] = frame["item_id"].map("Film, {}".format)
+    return frame.sample(frac=1, random_state=seed, ignore_index=True)
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(path.iterdir())}
+
+
+def assert_same(source: str | Path, options: Options, backend: str, out: Path, like: Path | None = None) -> None:
+    """Prepared in the engine and in memory, from `like` where the engine's source is a table."""
+    one = prepare(like or source, out / "memory", options)
+    other = prepare(source, out / "engine", replace(options, backend=backend))
+    assert one[1:] == other[1:]
+    found, expected = content(out / "engine"), content(out / "memory")
+    if like:  # the manifests name their sources
+        del found["manifest.json"], expected["manifest.json"]
+    assert found == expected
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["engine", "memory"]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_csv_file(tmp_path: Path, split: str) -> None:
+    table().to_csv(tmp_path / "plays.csv", index=False)
+    assert_same(tmp_path / "plays.csv", SPLITS[split], "duckdb", tmp_path)
+
+
+@pytest.mark.parametrize("split", ["strong", "leave-last"])
+def test_ids_of_text(tmp_path: Path, split: str) -> None:
+    table(text=True).to_csv(tmp_path / "plays.tsv", index=False, sep="\t")
+    assert_same(tmp_path / "plays.tsv", SPLITS[split], "duckdb", tmp_path)
+
+
+def test_a_parquet_file_keeps_its_order(tmp_path: Path) -> None:
+    table().to_parquet(tmp_path / "plays.parquet", index=False)
+    assert_same(tmp_path / "plays.parquet", SPLITS["strong"], "duckdb", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["str", "category", "object"])
+def test_ids_of_a_parquet_file_stay_what_they_are(tmp_path: Path, kind: Any) -> None:
+    frame = table()
+    frame["user_id"] = frame["user_id"].map("{}".format).astype(kind)
+    frame["item_id"] = frame["item_id"].map(" {} ".format).astype(kind)
+    frame.to_parquet(tmp_path / "plays.parquet", index=False)
+    assert_same(tmp_path / "plays.parquet", SPLITS["strong"], "duckdb", tmp_path)
+
+
+def test_columns_by_other_names_and_without_ratings(tmp_path: Path) -> None:
+    frame = table().rename(columns={"user_id": "who", "item_id": "what"}).drop(columns="rating")
+    frame.to_csv(tmp_path / "plays.csv", index=False)
+    options = replace(SPLITS["strong"], columns=Columns("who", "what"), min_rating=None)
+    assert_same(tmp_path / "plays.csv", options, "duckdb", tmp_path)
+
+
+@pytest.mark.parametrize("times", [[7.5], ["", 3], [" 12 ", 3]])
+def test_times_that_are_no_whole_numbers_or_missing(tmp_path: Path, times: list[Any]) -> None:
+    frame = table()
+    frame["timestamp"] = [times[number % len(times)] for number in range(len(frame))]
+    frame.to_csv(tmp_path / "plays.csv", index=False)
+    assert_same(tmp_path / "plays.csv", SPLITS["strong"], "duckdb", tmp_path)
+
+
+@st.composite
+def csv_files(draw: st.DrawFn) -> str:
+    ids = st.sampled_from(["1", "2", "10", "007", "a", "ä", " 3", "1e3", "-4", "99999999999999999999"])
+    some = draw(st.lists(ids, min_size=1, max_size=4, unique=True))
+    row = st.tuples(st.sampled_from(some), st.integers(0, 6), st.integers(0, 4), st.integers(0, 9))
+    rows = draw(st.lists(row, min_size=1, max_size=60))
+    return "user_id,item_id,rating,timestamp\n" + "".join(f"{u},{i},{r},{t}\n" for u, i, r, t in rows)
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(csv_files(), st.sampled_from(["strong", "temporal", "leave-last"]))
+def test_any_file_ends_alike(tmp_path_factory: pytest.TempPathFactory, text: str, split: str) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "plays.csv").write_text(text)
+    options = Options(min_rating=1, min_user_items=2, split=split)
+    outcomes = []
+    for name, backend in (("memory", None), ("engine", "duckdb")):
+        try:
+            prepare(folder / "plays.csv", folder / name, replace(options, backend=backend))
+            outcomes.append(content(folder / name))
+        except RecvaeError as error:
+            outcomes.append({type(error).__name__: str(error).encode()})
+    assert outcomes[0] == outcomes[1]
+
+
+def in_order(frame: pd.DataFrame, path: Path) -> Path:
+    """What rows without an order are taken for: by user and by item."""
+    frame.sort_values(["user_id", "item_id"], kind="stable").to_parquet(path, index=False)
+    return path
+
+
+def test_a_folder_of_parquet_files_needs_no_option(tmp_path: Path) -> None:
+    frame, folder = table(), tmp_path / "in" / "plays"
+    folder.mkdir(parents=True)
+    for number in range(3):
+        frame[number::3].to_parquet(folder / f"{number}.parquet", index=False)
+    like = in_order(frame, tmp_path / "in" / "whole.parquet")
+    out = tmp_path / "out"
+    assert_same(folder, SPLITS["strong"], "duckdb", out, like)
+    prepare(folder, out / "again", SPLITS["strong"])
+    assert content(out / "again") == content(out / "engine")
+
+
+def test_what_is_too_large_for_memory_goes_to_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table().to_csv(tmp_path / "plays.csv", index=False)
+    size = (tmp_path / "plays.csv").stat().st_size
+    for free, where in ((None, "from plays.csv"), (7 * size, "from plays.csv"), (5 * size, "in duckdb")):
+        monkeypatch.setattr(pipeline, "available_bytes", lambda free=free: free)
+        assert prepare(tmp_path / "plays.csv", tmp_path / "out", SPLITS["strong"])[0].startswith(f"plays.csv {where}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("user_id,item_id\n1,2\n\n,3\n", r"plays.csv line 4: user_id is missing"),
+        ("user_id,item_id,rating\n1,2,\n", r"plays.csv line 2: rating is missing"),
+        ("user_id,item_id,rating\n1,2,3\n1,3,good\n", r"rating is 'good'; expected a number"),
+        ("user_id,item_id,rating\n1,2,3\n1,3,inf\n", r"rating is missing or no number in 1 rows"),
+        ("user_id,item_id\n1,2\n3\n", r"1 columns; expected 2, as in the first line"),
+        ("user_id,item_id,timestamp\n1,2,yesterday\n", "timestamp holds what is no number"),
+        ("user_id,movie\n1,2\n", "has no column 'item_id'"),
+        ("user_id,item_id\n", "has no rows"),
+        ("", "is empty"),
+    ],
+)
+def test_a_file_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "plays.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        prepare(tmp_path / "plays.csv", tmp_path / "out", Options(backend="duckdb"))
+    assert [path.name for path in tmp_path.iterdir()] == ["plays.csv"]
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("ml-100k", Options(backend="duckdb"), "reads a file, a folder of Parquet files or a table: ml-100k"),
+        (
+            "plays.csv",
+            Options(backend="nowhere"),
+            "backend is nowhere, which cannot be opened: expected duckdb or a URL",
+        ),
+        (
+            "plays.csv",
+            Options(backend="postgres://me:secret@127.0.0.1:1/x"),
+            "backend is postgres://…@127.0.0.1:1/x, which",
+        ),
+        ("plays.csv", Options(backend="oracles://x"), "backend is oracles://x, which cannot be opened"),
+        ("plays", Options(backend="duckdb"), "plays is neither a file, a folder nor a table of the backend"),
+        ("plays.csv", Options(backend="duckdb", split="given"), "a backend reads no train.txt"),
+        ("plays.csv", Options(backend="duckdb", min_item_users=-1), "min_item_users is -1; expected 0 or more"),
+        ("plays.csv", Options(backend="duckdb", val_users=40), "leave nobody"),
+        ("plays.csv", Options(backend="duckdb", min_rating=9), r"no plays are left of .* below min rating 9"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, options: Options, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table().to_csv("plays.csv", index=False)
+    with pytest.raises(RecvaeError, match=message):
+        prepare(source, tmp_path / "out", options)
+    assert [path.name for path in tmp_path.iterdir()] == ["plays.csv"]
+
+
+def test_what_the_engine_fails_at_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import recvae.preparation.engine
+
+    table().to_csv(tmp_path / "plays.csv", index=False)
+    monkeypatch.setattr(
+        recvae.preparation.engine, "_collapsed", lambda t: t.filter((t.user_id.cast("string") + "x").cast("int64") > 0)
+    )
+    with pytest.raises(DataError, match="backend duckdb failed: Conversion Error"):
+        prepare(tmp_path / "plays.csv", tmp_path / "out", Options(backend="duckdb"))
+    assert [path.name for path in tmp_path.iterdir()] == ["plays.csv"]
+
+
+def test_without_ibis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table().to_csv(tmp_path / "plays.csv", index=False)
+    monkeypatch.setitem(__import__("sys").modules, "recvae.preparation.engine", None)
+    monkeypatch.delattr("recvae.preparation.engine", raising=False)
+    with pytest.raises(MissingDependencyError, match=r"install .*recvae\[scale\]"):
+        prepare(tmp_path / "plays.csv", tmp_path / "out", Options(backend="duckdb"))
+
+
+@pytest.fixture(scope="module")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Spark session in this process, whose workers run this Python."""
+    pytest.importorskip("pyspark", reason="the extra 'spark' is not installed")
+    if not shutil.which("java"):
+        pytest.skip("no java for a local Spark session")
+    warehouse = tmp_path_factory.mktemp("spark")
+    quick = {
+        "spark.master": "local[1]",
+        "spark.ui.enabled": "false",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.default.parallelism": "1",
+        "spark.sql.warehouse.dir": str(warehouse),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        yield "pyspark://?" + "&".join(f"{name}={value}" for name, value in quick.items())
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server of its own."""
+    pytest.importorskip("psycopg", reason="the driver of PostgreSQL is not installed")
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not binaries or (os.getuid() == 0 and not shutil.which("setpriv")):
+        pytest.skip("no PostgreSQL server that can be started here")
+    folder = tmp_path_factory.mktemp("postgres")
+    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
+    if as_nobody:
+        os.chown(folder, 65534, 65534)
+        for parent in [folder, *folder.parents][:3]:
+            parent.chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    tools = binaries[-1].parent
+    data = str(folder / "data")
+    subprocess.run(
+        [*as_nobody, str(tools / "initdb"), "-D", data, "-U", "me", "-A", "trust", "--no-sync"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    server = [*as_nobody, str(tools / "pg_ctl"), "-D", data, "-w", "-l", str(folder / "log")]
+    listen = f"-p {port} -h 127.0.0.1 -k {folder} -F"
+    subprocess.run([*server, "-o", listen, "start"], check=True, stdout=subprocess.DEVNULL)
+    yield f"postgres://me@127.0.0.1:{port}/postgres"
+    subprocess.run([*server, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_spark(tmp_path: Path, spark: str) -> None:
+    table(text=True).to_csv(tmp_path / "plays.csv", index=False)
+    assert_same(tmp_path / "plays.csv", SPLITS["strong, items too"], spark, tmp_path)
+
+
+@pytest.mark.parametrize("split", ["strong, items too", "temporal"])
+def test_postgresql(tmp_path: Path, postgres: str, split: str) -> None:
+    import ibis
+
+    frame = table(text=True)
+    connection = ibis.connect(postgres)
+    connection.create_table("plays", frame, overwrite=True)
+    connection.disconnect()
+    like = in_order(frame, tmp_path / "whole.parquet")
+    assert_same("plays", SPLITS[split], postgres, tmp_path, like)

@@ -1,0 +1,277 @@
+"""Keys, limits, time-outs, headers, logs and figures: what stands around every route."""
+
+import asyncio
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from recvae.errors import ParameterError
+from recvae.serving import Settings, create_app
+from recvae.serving.telemetry import SHARED, Metrics
+from tests.contracts import one_thread as one_thread
+from tests.http_service import asked, client, item_id, logged, save
+from tests.http_service import json_logs as json_logs
+
+BODY = {"history": [item_id(1)], "n": 2}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("serving") / "model"
+    save(path)
+    return path
+
+
+async def exchange(app: FastAPI, *messages: dict[str, Any], headers: dict[str, str] | None = None) -> httpx.Response:
+    """What the app answers to a POST /recommend that arrives as these messages, and then nothing more."""
+    waiting, sent = list(messages), list[dict[str, Any]]()
+
+    async def receive() -> dict[str, Any]:
+        if not waiting:
+            await asyncio.Event().wait()
+        return waiting.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    given = {"content-type": "application/json", **(headers or {})}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/recommend",
+        "raw_path": b"/recommend",
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+    }
+    await app(scope, receive, send)
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    return httpx.Response(sent[0]["status"], headers=sent[0]["headers"], content=body)
+
+
+def chunk(body: bytes, more: bool) -> dict[str, Any]:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+def test_an_api_key(model: Path) -> None:
+    async def question(http: httpx.AsyncClient) -> list[int]:
+        keys: list[dict[str, str]] = [{}, {"x-api-key": "wrong"}, {"x-api-key": "secret"}]
+        keys.append({"authorization": "Bearer secret"})
+        statuses = [(await http.post("/recommend", json=BODY, headers=headers)).status_code for headers in keys]
+        open_ = [(await http.get(path)).status_code for path in ("/", "/page.js", "/healthz", "/readyz", "/docs")]
+        closed = [(await http.get(path)).status_code for path in ("/model", "/metrics", "/items", "/nowhere")]
+        return [*statuses, *open_, *closed]
+
+    assert asked(Settings(model, api_key="secret"), question) == [401, 401, 200, 200, *[200] * 5, *[401] * 4]
+
+
+def test_admin_routes_are_off_without_their_own_key(model: Path) -> None:
+    async def question(http: httpx.AsyncClient) -> list[int]:
+        keys: list[dict[str, str]] = [{}, {"x-api-key": "secret"}, {"x-api-key": "admin"}]
+        return [(await http.post("/admin/reload", headers=headers)).status_code for headers in keys]
+
+    assert asked(Settings(model, api_key="secret"), question) == [404, 404, 404]
+    assert asked(Settings(model, api_key="secret", admin_key="admin"), question) == [401, 401, 200]
+
+
+def test_headers_of_every_answer(model: Path) -> None:
+    async def question(http: httpx.AsyncClient) -> list[httpx.Response]:
+        given = {"x-request-id": "mine-1"}
+        return [
+            await http.get("/"),
+            await http.post("/recommend", json=BODY, headers=given),
+            await http.get("/nowhere", headers={"x-request-id": "not\tmine"}),
+            await http.post("/recommend", content=b"{", headers={"content-type": "application/json"}),
+        ]
+
+    answers = asked(Settings(model), question)
+    assert [answer.status_code for answer in answers] == [200, 200, 404, 422]
+    for answer in answers:
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "access-control-allow-origin" not in answer.headers
+    assert answers[1].headers["x-request-id"] == "mine-1"
+    assert len({answer.headers["x-request-id"] for answer in answers}) == 4
+    assert "\t" not in answers[2].headers["x-request-id"]
+
+
+def test_other_origins_are_let_in_by_name(model: Path) -> None:
+    async def question(http: httpx.AsyncClient) -> list[str | None]:
+        origins = ("https://shop.example", "https://other.example")
+        answers = [await http.post("/recommend", json=BODY, headers={"origin": origin}) for origin in origins]
+        return [answer.headers.get("access-control-allow-origin") for answer in answers]
+
+    assert asked(Settings(model, cors="https://shop.example"), question) == ["https://shop.example", None]
+
+
+@pytest.mark.parametrize(
+    ("messages", "status", "said"),
+    [
+        ([chunk(b'{"history":', True), chunk(b" []}", False)], 200, "items"),
+        ([chunk(b'{"history":', True)], 408, "not received within 0.2 seconds"),
+        ([chunk(b"x" * 60, True), chunk(b"x" * 60, True)], 413, "max_body_bytes = 100"),
+        ([chunk(b"x" * 60, True), {"type": "http.disconnect"}], 400, "the connection ended"),
+    ],
+)
+def test_bodies_in_pieces(model: Path, messages: list[dict[str, Any]], status: int, said: str) -> None:
+    async def question() -> httpx.Response:
+        app = create_app(Settings(model, timeout_seconds=0.2, max_body_bytes=100))
+        async with client(app):
+            return await exchange(app, *messages)
+
+    answer = asyncio.run(question())
+    assert answer.status_code == status
+    assert said in answer.text
+
+
+def test_a_declared_length_is_refused_at_once(model: Path) -> None:
+    async def question() -> httpx.Response:
+        app = create_app(Settings(model, max_body_bytes=100))
+        async with client(app):
+            return await exchange(app, headers={"content-length": "9" * 30})
+
+    assert asyncio.run(question()).status_code == 413
+
+
+def slow(app: FastAPI, seconds: float) -> None:
+    served = app.state.service.models.current
+    rank = served.rank
+
+    def late(queries: Any) -> Any:
+        time.sleep(seconds)
+        return rank(queries)
+
+    served.rank = late
+
+
+def test_a_full_queue_and_a_late_answer(model: Path) -> None:
+    async def question() -> list[httpx.Response]:
+        app = create_app(Settings(model, queue=2, batch_size=1, timeout_seconds=1.0, batch_window_ms=0))
+        async with client(app) as http:
+            slow(app, 0.7)
+            first = asyncio.create_task(http.post("/recommend", json=BODY))
+            await asyncio.sleep(0.2)
+            others = await asyncio.gather(*(http.post("/recommend", json=BODY) for _ in range(4)))
+            return [await first, *others]
+
+    answers = asyncio.run(question())
+    assert sorted(answer.status_code for answer in answers) == [200, 503, 503, 504, 504]
+    for answer in answers:
+        assert (answer.status_code == 503) == ("retry-after" in answer.headers)
+
+
+@pytest.mark.usefixtures("json_logs")
+def test_unexpected_errors_tell_nothing(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def question() -> httpx.Response:
+        app = create_app(Settings(model))
+        async with client(app) as http:
+            app.state.service.models.current.rank = broken
+            return await http.post("/recommend", json=BODY, headers={"x-request-id": "it"})
+
+    def broken(queries: Any) -> Any:
+        raise ZeroDivisionError("the secret of the house")
+
+    answer = asyncio.run(question())
+    entries = logged(capsys.readouterr().err)
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
+    (error,) = [entry for entry in entries if entry["level"] == "error"]
+    assert "the secret of the house" in error["traceback"]
+    assert error["request_id"] == "it"
+
+
+@pytest.mark.usefixtures("json_logs")
+def test_the_access_log_names_no_users_and_no_items(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def question(http: httpx.AsyncClient) -> None:
+        await http.get("/users/u7/recommendations")
+        await http.post("/recommend", json=BODY)
+        await http.get("/nowhere")
+
+    asked(Settings(model), question)
+    text = capsys.readouterr().err
+    entries = [entry for entry in logged(text) if entry["logger"] == "recvae.access"]
+    assert [(entry["method"], entry["route"], entry["status"]) for entry in entries] == [
+        ("GET", "/users/{user_id}/recommendations", 200),
+        ("POST", "/recommend", 200),
+        ("any", "other", 404),
+    ]
+    assert all(0 < entry["seconds"] < 60 and entry["request_id"] for entry in entries)
+    assert "u7" not in text
+    told = [
+        {key: value for key, value in entry.items() if key not in ("time", "seconds", "request_id")}
+        for entry in entries
+    ]
+    assert str(item_id(1)) not in str(told)
+
+
+def test_figures(model: Path) -> None:
+    async def question(http: httpx.AsyncClient) -> str:
+        for history in ([item_id(1), 7], [item_id(2)]):
+            await http.post("/recommend", json={"history": history})
+        await http.get("/nowhere")
+        return (await http.get("/metrics")).text
+
+    text = asked(Settings(model), question)
+    for line in (
+        'recvae_requests_total{method="POST",route="/recommend",status="200"} 2.0',
+        'recvae_requests_total{method="any",route="other",status="404"} 1.0',
+        'recvae_request_seconds_count{route="/recommend"} 2.0',
+        "recvae_history_items_total 3.0",
+        "recvae_unknown_items_total 1.0",
+        "recvae_queue_length 0.0",
+        "recvae_batch_size_count 2.0",
+        'recvae_reloads_total{outcome="loaded"} 1.0',
+        "recvae_index_recall 1.0",
+    ):
+        assert line in text
+    assert 'recvae_model_info{model="MultVAE",version="' in text
+
+
+def test_the_dashboard_asks_for_figures_that_there_are(model: Path) -> None:
+    async def question(http: httpx.AsyncClient) -> str:
+        await http.post("/recommend", json={"history": [item_id(1), "unheard of"]})
+        return (await http.get("/metrics")).text
+
+    dashboards = (Path(__file__).parent.parent.parent / "service" / "grafana").rglob("*.json")
+    asked_for = {name for file in dashboards for name in re.findall(r"recvae_[a-z_]+", file.read_text())}
+    assert len(asked_for) > 10
+    assert asked_for <= set(re.findall(r"^(recvae_\w+)", asked(Settings(model), question), re.MULTILINE))
+
+
+def test_figures_of_a_dead_worker_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SHARED, str(tmp_path))
+    for name in ("gauge_livesum_999999999.db", "counter_999999999.db"):
+        (tmp_path / name).write_bytes(b"")
+    Metrics()
+    assert [path.name for path in tmp_path.iterdir()] == ["counter_999999999.db"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("RECVAE_MAX_N", "ten", "RECVAE_MAX_N is 'ten'; expected a whole number"),
+        ("RECVAE_MAX_N", "0", "RECVAE_MAX_N is 0; expected at least 1"),
+        ("RECVAE_TIMEOUT_SECONDS", "nan", "RECVAE_TIMEOUT_SECONDS is nan"),
+        ("RECVAE_BATCH_WINDOW_MS", "-1", "RECVAE_BATCH_WINDOW_MS is -1"),
+        ("RECVAE_API_KEY", "schlüssel", "RECVAE_API_KEY holds characters"),
+    ],
+)
+def test_settings_that_cannot_be(variable: str, value: str, said: str) -> None:
+    with pytest.raises(ParameterError, match=said):
+        Settings.from_environment({"RECVAE_MODEL": "model", variable: value})
+
+
+def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ParameterError, match="RECVAE_MODEL is not set"):
+        Settings.from_environment({})
+    settings = Settings.from_environment({"RECVAE_MODEL": "m", "RECVAE_MAX_N": "7", "RECVAE_CORS": "a,b", "HOME": "x"})
+    assert settings == Settings(Path("m"), max_n=7, cors="a,b")
+    for cores, workers, threads in ((1, 1, 1), (2, 1, 2), (2, 2, 1), (8, 1, 4), (8, 3, 2), (8, 8, 1), (2, 8, 1)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        assert Settings(Path("m"), workers=workers).scoring_threads == threads
+    assert Settings(Path("m"), threads=5).scoring_threads == 5

@@ -1,0 +1,280 @@
+"""Every route: what it answers, and what it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from scipy import sparse
+
+from recvae.models.factorization import BPR
+from recvae.models.popularity import Popularity
+from recvae.serving import Settings
+from recvae.storage import artifact
+from tests.contracts import one_thread as one_thread
+from tests.http_service import N_ITEMS, asked, item_id, save
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("serving") / "model"
+    save(path)
+    return path
+
+
+class Asker:
+    """Puts one request to a service, from tests that are not asynchronous."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def __call__(self, method: str, path: str, **options: Any) -> httpx.Response:
+        answer: httpx.Response = asked(self._settings, lambda http: http.request(method, path, **options))
+        return answer
+
+    def recommend(self, **body: Any) -> dict[str, Any]:
+        answer = self("POST", "/recommend", json=body)
+        assert answer.status_code == 200, answer.text
+        content: dict[str, Any] = answer.json()
+        return content
+
+
+@pytest.fixture(scope="module")
+def ask(model: Path) -> Asker:
+    return Asker(Settings(model))
+
+
+def row(*indices: int) -> sparse.csr_matrix:
+    columns = sorted(indices)
+    return sparse.csr_matrix((np.ones(len(columns), np.float32), columns, [0, len(columns)]), shape=(1, N_ITEMS))
+
+
+def ids(answer: dict[str, Any]) -> list[int]:
+    return [item["id"] - item_id(0) for item in answer["items"]]
+
+
+def test_recommendations_are_the_library_s(model: Path, ask: Asker) -> None:
+    loaded = artifact.load(model)
+    answer = ask.recommend(history=[item_id(1), item_id(7)], n=5)
+    expected, scores = loaded.model.recommend(0, row(1, 7), N=5)
+    assert ids(answer) == expected.tolist()
+    assert [item["score"] for item in answer["items"]] == pytest.approx(scores.tolist(), abs=1e-5)
+    assert [item["title"] for item in answer["items"]] == loaded.items["title"][expected].tolist()
+    assert answer["unknown"] == []
+    assert answer["model"]["name"] == "MultVAE"
+    assert answer["model"]["trained_at"] == loaded.manifest["trained_at"]
+
+
+def test_without_a_history_the_popular_items(model: Path, ask: Asker) -> None:
+    counts = artifact.load(model).model.item_counts_
+    assert ids(ask.recommend(history=[], n=3)) == np.argsort(-counts, kind="stable")[:3].tolist()
+
+
+def test_what_is_listed(ask: Asker) -> None:
+    every = set(range(N_ITEMS))
+    assert set(ids(ask.recommend(history=[item_id(1)], n=N_ITEMS))) == every - {1}
+    assert set(ids(ask.recommend(history=[item_id(1)], n=N_ITEMS, exclude=[item_id(2)]))) == every - {1, 2}
+    only = [item_id(i) for i in (1, 2, 3, 4)]
+    assert set(ids(ask.recommend(history=[item_id(1)], only=only, exclude=[item_id(4)]))) == {2, 3}
+    assert ids(ask.recommend(history=[item_id(1)], only=[])) == []
+    whole, some = ask.recommend(history=[item_id(1)], n=N_ITEMS), ask.recommend(history=[item_id(1)], only=only)
+    assert ids(some) == [i for i in ids(whole) if i in {2, 3, 4}]
+
+
+def test_ids_as_text_and_unknown_ids(ask: Asker) -> None:
+    by_number = ask.recommend(history=[item_id(1), 7, -(2**53 - 1)], exclude=["x"])
+    assert ids(ask.recommend(history=[float(item_id(1))], n=10.0)) == ids(by_number)
+    by_text = ask.recommend(history=[str(item_id(1)), "007", "१०१"])
+    assert ids(by_number) == ids(by_text)
+    assert by_number["unknown"] == [7, -(2**53 - 1), "x"]
+    assert by_text["unknown"] == ["007", "१०१"]
+
+
+def test_reasons_are_items_of_the_history(model: Path, ask: Asker) -> None:
+    history = [item_id(i) for i in (1, 7, 9, 12)]
+    answer = ask.recommend(history=history, n=4, explain=True)
+    assert ids(answer) == ids(ask.recommend(history=history, n=4))
+    assert any(item["because"] for item in answer["items"])
+    loaded = artifact.load(model)
+    for item in answer["items"]:
+        given = [reason["id"] for reason in item["because"]]
+        because, lost = loaded.model.explain(row(1, 7, 9, 12), item["id"] - item_id(0), N=3)
+        assert given == [item_id(i) for i, owed in zip(because, lost, strict=True) if owed > 0]
+        assert all(reason["contribution"] > 0 for reason in item["because"])
+    assert "because" not in ask.recommend(history=history)["items"][0]
+
+
+def test_a_batch_is_answered_in_order(ask: Asker) -> None:
+    requests: list[dict[str, Any]] = [{"history": [item_id(i)], "n": i + 1} for i in range(6)] + [{"history": []}]
+    answers = ask("POST", "/recommend/batch", json={"requests": requests}).json()["answers"]
+    alone = [ask.recommend(**request) for request in requests]
+    assert list(map(ids, answers)) == list(map(ids, alone))
+    scores = [[item["score"] for answer in each for item in answer["items"]] for each in (answers, alone)]
+    assert scores[0] == pytest.approx(scores[1], abs=2e-6)  # a product of several rows rounds otherwise than one of one
+
+
+def test_by_user(model: Path, ask: Asker) -> None:
+    loaded = artifact.load(model)
+    assert loaded.users is not None
+    answer = ask("GET", "/users/u5/recommendations?n=4&explain=true").json()
+    assert ids(answer) == loaded.model.recommend(0, row(*loaded.users["history"][5]), N=4)[0].tolist()
+    assert answer["items"][0]["because"]
+    assert ask("GET", "/users/nobody/recommendations").status_code == 404
+
+
+def test_events_need_a_store(ask: Asker) -> None:
+    refused = ask("POST", "/users/u5/events", json={"items": [item_id(1)]})
+    assert refused.status_code == 501
+    assert "RECVAE_STORE" in refused.json()["detail"]
+
+
+def test_similar_items(model: Path, ask: Asker) -> None:
+    answer = ask("GET", f"/items/{item_id(3)}/similar?n=4").json()
+    assert ids(answer) == artifact.load(model).model.similar_items(3, N=5)[0][1:].tolist()
+    assert ask("GET", "/items/7/similar").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [("amelie", [3]), ("AMÉL", [3]), ("film 07", [7]), ("(1957)", [7]), ("no such", []), (".*", []), ("\n", None)],
+)
+def test_search(model: Path, ask: Asker, query: str, found: list[int] | None) -> None:
+    answer = ask("GET", "/items", params={"query": query, "n": 5}).json()
+    popular = np.argsort(-artifact.load(model).model.item_counts_, kind="stable")[:5].tolist()
+    assert ids(answer) == (popular if found is None else found)
+
+
+def test_the_model_is_described(model: Path, ask: Asker) -> None:
+    about = ask("GET", "/model").json()
+    manifest = artifact.load(model).manifest
+    assert about["metrics"] == manifest["metrics"]
+    assert about["hyperparameters"]["latent"] == 8
+    assert about["n_items"] == N_ITEMS
+    assert about["last_error"] is None
+    assert len(about["version"]) == 12
+
+
+def test_probes_and_documentation(ask: Asker) -> None:
+    assert ask("GET", "/healthz").json() == {"status": "alive"}
+    assert ask("GET", "/readyz").json() == {"status": "ready"}
+    document = ask("GET", "/openapi.json").json()
+    assert "/recommend" in document["paths"]
+    assert document["components"]["schemas"]["RecommendRequest"]["examples"]
+    assert ask("GET", "/docs").headers["content-type"].startswith("text/html")
+
+
+def test_without_a_model_it_lives_but_is_not_ready(tmp_path: Path) -> None:
+    ask = Asker(Settings(tmp_path / "nowhere"))
+    assert ask("GET", "/healthz").status_code == 200
+    for answer in (ask("GET", "/readyz"), ask("POST", "/recommend", json={"history": []})):
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"]
+        assert "nowhere is missing" in answer.json()["detail"]
+
+
+def test_a_model_of_known_users(tmp_path: Path) -> None:
+    save(tmp_path / "bpr", BPR(factors=4, iterations=5))
+    ask = Asker(Settings(tmp_path / "bpr"))
+    assert len(ask("GET", "/users/u1/recommendations?n=3").json()["items"]) == 3
+    refused = ask("POST", "/recommend", json={"history": [item_id(1)]})
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["field"] == "history"
+    assert ids(ask.recommend(history=[], only=[item_id(1)])) == [1]
+
+
+def test_a_model_without_item_vectors(tmp_path: Path) -> None:
+    save(tmp_path / "popularity", Popularity())
+    assert Asker(Settings(tmp_path / "popularity"))("GET", f"/items/{item_id(1)}/similar").status_code == 501
+
+
+WRONG: dict[str, tuple[str, str]] = {
+    "{}": ("history", "required"),
+    "[]": ("body", "object"),
+    "": ("body", "JSON"),
+    "nonsense": ("body", "JSON"),
+    '{"history": null}': ("history", "array"),
+    '{"history": "1"}': ("history", "array"),
+    '{"history": [null]}': ("history[0]", "integer"),
+    '{"history": [true]}': ("history[0]", "integer"),
+    '{"history": [1.5]}': ("history[0]", "integer"),
+    '{"history": [NaN]}': ("history[0]", "integer"),
+    '{"history": [1e400]}': ("history[0]", "integer"),
+    '{"history": [9007199254740992]}': ("history[0]", "9007199254740991"),
+    '{"history": [' + "9" * 5000 + "]}": ("", ""),
+    '{"history": [""]}': ("history[0]", "at least 1"),
+    '{"history": ["' + "x" * 300 + '"]}': ("history[0]", "at most 256"),
+    '{"history": ["a\\u0000b"]}': ("history[0]", "pattern"),
+    '{"history": ["\\ud800"]}': ("body", "JSON"),
+    '{"history": [1, 1]}': ("history", "more than once"),
+    '{"history": [' + ",".join(map(str, range(1001))) + "]}": ("history", "at most 1000"),
+    '{"history": [], "n": 0}': ("n", "greater than or equal to 1"),
+    '{"history": [], "n": 501}': ("n", "less than or equal to 500"),
+    '{"history": [], "n": "10"}': ("n", "integer"),
+    '{"history": [], "n": 1e9}': ("n", "less than or equal to 500"),
+    '{"history": [], "n": 1.5}': ("n", "integer"),
+    '{"history": [], "n": true}': ("n", "integer"),
+    '{"history": [], "only": [[]]}': ("only[0]", "integer"),
+    '{"history": [], "colour": 1}': ("colour", "not permitted"),
+    '{"history": ' + "[" * 10_000 + "]" * 10_000 + "}": ("body", "recursion"),
+}
+
+
+@pytest.mark.parametrize("body", WRONG, ids=lambda body: body[:40])
+def test_wrong_bodies(ask: Asker, body: str) -> None:
+    field, expected = WRONG[body]
+    answer = ask("POST", "/recommend", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    content = answer.json()
+    assert set(content) == {"type", "title", "status", "detail", "errors"}
+    fields = [error["field"] for error in content["errors"]]
+    assert not field or field in fields, fields
+    assert expected in answer.text
+    inside = ask(
+        "POST", "/recommend/batch", content=f'{{"requests": [{body}]}}', headers={"content-type": "application/json"}
+    )
+    assert inside.status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b'{"history": ["\xff"]}', "application/json", 422),
+        (b'{"history": []}', "text/plain", 415),
+        (b'{"history": [' + b"1," * 2**20 + b"1]}", "application/json", 413),
+    ],
+)
+def test_wrong_bytes(ask: Asker, content: bytes, kind: str, status: int) -> None:
+    answer = ask("POST", "/recommend", content=content, headers={"content-type": kind})
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "field"),
+    [
+        ("GET", "/users/u1/recommendations?n=0", 422, "n"),
+        ("GET", "/users/u1/recommendations?n=ten", 422, "n"),
+        ("GET", "/users/u%001/recommendations", 422, "user_id"),
+        ("GET", f"/users/{'u' * 300}/recommendations", 422, "user_id"),
+        ("GET", "/users/u%FF/recommendations", 404, "user_id"),
+        ("GET", f"/items/{item_id(1)}/similar?n=9999999999999999999999", 422, "n"),
+        ("GET", f"/items?query={'x' * 300}", 422, "query"),
+        ("GET", "/nowhere", 404, None),
+        ("GET", "/recommend", 405, None),
+        ("DELETE", "/model", 405, None),
+    ],
+)
+def test_wrong_paths(ask: Asker, method: str, path: str, status: int, field: str | None) -> None:
+    answer = ask(method, path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert [error["field"] for error in answer.json().get("errors", [])] == ([field] if field else [])
+    assert status != 405 or answer.headers["allow"]
+
+
+def test_a_long_batch_is_refused_with_the_limit(ask: Asker) -> None:
+    answer = ask("POST", "/recommend/batch", json={"requests": [{"history": []}] * 101})
+    assert answer.status_code == 422
+    assert "at most 100" in answer.text

@@ -1,0 +1,188 @@
+"""Stores of appended plays: what is acknowledged is kept, on SQLite and on a real PostgreSQL server."""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from recvae.errors import ParameterError
+from recvae.serving import Settings
+from recvae.serving.user_store import SQLStore, StoreUnavailableError
+from tests.contracts import one_thread as one_thread
+from tests.http_service import Postgres, asked, item_id, save
+
+EVENTS = "/users/new/events"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("serving") / "model"
+    save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    if not Postgres.installed():
+        if os.environ.get("CI"):
+            pytest.fail("PostgreSQL's binaries are not installed; the gate needs them")
+        pytest.skip("PostgreSQL's binaries are not installed")
+    with Postgres.started() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'plays.db'}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.fresh()
+
+
+async def append(http: httpx.AsyncClient, user: str, *items: int | str) -> dict[str, Any]:
+    answer = await http.post(f"/users/{user}/events", json={"items": items})
+    assert answer.status_code == 200, answer.text
+    content: dict[str, Any] = answer.json()
+    return content
+
+
+async def listed(http: httpx.AsyncClient, user: str) -> list[int]:
+    answer = await http.get(f"/users/{user}/recommendations", params={"n": 25})
+    assert answer.status_code == 200, answer.text
+    return [item["id"] for item in answer.json()["items"]]
+
+
+def test_the_next_request_sees_what_was_appended(model: Path, url: str) -> None:
+    async def question(http: httpx.AsyncClient) -> list[Any]:
+        unknown = (await http.get("/users/new/recommendations")).status_code
+        first = await append(http, "new", item_id(1), "later")
+        by_user = await listed(http, "new")
+        by_history = (await http.post("/recommend", json={"history": [item_id(1)], "n": 25})).json()
+        again = await append(http, "new", item_id(1), item_id(2))
+        return [unknown, first, by_user, [item["id"] for item in by_history["items"]], again, await listed(http, "new")]
+
+    unknown, first, by_user, by_history, again, later = asked(Settings(model, store=url), question)
+    assert unknown == 404
+    assert first == {"stored": 2, "unknown": ["later"]}
+    assert by_user == by_history
+    assert again == {"stored": 1, "unknown": []}
+    assert set(by_user) - set(later) == {item_id(2)}
+
+
+def test_appended_plays_add_to_the_artifact_s_history(model: Path, url: str) -> None:
+    async def question(http: httpx.AsyncClient) -> tuple[list[int], list[int]]:
+        before = await listed(http, "u3")
+        await append(http, "u3", before[0])
+        return before, await listed(http, "u3")
+
+    before, after = asked(Settings(model, store=url), question)
+    assert set(before) - set(after) == {before[0]}
+
+
+def test_a_restart_loses_nothing(model: Path, url: str) -> None:
+    settings = Settings(model, store=url)
+    asked(settings, lambda http: append(http, "ann", item_id(4), item_id(5)))
+    remaining = asked(settings, lambda http: listed(http, "ann"))
+    assert not {item_id(4), item_id(5)} & set(remaining)
+
+
+def test_unusual_ids(model: Path, url: str) -> None:
+    users = ["a/b", "ü", "' OR 1=1 --", "%", "x" * 256, "\N{PILE OF POO}"]
+
+    async def question(http: httpx.AsyncClient) -> list[int]:
+        statuses = []
+        for user in users:
+            path = "/users/" + "".join(f"%{byte:02X}" for byte in user.encode()) + "/events"
+            statuses.append((await http.post(path, json={"items": ["'; DROP TABLE recvae_events; --"]})).status_code)
+        nul = (await http.post("/users/a%00b/events", json={"items": [item_id(1)]})).status_code
+        return [*statuses, nul]
+
+    statuses = asked(Settings(model, store=url), question)
+    assert statuses[1:] == [200] * 5 + [422]
+    assert statuses[0] in {200, 404}  # servers decode %2F before routing
+
+
+def test_the_latest_plays_count(url: str) -> None:
+    async def question() -> list[str]:
+        store = SQLStore(url)
+        for start in range(0, 30, 10):
+            await store.append("ann", [f"{i:02}" for i in range(start, start + 10)])
+        latest = await store.history("ann", 15)
+        store.close()
+        return latest
+
+    assert asyncio.run(question()) == [f"{i:02}" for i in range(15, 30)]
+
+
+def test_many_at_once(model: Path, url: str) -> None:
+    async def question(http: httpx.AsyncClient) -> list[int]:
+        await asyncio.gather(*(append(http, "ann", item_id(i)) for i in range(12)))
+        return await listed(http, "ann")
+
+    assert set(asked(Settings(model, store=url), question)) == {item_id(i) for i in range(12, 25)}
+
+
+def test_down_and_back(model: Path, postgres: Postgres) -> None:
+    async def question(http: httpx.AsyncClient) -> list[int]:
+        postgres.stop()
+        statuses = [(await http.post(EVENTS, json={"items": [item_id(1)]})).status_code for _ in range(2)]
+        statuses.append((await http.get("/users/u1/recommendations")).status_code)
+        statuses.append((await http.post("/recommend", json={"history": [item_id(1)]})).status_code)
+        statuses.append((await http.get("/readyz")).status_code)
+        postgres.start()
+        statuses.append((await http.post(EVENTS, json={"items": [item_id(1)]})).status_code)
+        postgres.stop()
+        postgres.start()
+        statuses.append((await http.post(EVENTS, json={"items": [item_id(2)]})).status_code)
+        return [*statuses, *await listed(http, "new")]
+
+    answers = asked(Settings(model, store=postgres.fresh()), question)
+    assert answers[:7] == [503, 503, 503, 200, 200, 200, 200]
+    assert not {item_id(1), item_id(2)} & set(answers[7:])
+
+
+def test_a_full_disk_keeps_nothing_and_says_so(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "plays.db"
+
+    async def question(http: httpx.AsyncClient) -> list[Any]:
+        store = SQLStore(f"sqlite:///{file}")
+        await store.append("ann", ["1"])
+        store.close()
+        with sqlite3.connect(file) as connection:
+            pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        from recvae.serving import user_store
+
+        durable = user_store._durable
+
+        def small(connection: Any, record: Any) -> None:
+            durable(connection, record)
+            connection.execute(f"PRAGMA max_page_count={pages}")
+
+        monkeypatch.setattr(user_store, "_durable", small)
+        full = SQLStore(f"sqlite:///{file}")
+        items = [f"{i:0200}" for i in range(200)]
+        with pytest.raises(StoreUnavailableError, match="full"):
+            await full.append("ann", items)
+        kept = await full.history("ann", 1000)
+        full.close()
+        return kept
+
+    assert asked(Settings(model), question) == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("nowhere", "no database URL"),
+        ("mysql://host/base", "expected sqlite or postgresql"),
+        ("oracle+cx://host/base", "expected sqlite or postgresql"),
+    ],
+)
+def test_stores_that_cannot_be(given: str, said: str) -> None:
+    with pytest.raises(ParameterError, match=said):
+        SQLStore(given)
