@@ -41,27 +41,27 @@ DEPTH = 100
 Work = Callable[[], object]
 
 
-def holdout_of(plays: sparse.csr_matrix, seed: int) -> Holdout:
+def holdout_of(interactions: sparse.csr_matrix, seed: int) -> Holdout:
     """A fifth of every history held out."""
-    held = np.random.default_rng(seed).random(plays.nnz) < HELD_OUT
+    held = np.random.default_rng(seed).random(interactions.nnz) < HELD_OUT
 
     def part(mask: npt.NDArray[np.bool_]) -> sparse.csr_matrix:
-        kept = plays.copy()
+        kept = interactions.copy()
         kept.data = kept.data * mask
         kept.eliminate_zeros()
         return kept
 
-    n_users = plays.shape[0]
+    n_users = interactions.shape[0]
     return Holdout(part(~held), part(held), pd.Index(np.arange(n_users)), np.full(n_users, -1, dtype=np.int32))
 
 
 def setting(options: record.Options) -> tuple[Recommender, Holdout]:
     """The model and the users it is evaluated on."""
-    n_items, mean = ML_20M["n_items"], ML_20M["mean_plays"]
-    plays = histories(TRAINING_USERS + N_USERS, n_items, mean, options.seed)
+    n_items, mean = ML_20M["n_items"], ML_20M["mean_interactions"]
+    interactions = histories(TRAINING_USERS + N_USERS, n_items, mean, options.seed)
     model = create("multvae", "paper", epochs=1, seed=options.seed)
-    model.fit(plays[:TRAINING_USERS], show_progress=False)
-    return model, holdout_of(plays[TRAINING_USERS:], options.seed)
+    model.fit(interactions[:TRAINING_USERS], show_progress=False)
+    return model, holdout_of(interactions[TRAINING_USERS:], options.seed)
 
 
 def products(n_users: int, n_items: int, hidden: int = 600, latent: int = 200) -> Work:

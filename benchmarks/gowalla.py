@@ -2,11 +2,11 @@
 
     python benchmarks/gowalla.py [--only als,graph]
 
-No validation list is published. Settings of ALS, BM25, sparse EASE and MultVAE were chosen on plays carved out of the
-training plays at random (`results/tried.md`); the graph filter has its paper's, the blend equal weights. Each model is
-fitted on all training plays, a VAE for all its epochs and with three seeds, and evaluated on the test plays. Writes
-`benchmarks/results/gowalla.json` and `gowalla.md`. Fitted models are kept, so that a run that was cut off goes on where
-it stood.
+No validation list is published. Settings of ALS, BM25, sparse EASE and MultVAE were chosen on interactions carved out
+of the training interactions at random (`results/tried.md`); the graph filter has its paper's, the blend equal weights.
+Each model is fitted on all training interactions, a VAE for all its epochs and with three seeds, and evaluated on the
+test interactions. Writes `benchmarks/results/gowalla.json` and `gowalla.md`. Fitted models are kept, so that a run that
+was cut off goes on where it stood.
 """
 
 import argparse
@@ -46,7 +46,8 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
 PARTS = ("graph", "als", "ease", "multvae")
 
 PUBLISHED = """\
-Published, BARS leaderboard gowalla_m1 unless noted, most of them tuned on the test plays: recall_full@20 / ndcg@20
+Published, BARS leaderboard gowalla_m1 unless noted, most of them tuned on the test interactions: recall_full@20 /
+ndcg@20
 
 | model | recall_full@20 | ndcg@20 |
 | --- | ---: | ---: |
@@ -63,7 +64,7 @@ Published, BARS leaderboard gowalla_m1 unless noted, most of them tuned on the t
 
 
 def kept(model: Recommender, path: Path, train: sparse.csr_matrix) -> Recommender:
-    """The model fitted, now or by an earlier run with the same settings on the same plays."""
+    """The model fitted, now or by an earlier run with the same settings on the same interactions."""
     with contextlib.suppress(ArtifactError):  # there is none, or it was written by another version
         earlier = artifact.load(path)
         if earlier.model.get_params() == model.get_params() and earlier.model.fitted_on(train):
@@ -78,7 +79,7 @@ def kept(model: Recommender, path: Path, train: sparse.csr_matrix) -> Recommende
 
 
 def fitted(row: str, train: sparse.csr_matrix, models: Path) -> list[Recommender]:
-    """The model of a row fitted on all training plays, a neural one once a seed."""
+    """The model of a row fitted on all training interactions, a neural one once a seed."""
     name, settings = ROWS[row]
     seeds = SEEDS if issubclass(MODELS[name], Autoencoder) else SEEDS[:1]
     return [
@@ -101,9 +102,9 @@ def main() -> None:
         dataset = load("gowalla")
     except RecvaeError as error:
         sys.exit(f"gowalla was not run: {error}")
-    plays = Interactions.from_frame(dataset.ratings)
+    interactions = Interactions.from_frame(dataset.ratings)
     arguments.models.mkdir(parents=True, exist_ok=True)
-    split = given(plays, val_users=0)
+    split = given(interactions, val_users=0)
     models = {row: fitted(row, split.train, arguments.models) for row in rows if row in ROWS}
     if "blend" in rows:
         models["blend"] = [
@@ -120,8 +121,10 @@ def main() -> None:
 def write(compared: Comparison, arguments: argparse.Namespace) -> None:
     """Write the JSON and the Markdown table, and print it."""
     protocol = (
-        "the published train and test lists; no setting chosen on test plays; graph filter with its paper's settings, "
-        "blend with equal weights. Test plays were scored before: with weights chosen on plays carved out of train at "
+        "the published train and test lists; no setting chosen on test interactions; graph filter with its "
+        "paper's settings, "
+        "blend with equal weights. Test interactions were scored before: with weights chosen on "
+        "interactions carved out of train at "
         "random the graph filter had .1832/.1487, the blend .1815/.1482"
     )
     results = compared.as_dict(dataset="gowalla", protocol=protocol, seed=SEEDS[0])

@@ -47,9 +47,9 @@ def places(n_users: int, seed: int) -> Iterator[tuple[npt.NDArray[Any], npt.NDAr
         yield np.repeat(np.arange(start, start + size), PLAYS_A_USER), np.cumsum(gaps, axis=1).ravel()
 
 
-def write(path: Path, n_plays: int, seed: int) -> None:
-    """Write a prepared directory whose training matrix has about so many plays; nobody reads its table of plays."""
-    n_users = n_plays // PLAYS_A_USER
+def write(path: Path, n_interactions: int, seed: int) -> None:
+    """Write a prepared directory with about so many training interactions; its table of interactions is not read."""
+    n_users = n_interactions // PLAYS_A_USER
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         folder = Path(scratch)
         write_ones(folder, n_users * PLAYS_A_USER)
@@ -59,8 +59,8 @@ def write(path: Path, n_plays: int, seed: int) -> None:
         test = Holdout(fold_in, held_out, pd.Index(range(n_users, n_users + 100)), np.full(100, -1, dtype=np.int32))
         train = read_matrix(folder, "train", (n_users, N_ITEMS))
         split = Split(train, pd.Index(range(n_users)), pd.Index(range(N_ITEMS)), None, test, {"split": "made up"}, {})
-        no_plays = pd.DataFrame({"user_id": [0], "item_id": [0]})
-        write_prepared(path, [no_plays], split, dataset="made up", source={}, filters={}, counts={})
+        no_interactions = pd.DataFrame({"user_id": [0], "item_id": [0]})
+        write_prepared(path, [no_interactions], split, dataset="made up", source={}, filters={}, counts={})
 
 
 @contextmanager
@@ -134,13 +134,13 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
         path = Path(scratch) / "prepared"
-        write(path, arguments.plays, arguments.seed)
+        write(path, arguments.interactions, arguments.seed)
         size = sum(file.stat().st_size for file in path.iterdir())
         runs = [trained(path, limit) for limit in (None, arguments.megabytes * 10**6)]
     command = shlex.join(["python", "-m", "benchmarks.larger_than_memory", *sys.argv[1:]])
     results = {
         **record.provenance(command, arguments.seed),
-        "plays": arguments.plays,
+        "interactions": arguments.interactions,
         "prepared_mb": size / 1e6,
         "model": {"hidden": HIDDEN, "latent": LATENT, "batch_size": BATCH_SIZE, "items": N_ITEMS},
         "runs": runs,

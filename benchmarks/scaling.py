@@ -40,25 +40,25 @@ LATENT = 64
 ADAM_TRAFFIC = 7 * 4  # bytes a number: gradient, weight and both moments read, the last three written
 ADAM_MEMORY = 4 * 4  # bytes a number: weight, gradient, both moments
 SPARSE_MEMORY = 3 * 4  # bytes a number: the gradient has only the rows of the batch
-PLAY_MEMORY = 2 * 4  # bytes a play: item and value
+PLAY_MEMORY = 2 * 4  # bytes an interaction: item and value
 MATRIX_SHARE, STREAM_SHARE, MEMORY_SHARE = 0.4, 0.7, 0.9  # of the data sheet's figures that can be had
 USERS_A_DEVICE = 1000
 
 
 @dataclass(frozen=True)
 class Data:
-    """Random plays, popular items first."""
+    """Random interactions, popular items first."""
 
     users: int
     items: int
-    plays: int
+    interactions: int
     width: int
     batch_size: int
 
     def matrix(self) -> sparse.csr_matrix:
         rng = np.random.default_rng(SEED)
-        items = (rng.random((self.users, self.plays)) ** 3 * self.items).astype(np.int32)
-        rows = np.repeat(np.arange(self.users), self.plays)
+        items = (rng.random((self.users, self.interactions)) ** 3 * self.items).astype(np.int32)
+        rows = np.repeat(np.arange(self.users), self.interactions)
         ones = np.ones(items.size, dtype=np.float32)
         matrix = sparse.csr_matrix((ones, (rows, items.ravel())), shape=(self.users, self.items))
         matrix.data[:] = 1
@@ -204,8 +204,8 @@ def check(data: Data) -> list[str]:
 def predict(hardware: Hardware, data: Data, negatives: int | None, parallel: str) -> str:
     """A row of the table: memory, the parts of a step, and an epoch."""
     local = data.batch_size / hardware.devices
-    items = data.items if negatives is None else min(data.items, data.batch_size * data.plays + negatives)
-    rows = 2 * data.items if negatives is None else local * data.plays + items
+    items = data.items if negatives is None else min(data.items, data.batch_size * data.interactions + negatives)
+    rows = 2 * data.items if negatives is None else local * data.interactions + items
     matrices = 6 * local * data.width * items / (MATRIX_SHARE * hardware.flops)
     layers = (ADAM_MEMORY if negatives is None else SPARSE_MEMORY) * data.numbers
     if parallel == "items":
@@ -219,7 +219,7 @@ def predict(hardware: Hardware, data: Data, negatives: int | None, parallel: str
     adam = ADAM_TRAFFIC * updated * data.width / (STREAM_SHARE * hardware.stream)
     wire = sent / (STREAM_SHARE * hardware.wire)
     step = matrices + adam + wire
-    histories = PLAY_MEMORY * data.users * data.plays
+    histories = PLAY_MEMORY * data.users * data.interactions
     fits = "yes" if layers + histories < MEMORY_SHARE * hardware.memory else "no"
     parts = " | ".join(f"{1e3 * seconds:.2f}" for seconds in (matrices, adam, wire, step))
     epoch = step * data.users / data.batch_size / 60
@@ -251,7 +251,7 @@ def predictions() -> list[str]:
 
 
 ARITHMETIC = f"""\
-For b users a device, D devices, width w, and I items of the softmax (all, or those drawn and one for each play
+For b users a device, D devices, width w, and I items of the softmax (all, or those drawn and one for each interaction
 of the batch):
 
 - matrices: 6·b·w·I FLOP, also where b·D users have I/D items each, at {MATRIX_SHARE:.0%} of the bfloat16 rate;
@@ -260,11 +260,11 @@ of the batch):
   (D-1)·4 for each of a device's rows of a sparse gradient, at {STREAM_SHARE:.0%} of the link's rate, none of it hidden
   behind the computing;
 - memory of each device: {ADAM_MEMORY} bytes for each number of the input and the output layer, {SPARSE_MEMORY} where
-  gradients are sparse, a D-th of it divided by items, and {PLAY_MEMORY} bytes for each play of all users; it fits up to
-  {MEMORY_SHARE:.0%}.
+  gradients are sparse, a D-th of it divided by items, and {PLAY_MEMORY} bytes for each interaction of all users; it
+  fits up to {MEMORY_SHARE:.0%}.
 
-{USERS_A_DEVICE:,} users a device and step, 100 plays a user. Rates are the makers' data sheets'; nothing of this table
-is measured.
+{USERS_A_DEVICE:,} users a device and step, 100 interactions a user. Rates are the makers' data sheets'; nothing of this
+table is measured.
 """
 
 
@@ -282,7 +282,8 @@ def main() -> None:
     lines = [
         "# Scaling over processes",
         "",
-        f"MultVAE, {data.items:,} items, width {data.width}, {data.plays} plays a user; processes of one thread divide "
+        f"MultVAE, {data.items:,} items, width {data.width}, {data.interactions} interactions a user; "
+        f"processes of one thread divide "
         f"batches of {data.batch_size} users, or the items, over gloo. Medians of {given.steps} steps.",
         "",
         *check(data),

@@ -220,7 +220,7 @@ def slow(folder: Path) -> dict[str, Any]:
 
 
 async def append_all(http: httpx.AsyncClient, stop: asyncio.Event, kept: list[str], statuses: Counter[int]) -> None:
-    """Append plays one by one, noting those that were acknowledged."""
+    """Append interactions one by one, noting those that were acknowledged."""
     number = 0
     while not stop.is_set():
         number += 1
@@ -275,7 +275,7 @@ def disk(folder: Path) -> dict[str, Any]:
     if prlimit is None:
         return {"ok": None, "skipped": "prlimit is not installed"}
     save(folder / "model")
-    database = folder / "plays.db"
+    database = folder / "interactions.db"
     url = f"sqlite:///{database}"
 
     def limit(pid: int, size: str) -> None:

@@ -11,9 +11,9 @@ from recvae.data.prepared import read_prepared
 from recvae.data.splitting import Split
 from recvae.preparation.pipeline import Options, prepare
 
-ML_20M = {"n_users": 116_677, "n_items": 20_108, "mean_plays": 73}  # training users of Liang et al. (2018)
+ML_20M = {"n_users": 116_677, "n_items": 20_108, "mean_interactions": 73}  # training users of Liang et al. (2018)
 POPULARITY_EXPONENT = 1.0
-MIN_PLAYS = 5
+MIN_INTERACTIONS = 5
 
 
 def split_of(name: str) -> Split:
@@ -23,21 +23,25 @@ def split_of(name: str) -> Split:
         return read_prepared(Path(scratch) / name).split
 
 
-def histories(n_users: int, n_items: int, mean_plays: int = 73, seed: int = 0) -> sparse.csr_matrix:
-    """Made-up histories: lengths log-normal, items by a power law of their popularity, about `mean_plays` a user.
+def histories(n_users: int, n_items: int, mean_interactions: int = 73, seed: int = 0) -> sparse.csr_matrix:
+    """Made-up histories of about `mean_interactions`: log-normal lengths, items by a power law of popularity.
 
     Returns
     -------
     csr_matrix, float32, shape (n_users, n_items), binary
     """
     rng = np.random.default_rng(seed)
-    lengths = rng.lognormal(np.log(mean_plays) - 0.5, 1.0, n_users).astype(np.int64).clip(MIN_PLAYS, n_items // 2)
+    lengths = (
+        rng.lognormal(np.log(mean_interactions) - 0.5, 1.0, n_users)
+        .astype(np.int64)
+        .clip(MIN_INTERACTIONS, n_items // 2)
+    )
     popularity = np.cumsum((rng.permutation(n_items) + 10.0) ** -POPULARITY_EXPONENT)
     items = np.searchsorted(popularity, rng.random(lengths.sum()) * popularity[-1])
     rows = np.repeat(np.arange(n_users), lengths)
-    plays = sparse.csr_matrix((np.ones(len(items), dtype=np.float32), (rows, items)), shape=(n_users, n_items))
-    plays.data[:] = 1  # an item drawn twice is one play
-    return plays
+    interactions = sparse.csr_matrix((np.ones(len(items), dtype=np.float32), (rows, items)), shape=(n_users, n_items))
+    interactions.data[:] = 1  # an item drawn twice is one interaction
+    return interactions
 
 
 def training_only(train: sparse.csr_matrix) -> Task:

@@ -120,7 +120,7 @@ def blocks(shape: Shape, laws: Laws, seed: int) -> Iterator[pa.Table]:
     for start in range(0, shape.n_users, BLOCK):
         part = slice(start, min(start + BLOCK, shape.n_users))
         tastes = draw_tastes(part.stop - start, rng)
-        user, item = _plays(degree[part], first[part], tastes, ladder, n_items, rng)
+        user, item = _interactions(degree[part], first[part], tastes, ladder, n_items, rng)
         liking = TASTE_WEIGHT * np.einsum("pt,pt->p", np.sqrt(films)[item], np.sqrt(tastes)[user])
         liking += rng.normal(0.0, NOISE, len(liking))
         if bounds is None:
@@ -137,7 +137,7 @@ def blocks(shape: Shape, laws: Laws, seed: int) -> Iterator[pa.Table]:
         )
 
 
-def _plays(
+def _interactions(
     degree: Ints, first: Ints, tastes: Floats, ladder: Floats, n_items: int, rng: np.random.Generator
 ) -> tuple[Ints, Ints]:
     """Users and items of a block, by user and item, each pair once: drawn again until each user has enough others."""

@@ -101,7 +101,7 @@ def step_shapes(seed: int) -> dict[str, tuple[sparse.csr_matrix, int]]:
             print(f"{name} is left out: {error}")
             continue
         shapes[name] = sample(train, STEP_USERS, seed), train.shape[0]
-    made_up = histories(STEP_USERS, ML_20M["n_items"], ML_20M["mean_plays"], seed)
+    made_up = histories(STEP_USERS, ML_20M["n_items"], ML_20M["mean_interactions"], seed)
     return {**shapes, "ml-20m (made up)": (made_up, ML_20M["n_users"])}
 
 
@@ -118,7 +118,7 @@ def step_figures(train: sparse.csr_matrix, n_users: int, options: record.Options
     return {
         "n_items": train.shape[1],
         "n_users": n_users,
-        "mean_plays": train.nnz / train.shape[0],
+        "mean_interactions": train.nnz / train.shape[0],
         "floor": {
             "step_seconds": record.spread(seconds),
             "gflops": record.spread([found.gflops for found in floors]),

@@ -44,8 +44,8 @@ def checkerboard(size: int = SIZE) -> sparse.csr_matrix:
     return sparse.csr_matrix(same.astype(np.float32))
 
 
-def random_plays(n_users: int = N_USERS, n_items: int = N_ITEMS, seed: int = 0) -> sparse.csr_matrix:
-    """Plays without structure, popular items first; every user and every item has some."""
+def random_interactions(n_users: int = N_USERS, n_items: int = N_ITEMS, seed: int = 0) -> sparse.csr_matrix:
+    """Interactions without structure, popular items first; every user and every item has some."""
     rng = np.random.default_rng(seed)
     played = rng.random((n_users, n_items)) < np.linspace(0.5, 0.1, n_items)
     played[np.arange(n_users), np.arange(n_users) % n_items] = True
@@ -69,7 +69,7 @@ def all_scores(model: Recommender, user_items: UserItems) -> FloatArray:
     return np.take_along_axis(scores, np.argsort(ids, axis=1), axis=1)
 
 
-def without_plays(user_items: sparse.csr_matrix, users: list[int]) -> sparse.csr_matrix:
+def without_interactions(user_items: sparse.csr_matrix, users: list[int]) -> sparse.csr_matrix:
     kept = np.ones(user_items.shape[0], dtype=np.float32)
     kept[users] = 0
     emptied = sparse.csr_matrix(sparse.diags_array(kept) @ user_items, dtype=np.float32)
@@ -99,10 +99,10 @@ class RecommenderContract:
     Fixtures
     --------
     make : makes the model, not fitted
-    fitted : fitted on `random_plays()`
+    fitted : fitted on `random_interactions()`
     make_plain : makes a model whose hyperparameters are plain values
     personal : fitted on `checkerboard()`; models that rank by the user
-    folding : fitted on `random_plays()`; models that rank a history they were not fitted on
+    folding : fitted on `random_interactions()`; models that rank a history they were not fitted on
     make_folding : makes a model that does so by the user
     comparing : fitted on `checkerboard()`; models that compare items
     make_comparing : makes such a model
@@ -115,7 +115,7 @@ class RecommenderContract:
         assert np.isfinite(scores).all()
 
     def test_an_explanation_is_what_the_score_loses(self, folding: Recommender) -> None:
-        history = random_plays()[[4]]
+        history = random_interactions()[[4]]
         (best,), _ = folding.recommend(0, history, N=1, recalculate_user=True)
         ids, lost = folding.explain(history, int(best), N=history.nnz + 2)
         assert_array_equal(ids[-2:], [-1, -1])
@@ -127,7 +127,7 @@ class RecommenderContract:
         assert_allclose(lost[0], expected, rtol=1e-4, atol=1e-5)
 
     def test_several_items_are_explained_as_each_alone(self, folding: Recommender) -> None:
-        history = random_plays()[[4]]
+        history = random_interactions()[[4]]
         ids, lost = folding.explain(history, [3, 0, 3], N=2)
         assert ids.shape == lost.shape == (3, 2)
         for item, of_item, owed in zip((3, 0, 3), ids, lost, strict=True):
@@ -136,98 +136,106 @@ class RecommenderContract:
             assert_allclose(owed, alone_owed, rtol=1e-4, atol=1e-5)
 
     def test_nothing_explains_an_empty_history(self, folding: Recommender) -> None:
-        ids, lost = folding.explain(without_plays(random_plays()[:1], [0]), 0, N=2)
+        ids, lost = folding.explain(without_interactions(random_interactions()[:1], [0]), 0, N=2)
         assert_array_equal(ids, [-1, -1])
         assert_array_equal(lost, [-np.inf, -np.inf])
 
     def test_scores_of_some_items(self, folding: Recommender) -> None:
-        plays = without_plays(random_plays(), [2])
+        interactions = without_interactions(random_interactions(), [2])
         items = [5, 0, 5, N_ITEMS - 1]
-        assert_allclose(folding.score_items(plays, items), folding.score(plays)[:, items], rtol=1e-4, atol=1e-5)
+        assert_allclose(
+            folding.score_items(interactions, items), folding.score(interactions)[:, items], rtol=1e-4, atol=1e-5
+        )
 
     def test_an_explanation_needs_one_history_and_an_item(self, folding: Recommender) -> None:
         with pytest.raises(ParameterError, match="user_items has 2 rows"):
-            folding.explain(random_plays()[:2], 0)
+            folding.explain(random_interactions()[:2], 0)
         with pytest.raises(IndexError, match=f"itemid holds {N_ITEMS}"):
-            folding.explain(random_plays()[:1], N_ITEMS)
+            folding.explain(random_interactions()[:1], N_ITEMS)
 
     def test_fit_returns_the_model(self, make: Factory) -> None:
         model = make()
-        assert model.fit(random_plays(), show_progress=False) is model
+        assert model.fit(random_interactions(), show_progress=False) is model
 
     def test_one_user_gets_the_same_as_in_a_batch(self, fitted: Recommender) -> None:
-        plays = random_plays()
+        interactions = random_interactions()
         users = np.array([3, 0, 39, 3])
-        batch_ids, batch_scores = recommend(fitted, users, plays[users], N=7)
+        batch_ids, batch_scores = recommend(fitted, users, interactions[users], N=7)
         for row, user in enumerate(users):
-            ids, scores = recommend(fitted, int(user), plays[[user]], N=7)
+            ids, scores = recommend(fitted, int(user), interactions[[user]], N=7)
             assert_array_equal(ids, batch_ids[row])
             assert_allclose(scores, batch_scores[row], rtol=1e-5, atol=1e-6)
 
     def test_batches_of_scores_do_not_change_the_answer(
         self, fitted: Recommender, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        plays = random_plays()
-        whole_ids, whole_scores = recommend(fitted, np.arange(N_USERS), plays)
+        interactions = random_interactions()
+        whole_ids, whole_scores = recommend(fitted, np.arange(N_USERS), interactions)
         monkeypatch.setattr("recvae.models.similarity.rows_at_once", lambda _: 7)
-        ids, scores = recommend(fitted, np.arange(N_USERS), plays)
+        ids, scores = recommend(fitted, np.arange(N_USERS), interactions)
         assert_array_equal(ids, whole_ids)
         assert_allclose(scores, whole_scores, rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("userid", [5, np.int64(5), [5], np.array([5, 6, 7], dtype=np.int32), []])
     def test_shapes_and_dtypes(self, fitted: Recommender, userid: Any) -> None:
         rows = np.atleast_1d(np.asarray(userid, dtype=np.int64))
-        ids, scores = recommend(fitted, userid, random_plays()[rows], N=4)
+        ids, scores = recommend(fitted, userid, random_interactions()[rows], N=4)
         assert ids.shape == scores.shape == (*np.shape(userid), 4)
         assert ids.dtype == np.int32
         assert scores.dtype == np.float32
 
     def test_default_length_is_ten(self, fitted: Recommender) -> None:
-        assert recommend(fitted, 0, random_plays()[[0]])[0].shape == (10,)
+        assert recommend(fitted, 0, random_interactions()[[0]])[0].shape == (10,)
 
     def test_own_items_are_left_out(self, fitted: Recommender) -> None:
-        plays = random_plays()
-        ids, scores = recommend(fitted, np.arange(N_USERS), plays, N=N_ITEMS)
+        interactions = random_interactions()
+        ids, scores = recommend(fitted, np.arange(N_USERS), interactions, N=N_ITEMS)
         for user in range(N_USERS):
             listed = ids[user][ids[user] >= 0]
-            assert sorted(listed) == sorted(set(range(N_ITEMS)) - set(plays[[user]].indices))
+            assert sorted(listed) == sorted(set(range(N_ITEMS)) - set(interactions[[user]].indices))
             assert_array_equal(ids[user][len(listed) :], -1)
             assert_array_equal(scores[user][len(listed) :], -np.inf)
 
     def test_own_items_are_listed_when_asked_for(self, fitted: Recommender) -> None:
-        ids, scores = recommend(fitted, np.arange(N_USERS), random_plays(), N=N_ITEMS, filter_already_liked_items=False)
+        ids, scores = recommend(
+            fitted, np.arange(N_USERS), random_interactions(), N=N_ITEMS, filter_already_liked_items=False
+        )
         assert_array_equal(np.sort(ids, axis=1), np.tile(np.arange(N_ITEMS), (N_USERS, 1)))
         assert np.isfinite(scores).all()
 
     def test_lists_longer_than_the_catalogue_are_padded(self, fitted: Recommender) -> None:
-        ids, scores = recommend(fitted, [1, 2], random_plays()[[1, 2]], N=N_ITEMS + 9, filter_already_liked_items=False)
+        ids, scores = recommend(
+            fitted, [1, 2], random_interactions()[[1, 2]], N=N_ITEMS + 9, filter_already_liked_items=False
+        )
         assert ids.shape == scores.shape == (2, N_ITEMS + 9)
         assert (ids[:, :N_ITEMS] >= 0).all()
         assert_array_equal(ids[:, N_ITEMS:], -1)
         assert_array_equal(scores[:, N_ITEMS:], -np.inf)
 
     def test_filter_items(self, fitted: Recommender) -> None:
-        plays = random_plays()
-        plain, _ = recommend(fitted, np.arange(N_USERS), plays, N=N_ITEMS)
-        filtered, _ = recommend(fitted, np.arange(N_USERS), plays, N=N_ITEMS, filter_items=[7, 0, 7])
+        interactions = random_interactions()
+        plain, _ = recommend(fitted, np.arange(N_USERS), interactions, N=N_ITEMS)
+        filtered, _ = recommend(fitted, np.arange(N_USERS), interactions, N=N_ITEMS, filter_items=[7, 0, 7])
         for before, after in zip(plain, filtered, strict=True):
             expected = [item for item in before if item not in (0, 7, -1)]
             assert_array_equal(after, expected + [-1] * (N_ITEMS - len(expected)))
 
     @pytest.mark.parametrize("items", [[2, 5, 11, 20], [20, 2, 11, 5], np.array([11, 20, 5, 2], dtype=np.int32)])
     def test_items_are_the_only_ones_ranked(self, fitted: Recommender, items: Any) -> None:
-        plays = random_plays()
-        every = all_scores(fitted, plays)
-        ids, scores = recommend(fitted, np.arange(N_USERS), plays, N=10, items=items, filter_already_liked_items=False)
+        interactions = random_interactions()
+        every = all_scores(fitted, interactions)
+        ids, scores = recommend(
+            fitted, np.arange(N_USERS), interactions, N=10, items=items, filter_already_liked_items=False
+        )
         assert_array_equal(np.sort(ids, axis=1), np.tile([2, 5, 11, 20], (N_USERS, 1)))
         assert_allclose(scores, np.take_along_axis(every, ids, axis=1), rtol=1e-5, atol=1e-6)
         assert (np.diff(scores, axis=1) <= 0).all()
 
     def test_own_items_among_items_are_left_out(self, fitted: Recommender) -> None:
-        plays = random_plays()
-        own = plays[[4]].indices[:2]
-        new = np.setdiff1d(np.arange(N_ITEMS), plays[[4]].indices)[:2]
-        ids, scores = recommend(fitted, 4, plays[[4]], N=4, items=[*own, *new])
+        interactions = random_interactions()
+        own = interactions[[4]].indices[:2]
+        new = np.setdiff1d(np.arange(N_ITEMS), interactions[[4]].indices)[:2]
+        ids, scores = recommend(fitted, 4, interactions[[4]], N=4, items=[*own, *new])
         assert sorted(ids[:2]) == sorted(new)
         assert_array_equal(ids[2:], -1)
         assert_array_equal(scores[2:], -np.inf)
@@ -236,16 +244,16 @@ class RecommenderContract:
     @pytest.mark.parametrize("item", [-1, N_ITEMS])
     def test_items_outside_the_catalogue(self, fitted: Recommender, name: str, item: int) -> None:
         with pytest.raises(IndexError, match=f"^{name} holds {item}; expected 0 to {N_ITEMS - 1}$"):
-            recommend(fitted, 0, random_plays()[[0]], **{name: [3, item]})
+            recommend(fitted, 0, random_interactions()[[0]], **{name: [3, item]})
 
     def test_items_and_filter_items_exclude_each_other(self, fitted: Recommender) -> None:
         with pytest.raises(ValueError, match="items and filter_items"):
-            recommend(fitted, 0, random_plays()[[0]], items=[1], filter_items=[2])
+            recommend(fitted, 0, random_interactions()[[0]], items=[1], filter_items=[2])
 
     @pytest.mark.parametrize("n", [0, -1])
     def test_no_list_length_below_one(self, fitted: Recommender, n: int) -> None:
         with pytest.raises(ParameterError, match=f"^N is {n}; "):
-            recommend(fitted, 0, random_plays()[[0]], N=n)
+            recommend(fitted, 0, random_interactions()[[0]], N=n)
 
     @pytest.mark.parametrize(
         ("convert", "dtype"),
@@ -261,16 +269,16 @@ class RecommenderContract:
     def test_kinds_of_matrix(
         self, make: Factory, fitted: Recommender, convert: Callable[[Any], Any], dtype: type
     ) -> None:
-        plays = random_plays()
-        given = convert(plays).astype(dtype)
-        assert_array_equal(all_scores(fit(make, given), given), all_scores(fitted, plays))
+        interactions = random_interactions()
+        given = convert(interactions).astype(dtype)
+        assert_array_equal(all_scores(fit(make, given), given), all_scores(fitted, interactions))
 
     def test_one_row_of_a_csr_array(self, fitted: Recommender) -> None:
-        plays = random_plays()
-        row = sparse.csr_array(plays)[8]
+        interactions = random_interactions()
+        row = sparse.csr_array(interactions)[8]
         assert row.ndim == 1
         ids, scores = recommend(fitted, 8, row)
-        expected_ids, expected_scores = recommend(fitted, 8, plays[[8]])
+        expected_ids, expected_scores = recommend(fitted, 8, interactions[[8]])
         assert_array_equal(ids, expected_ids)
         assert_array_equal(scores, expected_scores)
 
@@ -281,7 +289,7 @@ class RecommenderContract:
     @pytest.mark.parametrize("userid", [0, [0], [0, 1, 2]])
     def test_wrong_number_of_rows(self, fitted: Recommender, userid: Any) -> None:
         with pytest.raises(ParameterError, match=f"^user_items has 2 rows for {np.size(userid)} userids"):
-            recommend(fitted, userid, random_plays()[[0, 1]])
+            recommend(fitted, userid, random_interactions()[[0, 1]])
 
     @pytest.mark.parametrize("given", [np.eye(N_ITEMS), [[1.0] * N_ITEMS], None])
     def test_not_sparse(self, make: Factory, fitted: Recommender, given: Any) -> None:
@@ -295,23 +303,23 @@ class RecommenderContract:
 
     @pytest.mark.parametrize("value", [np.nan, -1.0, np.inf, -np.inf])
     def test_bad_values(self, make: Factory, fitted: Recommender, value: float) -> None:
-        plays = random_plays()
-        plays.data[5] = value
+        interactions = random_interactions()
+        interactions.data[5] = value
         with pytest.raises(ParameterError, match=r"^user_items holds negative, infinite or NaN values"):
-            fit(make, plays)
+            fit(make, interactions)
         with pytest.raises(ParameterError, match=r"^user_items holds negative, infinite or NaN values"):
-            recommend(fitted, np.arange(N_USERS), plays)
+            recommend(fitted, np.arange(N_USERS), interactions)
 
     @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (5, 5)])
     def test_nothing_to_learn_from(self, make: Factory, shape: tuple[int, int]) -> None:
-        with pytest.raises(ParameterError, match=r"^user_items has no plays; its shape is \(\d, \d\)$"):
+        with pytest.raises(ParameterError, match=r"^user_items has no interactions; its shape is \(\d, \d\)$"):
             fit(make, sparse.csr_matrix(shape))
 
     def test_not_fitted(self, make: Factory, tmp_path: Path) -> None:
         model = make()
         calls: list[Callable[[], object]] = [
-            lambda: model.recommend(0, random_plays()[[0]]),
-            lambda: model.score(random_plays()),
+            lambda: model.recommend(0, random_interactions()[[0]]),
+            lambda: model.score(random_interactions()),
             lambda: model.similar_items(0),
             lambda: model.save(tmp_path / "model"),
         ]
@@ -321,19 +329,21 @@ class RecommenderContract:
         assert list(tmp_path.iterdir()) == []
 
     def test_validation_must_fit(self, make: Factory) -> None:
-        plays = random_plays()
-        narrow, short, nothing = plays[:, :-1], plays[:5], sparse.csr_matrix(plays.shape)
+        interactions = random_interactions()
+        narrow, short, nothing = interactions[:, :-1], interactions[:5], sparse.csr_matrix(interactions.shape)
         for fold_in, held_out, named in (
-            (narrow, plays, "^fold_in has 24 columns"),
-            (plays, narrow, "^held_out has 24 columns"),
-            (plays, short, "^validation has 40 fold_in rows, and 5 held_out rows"),
-            (plays, nothing, "held_out rows with 0 plays"),
+            (narrow, interactions, "^fold_in has 24 columns"),
+            (interactions, narrow, "^held_out has 24 columns"),
+            (interactions, short, "^validation has 40 fold_in rows, and 5 held_out rows"),
+            (interactions, nothing, "held_out rows with 0 interactions"),
         ):
             with pytest.raises(ParameterError, match=named):
-                make().fit(plays, show_progress=False, validation=(fold_in, held_out))
+                make().fit(interactions, show_progress=False, validation=(fold_in, held_out))
 
     def test_scores_fall_and_ties_rank_by_item(self, fitted: Recommender) -> None:
-        ids, scores = recommend(fitted, np.arange(N_USERS), random_plays(), N=N_ITEMS, filter_already_liked_items=False)
+        ids, scores = recommend(
+            fitted, np.arange(N_USERS), random_interactions(), N=N_ITEMS, filter_already_liked_items=False
+        )
         assert (scores[:, 1:] <= scores[:, :-1]).all()
         tied = scores[:, 1:] == scores[:, :-1]
         assert (ids[:, 1:] > ids[:, :-1])[tied].all()
@@ -344,14 +354,14 @@ class RecommenderContract:
         assert_array_equal(scores, -np.inf)
 
     def test_score_gives_what_recommend_ranks_by(self, folding: Recommender) -> None:
-        plays = random_plays(n_users=6, seed=1)
-        scores = folding.score(plays)
-        assert scores.shape == plays.shape
+        interactions = random_interactions(n_users=6, seed=1)
+        scores = folding.score(interactions)
+        assert scores.shape == interactions.shape
         assert scores.dtype == np.float32
         assert np.isfinite(scores).all()
-        ids, listed = recommend(folding, np.arange(6), plays, N=N_ITEMS)
+        ids, listed = recommend(folding, np.arange(6), interactions, N=N_ITEMS)
         for row in range(6):
-            seen = plays[[row]].indices
+            seen = interactions[[row]].indices
             assert_allclose(listed[row][ids[row] >= 0], scores[row, ids[row][ids[row] >= 0]], rtol=1e-5, atol=1e-6)
             assert set(ids[row]) - {-1} == set(range(N_ITEMS)) - set(seen)
 
@@ -359,36 +369,38 @@ class RecommenderContract:
         assert folding.score(sparse.csr_matrix((0, N_ITEMS))).shape == (0, N_ITEMS)
 
     def test_score_takes_one_row_of_a_csr_array(self, folding: Recommender) -> None:
-        plays = random_plays()
-        assert_array_equal(folding.score(sparse.csr_array(plays)[2]), folding.score(plays[[2]]))
+        interactions = random_interactions()
+        assert_array_equal(folding.score(sparse.csr_array(interactions)[2]), folding.score(interactions[[2]]))
 
     def test_score_refuses_other_columns(self, folding: Recommender) -> None:
         with pytest.raises(ParameterError, match=r"^user_items has 3 columns but the model was trained on 25 items$"):
             folding.score(sparse.csr_matrix((2, 3)))
 
     def test_empty_histories_get_the_popularity_prior(self, folding: Recommender) -> None:
-        plays = random_plays()
-        counts = plays.sum(axis=0).A1.astype(np.float64)
+        interactions = random_interactions()
+        counts = interactions.sum(axis=0).A1.astype(np.float64)
         prior = np.log((counts + 1) / (counts.sum() + N_ITEMS))
         alone = folding.score(sparse.csr_matrix((2, N_ITEMS)))
         assert_allclose(alone, np.tile(prior, (2, 1)), rtol=1e-6)
         users = np.array([0, 5, 6, 9])
-        mixed = folding.score(without_plays(plays, [5, 9])[users])
+        mixed = folding.score(without_interactions(interactions, [5, 9])[users])
         assert_allclose(mixed[[1, 3]], np.tile(prior, (2, 1)), rtol=1e-6)
-        assert_allclose(mixed[[0, 2]], folding.score(plays[[0, 6]]), rtol=1e-5, atol=1e-6)
+        assert_allclose(mixed[[0, 2]], folding.score(interactions[[0, 6]]), rtol=1e-5, atol=1e-6)
         ids, _ = recommend(folding, 0, sparse.csr_matrix((1, N_ITEMS)), N=N_ITEMS)
         assert_array_equal(ids, np.lexsort((np.arange(N_ITEMS), -alone[0])))
 
-    def test_users_without_plays_do_not_disturb_training(self, make: Factory) -> None:
-        plays = without_plays(random_plays(), [0, 17, 39])
-        ids, scores = recommend(fit(make, plays), np.arange(N_USERS), plays, N=5)
+    def test_users_without_interactions_do_not_disturb_training(self, make: Factory) -> None:
+        interactions = without_interactions(random_interactions(), [0, 17, 39])
+        ids, scores = recommend(fit(make, interactions), np.arange(N_USERS), interactions, N=5)
         assert np.isfinite(scores).all()
         assert (ids >= 0).all()
 
     def test_new_users_are_folded_in(self, make_folding: Factory) -> None:
-        plays = checkerboard()
+        interactions = checkerboard()
         new = np.arange(SIZE - 4, SIZE)
-        ids, _ = fit(make_folding, plays[: SIZE - 4]).recommend(new, plays[new], N=1, recalculate_user=True)
+        ids, _ = fit(make_folding, interactions[: SIZE - 4]).recommend(
+            new, interactions[new], N=1, recalculate_user=True
+        )
         assert_array_equal(ids[:, 0], new)
 
     def test_an_item_is_most_similar_to_itself_and_then_to_its_kind(self, comparing: Recommender) -> None:
@@ -424,13 +436,17 @@ class RecommenderContract:
             comparing.similar_items(0, recalculate_item=True)
 
     def test_items_that_nobody_played_are_never_similar_to_nan(self, make_comparing: Factory) -> None:
-        plays = checkerboard().toarray()
-        plays[:, 7] = 0
-        _, scores = fit(make_comparing, sparse.csr_matrix(plays)).similar_items(np.arange(SIZE), N=SIZE)
+        interactions = checkerboard().toarray()
+        interactions[:, 7] = 0
+        _, scores = fit(make_comparing, sparse.csr_matrix(interactions)).similar_items(np.arange(SIZE), N=SIZE)
         assert not np.isnan(scores).any()
 
     def test_fit_leaves_its_input_alone(self, make: Factory) -> None:
-        for given in (random_plays(), untidy(random_plays()), sparse.csr_array(random_plays()).astype(np.float64)):
+        for given in (
+            random_interactions(),
+            untidy(random_interactions()),
+            sparse.csr_array(random_interactions()).astype(np.float64),
+        ):
             before = parts(given)
             recommend(fit(make, given), np.arange(N_USERS), given)
             for array, original in zip(parts(given), before, strict=True):
@@ -448,43 +464,43 @@ class RecommenderContract:
 
     def test_callback_hears_of_each_epoch(self, make: Factory) -> None:
         heard: list[tuple[int, float, float]] = []
-        make().fit(random_plays(), show_progress=False, callback=lambda *call: heard.append(call))
+        make().fit(random_interactions(), show_progress=False, callback=lambda *call: heard.append(call))
         assert [epoch for epoch, _, _ in heard] == list(range(len(heard)))
         assert heard
         assert all(isinstance(seconds, float) and seconds >= 0 for _, seconds, _ in heard)
         assert all(isinstance(loss, float) for _, _, loss in heard)
 
     def test_the_seed_decides_everything(self, make: Factory) -> None:
-        plays = random_plays()
-        first = all_scores(fit(make, plays), plays)
-        assert_array_equal(all_scores(fit(make, plays), plays), first)
+        interactions = random_interactions()
+        first = all_scores(fit(make, interactions), interactions)
+        assert_array_equal(all_scores(fit(make, interactions), interactions), first)
         parameters = make().get_params()
         if "seed" in parameters:
             other = type(make())(**parameters | {"seed": parameters["seed"] + 1})
-            assert (all_scores(other.fit(plays, show_progress=False), plays) != first).any()
+            assert (all_scores(other.fit(interactions, show_progress=False), interactions) != first).any()
 
     def test_a_second_fit_forgets_the_first(self, make: Factory) -> None:
-        plays = random_plays()
-        model = fit(make, checkerboard()).fit(plays, show_progress=False)
-        assert_array_equal(all_scores(model, plays), all_scores(fit(make, plays), plays))
+        interactions = random_interactions()
+        model = fit(make, checkerboard()).fit(interactions, show_progress=False)
+        assert_array_equal(all_scores(model, interactions), all_scores(fit(make, interactions), interactions))
 
     def test_global_random_states_stay(self, make: Factory) -> None:
-        plays = random_plays()
+        interactions = random_interactions()
         before = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()  # noqa: NPY002
-        recommend(fit(make, plays), np.arange(N_USERS), plays)
+        recommend(fit(make, interactions), np.arange(N_USERS), interactions)
         after = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()  # noqa: NPY002
         assert before[0] == after[0]
         assert str(before[1]) == str(after[1])
         assert torch.equal(before[2], after[2])
 
     def test_saved_and_loaded_it_is_the_same(self, fitted: Recommender, tmp_path: Path) -> None:
-        plays = random_plays()
+        interactions = random_interactions()
         fitted.save(tmp_path / "model")
         loaded = type(fitted).load(tmp_path / "model")
         assert type(loaded) is type(fitted)
         assert loaded.get_params() == fitted.get_params()
         assert_array_equal(loaded.item_counts_, fitted.item_counts_)
-        assert_array_equal(all_scores(loaded, plays), all_scores(fitted, plays))
+        assert_array_equal(all_scores(loaded, interactions), all_scores(fitted, interactions))
 
     def test_saved_and_loaded_it_compares_items_the_same(self, comparing: Recommender, tmp_path: Path) -> None:
         comparing.save(tmp_path / "model")

@@ -28,7 +28,7 @@ from recvae.models.base import Recommender
 from recvae.serving import Settings, create_app
 from recvae.serving.telemetry import log_as_json
 from recvae.storage import artifact
-from tests.contracts import random_plays
+from tests.contracts import random_interactions
 
 N_USERS, N_ITEMS = 40, 25
 FIRST_ID = 100
@@ -44,13 +44,15 @@ def small(seed: int = 0) -> MultVAE:
 
 
 def save(path: Path, model: Recommender | None = None, **belongings: Any) -> None:
-    """An artifact with titles and users, fitted on random plays."""
-    plays = random_plays(N_USERS, N_ITEMS)
-    model = (model or small()).fit(plays, show_progress=False)
+    """An artifact with titles and users, fitted on random interactions."""
+    interactions = random_interactions(N_USERS, N_ITEMS)
+    model = (model or small()).fit(interactions, show_progress=False)
     titles = [f"Film {index:02} (19{50 + index})" for index in range(N_ITEMS)]
     titles[3], titles[4] = "Amélie (2001)", '<b>Bold & "quoted"</b>'
     items = pd.DataFrame({"item_id": [item_id(i) for i in range(N_ITEMS)], "title": titles})
-    users = pd.DataFrame({"user_id": [f"u{i}" for i in range(N_USERS)], "history": [row.indices for row in plays]})
+    users = pd.DataFrame(
+        {"user_id": [f"u{i}" for i in range(N_USERS)], "history": [row.indices for row in interactions]}
+    )
     artifact.save(
         model, path, **{"items": items, "users": users, "metrics": {"validation": {"users": 40}}, **belongings}
     )
@@ -173,7 +175,7 @@ class Postgres:
     def fresh(self) -> str:
         """The URL of a database that nobody has used yet."""
         self._databases += 1
-        name = f"plays{self._databases}"
+        name = f"interactions{self._databases}"
         with psycopg.connect(
             f"host=127.0.0.1 port={self._port} user=recvae dbname=postgres", autocommit=True
         ) as server:

@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch.multiprocessing.spawn import start_processes
 
 from recvae.models.autoencoders.base import Autoencoder
-from tests.contracts import random_plays
+from tests.contracts import random_interactions
 from tests.training.test_trainer import holdout, without_seconds
 
 TOP = 10
@@ -40,9 +40,9 @@ def _joined(rank: int, size: int, folder: Path, function: Callable[..., None], *
 
 def outcome(make: Callable[[], Autoencoder]) -> dict[str, Any]:
     """What came out of a fit, as plain data."""
-    plays = random_plays()
-    model = make().fit(plays, show_progress=False, validation=holdout())
-    ids, scores = model.recommend(np.arange(plays.shape[0]), plays, N=TOP)
+    interactions = random_interactions()
+    model = make().fit(interactions, show_progress=False, validation=holdout())
+    ids, scores = model.recommend(np.arange(interactions.shape[0]), interactions, N=TOP)
     return {"history": without_seconds(model.history_), "ids": ids, "scores": scores, **weights_of(model)}
 
 

@@ -71,7 +71,7 @@ def either(read: Callable[[], object], error: type[RecvaeError]) -> None:
     assert "\n" not in told
 
 
-@pytest.mark.parametrize("name", ["plays.csv", "plays.tsv", "plays", "plays.parquet"])
+@pytest.mark.parametrize("name", ["interactions.csv", "interactions.tsv", "interactions", "interactions.parquet"])
 @fuzzed
 @given(st.one_of(st.binary(max_size=200), damaged(CSV), damaged(CSV.replace(b",", b"\t"))))
 def test_ratings_files(tmp_path: Path, name: str, content: bytes) -> None:
@@ -88,8 +88,8 @@ def parquet() -> bytes:
 @fuzzed
 @given(damaged(parquet()))
 def test_parquet(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "plays.parquet").write_bytes(content)
-    either(lambda: Interactions.from_frame(read_table(tmp_path / "plays.parquet")), DataError)
+    (tmp_path / "interactions.parquet").write_bytes(content)
+    either(lambda: Interactions.from_frame(read_table(tmp_path / "interactions.parquet")), DataError)
 
 
 @fuzzed
@@ -146,10 +146,10 @@ def write_manifest_once(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     users, items = np.nonzero(np.random.default_rng(0).random((20, 9)) < 0.7)
-    plays = Interactions.from_frame(pd.DataFrame({"user_id": users, "item_id": items}))
+    interactions = Interactions.from_frame(pd.DataFrame({"user_id": users, "item_id": items}))
     path = tmp_path_factory.mktemp("fuzz") / "prepared"
-    split = strong_generalization(plays, val_users=3, test_users=3)
-    write_prepared(path, plays, split, dataset="toy", source={}, filters={}, counts={})
+    split = strong_generalization(interactions, val_users=3, test_users=3)
+    write_prepared(path, interactions, split, dataset="toy", source={}, filters={}, counts={})
     return path
 
 
@@ -215,9 +215,9 @@ def test_archives(tmp_path: Path, content: bytes) -> None:
     "content", [b"user_id,item_id,timestamp\n1,2,\x80\n", b"user_id,item_id,timestamp\n1,2,3\n1,3,a\xff\n"]
 )
 def test_a_time_that_is_no_text(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "plays.csv").write_bytes(content)
-    with pytest.raises(DataError, match=r"plays\.csv is not UTF-8 text"):
-        read_table(tmp_path / "plays.csv")
+    (tmp_path / "interactions.csv").write_bytes(content)
+    with pytest.raises(DataError, match=r"interactions\.csv is not UTF-8 text"):
+        read_table(tmp_path / "interactions.csv")
 
 
 @pytest.mark.parametrize("header", [b"{", b"{'descr': (", b"{'descr': '<i4'\0}", b"{'shape': (1,)]"])
@@ -236,16 +236,16 @@ def test_an_error_of_parquet_is_one_line(prepared: Path, tmp_path: Path) -> None
 
 
 def test_a_column_whose_name_has_two_lines(tmp_path: Path) -> None:
-    pd.DataFrame({"user\n_\x1b[2Jid": [1], "item_id": [2]}).to_parquet(tmp_path / "plays.parquet")
+    pd.DataFrame({"user\n_\x1b[2Jid": [1], "item_id": [2]}).to_parquet(tmp_path / "interactions.parquet")
     with pytest.raises(DataError) as error:
-        read_table(tmp_path / "plays.parquet")
+        read_table(tmp_path / "interactions.parquet")
     assert str(error.value).endswith(r"it has: user\n_\x1b[2Jid, item_id")
 
 
 def test_an_archive_with_an_entry_without_a_name(tmp_path: Path) -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as opened:
-        opened.writestr("a", b"plays")
+        opened.writestr("a", b"interactions")
     content = bytearray(file.getvalue())
     for name in (content.index(b"a", 30), content.rindex(b"a")):
         content[name] = 0  # a name ends at its first zero byte

@@ -21,8 +21,8 @@ from tests.postgres import postgres
 
 def split() -> Split:
     """Users of three tastes: 200 train, 50 validation; test users whose matrices raise when touched."""
-    plays = tastes()
-    fold_in, held_out = plays[200:250].copy(), plays[200:250].copy()
+    interactions = tastes()
+    fold_in, held_out = interactions[200:250].copy(), interactions[200:250].copy()
     later = np.arange(fold_in.nnz) % 3 == 0
     fold_in.data = np.where(later, 0, 1).astype(np.float32)
     held_out.data = np.where(later, 1, 0).astype(np.float32)
@@ -30,7 +30,7 @@ def split() -> Split:
         matrix.eliminate_zeros()
     users = np.arange(50)
     validation = Holdout(fold_in, held_out, users, np.full(50, -1, dtype=np.int32))  # type: ignore[arg-type]
-    return Split(plays[:200], users, np.arange(60), validation, Untouchable(), {}, {})  # type: ignore[arg-type]
+    return Split(interactions[:200], users, np.arange(60), validation, Untouchable(), {}, {})  # type: ignore[arg-type]
 
 
 class Untouchable:

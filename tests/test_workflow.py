@@ -45,7 +45,7 @@ def strong(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def known(strong: Path) -> Path:
-    """The same plays, where every test user is a training user."""
+    """The same interactions, where every test user is a training user."""
     prepare(generate(N_USERS, N_ITEMS), strong.with_name("known"), Options(split="leave-last"))
     return strong.with_name("known")
 
@@ -112,10 +112,12 @@ def test_a_list_is_no_longer_than_what_is_left_of_the_catalogue(popularity: Path
 
 
 def test_text_ids_and_items_without_titles(tmp_path: Path) -> None:
-    plays = generate(N_USERS, N_ITEMS).ratings
-    plays = plays.assign(user_id=plays["user_id"].map("u{}".format), item_id=plays["item_id"].map("{:03}".format))
-    plays.to_csv(tmp_path / "plays.csv", index=False)
-    prepare(tmp_path / "plays.csv", tmp_path / "data", Options())
+    interactions = generate(N_USERS, N_ITEMS).ratings
+    interactions = interactions.assign(
+        user_id=interactions["user_id"].map("u{}".format), item_id=interactions["item_id"].map("{:03}".format)
+    )
+    interactions.to_csv(tmp_path / "interactions.csv", index=False)
+    prepare(tmp_path / "interactions.csv", tmp_path / "data", Options())
     workflow.train(tmp_path / "data", tmp_path / "model", "popularity")
     answer = ranking.recommend(tmp_path / "model", history=["001", "1"], n=3)
     assert answer.unknown == ["1"]
@@ -162,10 +164,10 @@ def test_a_model_of_known_users_trains_on_any_split_but_is_not_evaluated_on_new_
 
 
 def test_a_split_without_validation_users(tmp_path: Path) -> None:
-    plays = generate(N_USERS, N_ITEMS).ratings
-    plays["part"] = plays.groupby("user_id").cumcount(ascending=False).lt(3) * 2
+    interactions = generate(N_USERS, N_ITEMS).ratings
+    interactions["part"] = interactions.groupby("user_id").cumcount(ascending=False).lt(3) * 2
     source = generate(N_USERS, N_ITEMS)
-    data = Dataset("toy", plays.drop(columns="rating"), source.items, "here", {}, source.recipe)
+    data = Dataset("toy", interactions.drop(columns="rating"), source.items, "here", {}, source.recipe)
     prepare(data, tmp_path / "data", Options(split="given", val_users=0))
     _, line = workflow.train(tmp_path / "data", tmp_path / "model", "multvae", params=TINY)
     assert line == "not validated: the split has no validation users"
@@ -178,10 +180,12 @@ def test_other_items_are_refused(tmp_path: Path, popularity: Path) -> None:
 
 
 def test_another_split_of_the_same_items_is_refused(tmp_path: Path) -> None:
-    plays = pd.DataFrame([(user, item, user * item % 7) for user in range(30) for item in range(12)])
-    plays.set_axis(["user_id", "item_id", "timestamp"], axis=1).to_csv(tmp_path / "plays.csv", index=False)
+    interactions = pd.DataFrame([(user, item, user * item % 7) for user in range(30) for item in range(12)])
+    interactions.set_axis(["user_id", "item_id", "timestamp"], axis=1).to_csv(
+        tmp_path / "interactions.csv", index=False
+    )
     for seed in (1, 2):
-        prepare(tmp_path / "plays.csv", tmp_path / f"data{seed}", Options(seed=seed))
+        prepare(tmp_path / "interactions.csv", tmp_path / f"data{seed}", Options(seed=seed))
     workflow.train(tmp_path / "data1", tmp_path / "model", "popularity")
     items = [read_prepared(tmp_path / f"data{seed}").items["item_id"].tolist() for seed in (1, 2)]
     assert items[0] == items[1]

@@ -14,14 +14,14 @@ from benchmarks.peers.exchange import Ids, Run, best, main
 
 def train(run: Run) -> None:
     """Train for the given epochs; one ends when the last batch of users has been taken."""
-    settings, plays = run.settings, run.task.train.tocoo()
-    n_users, n_items = plays.shape
+    settings, interactions = run.settings, run.task.train.tocoo()
+    n_users, n_items = interactions.shape
     data = Dataset(
         n_users,
         n_items,
         uid_map=OrderedDict(zip(range(n_users), range(n_users), strict=True)),
         iid_map=OrderedDict(zip(range(n_items), range(n_items), strict=True)),
-        uir_tuple=(plays.row, plays.col, plays.data),
+        uir_tuple=(interactions.row, interactions.col, interactions.data),
         seed=settings.seed,
     )
     model = VAECF(

@@ -51,7 +51,7 @@ class Task:
 
     @classmethod
     def read(cls, path: Path) -> "Task":
-        """The task that `write` wrote; every play weighs 1."""
+        """The task that `write` wrote; every interaction weighs 1."""
         with np.load(path, allow_pickle=False) as arrays:
             n_items = int(arrays["n_items"])
 

@@ -41,13 +41,13 @@ def config_of(settings: Settings, directory: Path) -> Config:
     )
 
 
-def write_plays(train: sparse.csr_matrix, directory: Path) -> None:
+def write_interactions(train: sparse.csr_matrix, directory: Path) -> None:
     """RecBole's own file format."""
-    plays = train.tocoo()
+    interactions = train.tocoo()
     (directory / "task").mkdir()
     with (directory / "task" / "task.inter").open("w", encoding="utf8") as file:
         file.write("user_id:token\titem_id:token\n")
-        np.savetxt(file, np.column_stack([plays.row, plays.col]), fmt="%d", delimiter="\t")
+        np.savetxt(file, np.column_stack([interactions.row, interactions.col]), fmt="%d", delimiter="\t")
 
 
 def train(run: Run) -> None:
@@ -55,7 +55,7 @@ def train(run: Run) -> None:
     settings = run.settings
     n_items = run.task.train.shape[1]
     with tempfile.TemporaryDirectory() as scratch:
-        write_plays(run.task.train, Path(scratch))
+        write_interactions(run.task.train, Path(scratch))
         config = config_of(settings, Path(scratch))
         init_seed(config["seed"], True)
         dataset = create_dataset(config).build()[0]

@@ -29,7 +29,9 @@ def checked_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -
         rows = rows.reshape(1, -1)
     csr = sparse.csr_matrix(rows, dtype=np.float32)
     if not all(np.isfinite(part).all() and (part >= 0).all() for part in blocks(csr.data)):
-        raise ParameterError(f"{name} holds negative, infinite or NaN values; expected 1 for a play, or a weight")
+        raise ParameterError(
+            f"{name} holds negative, infinite or NaN values; expected 1 for an interaction, or a weight"
+        )
     if not csr.has_canonical_format or not csr.data.all():
         csr = csr.copy()
         csr.sum_duplicates()
@@ -68,7 +70,7 @@ def csr_of(arrays: Mapping[str, npt.NDArray[Any]], name: str, n_columns: int) ->
 
 
 def normalised(user_items: sparse.csr_matrix) -> sparse.csr_matrix:
-    """D_U^−½ R D_I^−½: each play over the roots of its user's and its item's sums, float32."""
+    """D_U^−½ R D_I^−½: each interaction over the roots of its user's and its item's sums, float32."""
     users, items = (
         sparse.diags_array(inverse_roots(np.asarray(user_items.sum(axis=axis), dtype=np.float32).ravel()))
         for axis in (1, 0)

@@ -1,8 +1,8 @@
 """Binary CSR matrices on disk as plain `.npy` arrays: written as a stream, read as memory maps.
 
 What is read lies in the file system's cache, not in the process's own memory, and goes when others need the room. A
-matrix `NAME` is `NAME.indptr.npy` and `NAME.indices.npy`, int32 (int64 from 2³¹ plays on); its values, all 1, are the
-beginning of the one `ones.npy` of a directory.
+matrix `NAME` is `NAME.indptr.npy` and `NAME.indices.npy`, int32 (int64 from 2³¹ interactions on); its values, all 1,
+are the beginning of the one `ones.npy` of a directory.
 """
 
 import io
@@ -33,32 +33,34 @@ def write_matrix(directory: Path, name: str, matrix: sparse.csr_matrix) -> None:
     np.save(_file(directory, name, "indices"), matrix.indices.astype(kind, copy=False), allow_pickle=False)
 
 
-def write_stream(directory: Path, name: str, n_rows: int, n_plays: int, places: Iterable[tuple[Ints, Ints]]) -> None:
-    """Write a matrix of the same bytes from the rows and columns of its plays, by row and column, in parts.
+def write_stream(
+    directory: Path, name: str, n_rows: int, n_interactions: int, places: Iterable[tuple[Ints, Ints]]
+) -> None:
+    """Write a matrix of the same bytes from the rows and columns of its interactions, by row and column, in parts.
 
     Raises
     ------
     ValueError
-        If there are more or fewer than `n_plays`.
+        If there are more or fewer than `n_interactions`.
     """
-    kind = _index_type(n_plays)
+    kind = _index_type(n_interactions)
     lengths = np.zeros(n_rows, dtype=np.int64)
-    indices = open_memmap(_file(directory, name, "indices"), mode="w+", dtype=kind, shape=(n_plays,))
+    indices = open_memmap(_file(directory, name, "indices"), mode="w+", dtype=kind, shape=(n_interactions,))
     done = 0
     for rows, columns in places:
         indices[done : done + len(columns)] = columns
         lengths += np.bincount(rows, minlength=n_rows)
         done += len(columns)
     indices.flush()
-    if done != n_plays:
-        raise ValueError(f"{name} has {done:,} plays; expected {n_plays:,}")
+    if done != n_interactions:
+        raise ValueError(f"{name} has {done:,} interactions; expected {n_interactions:,}")
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(kind)
     np.save(_file(directory, name, "indptr"), indptr, allow_pickle=False)
 
 
-def write_ones(directory: Path, n_plays: int) -> None:
-    """Write the values for matrices of at most so many plays."""
-    ones = open_memmap(directory / ONES, mode="w+", dtype=np.float32, shape=(max(n_plays, 1),))
+def write_ones(directory: Path, n_interactions: int) -> None:
+    """Write the values for matrices of at most so many interactions."""
+    ones = open_memmap(directory / ONES, mode="w+", dtype=np.float32, shape=(max(n_interactions, 1),))
     for part in blocks(ones):
         part[:] = 1
     ones.flush()
@@ -136,6 +138,6 @@ def _file(directory: Path, name: str, part: str) -> Path:
     return directory / f"{name}.{part}.npy"
 
 
-def _index_type(n_plays: int) -> np.dtype[Any]:
-    """What scipy indexes so many plays with; another type would be copied on reading."""
-    return np.dtype(np.int32 if n_plays < 2**31 else np.int64)
+def _index_type(n_interactions: int) -> np.dtype[Any]:
+    """What scipy indexes so many interactions with; another type would be copied on reading."""
+    return np.dtype(np.int32 if n_interactions < 2**31 else np.int64)

@@ -25,17 +25,17 @@ class Interactions:
 
     Indices follow the sorted ids, so the order of the source's rows changes neither `user_items` nor any
     index. It is kept all the same, because the published strong-generalization split draws by row order.
-    A pair that occurs several times is one play, with its highest rating, its earliest timestamp and its
+    A pair that occurs several times is one interaction, with its highest rating, its earliest timestamp and its
     lowest part: what is known in training is never held out.
 
     Attributes
     ----------
     user_ids, item_ids : Index
         Raw ids by index, sorted.
-    user_idx, item_idx : (n_plays,) int32
-    rating : (n_plays,) float64, optional
-    timestamp : (n_plays,) numbers or datetime64 in UTC, optional
-    part : (n_plays,) int8, optional
+    user_idx, item_idx : (n_interactions,) int32
+    rating : (n_interactions,) float64, optional
+    timestamp : (n_interactions,) numbers or datetime64 in UTC, optional
+    part : (n_interactions,) int8, optional
         0 train, 1 validation, 2 test, where the source itself comes split.
     n_duplicates : int
         Rows of the source that repeated an earlier pair.
@@ -74,7 +74,7 @@ class Interactions:
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, columns: Columns | None = None) -> Self:
-        """From a DataFrame of one row a play; ids may be of any hashable type.
+        """From a DataFrame of one row an interaction; ids may be of any hashable type.
 
         Timestamps are numbers, datetimes or ISO 8601 text. A column `part` of 0, 1 and 2 says which rows the
         source itself gives as train, validation and test.
@@ -116,25 +116,27 @@ class Interactions:
         user_ids: Iterable[Hashable] | None = None,
         item_ids: Iterable[Hashable] | None = None,
     ) -> Self:
-        """From an `implicit`-style matrix: values other than 0 are plays and become their ratings.
+        """From an `implicit`-style matrix: values other than 0 are interactions and become their ratings.
 
-        Ids default to row and column numbers. Rows and columns without plays are dropped.
+        Ids default to row and column numbers. Rows and columns without interactions are dropped.
 
         Raises
         ------
         ParameterError
             If there are more or fewer ids than rows or columns.
         """
-        plays = sparse.coo_matrix(user_items)
-        plays.eliminate_zeros()
-        users = _labels(user_ids, plays.shape[0], "user_ids", "rows")
-        items = _labels(item_ids, plays.shape[1], "item_ids", "columns")
+        interactions = sparse.coo_matrix(user_items)
+        interactions.eliminate_zeros()
+        users = _labels(user_ids, interactions.shape[0], "user_ids", "rows")
+        items = _labels(item_ids, interactions.shape[1], "item_ids", "columns")
         return cls.from_frame(
-            pd.DataFrame({"user_id": users[plays.row], "item_id": items[plays.col], "rating": plays.data})
+            pd.DataFrame(
+                {"user_id": users[interactions.row], "item_id": items[interactions.col], "rating": interactions.data}
+            )
         )
 
     def select(self, kept: npt.NDArray[np.bool_]) -> Self:
-        """The plays where `kept` is true; ids that no longer occur are dropped."""
+        """The interactions where `kept` is true; ids that no longer occur are dropped."""
         user_codes, user_idx = _renumbered(self.user_idx[kept], self.n_users)
         item_codes, item_idx = _renumbered(self.item_idx[kept], self.n_items)
         return replace(
@@ -151,16 +153,16 @@ class Interactions:
     def filter(
         self, *, min_rating: float | None = None, min_user_items: int = 0, min_item_users: int = 0
     ) -> tuple[Self, dict[str, int]]:
-        """Keep well-rated plays, then items with enough users, then users with enough items.
+        """Keep well-rated interactions, then items with enough users, then users with enough items.
 
-        A play stays with a rating of at least `min_rating`, an item with at least `min_item_users` users, a
+        An interaction stays with a rating of at least `min_rating`, an item with at least `min_item_users` users, a
         user with at least `min_user_items` items. One pass in that order, as in Liang et al. (2018): afterwards
         an item may have fewer users than asked for.
 
         Returns
         -------
         (interactions, counts)
-            `counts` says how many plays each filter took, and how many users went.
+            `counts` says how many interactions each filter took, and how many users went.
 
         Raises
         ------
@@ -173,11 +175,11 @@ class Interactions:
         if min_rating is not None:
             if data.rating is None:
                 raise ParameterError(f"min_rating is {min_rating} but the data have no ratings")
-            data = data._keep(data.rating >= min_rating, "plays_below_min_rating", counts, f" {min_rating:g}")
+            data = data._keep(data.rating >= min_rating, "interactions_below_min_rating", counts, f" {min_rating:g}")
         if min_item_users > 1:
-            data = data._keep(_degree(data.item_idx) >= min_item_users, "plays_below_min_item_users", counts)
+            data = data._keep(_degree(data.item_idx) >= min_item_users, "interactions_below_min_item_users", counts)
         if min_user_items > 1:
-            data = data._keep(_degree(data.user_idx) >= min_user_items, "plays_below_min_user_items", counts)
+            data = data._keep(_degree(data.user_idx) >= min_user_items, "interactions_below_min_user_items", counts)
         return data, counts | {"users_dropped": self.n_users - data.n_users}
 
     def _keep(self, kept: npt.NDArray[np.bool_], name: str, counts: dict[str, int], bound: str = "") -> Self:
@@ -199,7 +201,7 @@ class Interactions:
         timestamp = self.timestamp
         if timestamp is not None:
             times = pd.Series(timestamp)
-            if ratings is not None:  # an earlier, lower rating must not bring the play forward
+            if ratings is not None:  # an earlier, lower rating must not bring the interaction forward
                 times = times.where(pd.Series(self.rating) == ratings.transform("max"))
             timestamp = times.groupby(pair).min().to_numpy(dtype=timestamp.dtype)
         return replace(
@@ -221,9 +223,9 @@ def refuse_negative(**values: int) -> None:
 
 
 def nothing_left(counts: Mapping[str, int], bound: str) -> DataError:
-    """The error of filters that took every play; `bound` is the last one's."""
+    """The error of filters that took every interaction; `bound` is the last one's."""
     taken = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if what != "rows")
-    return DataError(f"no plays are left of {counts['rows']:,} rows: {taken}{bound}")
+    return DataError(f"no interactions are left of {counts['rows']:,} rows: {taken}{bound}")
 
 
 def sorted_ids(ids: pd.Series) -> pd.Index:

@@ -1,9 +1,9 @@
-"""The prepared data directory: filtered plays, items, and the split as matrices; everything after reads this.
+"""The prepared data directory: filtered interactions, items, and the split as matrices; everything after reads this.
 
-`interactions.parquet` holds the plays that were split, in the source's order; `items.parquet` and `users.parquet` name
-the columns and rows of the split's matrices (`recvae.data.csr_files`): `train`, and `fold_in` and `held_out` of
-`validation` and `test`, whose rows in `train` are `validation.train_rows.npy` and `test.train_rows.npy`. Matrices are
-read as memory maps.
+`interactions.parquet` holds the interactions that were split, in the source's order; `items.parquet` and
+`users.parquet` name the columns and rows of the split's matrices (`recvae.data.csr_files`): `train`, and `fold_in` and
+`held_out` of `validation` and `test`, whose rows in `train` are `validation.train_rows.npy` and `test.train_rows.npy`.
+Matrices are read as memory maps.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from recvae.errors import ArtifactError
 from recvae.storage.directories import read_manifest, read_whole, replacing_directory, versions, write_manifest
 
 KIND, VERSION = "recvae-data", 2
-_PLAYS, _ITEMS, _USERS = "interactions.parquet", "items.parquet", "users.parquet"
+_INTERACTIONS, _ITEMS, _USERS = "interactions.parquet", "items.parquet", "users.parquet"
 _ROWS = "train_rows.npy"
 _ROWS_A_GROUP = 1 << 20
 
@@ -61,14 +61,14 @@ class Prepared:
         }
 
     def histories(self) -> pd.DataFrame:
-        """Every user's plays: `user_id` and `history` (lists of item indices), training users first in row order."""
+        """Every user's history: `user_id` and `history` (lists of item indices), training users first in row order."""
         split = self.split
-        order, plays = split.user_ids, [(split.train, np.arange(len(split.user_ids)))]
+        order, interactions = split.user_ids, [(split.train, np.arange(len(split.user_ids)))]
         for part in _parts(split).values():
             order = order.append(part.user_ids[part.train_rows < 0]).unique()
             rows = order.get_indexer(part.user_ids)
-            plays += [(part.fold_in, rows), (part.held_out, rows)]
-        rows, columns = (np.concatenate(parts) for parts in zip(*(_places(*of) for of in plays), strict=True))
+            interactions += [(part.fold_in, rows), (part.held_out, rows)]
+        rows, columns = (np.concatenate(parts) for parts in zip(*(_places(*of) for of in interactions), strict=True))
         matrix = sparse.csr_matrix(
             (np.ones(len(rows), dtype=bool), (rows, columns)), shape=(len(order), len(self.items))
         )
@@ -119,7 +119,7 @@ def write_prepared(
     if items is not None:
         vocabulary = vocabulary.merge(items.drop_duplicates("item_id"), on="item_id", how="left", validate="1:1")
     with replacing_directory(Path(path), KIND) as directory:
-        _write_plays(directory / _PLAYS, _frames(data) if isinstance(data, Interactions) else data)
+        _write_interactions(directory / _INTERACTIONS, _frames(data) if isinstance(data, Interactions) else data)
         vocabulary.to_parquet(directory / _ITEMS, index=False)
         _users(split).to_parquet(directory / _USERS, index=False)
         _write_split(directory, split)
@@ -143,7 +143,7 @@ def _read(directory: Path) -> Prepared:
         if entry not in manifest:
             raise ArtifactError(f"{directory} is damaged: its manifest has no {entry}")
     parts = ("validation", "test") if f"validation.{_ROWS}" in manifest["sha256"] else ("test",)
-    for name in (_PLAYS, _ITEMS, _USERS, ONES, *_split_files(parts)):
+    for name in (_INTERACTIONS, _ITEMS, _USERS, ONES, *_split_files(parts)):
         if name not in manifest["sha256"]:
             raise ArtifactError(f"{directory} names no checksum for {name}")
     try:
@@ -164,8 +164,8 @@ def _frames(data: Interactions) -> Iterator[pd.DataFrame]:
         yield pd.DataFrame(columns | {name: values[part] for name, values in given.items()})
 
 
-def _write_plays(path: Path, frames: Iterable[pd.DataFrame]) -> None:
-    """Write plays in groups of a fixed size, however they come, so that the same plays give the same file."""
+def _write_interactions(path: Path, frames: Iterable[pd.DataFrame]) -> None:
+    """Write interactions in row groups of a fixed size, so that the same interactions give the same file."""
     waiting: list[pa.Table] = []
     with contextlib.ExitStack() as stack:
         writer = None
@@ -216,7 +216,7 @@ def _write_split(directory: Path, split: Split) -> None:
 
 
 def _places(matrix: sparse.csr_matrix, rows: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Row and column of each play of a matrix whose rows are `rows` of another."""
+    """Row and column of each interaction of a matrix whose rows are `rows` of another."""
     return np.repeat(rows, np.diff(matrix.indptr)), matrix.indices
 
 

@@ -69,7 +69,7 @@ class Columns:
 
 
 def read_table(source: str | Path, columns: Columns | None = None) -> pd.DataFrame:
-    """Read plays from a CSV, TSV or Parquet file, or from standard input (`-`, CSV or TSV).
+    """Read interactions from a CSV, TSV or Parquet file, or from standard input (`-`, CSV or TSV).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What splits are made of: their parts as matrices, the draw of held-out plays, and the counts."""
+"""What splits are made of: their parts as matrices, the draw of held-out interactions, and the counts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,12 +12,12 @@ from scipy import sparse
 from recvae.errors import DataError, ParameterError
 
 HELD_OUT_FRACTION = 0.2
-MIN_PLAYS_TO_HOLD_OUT = 5
-MIN_PLAYS_TO_LEAVE_TWO = 3
+MIN_INTERACTIONS_TO_HOLD_OUT = 5
+MIN_INTERACTIONS_TO_LEAVE_TWO = 3
 TRAIN, VALIDATION, TEST = 0, 1, 2
 NO_TRAINING = "the training part of the split is empty"
-NOTHING_TO_FIND = "no user has both plays to learn from and test plays of items that occur in training"
-NONE_LONG_ENOUGH = "split is 'leave-last' but no user has three plays"
+NOTHING_TO_FIND = "no user has both interactions to learn from and test interactions of items that occur in training"
+NONE_LONG_ENOUGH = "split is 'leave-last' but no user has three interactions"
 
 Mask = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
@@ -61,7 +61,7 @@ class Split:
     protocol : mapping
         The split's name and parameters.
     counts : mapping
-        Users, items and plays of each part, and what was dropped.
+        Users, items and interactions of each part, and what was dropped.
     """
 
     train: sparse.csr_matrix
@@ -82,11 +82,12 @@ def drawn_holdout(
     n_columns: int,
     seed: int,
 ) -> Holdout:
-    """Validation or test users, whose held-out plays are drawn from those given, in the source's order."""
+    """Validation or test users, whose held-out interactions are drawn from those given, in the source's order."""
     held = drawn(user_idx, legacy_generator(seed))
     if not held.any():
         raise DataError(
-            f"no {'test' if which == TEST else 'validation'} user has {MIN_PLAYS_TO_HOLD_OUT} plays of items that "
+            f"no {'test' if which == TEST else 'validation'} user has {MIN_INTERACTIONS_TO_HOLD_OUT} "
+            "interactions of items that "
             "occur in training, so nothing can be held out"
         )
     row = inverse(users, len(user_ids))[user_idx]
@@ -102,13 +103,13 @@ def legacy_generator(seed: int) -> np.random.RandomState:
 
 
 def drawn(user_idx: npt.NDArray[np.int32], generator: np.random.RandomState) -> Mask:
-    """Draw `int(0.2·n)` of each user's n ≥ 5 plays, users by index, plays in the order given."""
+    """Draw `int(0.2·n)` of each user's n ≥ 5 interactions, users by index, interactions in the order given."""
     order = np.argsort(user_idx, kind="stable")
     held = np.zeros(len(user_idx), dtype=bool)
-    for plays in np.split(order, np.flatnonzero(np.diff(user_idx[order])) + 1):
-        n = len(plays)
-        if n >= MIN_PLAYS_TO_HOLD_OUT:
-            held[plays[generator.choice(n, size=int(HELD_OUT_FRACTION * n), replace=False)]] = True
+    for interactions in np.split(order, np.flatnonzero(np.diff(user_idx[order])) + 1):
+        n = len(interactions)
+        if n >= MIN_INTERACTIONS_TO_HOLD_OUT:
+            held[interactions[generator.choice(n, size=int(HELD_OUT_FRACTION * n), replace=False)]] = True
     return held
 
 
@@ -122,27 +123,27 @@ def inverse(idx: npt.NDArray[Any], size: int) -> Indices:
 def matrix_of(
     rows: npt.NDArray[Any], columns: npt.NDArray[Any], mask: Mask, shape: tuple[int, int]
 ) -> sparse.csr_matrix:
-    """The plays under `mask` as a canonical binary matrix."""
-    plays = (np.ones(int(mask.sum()), dtype=np.float32), (rows[mask], columns[mask]))
-    matrix = sparse.csr_matrix(plays, shape=shape)
+    """The interactions under `mask` as a canonical binary matrix."""
+    interactions = (np.ones(int(mask.sum()), dtype=np.float32), (rows[mask], columns[mask]))
+    matrix = sparse.csr_matrix(interactions, shape=shape)
     matrix.sort_indices()
     return matrix
 
 
-def counted(split: Split, sizes: tuple[int, int, int], dropped_plays: int) -> Split:
-    """The split with its counts; `sizes` are the users, items and plays that it was made of."""
+def counted(split: Split, sizes: tuple[int, int, int], dropped_interactions: int) -> Split:
+    """The split with its counts; `sizes` are the users, items and interactions that it was made of."""
     counts = {
-        **dict(zip(("users", "items", "plays"), sizes, strict=True)),
+        **dict(zip(("users", "items", "interactions"), sizes, strict=True)),
         "train_users": split.train.shape[0],
         "train_items": split.train.shape[1],
-        "train_plays": split.train.nnz,
+        "train_interactions": split.train.nnz,
         "items_outside_training": sizes[1] - split.train.shape[1],
-        "plays_outside_training_items": dropped_plays,
+        "interactions_outside_training_items": dropped_interactions,
     }
     for name, part in (("validation", split.validation), ("test", split.test)):
         if part is not None:
             counts[f"{name}_users"] = part.n_users
             counts[f"{name}_users_without_held_out"] = int((np.diff(part.held_out.indptr) == 0).sum())
-            counts[f"{name}_fold_in_plays"] = part.fold_in.nnz
-            counts[f"{name}_held_out_plays"] = part.held_out.nnz
+            counts[f"{name}_fold_in_interactions"] = part.fold_in.nnz
+            counts[f"{name}_held_out_interactions"] = part.held_out.nnz
     return replace(split, counts=counts)

@@ -1,7 +1,7 @@
-"""Splits: which plays a model learns from, and which it is asked to find again.
+"""Splits: which interactions a model learns from, and which it is asked to find again.
 
-Strong generalization holds whole users out: a model sees part of a held-out user's plays (`fold_in`) and is
-asked for the rest (`held_out`). In the other splits the users are known and plays are held out.
+Strong generalization holds whole users out: a model sees part of a held-out user's interactions (`fold_in`) and is
+asked for the rest (`held_out`). In the other splits the users are known and interactions are held out.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +13,8 @@ import pandas as pd
 
 from recvae.data.interactions import Interactions
 from recvae.data.split import (
-    MIN_PLAYS_TO_HOLD_OUT,
-    MIN_PLAYS_TO_LEAVE_TWO,
+    MIN_INTERACTIONS_TO_HOLD_OUT,
+    MIN_INTERACTIONS_TO_LEAVE_TWO,
     NO_TRAINING,
     NONE_LONG_ENOUGH,
     NOTHING_TO_FIND,
@@ -42,7 +42,7 @@ def strong_generalization(data: Interactions, *, val_users: int, test_users: int
 
     Users, sorted by id, are permuted by NumPy's legacy generator; the last `test_users` are test users, the
     `val_users` before them validation users. Columns are the training users' items by first appearance.
-    Of a held-out user's n ≥ 5 plays within that vocabulary `int(0.2·n)` are drawn, in the source's row order,
+    Of a held-out user's n ≥ 5 interactions within that vocabulary `int(0.2·n)` are drawn, in the source's row order,
     as `held_out`; with n < 5 all are `fold_in`. The generator is seeded afresh for validation and for test.
 
     Raises
@@ -50,7 +50,7 @@ def strong_generalization(data: Interactions, *, val_users: int, test_users: int
     ParameterError
         If a count is not positive or no user is left to train on.
     DataError
-        If no validation or no test user has enough plays to hold any out.
+        If no validation or no test user has enough interactions to hold any out.
     """
     order, n_train = permuted(data.n_users, val_users, test_users, seed)
     position = inverse(order, data.n_users)
@@ -60,8 +60,10 @@ def strong_generalization(data: Interactions, *, val_users: int, test_users: int
     known = columns >= 0
 
     def holdout(which: int, users: Indices) -> Holdout:
-        plays = np.flatnonzero((part == which) & known)
-        return drawn_holdout(which, data.user_idx[plays], columns[plays], users, data.user_ids, len(vocabulary), seed)
+        interactions = np.flatnonzero((part == which) & known)
+        return drawn_holdout(
+            which, data.user_idx[interactions], columns[interactions], users, data.user_ids, len(vocabulary), seed
+        )
 
     shape = (n_train, len(vocabulary))
     split = Split(
@@ -73,7 +75,7 @@ def strong_generalization(data: Interactions, *, val_users: int, test_users: int
         protocol={"split": "strong", "val_users": val_users, "test_users": test_users, "seed": seed},
         counts={},
     )
-    return counted(split, (data.n_users, data.n_items, len(data)), dropped_plays=int((~known).sum()))
+    return counted(split, (data.n_users, data.n_items, len(data)), dropped_interactions=int((~known).sum()))
 
 
 def permuted(n_users: int, val_users: int, test_users: int, seed: int) -> tuple[Indices, int]:
@@ -93,16 +95,16 @@ def permuted(n_users: int, val_users: int, test_users: int, seed: int) -> tuple[
 def given(data: Interactions, *, val_users: int | None = None, seed: int = 98765) -> Split:
     """Use the train, validation and test lists that the source itself comes with.
 
-    Where it has no validation list, one is carved out of train: of `val_users` random users with at least
-    five training plays (a tenth of them when None, nobody when 0), `int(0.2·n)` plays are held out, drawn in
-    item order.
+    Where it has no validation list, one is carved out of train: of `val_users` random users with at least five training
+    interactions (a tenth of them when None, nobody when 0), `int(0.2·n)` interactions are held out, drawn in item
+    order.
 
     Raises
     ------
     ParameterError
         If the source does not come split, or has fewer users to carve from than asked for.
     DataError
-        If the training list is empty, or no user has both training and test plays.
+        If the training list is empty, or no user has both training and test interactions.
     """
     generator = legacy_generator(seed)
     if data.part is None:
@@ -113,16 +115,16 @@ def given(data: Interactions, *, val_users: int | None = None, seed: int = 98765
     protocol: dict[str, Any] = {"split": "given"}
     if not (part == VALIDATION).any() and val_users != 0:
         degree = np.bincount(data.user_idx[part == TRAIN], minlength=data.n_users)
-        eligible = np.flatnonzero(degree >= MIN_PLAYS_TO_HOLD_OUT)
+        eligible = np.flatnonzero(degree >= MIN_INTERACTIONS_TO_HOLD_OUT)
         size = min(len(eligible), max(1, len(eligible) // 10)) if val_users is None else val_users
         if not 0 <= size <= len(eligible):
             raise ParameterError(
-                f"val_users is {size:,}; expected 0 to {len(eligible):,}, the users with enough training plays"
+                f"val_users is {size:,}; expected 0 to {len(eligible):,}, the users with enough training interactions"
             )
         chosen = np.isin(data.user_idx, generator.choice(eligible, size, replace=False))
-        plays = np.flatnonzero(chosen & (part == TRAIN))
-        plays = plays[np.argsort(data.item_idx[plays])]
-        part[plays[drawn(data.user_idx[plays], generator)]] = VALIDATION
+        interactions = np.flatnonzero(chosen & (part == TRAIN))
+        interactions = interactions[np.argsort(data.item_idx[interactions])]
+        part[interactions[drawn(data.user_idx[interactions], generator)]] = VALIDATION
         protocol |= {"val_users": int(size), "seed": seed}
     return _by_part(data, part, protocol, in_vocabulary=in_train_list)
 
@@ -130,8 +132,9 @@ def given(data: Interactions, *, val_users: int | None = None, seed: int = 98765
 def temporal(data: Interactions, *, val_time: Any = None, test_time: Any = None) -> Split:
     """Train before a global time point, test after it.
 
-    Plays from `test_time` on are held out of the test users, plays from `val_time` on and before `test_time`
-    of the validation users. By default the last tenth of the plays is test, the tenth before it validation.
+    Interactions from `test_time` on are held out of the test users, interactions from `val_time` on and before
+    `test_time` of the validation users. By default the last tenth of the interactions is test, the tenth before it
+    validation.
 
     Parameters
     ----------
@@ -143,7 +146,7 @@ def temporal(data: Interactions, *, val_time: Any = None, test_time: Any = None)
     ParameterError
         If timestamps are missing, or the time points are of another kind or leave a part empty.
     DataError
-        If no user has both plays before `test_time` and test plays.
+        If no user has both interactions before `test_time` and test interactions.
     """
     timestamp = _timestamps(data, "temporal")
     times = np.sort(timestamp)
@@ -154,25 +157,28 @@ def temporal(data: Interactions, *, val_time: Any = None, test_time: Any = None)
 
 
 def time_bounds(
-    time_at: Callable[[int], Any], n_plays: int, dates: bool, val_time: Any, test_time: Any
+    time_at: Callable[[int], Any], n_interactions: int, dates: bool, val_time: Any, test_time: Any
 ) -> tuple[Any, Any]:
-    """When validation and test begin; `time_at(k)` is the k-th earliest of the plays' times, for those not given."""
+    """Start times of validation and test; `time_at(k)`, the k-th earliest time, is for those not given."""
     given_or_at = (("val_time", val_time, 0.8), ("test_time", test_time, 0.9))
     val_time, test_time = (
-        time_at(int(share * n_plays)) if value is None else _time(name, value, dates)
+        time_at(int(share * n_interactions)) if value is None else _time(name, value, dates)
         for name, value, share in given_or_at
     )
     return val_time, test_time
 
 
 def refuse_empty_parts(
-    n_plays: Sequence[int] | npt.NDArray[Any], bounds: tuple[Any, Any], ends: tuple[Any, Any]
+    n_interactions: Sequence[int] | npt.NDArray[Any], bounds: tuple[Any, Any], ends: tuple[Any, Any]
 ) -> None:
-    """Raise `ParameterError` if no play lies in one of the three parts; `ends` are the first and last times."""
-    for plays, name in zip(n_plays, ("before val_time", "from val_time on", "from test_time on"), strict=True):
-        if not plays:
+    """Raise `ParameterError` if no interaction lies in one of the three parts; `ends` are the first and last times."""
+    for interactions, name in zip(
+        n_interactions, ("before val_time", "from val_time on", "from test_time on"), strict=True
+    ):
+        if not interactions:
             raise ParameterError(
-                f"no plays {name}: val_time is {bounds[0]}, test_time {bounds[1]}, data from {ends[0]} to {ends[1]}"
+                f"no interactions {name}: val_time is {bounds[0]}, test_time {bounds[1]}, "
+                f"data from {ends[0]} to {ends[1]}"
             )
 
 
@@ -182,22 +188,23 @@ def temporal_protocol(bounds: tuple[Any, Any]) -> dict[str, Any]:
 
 
 def leave_last_out(data: Interactions) -> Split:
-    """Hold out each user's last play as test and the one before as validation.
+    """Hold out each user's last interaction as test and the one before as validation.
 
-    Plays of one user at the same time are taken in item order. Users with fewer than three plays only train.
+    Interactions of one user at the same time are taken in item order. Users with fewer than three interactions only
+    train.
 
     Raises
     ------
     ParameterError
-        If timestamps are missing, or no user has three plays.
+        If timestamps are missing, or no user has three interactions.
     DataError
-        If no test play is of an item that occurs in training.
+        If no test interaction is of an item that occurs in training.
     """
     order = np.lexsort((data.item_idx, _timestamps(data, "leave-last"), data.user_idx))
     degree = np.bincount(data.user_idx, minlength=data.n_users)
     last = np.cumsum(degree) - 1
     part = np.full(len(data), TRAIN, dtype=np.int8)
-    long_enough = degree >= MIN_PLAYS_TO_LEAVE_TWO
+    long_enough = degree >= MIN_INTERACTIONS_TO_LEAVE_TWO
     if not long_enough.any():
         raise ParameterError(NONE_LONG_ENOUGH)
     part[order[last[long_enough]]] = TEST
@@ -208,9 +215,9 @@ def leave_last_out(data: Interactions) -> Split:
 def _by_part(
     data: Interactions, part: npt.NDArray[Any], protocol: dict[str, Any], in_vocabulary: Mask | None = None
 ) -> Split:
-    """Known users: rows of `train` are the users with training plays, columns the items those plays name.
+    """Known users: rows of `train` are the users with training interactions, columns the items those interactions name.
 
-    With `in_vocabulary` the columns are the items of those plays instead.
+    With `in_vocabulary` the columns are the items of those interactions instead.
     """
     users = np.unique(data.user_idx[part == TRAIN])
     vocabulary = np.unique(data.item_idx[part == TRAIN if in_vocabulary is None else in_vocabulary])
@@ -242,14 +249,14 @@ def _by_part(
         protocol=protocol,
         counts={},
     )
-    return counted(split, (data.n_users, data.n_items, len(data)), dropped_plays=int((~known).sum()))
+    return counted(split, (data.n_users, data.n_items, len(data)), dropped_interactions=int((~known).sum()))
 
 
 def _timestamps(data: Interactions, split: str) -> npt.NDArray[Any]:
     if data.timestamp is None:
         raise untimed(split)
     if missing := int(pd.isna(data.timestamp).sum()):
-        raise untimed(split, f"{missing:,} of {len(data):,} plays have no timestamp")
+        raise untimed(split, f"{missing:,} of {len(data):,} interactions have no timestamp")
     return data.timestamp
 
 

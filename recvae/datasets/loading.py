@@ -21,7 +21,7 @@ class Dataset:
     ----------
     name : str
     ratings : DataFrame
-        One row a play in the files' order: `user_id`, `item_id`, then `rating` (float64) and `timestamp`
+        One row an interaction in the files' order: `user_id`, `item_id`, then `rating` (float64) and `timestamp`
         (seconds since 1970), or `part` (int8: 0 train, 1 validation, 2 test) of user-item lists.
     items : DataFrame, optional
         `item_id`, `title`, `genres` (joined by `|`); may name items that nobody rated.

@@ -77,7 +77,7 @@ def check_published(data: Interactions, split: Split, oracle: Sequence[SplitFile
     ParameterError
         If the split is not by strong generalization, or `oracle` names another file than the three.
     DataError
-        If the split has a user, an item or a play that is not in `data`.
+        If the split has a user, an item or an interaction that is not in `data`.
     """
     contents = published_files(data, split)
     if unknown := {file.name for file in oracle} - contents.keys():
@@ -99,7 +99,7 @@ def published_files(data: Interactions, split: Split) -> dict[str, bytes]:
     """Name → content of `test_te.csv`, `validation_te.csv` and `unique_sid.txt`, as the notebook writes them.
 
     Users are numbered in permuted order, training users first, then validation, then test; items by column.
-    Rows of the held-out plays are by raw user id, then in the source's order.
+    Rows of the held-out interactions are by raw user id, then in the source's order.
     """
     if split.protocol.get("split") != "strong" or split.validation is None:
         raise ParameterError(f"split is {split.protocol.get('split')!r}; expected 'strong', as published")
@@ -116,12 +116,14 @@ def _held_out_csv(data: Interactions, split: Split, part: Holdout, first_uid: in
     row = _places(part.user_ids, data.user_ids, "user")
     column = _places(split.item_ids, data.item_ids, "item")
     rows, columns = row[data.user_idx], column[data.item_idx]
-    plays = np.flatnonzero((rows >= 0) & (columns >= 0))
-    plays = plays[_contains(part, rows[plays], columns[plays])]
-    if len(plays) != part.held_out.nnz:
-        raise DataError(f"the split holds out {part.held_out.nnz:,} plays, of which the data have {len(plays):,}")
-    plays = plays[np.argsort(data.user_idx[plays], kind="stable")]
-    table = pd.DataFrame({"uid": rows[plays] + first_uid, "sid": columns[plays]})
+    interactions = np.flatnonzero((rows >= 0) & (columns >= 0))
+    interactions = interactions[_contains(part, rows[interactions], columns[interactions])]
+    if len(interactions) != part.held_out.nnz:
+        raise DataError(
+            f"the split holds out {part.held_out.nnz:,} interactions, of which the data have {len(interactions):,}"
+        )
+    interactions = interactions[np.argsort(data.user_idx[interactions], kind="stable")]
+    table = pd.DataFrame({"uid": rows[interactions] + first_uid, "sid": columns[interactions]})
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 

@@ -58,12 +58,12 @@ class Recipe:
     split : "strong" or "given"
         Held-out users, or the files' own train, validation and test lists.
     min_rating : float, optional
-        Lowest rating that counts as a play (inclusive); None where there are no ratings.
+        Lowest rating that counts as an interaction (inclusive); None where there are no ratings.
     min_user_items : int
-        Users with fewer plays are dropped.
+        Users with fewer interactions are dropped.
     val_users, test_users : int, optional
         Users in validation and test; None where no protocol fixes them. With `split="given"` validation is
-        carved out of the training plays of `val_users` users, and test is the files' own.
+        carved out of the training interactions of `val_users` users, and test is the files' own.
     downloads : tuple of Download
     wheel : WheelSource, optional
         A second source, for machines that reach only a Python package index.

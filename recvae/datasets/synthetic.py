@@ -43,13 +43,13 @@ def generate(n_users: int = 943, n_items: int = 1682, seed: int = 0) -> Dataset:
     rng = np.random.default_rng(seed)
     users, films = draw_tastes(n_users, rng), draw_tastes(n_items, rng)
     popularity = -_POPULARITY_EXPONENT * np.log(rng.permutation(n_items) + 5.0)
-    plays = [_plays(taste, films, popularity, rng) for taste in users]
-    user_idx = np.repeat(np.arange(n_users), [len(items) for items, _ in plays])
-    liking = np.concatenate([values for _, values in plays])
+    interactions = [_interactions(taste, films, popularity, rng) for taste in users]
+    user_idx = np.repeat(np.arange(n_users), [len(items) for items, _ in interactions])
+    liking = np.concatenate([values for _, values in interactions])
     ratings = pd.DataFrame(
         {
             "user_id": user_idx + 1,
-            "item_id": np.concatenate([items for items, _ in plays]) + 1,
+            "item_id": np.concatenate([items for items, _ in interactions]) + 1,
             "rating": _stars(liking + rng.normal(0.0, 0.6, len(liking))),
             "timestamp": _FIRST_SECOND + rng.integers(0, _SECONDS, len(liking)),
         }
@@ -64,14 +64,14 @@ def draw_tastes(n: int, rng: np.random.Generator) -> Floats:
     return rng.dirichlet(np.full(N_TASTES, 0.15), n)
 
 
-def _plays(
+def _interactions(
     taste: Floats, films: Floats, popularity: Floats, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], Floats]:
     """One user's films, drawn without replacement by the Gumbel trick, and how well each suits the user."""
     affinity = TASTE_WEIGHT * np.sqrt(films) @ np.sqrt(taste)
-    n_plays = min(_MIN_RATINGS + int(rng.lognormal(3.9, 1.0)), len(films) // 2)
+    n_interactions = min(_MIN_RATINGS + int(rng.lognormal(3.9, 1.0)), len(films) // 2)
     keys = popularity + affinity + rng.gumbel(size=len(films))
-    items = np.argpartition(-keys, n_plays - 1)[:n_plays]
+    items = np.argpartition(-keys, n_interactions - 1)[:n_interactions]
     return items, affinity[items]
 
 

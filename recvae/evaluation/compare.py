@@ -39,7 +39,7 @@ class Fits(Ranks, Protocol):
     """What `compare` asks of a model on top of `Ranks`."""
 
     def fit(self, user_items: Any, *, show_progress: bool = ..., callback: Any = ..., validation: Any = ...) -> Any:
-        """Learn from the plays of the training users."""
+        """Learn from the interactions of the training users."""
 
     def get_params(self) -> Mapping[str, Any]:
         """The hyperparameters by name."""

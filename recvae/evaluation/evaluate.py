@@ -41,7 +41,7 @@ class Ranks(Protocol):
 
     @property
     def folds_in(self) -> bool:
-        """Whether the model can rank for a user it was not trained on, given the user's plays."""
+        """Whether the model can rank for a user it was not trained on, given the user's interactions."""
 
     def recommend(
         self,
@@ -71,7 +71,7 @@ class EvalResult:
     score_seconds : float
         Seconds spent in `recommend`.
     history_lengths : (n_users,) int, optional
-        Plays folded in of each scored user.
+        Interactions folded in of each scored user.
     """
 
     per_user: Mapping[str, PerUser]
@@ -107,7 +107,7 @@ class EvalResult:
         return figures
 
     def by_history_length(self, metric: str, groups: int = 4) -> list[dict[str, float | int | None]]:
-        """The metric for users in groups of equal size by their number of plays: range, users, mean, standard error."""
+        """The metric by history length, in groups of equal size: range, users, mean, standard error."""
         if self.history_lengths is None:
             return []
         order = np.argsort(self.history_lengths, kind="stable")
@@ -163,7 +163,7 @@ def evaluate(
     metrics : sequence of str, optional
         Such as "ndcg@100". Default `DEFAULT_METRICS`, and with `train` also `BEYOND_ACCURACY_METRICS`.
     train : CSR, shape (n_train_users, n_items), optional
-        The training plays, which novelty and popularity need.
+        The training interactions, which novelty and popularity need.
     batch_size : int, optional
         Users ranked at a time. By default scores of 64 MB, at most 2,048 users.
 
@@ -268,7 +268,7 @@ def _cutoffs(metrics: Sequence[str] | None, train: UserItems | None, holdout: Ho
     cutoffs = {metric: parse_metric(metric) for metric in metrics}
     for metric, (name, _) in cutoffs.items():
         if name in LIST_METRICS and train is None:
-            raise ParameterError(f"{metric} needs train, the training plays, and none was given")
+            raise ParameterError(f"{metric} needs train, the training interactions, and none was given")
     n_items = holdout.held_out.shape[1]
     if train is not None and train.shape[1] != n_items:
         raise ParameterError(f"train has {train.shape[1]:,} columns but holdout has {n_items:,} items")

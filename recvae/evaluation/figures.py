@@ -130,7 +130,7 @@ class Figures:
             means, errors = ([group[key] or 0 for group in values] for key in ("mean", "stderr"))
             axes.errorbar(at, means, yerr=[Z95 * e for e in errors], label=name, ms=4, lw=1.2, **self.styles[name])
         axes.set_xticks(range(len(values)), labels=[f"{group['from']} to {group['to']}" for group in values])
-        axes.set_xlabel("plays in the user's history")
+        axes.set_xlabel("interactions in the user's history")
         axes.set_ylabel(self.metric)
         _legend_beside(axes)
         return _svg(figure)

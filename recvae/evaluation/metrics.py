@@ -34,7 +34,7 @@ def hit_matrix(ids: Ids, held_out: sparse.csr_matrix | sparse.csr_array) -> Hits
     ids : (n_users, n) int32
         Item indices, best first, padded with -1.
     held_out : CSR, shape (n_users, n_items)
-        Row u belongs to row u of `ids`. Stored zeros are no plays.
+        Row u belongs to row u of `ids`. Stored zeros are no interactions.
 
     Returns
     -------
@@ -50,8 +50,10 @@ def hit_matrix(ids: Ids, held_out: sparse.csr_matrix | sparse.csr_array) -> Hits
         raise ParameterError(f"ids has shape {ids.shape} but held_out has {n_users:,} rows; expected one list a row")
     if ids.size and (ids.min() < -1 or ids.max() >= n_items):
         raise ParameterError(f"ids range from {ids.min()} to {ids.max()}; expected -1 to {n_items - 1}")
-    plays = held_out.tocoo()
-    row, column = (np.asarray(axis, dtype=np.int64)[plays.data != 0] for axis in (plays.row, plays.col))
+    interactions = held_out.tocoo()
+    row, column = (
+        np.asarray(axis, dtype=np.int64)[interactions.data != 0] for axis in (interactions.row, interactions.col)
+    )
     keys = np.append(np.sort(row * n_items + column), np.iinfo(np.int64).max)
     listed = np.arange(n_users, dtype=np.int64)[:, np.newaxis] * n_items + ids
     found: Hits = keys[np.searchsorted(keys, listed)] == listed

@@ -37,7 +37,7 @@ SECTIONS = (
     (
         "by_history_length",
         "Short and long histories",
-        "Users in four groups of equal size by the plays that the model was shown, with 95% intervals.",
+        "Users in four groups of equal size by the interactions that the model was shown, with 95% intervals.",
     ),
     (
         "accuracy_against_bias",

@@ -54,7 +54,7 @@ def recommend_everybody(
         parts = _parts(stage, histories, out, job, show_progress)
         totals = {
             "n_parts": len(parts),
-            **{name: sum(part[name] for part in parts) for name in ("n_users", "n_plays", "n_unknown")},
+            **{name: sum(part[name] for part in parts) for name in ("n_users", "n_interactions", "n_unknown")},
         }
         write_text(out / SUCCESS, json.dumps({"job": job, **totals}, indent=1) + "\n")
     return [f"wrote {out}: {_told(totals)}"]
@@ -110,7 +110,7 @@ def _write_part(
     part: dict[str, Any],
     show: Callable[[int, dict[str, float]], None],
 ) -> dict[str, Any]:
-    part = {**part, "n_users": 0, "n_plays": 0, "n_unknown": 0}
+    part = {**part, "n_users": 0, "n_interactions": 0, "n_unknown": 0}
     with _whole_file(path) as temporary, contextlib.ExitStack() as stack:
         writer = None
         for users in stream.take(USERS_A_PART):
@@ -118,7 +118,7 @@ def _write_part(
             writer = writer or stack.enter_context(pq.ParquetWriter(temporary, lists.schema))
             writer.write_table(lists)
             part["n_users"] += len(lists)
-            part["n_plays"] += pc.sum(pc.list_value_length(users["history"])).as_py() or 0
+            part["n_interactions"] += pc.sum(pc.list_value_length(users["history"])).as_py() or 0
             part["n_unknown"] += pc.sum(lists["n_unknown"]).as_py()
             part["next_row"] = users["next_row"][-1].as_py()
             show(part["next_row"], {})
@@ -130,11 +130,12 @@ def _write_part(
 
 def _refuse_unknown(stage: BatchRecommender, part: dict[str, Any], users: pa.Table) -> None:
     """Raise `DataError` if the model knows nothing that the first part's users have: ids of another kind."""
-    if part["first_row"] == 0 and part["n_unknown"] == part["n_plays"] > 0:
+    if part["first_row"] == 0 and part["n_unknown"] == part["n_interactions"] > 0:
         given = ", ".join(map(str, pc.list_flatten(users["history"])[:3].to_pylist()))
         ids = ", ".join(map(str, stage.item_ids[:3].to_pylist()))
         raise DataError(
-            f"users have plays of {given}, …; none of the {part['n_plays']:,} plays of the first {part['n_users']:,} "
+            f"users have interactions of {given}, …; none of the {part['n_interactions']:,} interactions of the "
+            f"first {part['n_users']:,} "
             f"users is of an item that {stage.path} knows: ids look like {ids}"
         )
 
@@ -205,4 +206,5 @@ def _told(totals: dict[str, Any]) -> str:
     text = f"lists for {totals['n_users']:,} users in {totals['n_parts']:,} parts"
     if not totals["n_unknown"]:
         return text
-    return f"{text}; {totals['n_unknown']:,} of {totals['n_plays']:,} plays are of unknown items and were left out"
+    counts = f"{totals['n_unknown']:,} of {totals['n_interactions']:,} interactions"
+    return f"{text}; {counts} are of unknown items and were left out"

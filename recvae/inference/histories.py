@@ -1,7 +1,7 @@
 """Users and their histories from Parquet files of any size, a batch at a time and from any row on.
 
-Two forms are read: one row a user (`user_id` and `history`, a list of item ids), and one row a play (`user_id` and
-`item_id`), sorted by `user_id`.
+Two forms are read: one row a user (`user_id` and `history`, a list of item ids), and one row an interaction (`user_id`
+and `item_id`), sorted by `user_id`.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from recvae.errors import DataError
 from recvae.storage.artifact import KIND as MODEL
 from recvae.storage.directories import MANIFEST, sha256
 
-USERS_A_BATCH, PLAYS_A_BATCH = 4096, 1 << 17
+USERS_A_BATCH, INTERACTIONS_A_BATCH = 4096, 1 << 17
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class UserHistories:
     first_rows : tuple of int
         The row, counted through all files, that each file begins with; at the end the number of rows.
     item_column : str
-        `history` where a row is a user, `item_id` where it is a play.
+        `history` where a row is a user, `item_id` where it is an interaction.
 
     Raises
     ------
     DataError
         On opening, if there is no such file, one is no Parquet or lacks the columns, or nobody is in them; on reading,
-        if rows are damaged, a user id is missing or the plays are not sorted by user, saying where.
+        if rows are damaged, a user id is missing or the interactions are not sorted by user, saying where.
     """
 
     path: Path
@@ -87,7 +87,7 @@ class UserHistories:
             `user_id`, `history` (list of item ids), and `next_row`, at which the next user begins.
         """
         if self.item_column == "item_id":
-            yield from self._of_plays(first_row)
+            yield from self._of_interactions(first_row)
             return
         for row, table in self._rows(first_row, USERS_A_BATCH):
             if self._ids_of_indices is not None:
@@ -97,10 +97,10 @@ class UserHistories:
                 table = table.set_column(1, "history", _lists(named, np.cumsum([0, *lengths.to_numpy()])))
             yield table.append_column("next_row", pa.array(np.arange(row, row + len(table)) + 1))
 
-    def _of_plays(self, first_row: int) -> Iterator[pa.Table]:
+    def _of_interactions(self, first_row: int) -> Iterator[pa.Table]:
         waiting, start = None, first_row
-        for _, plays in self._rows(first_row, PLAYS_A_BATCH):
-            waiting = plays if waiting is None else pa.concat_tables([waiting, plays])
+        for _, interactions in self._rows(first_row, INTERACTIONS_A_BATCH):
+            waiting = interactions if waiting is None else pa.concat_tables([waiting, interactions])
             ends = self._ends(waiting["user_id"].combine_chunks(), start)
             if len(ends):
                 yield _users(waiting, ends, start)
@@ -109,7 +109,7 @@ class UserHistories:
             yield _users(waiting, np.array([len(waiting)]), start)
 
     def _ends(self, user_ids: pa.Array, start: int) -> npt.NDArray[np.intp]:
-        """Where a user's plays end and another's begin."""
+        """Where a user's interactions end and another's begin."""
         before, after = user_ids[:-1], user_ids[1:]
         falls = np.flatnonzero(pc.less(after, before))
         if len(falls):
@@ -217,13 +217,13 @@ def _lists(items: pa.Array, offsets: npt.NDArray[Any]) -> pa.Array:
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), items)
 
 
-def _users(plays: pa.Table, ends: npt.NDArray[np.intp], start: int) -> pa.Table:
-    """One row a user from the plays of whole users."""
+def _users(interactions: pa.Table, ends: npt.NDArray[np.intp], start: int) -> pa.Table:
+    """One row a user from the interactions of whole users."""
     offsets = np.concatenate([[0], ends])
-    items = plain(_array(plays["item_id"][: int(ends[-1])]))
+    items = plain(_array(interactions["item_id"][: int(ends[-1])]))
     return pa.table(
         {
-            "user_id": plays["user_id"].take(pa.array(offsets[:-1])),
+            "user_id": interactions["user_id"].take(pa.array(offsets[:-1])),
             "history": _lists(items, offsets),
             "next_row": start + ends,
         }

@@ -53,7 +53,7 @@ class ItemIndex:
         Parameters
         ----------
         histories : csr_matrix, shape (n_users, n_items)
-            Users to measure recall on, none without plays.
+            Users to measure recall on, none without interactions.
 
         Raises
         ------
@@ -98,7 +98,7 @@ class ItemIndex:
         Parameters
         ----------
         histories : csr_matrix, shape (n_users, n_items)
-            None without plays.
+            None without interactions.
         hidden : item indices of each user that may not be listed
         n : length of each user's list
 

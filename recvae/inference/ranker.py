@@ -22,7 +22,7 @@ LARGEST_NUMBER = 2**53 - 1
 """Whole numbers beyond it, which many readers of JSON round, are written as text."""
 LONGEST_NUMBER = 20
 MEASURED, MADE_UP = 100, 50
-"""Users that recall is measured on, and most plays of each where they have to be made up."""
+"""Users that recall is measured on, and most interactions of each where they have to be made up."""
 
 Ranked = list[tuple[int, float]]
 """Item indices and scores, best first."""

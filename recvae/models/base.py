@@ -40,7 +40,7 @@ class Recommender(Catalogue):
     PRESETS : dict
         Hyperparameters by the name of a preset.
     item_counts_ : (n_items,) float32
-        Plays of each item in training: the popularity prior, used for users without a history.
+        Interactions of each item in training: the popularity prior, used for users without a history.
     """
 
     folds_in: ClassVar[bool] = True
@@ -102,7 +102,7 @@ class Recommender(Catalogue):
         """
         train = checked_csr(user_items, "user_items")
         if train.nnz == 0:
-            raise ParameterError(f"user_items has no plays; its shape is {train.shape}")
+            raise ParameterError(f"user_items has no interactions; its shape is {train.shape}")
         held = None
         if validation is not None:
             if not isinstance(validation, tuple | list):
@@ -111,7 +111,7 @@ class Recommender(Catalogue):
             if held[0].shape != held[1].shape or held[1].nnz == 0:
                 raise ParameterError(
                     f"validation has {held[0].shape[0]:,} fold_in rows, and {held[1].shape[0]:,} held_out rows with "
-                    f"{held[1].nnz:,} plays; expected a row each for the same users, and plays to find"
+                    f"{held[1].nnz:,} interactions; expected a row each for the same users, and interactions to find"
                 )
         if resume and not self.resumable:
             raise ParameterError(f"{type(self).__name__} does not train in epochs, so there is nothing to resume")
@@ -272,12 +272,12 @@ class Recommender(Catalogue):
         if history.shape[0] != 1:
             raise ParameterError(f"user_items has {history.shape[0]} rows; expected the one history to explain")
         items = self._item_indices(itemid, "itemid", unique=False)
-        n_plays = history.nnz
-        others = ~np.eye(n_plays, dtype=bool)  # row i: the history without its i-th item
-        kept, values = (np.tile(array, (n_plays, 1))[others] for array in (history.indices, history.data))
-        indptr = np.arange(n_plays + 1) * (n_plays - 1)
-        without = sparse.csr_matrix((values, kept, indptr), shape=(n_plays, self.n_items_))
-        lost = self.score_items(history, items) - self.score_items(without, items)  # (n_plays, n_itemids)
+        n_interactions = history.nnz
+        others = ~np.eye(n_interactions, dtype=bool)  # row i: the history without its i-th item
+        kept, values = (np.tile(array, (n_interactions, 1))[others] for array in (history.indices, history.data))
+        indptr = np.arange(n_interactions + 1) * (n_interactions - 1)
+        without = sparse.csr_matrix((values, kept, indptr), shape=(n_interactions, self.n_items_))
+        lost = self.score_items(history, items) - self.score_items(without, items)  # (n_interactions, n_itemids)
         places, most = top_n(lost.T, N)
         ids = np.append(history.indices, np.int32(-1))[places]  # place -1 is padding
         return (ids[0], most[0]) if np.ndim(itemid) == 0 else (ids, most)
@@ -321,7 +321,7 @@ class Recommender(Catalogue):
         return scores
 
     def _popularity_prior(self) -> FloatArray:
-        """log((count + 1) / (plays + n_items)): what to expect of a user about whom nothing is known."""
+        """log((count + 1) / (interactions + n_items)): what to expect of a user about whom nothing is known."""
         smoothed = self.item_counts_.astype(np.float64) + 1
         prior: FloatArray = np.log(smoothed / smoothed.sum()).astype(np.float32)
         return prior

@@ -17,7 +17,7 @@ from recvae.models.space import Real, Space
 from recvae.models.sparse_inverse import FactoredInverse
 from recvae.topn import FloatArray
 
-PLAYS_PER_ITEM_FACTOR = 2.5
+INTERACTIONS_PER_ITEM_FACTOR = 2.5
 ROWS_AT_A_TIME = 1024
 
 
@@ -29,8 +29,8 @@ class EASE(Recommender):
     Parameters
     ----------
     l2 : float, optional
-        λ. None takes 2.5 times the mean number of plays of an item, which is near the best on dense (MovieLens) and
-        on sparse (Gowalla) data alike.
+        λ. None takes 2.5 times the mean number of interactions of an item, which is near the best on dense (MovieLens)
+        and on sparse (Gowalla) data alike.
     density : float, optional
         None computes P exactly. For more items than memory holds that way, the share of an n_items × n_items matrix
         that a sparse factor of P keeps, such as 0.001; 1 is exact again. See `FactoredInverse`. M. Spišák et al.
@@ -58,14 +58,16 @@ class EASE(Recommender):
         n_items = user_items.shape[1]
         _refuse_if_too_large(n_items, self.density)
         with run.timed():
-            l2 = self.l2_ = self.l2 or float(PLAYS_PER_ITEM_FACTOR * user_items.sum() / n_items)
+            l2 = self.l2_ = self.l2 or float(INTERACTIONS_PER_ITEM_FACTOR * user_items.sum() / n_items)
             try:
                 if self.density is None:
                     self.weights_ = _weights(user_items, l2)
                 else:
                     self.inverse_ = FactoredInverse.of(user_items, l2, _per_item(n_items, self.density))
             except LinAlgError:
-                raise ParameterError(f"l2 is {l2:g}, too small for these plays in float32; expected more") from None
+                raise ParameterError(
+                    f"l2 is {l2:g}, too small for these interactions in float32; expected more"
+                ) from None
 
     def fitted_params(self) -> dict[str, Any]:
         return {**self.get_params(), "l2": getattr(self, "l2_", self.l2)}

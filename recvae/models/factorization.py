@@ -24,7 +24,7 @@ from recvae.topn import FloatArray
 
 FACTORS_PER_CUBE_ROOT, MOST_FACTORS = 16.7, 512
 ALPHA_BY_DENSITY = 1.7
-REGULARIZATION_BY_PLAYS = 4.4
+REGULARIZATION_BY_INTERACTIONS = 4.4
 REGULARIZATIONS = (18.0, 27.0, 40.0, 60.0, 90.0)
 VALIDATION_USERS = 1000
 FACTORS_TO_CHOOSE_BY = 128
@@ -99,10 +99,11 @@ class ALS(_Factorization):
     factors : int, optional
         None takes 16.7 times the cube root of the number of users or of items, whichever is smaller, and at most 512.
     alpha : float, optional
-        Confidence of a play; a non-play has 1. None takes 1.7 over the cube root of the matrix's density.
+        Confidence of an interaction; a non-interaction has 1. None takes 1.7 over the cube root of the matrix's
+        density.
     regularization : float, optional
         None chooses among five values on up to 1,000 validation users, with at most 128 factors; where there are
-        none, it takes 4.4 times the root of the mean number of plays of an item.
+        none, it takes 4.4 times the root of the mean number of interactions of an item.
     iterations : int
     metric : str
         What the regularization is chosen by.
@@ -150,7 +151,7 @@ class ALS(_Factorization):
         if self.regularization is not None:
             self.regularization_ = self.regularization
         elif run.validation is None:
-            self.regularization_ = REGULARIZATION_BY_PLAYS * (user_items.nnz / n_items) ** 0.5
+            self.regularization_ = REGULARIZATION_BY_INTERACTIONS * (user_items.nnz / n_items) ** 0.5
         else:
             self.regularization_ = self._chosen(user_items, run, run.validation)
         super()._fit(user_items, run)
@@ -266,7 +267,7 @@ class LMF(_KnownUsers):
     learning_rate, regularization : float
     iterations : int
     neg_prop : int
-        Negatives drawn for each play.
+        Negatives drawn for each interaction.
     seed : int
     """
 

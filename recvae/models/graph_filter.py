@@ -44,7 +44,7 @@ class GraphFilter(Recommender):
     SPACE: ClassVar[Space] = {"factors": Whole(16, 1024), "weight": Real(0.05, 20.0)}
 
     weight_: float
-    plays_: sparse.csr_matrix
+    interactions_: sparse.csr_matrix
     item_degrees_: npt.NDArray[np.float32]
     values_: npt.NDArray[np.float32]
     vectors_: npt.NDArray[np.float32]
@@ -60,7 +60,7 @@ class GraphFilter(Recommender):
     def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
         with run.timed():
             self.item_degrees_ = np.asarray(user_items.sum(axis=0), dtype=np.float32).ravel()
-            self.plays_ = normalised(user_items)
+            self.interactions_ = normalised(user_items)
             self.values_, self.vectors_ = self._singular()
             self.weight_ = PAPER_WEIGHT if self.weight is None else self.weight
             if self.weight is None and run.validation is not None:
@@ -77,23 +77,23 @@ class GraphFilter(Recommender):
 
     def _singular(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """The leading singular values of R̃, (factors,), and their right singular vectors, (factors, n_items)."""
-        smaller = min(self.plays_.shape)
+        smaller = min(self.interactions_.shape)
         k = min(self.factors, smaller - 1)
         if k == 0:
-            return np.empty(0, dtype=np.float32), np.empty((0, self.plays_.shape[1]), dtype=np.float32)
+            return np.empty(0, dtype=np.float32), np.empty((0, self.interactions_.shape[1]), dtype=np.float32)
         start = np.random.default_rng(self.seed).standard_normal(smaller).astype(np.float32)
-        _, values, vectors = svds(self.plays_, k=k, v0=start)
+        _, values, vectors = svds(self.interactions_, k=k, v0=start)
         return values.astype(np.float32), np.ascontiguousarray(vectors, dtype=np.float32)
 
     def fitted_params(self) -> dict[str, Any]:
         return {**self.get_params(), "weight": self.weight_}
 
     def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
-        size = rows_at_once(8 * self.plays_.shape[0])  # user_items · R̃ᵀ is all but dense
+        size = rows_at_once(8 * self.interactions_.shape[0])  # user_items · R̃ᵀ is all but dense
         near = np.empty(user_items.shape, dtype=np.float32)
         for start in range(0, len(near), size):
             batch = slice(start, start + size)
-            near[batch] = ((user_items[batch] @ self.plays_.T) @ self.plays_).toarray()
+            near[batch] = ((user_items[batch] @ self.interactions_.T) @ self.interactions_).toarray()
         wide = user_items @ (inverse_roots(self.item_degrees_)[:, None] * self.vectors_.T)  # (n_users, factors)
         scores: FloatArray = near + self.weight_ * (wide @ self.vectors_) * np.sqrt(self.item_degrees_)
         return scores
@@ -103,7 +103,7 @@ class GraphFilter(Recommender):
 
     def _state(self) -> State:
         return {
-            **csr_arrays(self.plays_),
+            **csr_arrays(self.interactions_),
             "item_degrees": self.item_degrees_,
             "weight": np.array([self.weight_]),
             "values": self.values_,
@@ -112,7 +112,7 @@ class GraphFilter(Recommender):
 
     def _restore(self, state: State) -> None:
         n_items = self.n_items_
-        self.plays_ = csr_of(state, "plays", n_items)
+        self.interactions_ = csr_of(state, "interactions", n_items)
         self.weight_ = float(state["weight"][0])
         self.item_degrees_, self.values_, self.vectors_ = state["item_degrees"], state["values"], state["vectors"]
         if self.item_degrees_.shape != (n_items,) or self.vectors_.shape != (len(self.values_), n_items):

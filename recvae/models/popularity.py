@@ -9,7 +9,7 @@ from recvae.topn import FloatArray
 
 
 class Popularity(Recommender):
-    """Recommends the most played items to everybody; scores are log shares of all plays."""
+    """Recommends the most played items to everybody; scores are log shares of all interactions."""
 
     def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
         """`item_counts_`, which the base class counts, is all there is to learn."""

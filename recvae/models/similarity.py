@@ -20,7 +20,7 @@ class Catalogue:
     Attributes
     ----------
     item_counts_ : (n_items,) float32
-        Plays of each item in training.
+        Interactions of each item in training.
     """
 
     item_counts_: npt.NDArray[np.float32]

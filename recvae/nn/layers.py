@@ -1,4 +1,4 @@
-"""Layers: a sparse input layer that works on the plays of CSR rows, encoders, dropout, KL."""
+"""Layers: a sparse input layer that works on the interactions of CSR rows, encoders, dropout, KL."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -55,7 +55,7 @@ class _WeightedSum(torch.autograd.Function):
         if not ctx.needs_input_grad[0]:
             return shard.sum_(weighted_sum(weight, rows.items, rows.offsets, values))
         items, users, offsets = rows.items, rows.users, rows.offsets
-        if weight.device.type == "cpu" or workspace is None:  # plays that are dropped out cost nothing
+        if weight.device.type == "cpu" or workspace is None:  # interactions that are dropped out cost nothing
             kept = (values != 0).nonzero().squeeze(1)
             items, users, values = items.take(kept), users.take(kept), values.take(kept)
             bounds = torch.arange(len(offsets), dtype=users.dtype, device=users.device)
@@ -88,11 +88,11 @@ def weighted_sum(weight: Tensor, index: Tensor, offsets: Tensor, values: Tensor)
 
 
 def by_item(items: Tensor, users: Tensor, values: Tensor, per_user: Tensor) -> tuple[Tensor, Tensor]:
-    """Xᵀ·`per_user` for sparse rows X: the items that have plays, (n,) int64, and their rows, (n, size).
+    """Xᵀ·`per_user` for sparse rows X: the items that have interactions, (n,) int64, and their rows, (n, size).
 
     Parameters
     ----------
-    items, users, values : (n_plays,)
+    items, users, values : (n_interactions,)
         X's columns, rows and entries.
     per_user : (batch, size)
     """
@@ -128,10 +128,10 @@ class SparseLinear(ItemLayer):
         self._workspace = Workspace()
 
     def forward(self, rows: Rows, values: Tensor) -> Tensor:
-        """(n_plays,) values → (batch, out_features)."""
+        """(n_interactions,) values → (batch, out_features)."""
         workspace = None if self.sparse_gradient else self._workspace
         if self.shard.divided:
-            rows = self.shard.plays(replace(rows, values=values))
+            rows = self.shard.interactions(replace(rows, values=values))
             values = rows.values
         arguments = (self.weight, rows, values, self.shard, workspace)
         summed: Tensor = _WeightedSum.apply(*arguments)  # type: ignore[no-untyped-call]
@@ -159,7 +159,7 @@ class PlainEncoder(nn.Module):
             glorot_(layer, generator)
 
     def forward(self, rows: Rows, values: Tensor) -> Tensor:
-        """(n_plays,) input values → (batch, code)."""
+        """(n_interactions,) input values → (batch, code)."""
         h: Tensor = self.input(rows, values)
         for layer in self.layers:
             h = layer(torch.tanh(h))
@@ -189,7 +189,7 @@ class DenseEncoder(nn.Module):
             uniform_(layer, fan_in, generator)
 
     def forward(self, rows: Rows, values: Tensor) -> Tensor:
-        """(n_plays,) input values → (batch, code)."""
+        """(n_interactions,) input values → (batch, code)."""
         h = self.norms[0](F.silu(self.input(rows, values)))
         total = h
         for layer, norm in zip(self.hidden, self.norms[1:], strict=True):

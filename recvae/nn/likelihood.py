@@ -27,16 +27,16 @@ keeps a program of a megabyte for each size of a product that it meets.
 
 @dataclass(frozen=True)
 class Plays:
-    """The plays of a chunk of users among the items that this process holds.
+    """The interactions of a chunk of users among the items that this process holds.
 
     Attributes
     ----------
-    row, place, values : (n_plays,)
+    row, place, values : (n_interactions,)
         Row, place in the flattened logits, weight.
     offsets : (n_rows + 1,)
-        Where each user's plays begin.
+        Where each user's interactions begin.
     total : (n_rows,)
-        Weight of all plays of each user, of other processes' items too.
+        Weight of all interactions of each user, of other processes' items too.
     shard : ItemShard
         The items.
     """
@@ -53,41 +53,41 @@ class Plays:
         return per_user_sums(weights, self.offsets)
 
     def explained(self, logits: Tensor) -> Tensor:
-        """(n_rows,) sum over each user's plays of value times logit."""
+        """(n_rows,) sum over each user's interactions of value times logit."""
         return self.sums(logits.take(self.place) * self.values)
 
     def subtract_from(self, logits: Tensor, scale: Tensor | None = None) -> None:
-        """Take the values, over their user's scale, off the logits of the plays, in place."""
+        """Take the values, over their user's scale, off the logits of the interactions, in place."""
         values = self.values if scale is None else self.values / scale[self.row]
         logits.view(-1)[self.place] = (logits.take(self.place) - values).to(logits.dtype)
 
 
-def multinomial(logits: Tensor, plays: Plays) -> tuple[Tensor, Tensor]:
-    """−Σ_i x_i log softmax(f)_i of each user; Liang et al. (2018), equation 2. Items compete for a user's plays."""
-    weight = plays.sums(plays.values)
-    explained, largest = plays.explained(logits), logits.amax(dim=1)
+def multinomial(logits: Tensor, interactions: Plays) -> tuple[Tensor, Tensor]:
+    """−Σ_i x_i log softmax(f)_i of each user; Liang et al. (2018), equation 2. Items compete for a user."""
+    weight = interactions.sums(interactions.values)
+    explained, largest = interactions.explained(logits), logits.amax(dim=1)
     torch.softmax(logits, dim=1, out=logits)
     normaliser = largest.to(weight.dtype) - logits.amax(dim=1).to(weight.dtype).log()
-    if plays.shard.divided:
-        own, normaliser = normaliser, plays.shard.logsumexp(normaliser)
+    if interactions.shard.divided:
+        own, normaliser = normaliser, interactions.shard.logsumexp(normaliser)
         logits *= (own - normaliser).exp().to(logits.dtype)[:, None]
-    plays.subtract_from(logits, plays.total)
-    return normaliser * weight - explained, plays.total
+    interactions.subtract_from(logits, interactions.total)
+    return normaliser * weight - explained, interactions.total
 
 
-def logistic(logits: Tensor, plays: Plays) -> tuple[Tensor, Tensor]:
+def logistic(logits: Tensor, interactions: Plays) -> tuple[Tensor, Tensor]:
     """−Σ_i x_i log σ(f_i) + (1 − x_i) log(1 − σ(f_i)) of each user; equation 4. Every item is a decision of its own."""
-    nll = F.softplus(logits).sum(dim=1, dtype=plays.values.dtype) - plays.explained(logits)
+    nll = F.softplus(logits).sum(dim=1, dtype=interactions.values.dtype) - interactions.explained(logits)
     logits.sigmoid_()
-    plays.subtract_from(logits)
+    interactions.subtract_from(logits)
     return nll, torch.ones_like(nll)
 
 
-def gaussian(logits: Tensor, plays: Plays) -> tuple[Tensor, Tensor]:
-    """½ Σ_i (x_i − f_i)² of each user; equation 3, with one confidence for plays and non-plays alike."""
-    nll = 0.5 * logits.square().sum(dim=1, dtype=plays.values.dtype) - plays.explained(logits)
-    nll += 0.5 * plays.sums(plays.values.square())
-    plays.subtract_from(logits)
+def gaussian(logits: Tensor, interactions: Plays) -> tuple[Tensor, Tensor]:
+    """½ Σ_i (x_i − f_i)² of each user; equation 3, with one confidence for interactions and non-interactions alike."""
+    nll = 0.5 * logits.square().sum(dim=1, dtype=interactions.values.dtype) - interactions.explained(logits)
+    nll += 0.5 * interactions.sums(interactions.values.square())
+    interactions.subtract_from(logits)
     return nll, torch.ones_like(nll)
 
 
@@ -125,10 +125,10 @@ class _OutputLayer(torch.autograd.Function):
         nll = torch.empty(len(hidden), dtype=weight.dtype, device=weight.device)
         w = weight if dtype == weight.dtype else workspace.take("weight", weight.shape, weight, dtype).copy_(weight)
         b = bias.to(dtype)
-        for users, plays in _chunks(rows, size, shard):
+        for users, interactions in _chunks(rows, size, shard):
             h = hidden[users].to(dtype)
             logits = linear(h, w, b, out=buffer[: len(h)])
-            nll[users], scale = LIKELIHOODS[likelihood](logits, plays)
+            nll[users], scale = LIKELIHOODS[likelihood](logits, interactions)
             scale = (scale / len(hidden))[:, None]
             if grad_hidden is not None:
                 torch.mul(linear(logits, w.T), scale, out=grad_hidden[users])
@@ -173,7 +173,7 @@ def output_nll(
     weight : (n_items, size)
     bias : (n_items,)
     rows : Rows
-        The plays to be explained, among all items.
+        The interactions to be explained, among all items.
     likelihood : str
         One of `LIKELIHOODS`.
     workspace : Workspace, optional
@@ -231,25 +231,25 @@ def sampled_nll(
 
 def user_nll(logits: Tensor, rows: Rows, likelihood: str = "multinomial") -> Tensor:
     """(batch,) negative log-likelihood of each user given all logits, (batch, n_items), which are used up."""
-    ((_, plays),) = _chunks(rows, len(rows), ItemShard(logits.shape[1]))
-    nll, _ = LIKELIHOODS[likelihood](logits, plays)
+    ((_, interactions),) = _chunks(rows, len(rows), ItemShard(logits.shape[1]))
+    nll, _ = LIKELIHOODS[likelihood](logits, interactions)
     return nll
 
 
 def _chunks(rows: Rows, size: int, shard: ItemShard) -> Iterator[tuple[slice, Plays]]:
     """The batch in chunks of `size` users."""
-    total, rows, n_items = rows.sums(), shard.plays(rows), len(shard)
+    total, rows, n_items = rows.sums(), shard.interactions(rows), len(shard)
     row_of, place = rows.users.long(), rows.users.long() * n_items + rows.items
     for start in range(0, len(rows), size):
         stop = min(start + size, len(rows))
-        plays = slice(rows.starts[start], rows.starts[stop])
+        interactions = slice(rows.starts[start], rows.starts[stop])
         users, offsets = slice(start, stop), rows.offsets[start : stop + 1] - rows.offsets[start]
         yield (
             users,
             Plays(
-                row_of[plays] - start,
-                place[plays] - start * n_items,
-                rows.values[plays],
+                row_of[interactions] - start,
+                place[interactions] - start * n_items,
+                rows.values[interactions],
                 offsets,
                 total[users],
                 shard,

@@ -6,8 +6,8 @@ the catalogue: the sums of the first layer, the users' normalisers, and the grad
 
 This is tensor and loss parallelism on `torch.distributed`'s collectives. The ready-made parts were tried with torch
 2.13 and do not serve. DTensor has no sharding strategy for `embedding_bag`, and takes no sparse matrix. `loss_parallel`
-is made for one class index a row: given several plays it returns the right loss with wrong gradients, because the
-backward pass of its log-softmax leaves the softmax to that of `nll_loss`; and autograd holds log-softmax and dense
+is made for one class index a row: given several interactions it returns the right loss with wrong gradients, because
+the backward pass of its log-softmax leaves the softmax to that of `nll_loss`; and autograd holds log-softmax and dense
 targets, (batch, own items) each. TorchRec 1.8 divides the first layer, but has nothing for the last one, and its
 compiled part holds torch back to the release that it was made for: that of 1.9 does not load.
 """
@@ -72,8 +72,8 @@ class ItemShard:
         """Number of items of the process that holds most."""
         return -(-self.total // self.workers.size)
 
-    def plays(self, rows: Rows) -> Rows:
-        """The plays of these items, numbered from the first of them."""
+    def interactions(self, rows: Rows) -> Rows:
+        """The interactions of these items, numbered from the first of them."""
         return rows.among(self.items.start, self.items.stop) if self.divided else rows
 
     def sum_(self, tensor: Tensor) -> Tensor:

@@ -9,19 +9,19 @@ from recvae.nn.batches import Rows
 from recvae.nn.layers import weighted_sum
 
 ITERATIONS = 4
-MAX_PLAYS = 4_000_000
+MAX_INTERACTIONS = 4_000_000
 
 
 def item_vectors(user_items: sparse.csr_matrix, k: int, generator: torch.Generator) -> Tensor:
     """The k leading right singular vectors of R̃ = D_U^−½ R D_I^−½, (n_items, k), on the generator's device.
 
     Found by subspace iteration from random vectors (Halko et al. 2011, algorithm 4.4), on as many evenly spaced users
-    as have about four million plays. Fewer than k columns where users or items are fewer.
+    as have about four million interactions. Fewer than k columns where users or items are fewer.
     """
-    plays = normalised(_some(user_items))
+    interactions = normalised(_some(user_items))
     device = generator.device
-    by_user, by_item = Rows.of(plays, device), Rows.of(plays.T.tocsr(), device)
-    vectors = torch.randn(plays.shape[1], min(k, *plays.shape), generator=generator, device=device)
+    by_user, by_item = Rows.of(interactions, device), Rows.of(interactions.T.tocsr(), device)
+    vectors = torch.randn(interactions.shape[1], min(k, *interactions.shape), generator=generator, device=device)
     for _ in range(ITERATIONS):
         vectors = torch.linalg.qr(_product(by_item, _product(by_user, vectors))).Q
     projected = _product(by_user, vectors)
@@ -30,7 +30,7 @@ def item_vectors(user_items: sparse.csr_matrix, k: int, generator: torch.Generat
 
 
 def _some(user_items: sparse.csr_matrix) -> sparse.csr_matrix:
-    step = -(-user_items.nnz // MAX_PLAYS)
+    step = -(-user_items.nnz // MAX_INTERACTIONS)
     return user_items[::step] if step > 1 else user_items
 
 

@@ -1,4 +1,4 @@
-"""Plays in a database engine: the filters, counts and vocabularies of `recvae.data.interactions` as Ibis expressions.
+"""Interactions in a database engine: filters, counts and vocabularies of `recvae.data.interactions` in Ibis.
 
 The engine counts, joins and sorts, and spills to its disk as it likes. What comes back is either as long as the users
 or the items, or a stream.
@@ -227,7 +227,7 @@ def _checked(engine: Engine, table: Any, where: str) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Plays:
-    """Plays in an engine; see `Interactions`, whose methods these share.
+    """Interactions in an engine; see `Interactions`, whose methods these share.
 
     Attributes
     ----------
@@ -242,13 +242,13 @@ class Plays:
 
     @classmethod
     def of(cls, engine: Engine, table: Any) -> Self:
-        """From a table as `read` gives it; a pair that occurs several times is one play, as in `Interactions`."""
+        """From a table as `read` gives it; a repeated pair is one interaction, as in `Interactions`."""
         rows = engine.value(table.count())
         pairs = engine.value(table.select(*PAIR).distinct().count())
         return cls(engine, engine.kept(_collapsed(table)) if pairs < rows else table, rows - pairs)
 
     @cached_property
-    def n_plays(self) -> int:
+    def n_interactions(self) -> int:
         return self.engine.value(self.table.count())
 
     @property
@@ -272,23 +272,25 @@ class Plays:
     ) -> tuple[Self, dict[str, int]]:
         """As `Interactions.filter`, with the same counts and the same errors."""
         refuse_negative(min_user_items=min_user_items, min_item_users=min_item_users)
-        counts = {"rows": self.n_plays + self.n_duplicates, "duplicate_rows": self.n_duplicates}
+        counts = {"rows": self.n_interactions + self.n_duplicates, "duplicate_rows": self.n_duplicates}
         users, table = self.engine.value(self.table.user_id.nunique()), self.table
         steps: list[tuple[str, Callable[[Any], Any], str]] = []
         if min_rating is not None:
             if "rating" not in table.columns:
                 raise ParameterError(f"min_rating is {min_rating} but the data have no ratings")
-            steps.append(("plays_below_min_rating", lambda t: t.filter(t.rating >= min_rating), f" {min_rating:g}"))
+            steps.append(
+                ("interactions_below_min_rating", lambda t: t.filter(t.rating >= min_rating), f" {min_rating:g}")
+            )
         if min_item_users > 1:
-            steps.append(("plays_below_min_item_users", lambda t: _often(t, "item_id", min_item_users), ""))
+            steps.append(("interactions_below_min_item_users", lambda t: _often(t, "item_id", min_item_users), ""))
         if min_user_items > 1:
-            steps.append(("plays_below_min_user_items", lambda t: _often(t, "user_id", min_user_items), ""))
+            steps.append(("interactions_below_min_user_items", lambda t: _often(t, "user_id", min_user_items), ""))
         data = self
         for name, kept, bound in steps:
-            before = data.n_plays
+            before = data.n_interactions
             data = replace(data, table=self.engine.kept(kept(data.table)))
-            counts[name] = before - data.n_plays
-            if not data.n_plays:
+            counts[name] = before - data.n_interactions
+            if not data.n_interactions:
                 raise nothing_left(counts, bound)
         return data, counts | {"users_dropped": users - len(data.user_ids)}
 
@@ -308,7 +310,7 @@ class Plays:
         return self.engine.kept(table)
 
     def frames(self) -> Iterator[pd.DataFrame]:
-        """All plays in the order of their rows: `user_id`, `item_id`, `rating` and `timestamp` where there are any."""
+        """All interactions in row order: `user_id`, `item_id`, and `rating` and `timestamp` where there are any."""
         names = [name for name in ("rating", "timestamp") if name in self.table.columns]
         ordered = self.indexed.order_by("row").select("user_idx", "item_idx", *names)
         for batch in self.engine.stream(ordered):

@@ -43,9 +43,9 @@ class Options:
     Attributes
     ----------
     min_rating : float, optional
-        Lowest rating that counts as a play.
+        Lowest rating that counts as an interaction.
     min_user_items, min_item_users : int
-        Users and items with fewer plays are dropped.
+        Users and items with fewer interactions are dropped.
     split : "strong", "given", "temporal" or "leave-last"
     val_users, test_users : int, optional
         Held-out users of a strong split; `val_users` also those from whom a given split carves validation.
@@ -207,19 +207,19 @@ def _prepare_in_engine(backend: str, source: str, out: Path, options: Options) -
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with engine.opened(backend, out.absolute().parent) as opened:
         whole = engine.Plays.of(opened, engine.read(opened, source, options.columns))
-        return _prepare_plays(whole, engine_splits.of, Path(source), out, options)
+        return _prepare_interactions(whole, engine_splits.of, Path(source), out, options)
 
 
-def _prepare_plays(
+def _prepare_interactions(
     whole: "Plays", splits: Callable[["Plays"], Any], source: Path, out: Path, options: Options
 ) -> list[str]:
     name, sums = (source.name, {source.name: sha256(source)}) if source.is_file() else (str(source), {})
-    notes = [f"{name} in {whole.engine.connection.name}: {whole.n_plays + whole.n_duplicates:,} rows"]
+    notes = [f"{name} in {whole.engine.connection.name}: {whole.n_interactions + whole.n_duplicates:,} rows"]
     filters = _filters(OWN_DATA, "rating" in whole.table.columns, options, notes)
-    plays, counts = whole.filter(**filters)
-    split = _split(plays, splits(plays), OWN_DATA, options)
+    interactions, counts = whole.filter(**filters)
+    split = _split(interactions, splits(interactions), OWN_DATA, options)
     found_at = {"origin": name, "sha256": sums, "citation": OWN_DATA.citation}
-    write_prepared(out, plays.frames(), split, dataset=name, source=found_at, filters=filters, counts=counts)
+    write_prepared(out, interactions.frames(), split, dataset=name, source=found_at, filters=filters, counts=counts)
     return notes + _summary(counts, split)
 
 
@@ -248,19 +248,22 @@ def _summary(counts: Mapping[str, int], split: Split) -> list[str]:
     dropped = [f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if n and what != "rows"]
     of = split.counts
     lines = [f"dropped: {', '.join(dropped)}"] if dropped else []
-    lines.append(f"train: {of['train_users']:,} users, {of['train_items']:,} items, {of['train_plays']:,} plays")
+    lines.append(
+        f"train: {of['train_users']:,} users, {of['train_items']:,} items, {of['train_interactions']:,} interactions"
+    )
     lines += [_part_summary(part, of) for part in ("validation", "test") if f"{part}_users" in of]
     if of["items_outside_training"]:
         lines.append(
             f"outside the training items: {of['items_outside_training']:,} items with "
-            f"{of['plays_outside_training_items']:,} plays, dropped"
+            f"{of['interactions_outside_training_items']:,} interactions, dropped"
         )
     return lines
 
 
 def _part_summary(part: str, of: Mapping[str, int]) -> str:
     users, fold_in, held_out, without = (
-        of[f"{part}_{what}"] for what in ("users", "fold_in_plays", "held_out_plays", "users_without_held_out")
+        of[f"{part}_{what}"]
+        for what in ("users", "fold_in_interactions", "held_out_interactions", "users_without_held_out")
     )
     unscored = f", {without:,} users without any" if without else ""
-    return f"{part}: {users:,} users, {fold_in:,} plays to fold in, {held_out:,} held out{unscored}"
+    return f"{part}: {users:,} users, {fold_in:,} interactions to fold in, {held_out:,} held out{unscored}"

@@ -69,7 +69,7 @@ class Service:
         return {"items": items, "unknown": unknown, "model": served.name}
 
     async def user_query(self, user: str, n: int, served: Served) -> tuple[ranking.Query, list[int | str]]:
-        """What to list for a user: the artifact's history and the plays that were appended since."""
+        """What to list for a user: the artifact's history and the interactions that were appended since."""
         known = served.ranker.user(user)
         appended = [] if self.store is None else await self.store.history(user, self.settings.max_history)
         if known is None and not appended:

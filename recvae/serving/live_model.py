@@ -152,7 +152,7 @@ class Models:
 
 
 def _check(ranker: Ranker) -> None:
-    """Raise `ArtifactError` unless the model gives a finite list for a new user, one with a play and a known one."""
+    """Raise `ArtifactError` unless lists are finite for an empty history, one interaction and a known user."""
     queries = [Query(())]
     if ranker.model.folds_in:
         played = int(ranker.model.item_counts_.argmax())

@@ -79,15 +79,15 @@ def _add_users(app: FastAPI, service: Service) -> None:
     length = Query(ge=1, le=service.settings.max_n)
 
     async def recommendations(user_id: Id, n: Annotated[int, length] = 10, explain: bool = False) -> Response:
-        """The best items for a user: by the history of the artifact and the plays appended since."""
+        """The best items for a user: by the history of the artifact and the interactions appended since."""
         served = service.served
         query, unknown = await service.user_query(user_id, n, served)
         return _json(await service.ranked(query, served, unknown, explain))
 
     async def append(user_id: Id, body: schemas.Events) -> Response:
-        """Append plays, which the next request for the user already takes into account."""
+        """Append interactions, which the next request for the user already takes into account."""
         if store is None:
-            raise ProblemError(501, "there is no store to keep plays in; RECVAE_STORE names a database")
+            raise ProblemError(501, "there is no store to keep interactions in; RECVAE_STORE names a database")
         _, unknown = service.served.ranker.find(body.items)
         return _json(
             {

@@ -47,7 +47,7 @@ class Recommend(_Request):
 
 
 class Events(_Request):
-    """Plays of a user, oldest first."""
+    """Interactions of a user, oldest first."""
 
     items: list[ItemId]
 
@@ -154,7 +154,7 @@ class Titles(BaseModel):
 
 
 class StoredAnswer(BaseModel):
-    """How many plays were new to the store, and which items the model does not know yet."""
+    """How many interactions were new to the store, and which items the model does not know yet."""
 
     stored: int
     unknown: list[int | str]

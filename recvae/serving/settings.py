@@ -24,7 +24,7 @@ class Settings:
     admin_key: str = ""
     """The same for `/admin/…`, which is off when empty."""
     store: str = ""
-    """Database URL where plays are appended, `sqlite:///…` or `postgresql+psycopg://…`; none when empty."""
+    """Database URL where interactions are appended, `sqlite:///…` or `postgresql+psycopg://…`; none when empty."""
     cors: str = ""
     """Origins whose pages may call the service, separated by commas."""
     max_body_bytes: int = 2**20

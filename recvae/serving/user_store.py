@@ -1,4 +1,4 @@
-"""Plays that users added after the model was trained: one small interface, and a database behind it."""
+"""Interactions that users added after the model was trained: one small interface, and a database behind it."""
 
 import asyncio
 import time
@@ -20,22 +20,22 @@ class StoreUnavailableError(RecvaeError):
 
 
 class UserStore(Protocol):
-    """Where appended plays are kept, by text ids."""
+    """Where appended interactions are kept, by text ids."""
 
     async def history(self, user: str, most: int) -> list[str]:
-        """The user's latest plays, at most so many, oldest first; none for a user it does not know."""
+        """The user's latest interactions, at most so many, oldest first; none for a user it does not know."""
 
     async def append(self, user: str, items: Sequence[str]) -> int:
-        """Keep plays for good, and say how many were new."""
+        """Keep interactions for good, and say how many were new."""
 
     def close(self) -> None:
         """Let go of everything that is open."""
 
 
 class SQLStore:
-    """Plays in the table `recvae_events` of an SQLite or PostgreSQL database, each (user, item) once.
+    """Interactions in the table `recvae_events` of an SQLite or PostgreSQL database, each (user, item) once.
 
-    A play is acknowledged once its transaction is on disk. The table is made on first use, so that the service
+    An interaction is acknowledged once its transaction is on disk. The table is made on first use, so that the service
     starts while the database is away.
 
     Parameters

@@ -17,8 +17,8 @@ PINNED = re.compile(r"[A-Za-z0-9._-]+==[^=<>~ ]+")
 
 @pytest.fixture
 def task() -> Task:
-    plays = histories(60, 40, mean_plays=8)
-    return Task(plays[:40], plays[40:50], plays[50:])
+    interactions = histories(60, 40, mean_interactions=8)
+    return Task(interactions[:40], interactions[40:50], interactions[50:])
 
 
 def test_task_survives_the_file(task: Task, tmp_path: Path) -> None:
@@ -147,12 +147,12 @@ def test_every_package_of_a_peer_is_pinned(requirements: Path) -> None:
     assert (PEERS / f"{requirements.stem}_adapter.py").exists()
 
 
-def test_histories_are_binary_plays_of_about_the_length_asked_for() -> None:
-    plays = histories(2000, 20_000, mean_plays=73)
-    assert plays.shape == (2000, 20_000)
-    assert set(plays.data) == {1.0}
-    assert 60 < plays.nnz / 2000 < 80
-    counts = np.sort(plays.sum(axis=0).A1)[::-1]
+def test_histories_are_binary_interactions_of_about_the_length_asked_for() -> None:
+    interactions = histories(2000, 20_000, mean_interactions=73)
+    assert interactions.shape == (2000, 20_000)
+    assert set(interactions.data) == {1.0}
+    assert 60 < interactions.nnz / 2000 < 80
+    counts = np.sort(interactions.sum(axis=0).A1)[::-1]
     assert counts[:200].sum() > 0.25 * counts.sum()
     once, again, other = (histories(50, 100, seed=seed).toarray() for seed in (1, 1, 2))
     np.testing.assert_array_equal(once, again)

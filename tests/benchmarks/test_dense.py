@@ -22,16 +22,16 @@ WEIGHTS = {  # the reference's by the library's
 
 
 @pytest.fixture(scope="module")
-def plays() -> sparse.csr_matrix:
+def interactions() -> sparse.csr_matrix:
     dense = np.random.default_rng(0).random((30, N_ITEMS)) < 0.2
     dense[:, 0] = True
     return sparse.csr_matrix(dense.astype(np.float32))
 
 
 @pytest.fixture(scope="module")
-def fitted(plays: sparse.csr_matrix) -> MultVAE:
+def fitted(interactions: sparse.csr_matrix) -> MultVAE:
     model = MultVAE(hidden=HIDDEN, latent=LATENT, epochs=5, batch_size=10, learning_rate=0.02)
-    return model.fit(plays, show_progress=False)
+    return model.fit(interactions, show_progress=False)
 
 
 def copied(model: MultVAE) -> DenseMultVAE:
@@ -42,14 +42,14 @@ def copied(model: MultVAE) -> DenseMultVAE:
     return dense.eval()
 
 
-def test_loss_is_the_librarys(fitted: MultVAE, plays: sparse.csr_matrix) -> None:
-    loss = copied(fitted).loss(torch.from_numpy(plays.toarray()), beta=1.0)
-    assert loss.item() == pytest.approx(-fitted.log_likelihood(plays).mean(), rel=1e-5)
+def test_loss_is_the_librarys(fitted: MultVAE, interactions: sparse.csr_matrix) -> None:
+    loss = copied(fitted).loss(torch.from_numpy(interactions.toarray()), beta=1.0)
+    assert loss.item() == pytest.approx(-fitted.log_likelihood(interactions).mean(), rel=1e-5)
 
 
-def test_scores_are_the_librarys(fitted: MultVAE, plays: sparse.csr_matrix) -> None:
-    logits, _, _ = copied(fitted)(torch.from_numpy(plays.toarray()))
-    np.testing.assert_allclose(logits.detach().numpy(), fitted.score(plays), rtol=1e-4, atol=1e-5)
+def test_scores_are_the_librarys(fitted: MultVAE, interactions: sparse.csr_matrix) -> None:
+    logits, _, _ = copied(fitted)(torch.from_numpy(interactions.toarray()))
+    np.testing.assert_allclose(logits.detach().numpy(), fitted.score(interactions), rtol=1e-4, atol=1e-5)
 
 
 def test_training_lowers_the_loss_and_repeats() -> None:

@@ -8,9 +8,9 @@ from tests.contracts import checkerboard
 
 
 def test_parameters_are_those_of_the_model() -> None:
-    plays = checkerboard(20)
-    model = MultVAE(hidden=7, latent=3, epochs=1).fit(plays, show_progress=False)
-    assert n_parameters(plays.shape[1], 7, 3) == sum(p.numel() for p in model.module_.parameters())
+    interactions = checkerboard(20)
+    model = MultVAE(hidden=7, latent=3, epochs=1).fit(interactions, show_progress=False)
+    assert n_parameters(interactions.shape[1], 7, 3) == sum(p.numel() for p in model.module_.parameters())
 
 
 def test_parameters_at_ml_20m() -> None:

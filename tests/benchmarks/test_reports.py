@@ -181,8 +181,8 @@ def test_checkpoints_end_with_the_last_epoch() -> None:
 
 @pytest.fixture
 def split() -> Split:
-    plays = histories(40, 30, mean_plays=12).tocoo()
-    data = Interactions.from_frame(pd.DataFrame({"user_id": plays.row, "item_id": plays.col}))
+    interactions = histories(40, 30, mean_interactions=12).tocoo()
+    data = Interactions.from_frame(pd.DataFrame({"user_id": interactions.row, "item_id": interactions.col}))
     return strong_generalization(data, val_users=8, test_users=8)
 
 
@@ -204,11 +204,11 @@ def padded(ids: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def test_a_fifth_is_held_out() -> None:
-    plays = histories(500, 1000)
-    holdout = evaluation.holdout_of(plays, seed=0)
-    np.testing.assert_array_equal((holdout.fold_in + holdout.held_out).toarray(), plays.toarray())
-    assert holdout.held_out.nnz == pytest.approx(0.2 * plays.nnz, rel=0.05)
-    assert holdout.fold_in.nnz + holdout.held_out.nnz == plays.nnz
+    interactions = histories(500, 1000)
+    holdout = evaluation.holdout_of(interactions, seed=0)
+    np.testing.assert_array_equal((holdout.fold_in + holdout.held_out).toarray(), interactions.toarray())
+    assert holdout.held_out.nnz == pytest.approx(0.2 * interactions.nnz, rel=0.05)
+    assert holdout.fold_in.nnz + holdout.held_out.nnz == interactions.nnz
 
 
 def test_evaluation_table_has_the_ratio_to_its_first_row() -> None:

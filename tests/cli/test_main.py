@@ -27,7 +27,7 @@ from recvae.inference import ranker as ranking
 from recvae.models.ease import EASE
 from recvae.preparation.pipeline import Options, prepare
 from recvae.storage import artifact
-from tests.contracts import random_plays
+from tests.contracts import random_interactions
 
 N_USERS, N_ITEMS = 60, 40
 RECVAE = Path(sysconfig.get_path("scripts")) / "recvae"
@@ -62,7 +62,7 @@ def recvae(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 def make(folder: Path) -> None:
     """Sources, prepared data, artifacts and a report for every command to work on."""
     source = generate(N_USERS, N_ITEMS)
-    source.ratings.to_csv(folder / "plays.csv", index=False)
+    source.ratings.to_csv(folder / "interactions.csv", index=False)
     (folder / "empty.csv").write_text("")
     (folder / "nan.csv").write_text("user_id,item_id\na,b\n\nNaN,c\n")
     (folder / "text.csv").write_text("user_id,item_id,rating\na,b,3\na,c,good\n")
@@ -112,26 +112,41 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "prepare thesis --out new": ("thesis", "holds no data set", "expected one of u.data"),
     "prepare nan.csv --out new": ("nan.csv line 4", "user_id is missing"),
     "prepare text.csv --out new": ("text.csv line 3", "rating is 'good'", "expected a number"),
-    "prepare plays.csv --out new --user-column who": ("'who'", "--user-column", "user_id, item_id, rating, timestamp"),
-    "prepare plays.csv --out new --timestamp-column t": ("'t'", "--timestamp-column", "user_id, item_id, rating"),
+    "prepare interactions.csv --out new --user-column who": (
+        "'who'",
+        "--user-column",
+        "user_id, item_id, rating, timestamp",
+    ),
+    "prepare interactions.csv --out new --timestamp-column t": (
+        "'t'",
+        "--timestamp-column",
+        "user_id, item_id, rating",
+    ),
     # filters and splits
-    "prepare plays.csv --out new --min-rating 6": ("no plays are left", "plays below min rating"),
-    "prepare plays.csv --out new --min-rating high": ("--min-rating", "'high'", "valid number"),
-    "prepare plays.csv --out new --val-users 40 --test-users 30": ("val_users 40", "test_users 30", "nobody of 60"),
-    "prepare plays.csv --out new --val-users 0": ("val_users is 0", "at least 1"),
-    "prepare plays.csv --out new --test-users -4": ("test_users is -4", "at least 1"),
-    "prepare plays.csv --out new --val-users 1.5": ("--val-users", "'1.5'", "valid integer"),
-    "prepare plays.csv --out new --split weekly": ("split is 'weekly'", "strong, given, temporal, leave-last"),
-    "prepare plays.csv --out new --split leave-last --val-users 9": ("val_users is 9", "'leave-last'"),
-    "prepare plays.csv --out new --split temporal --val-time soon": ("val_time is 'soon'", "a date such as"),
-    "prepare plays.csv --out new --seed x": ("--seed", "'x'", "valid integer"),
-    "prepare plays.csv --out new --seed=x": ("--seed", "'x'", "valid integer"),
-    "prepare plays.csv --out new --seed -1": ("seed is -1", "expected 0 to"),
+    "prepare interactions.csv --out new --min-rating 6": ("no interactions are left", "interactions below min rating"),
+    "prepare interactions.csv --out new --min-rating high": ("--min-rating", "'high'", "valid number"),
+    "prepare interactions.csv --out new --val-users 40 --test-users 30": (
+        "val_users 40",
+        "test_users 30",
+        "nobody of 60",
+    ),
+    "prepare interactions.csv --out new --val-users 0": ("val_users is 0", "at least 1"),
+    "prepare interactions.csv --out new --test-users -4": ("test_users is -4", "at least 1"),
+    "prepare interactions.csv --out new --val-users 1.5": ("--val-users", "'1.5'", "valid integer"),
+    "prepare interactions.csv --out new --split weekly": ("split is 'weekly'", "strong, given, temporal, leave-last"),
+    "prepare interactions.csv --out new --split leave-last --val-users 9": ("val_users is 9", "'leave-last'"),
+    "prepare interactions.csv --out new --split temporal --val-time soon": ("val_time is 'soon'", "a date such as"),
+    "prepare interactions.csv --out new --seed x": ("--seed", "'x'", "valid integer"),
+    "prepare interactions.csv --out new --seed=x": ("--seed", "'x'", "valid integer"),
+    "prepare interactions.csv --out new --seed -1": ("seed is -1", "expected 0 to"),
     # where to write
-    "prepare plays.csv --out thesis": ("thesis exists and holds something else (mine.txt)", "expected a new path"),
-    "prepare plays.csv --out popularity": ("popularity exists and holds something else (recvae-model)",),
-    "prepare plays.csv --out empty.csv": ("empty.csv exists and is not a directory", "expected a new path"),
-    "prepare plays.csv --out empty.csv/data": ("empty.csv/data could not be written",),
+    "prepare interactions.csv --out thesis": (
+        "thesis exists and holds something else (mine.txt)",
+        "expected a new path",
+    ),
+    "prepare interactions.csv --out popularity": ("popularity exists and holds something else (recvae-model)",),
+    "prepare interactions.csv --out empty.csv": ("empty.csv exists and is not a directory", "expected a new path"),
+    "prepare interactions.csv --out empty.csv/data": ("empty.csv/data could not be written",),
     "train data --out thesis": ("thesis exists and holds something else (mine.txt)", "expected a new path"),
     "train data --out data": ("data exists and holds something else (recvae-data)",),
     "train data --out empty.csv": ("empty.csv exists and is not a directory", "expected a new path"),
@@ -208,9 +223,9 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "serve popularity --workers many": ("--workers", "'many'", "valid integer"),
     # the line itself
     "prepare": ("Missing argument 'source'",),
-    "prepare plays.csv": ("Missing option '--out'",),
-    "prepare plays.csv --out new --colour red": ("No such option: --colour",),
-    "prepare plays.csv more.csv --out new": ("unexpected extra argument", "more.csv"),
+    "prepare interactions.csv": ("Missing option '--out'",),
+    "prepare interactions.csv --out new --colour red": ("No such option: --colour",),
+    "prepare interactions.csv more.csv --out new": ("unexpected extra argument", "more.csv"),
     "learn data": (
         "No such command 'learn'",
         "expected one of prepare, train, evaluate",
@@ -228,7 +243,9 @@ def test_what_the_user_can_mend(here: Path, recvae: Command, line: str) -> None:
 
 
 FULL = {
-    "prepare plays.csv --out data": "data could not be written: No space left on device; what was there is unchanged",
+    "prepare interactions.csv --out data": (
+        "data could not be written: No space left on device; what was there is unchanged"
+    ),
     "train data --model popularity --out popularity": "popularity could not be written: No space left on device",
     "compare data --models popularity --out report": "report/results.json cannot be written: No space left on device",
     "evaluate popularity data --json report/results.json": "report/results.json cannot be written: No space left",
@@ -290,7 +307,7 @@ def test_help(recvae: Command, line: str) -> None:
 
 def test_every_command_in_turn(tmp_path: Path, made: Path, recvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    prepared = recvae(f"prepare {made / 'plays.csv'} --out data --min-rating 4 --val-users 7 --test-users 8 --seed 1")
+    prepared = recvae(f"prepare {made / 'interactions.csv'} --out data --min-rating 4 --val-users 7 --test-users 8 --seed 1")
     assert prepared.status == 0
     assert "test: 8 users" in prepared.out
     assert prepared.out.endswith("prepared data\n")
@@ -304,7 +321,7 @@ def test_every_command_in_turn(tmp_path: Path, made: Path, recvae: Command, monk
 
     evaluated = recvae("evaluate model data --json results.json")
     assert evaluated.status == 0
-    assert "MultVAE on plays.csv" in evaluated.out
+    assert "MultVAE on interactions.csv" in evaluated.out
     assert read_results("results.json")["n_users"] == 8
 
     settings = "--set multdae.preset=paper --set multdae.epochs=1 --set multdae.latent=4"
@@ -407,9 +424,9 @@ def test_evaluate_prints_json_alone(recvae: Command, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("here")
 def test_a_tilde_is_the_home_directory(recvae: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    shutil.copy("plays.csv", tmp_path)
+    shutil.copy("interactions.csv", tmp_path)
     for line in (
-        "prepare '~/plays.csv' --out '~/data'",
+        "prepare '~/interactions.csv' --out '~/data'",
         "train '~/data' --model popularity --out '~/model'",
         "evaluate '~/model' '~/data' --json '~/results.json'",
         "compare '~/data' --models popularity --out '~/report'",
@@ -427,7 +444,7 @@ def test_a_tilde_is_the_home_directory(recvae: Command, tmp_path: Path, monkeypa
 def test_a_source_on_standard_input(
     tmp_path: Path, made: Path, recvae: Command, monkeypatch: pytest.MonkeyPatch, ending: bytes
 ) -> None:
-    text = (made / "plays.csv").read_bytes() + ending
+    text = (made / "interactions.csv").read_bytes() + ending
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
     outcome = recvae(f"prepare - --out {tmp_path / 'data'}")
     if ending:
@@ -513,7 +530,7 @@ def test_help_does_not_wait_for_torch() -> None:
 
 
 def test_a_list_does_not_wait_for_torch(tmp_path: Path) -> None:
-    artifact.save(EASE().fit(random_plays(), show_progress=False), tmp_path / "model")
+    artifact.save(EASE().fit(random_interactions(), show_progress=False), tmp_path / "model")
     call = "cli.app(sys.argv[1:], standalone_mode=False)"
     code = f"import sys; from recvae.cli import main as cli; {call}; print('torch' in sys.modules)"
     command = [sys.executable, "-c", code, "recommend", str(tmp_path / "model"), "--history", "1,2", "-n", "3"]

@@ -44,10 +44,10 @@ def test_round_trip(
     np.testing.assert_array_equal(found.toarray(), dense)
 
 
-@pytest.mark.parametrize("n_plays", [2, 4])
-def test_a_stream_of_another_length_is_refused(tmp_path: Path, n_plays: int) -> None:
-    with pytest.raises(ValueError, match=r"broadcast|has 3 plays; expected 4"):
-        write_stream(tmp_path, "train", 2, n_plays, [(np.array([0, 0, 1]), np.array([0, 1, 1]))])
+@pytest.mark.parametrize("n_interactions", [2, 4])
+def test_a_stream_of_another_length_is_refused(tmp_path: Path, n_interactions: int) -> None:
+    with pytest.raises(ValueError, match=r"broadcast|has 3 interactions; expected 4"):
+        write_stream(tmp_path, "train", 2, n_interactions, [(np.array([0, 0, 1]), np.array([0, 1, 1]))])
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.int64, np.float32])

@@ -17,9 +17,9 @@ from recvae.data.readers import Columns
 from recvae.errors import DataError, ParameterError
 
 
-def table(*plays: tuple[Any, ...]) -> pd.DataFrame:
+def table(*interactions: tuple[Any, ...]) -> pd.DataFrame:
     names = ["user_id", "item_id", "rating", "timestamp"]
-    return pd.DataFrame(list(plays), columns=names[: len(plays[0])])
+    return pd.DataFrame(list(interactions), columns=names[: len(interactions[0])])
 
 
 def named(data: Interactions) -> list[tuple[Any, Any]]:
@@ -102,7 +102,7 @@ def test_a_duplicate_without_timestamp_takes_the_one_there_is() -> None:
 
 
 @st.composite
-def rated_plays(draw: st.DrawFn) -> pd.DataFrame:
+def rated_interactions(draw: st.DrawFn) -> pd.DataFrame:
     ids = draw(st.sampled_from([st.integers(0, 8), st.sampled_from("abcde"), st.sampled_from(["a", 1, (1, "b"), 2.5])]))
     row = st.tuples(ids, st.integers(0, 8), st.integers(1, 5), st.integers(0, 9), st.integers(0, 2))
     rows = draw(st.lists(row, min_size=1, max_size=40))
@@ -121,7 +121,7 @@ def test_integer_ids_near_and_far_apart(least: int, spread: int) -> None:
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(rated_plays(), st.randoms(use_true_random=False))
+@given(rated_interactions(), st.randoms(use_true_random=False))
 def test_order_of_rows_changes_nothing(frame: pd.DataFrame, random: Any) -> None:
     order = list(range(len(frame)))
     random.shuffle(order)
@@ -136,8 +136,8 @@ def test_order_of_rows_changes_nothing(frame: pd.DataFrame, random: Any) -> None
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(rated_plays())
-def test_plays_stand_in_the_order_of_the_source(frame: pd.DataFrame) -> None:
+@given(rated_interactions())
+def test_interactions_stand_in_the_order_of_the_source(frame: pd.DataFrame) -> None:
     expected = list(dict.fromkeys(zip(frame["user_id"], frame["item_id"], strict=True)))
     assert named(Interactions.from_frame(frame)) == expected
 
@@ -209,7 +209,7 @@ def test_a_column_cannot_be_two_things() -> None:
 
 
 def test_from_file(tmp_path: Path) -> None:
-    path = tmp_path / "plays.tsv"
+    path = tmp_path / "interactions.tsv"
     path.write_text("who\tuser_id\titem_id\n7\tx\tb\n3\ty\ta\n7\tz\tb\n")
     data = Interactions.from_file(path, Columns(user="who"))
     assert named(data) == [(7, "b"), (3, "a")]
@@ -241,8 +241,8 @@ def test_from_csr_skips_zeros_that_are_stored() -> None:
     ("users", "items"), [(["b", "a"], ["x", "z", "y"]), ([(1, 2), (0, 5)], [5, 3, 9]), ([9, "a"], ["p", (1,), 2.5])]
 )
 def test_from_csr_round_trip(kind: Callable[[Any], Any], users: list[Any], items: list[Any]) -> None:
-    plays = [(users[0], items[0]), (users[0], items[2]), (users[1], items[1]), (users[1], items[0])]
-    frame = pd.DataFrame({"user_id": [user for user, _ in plays], "item_id": [item for _, item in plays]})
+    interactions = [(users[0], items[0]), (users[0], items[2]), (users[1], items[1]), (users[1], items[0])]
+    frame = pd.DataFrame({"user_id": [user for user, _ in interactions], "item_id": [item for _, item in interactions]})
     data = Interactions.from_frame(frame)
     for user_ids, item_ids in ((data.user_ids, data.item_ids), (iter(data.user_ids), (i for i in data.item_ids))):
         back = Interactions.from_csr(kind(data.user_items), user_ids, item_ids)
@@ -290,8 +290,8 @@ def test_filters_count_what_they_take() -> None:
     assert counts == {
         "rows": 8,
         "duplicate_rows": 1,
-        "plays_below_min_rating": 2,
-        "plays_below_min_item_users": 3,
+        "interactions_below_min_rating": 2,
+        "interactions_below_min_item_users": 3,
         "users_dropped": 1,
     }
 
@@ -299,15 +299,15 @@ def test_filters_count_what_they_take() -> None:
 def test_filtering_by_rating_includes_the_bound() -> None:
     data, counts = Interactions.from_frame(STARRED).filter(min_rating=4.0)
     assert named(data) == [("ann", "x"), ("ann", "y"), ("bob", "x"), ("bob", "w")]
-    assert counts == {"rows": 8, "duplicate_rows": 1, "plays_below_min_rating": 3, "users_dropped": 1}
+    assert counts == {"rows": 8, "duplicate_rows": 1, "interactions_below_min_rating": 3, "users_dropped": 1}
     assert data.item_ids.tolist() == ["w", "x", "y"]
 
 
 def test_items_are_filtered_before_users() -> None:
     data, counts = Interactions.from_frame(STARRED).filter(min_item_users=2, min_user_items=2)
     assert named(data) == [("ann", "x"), ("ann", "y"), ("cat", "x"), ("cat", "y")]
-    assert counts["plays_below_min_item_users"] == 2
-    assert counts["plays_below_min_user_items"] == 1
+    assert counts["interactions_below_min_item_users"] == 2
+    assert counts["interactions_below_min_user_items"] == 1
     assert counts["users_dropped"] == 1
 
 
@@ -323,10 +323,13 @@ def test_nothing_left_says_which_filter_took_how_many() -> None:
     with pytest.raises(DataError) as error:
         data.filter(min_rating=4.0, min_item_users=2, min_user_items=2)
     assert str(error.value) == (
-        "no plays are left of 8 rows: 1 duplicate rows, 3 plays below min rating, 2 plays below min item users, "
-        "2 plays below min user items"
+        "no interactions are left of 8 rows: 1 duplicate rows, 3 interactions below min rating, "
+        "2 interactions below min item users, "
+        "2 interactions below min user items"
     )
-    with pytest.raises(DataError, match=r"no plays are left of 8 rows: 1 duplicate rows, 7 plays below min rating 9$"):
+    with pytest.raises(
+        DataError, match=r"no interactions are left of 8 rows: 1 duplicate rows, 7 interactions below min rating 9$"
+    ):
         data.filter(min_rating=9)
 
 

@@ -47,7 +47,7 @@ SPLITS: dict[str, Callable[[Interactions], Split]] = {
 
 
 def table(n_users: int = 30, n_items: int = 14) -> pd.DataFrame:
-    """Text ids, and about two thirds of all plays; the last of each user's are test in the list's own parts."""
+    """Text ids, and about two thirds of all interactions; the last of each user's are test in the list's own parts."""
     rng = np.random.default_rng(1)
     users, items = np.nonzero(rng.random((n_users, n_items)) < 0.6)
     frame = pd.DataFrame({"user_id": users, "item_id": items, "timestamp": rng.permutation(len(users))})
@@ -138,10 +138,10 @@ def test_round_trip_of_movielens(tmp_path: Path, data_dir: Path, name: str) -> N
     assert prepared.items["title"].tolist() == [named[item_id] for item_id in split.item_ids]
 
 
-def test_plays_are_written_in_the_order_of_the_source(tmp_path: Path, toy: Interactions) -> None:
+def test_interactions_are_written_in_the_order_of_the_source(tmp_path: Path, toy: Interactions) -> None:
     write(tmp_path / "data", toy, leave_last_out(toy))
-    plays = pd.read_parquet(tmp_path / "data" / "interactions.parquet")
-    pd.testing.assert_frame_equal(plays, table()[["user_id", "item_id", "rating", "timestamp"]])
+    interactions = pd.read_parquet(tmp_path / "data" / "interactions.parquet")
+    pd.testing.assert_frame_equal(interactions, table()[["user_id", "item_id", "rating", "timestamp"]])
 
 
 def test_items_stand_in_the_order_of_the_columns(prepared: Prepared) -> None:
@@ -152,7 +152,7 @@ def test_items_stand_in_the_order_of_the_columns(prepared: Prepared) -> None:
 
 
 @pytest.mark.parametrize("name", SPLITS)
-def test_histories_are_all_plays_of_each_user_training_users_first(
+def test_histories_are_all_interactions_of_each_user_training_users_first(
     tmp_path: Path, toy: Interactions, name: str
 ) -> None:
     prepared = write(tmp_path / "data", toy, SPLITS[name](toy))
@@ -161,7 +161,7 @@ def test_histories_are_all_plays_of_each_user_training_users_first(
     assert histories["user_id"][:n_train].tolist() == prepared.split.user_ids.tolist()
     assert histories["user_id"].is_unique
     assert set(prepared.split.test.user_ids) <= set(histories["user_id"])
-    known = table()[lambda plays: plays["item_id"].isin(prepared.split.item_ids)]
+    known = table()[lambda interactions: interactions["item_id"].isin(prepared.split.item_ids)]
     expected = known.groupby("user_id")["item_id"].agg(set)
     for user_id, history in zip(histories["user_id"], histories["history"], strict=True):
         assert {prepared.split.item_ids[item] for item in history} == expected[user_id]
@@ -237,8 +237,8 @@ DAMAGE: dict[str, tuple[str, Callable[[np.ndarray[Any, Any]], Any]]] = {
     "an item lies outside": ("train.indices", lambda array: array + np.int32(99)),
     "an item lies before the first": ("train.indices", lambda array: array - np.int32(99)),
     "users are missing": ("test.fold_in.indptr", lambda array: array[:-1]),
-    "plays are missing": ("test.held_out.indices", lambda array: array[:-1]),
-    "plays are counted down": ("test.held_out.indptr", lambda array: array[::-1]),
+    "interactions are missing": ("test.held_out.indices", lambda array: array[:-1]),
+    "interactions are counted down": ("test.held_out.indptr", lambda array: array[::-1]),
     "indices of another type": ("train.indices", lambda array: array.astype(np.int64)),
     "indices that are no integers": ("train.indices", lambda array: array.astype(np.float32)),
     "too few values": ("ones", lambda array: array[:3]),

@@ -304,7 +304,7 @@ def test_errors_of_lists(tmp_path: Path) -> None:
 
 
 def test_compressed_and_binary_files_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "plays.csv.gz"
+    path = tmp_path / "interactions.csv.gz"
     path.write_bytes(gzip.compress(b"user_id,item_id\n1,2\n"))
     with pytest.raises(DataError, match="compressed files must be unpacked first"):
         read_table(path)

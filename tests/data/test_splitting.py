@@ -25,7 +25,7 @@ quick = settings(max_examples=40, deadline=None, derandomize=True)
 
 @pytest.fixture(scope="module")
 def ratings_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Half-star ratings in the format of ML-20M, rows in no order; some users have few plays, most items too."""
+    """Half-star ratings in the format of ML-20M, rows in no order; some users have few interactions, most items too."""
     generator = np.random.default_rng(5)
     users = generator.permutation(np.arange(1, 3000))[:400]
     items = generator.permutation(np.arange(1, 130_000))[:700]
@@ -69,8 +69,8 @@ def notebook(path: Path, n_heldout_users: int, seed: int = 98765) -> Notebook:
     tr_users = unique_uid[: (n_users - n_heldout_users * 2)]
     vd_users = unique_uid[(n_users - n_heldout_users * 2) : (n_users - n_heldout_users)]
     te_users = unique_uid[(n_users - n_heldout_users) :]
-    train_plays = raw_data.loc[raw_data["userId"].isin(tr_users)]
-    unique_sid = pd.unique(train_plays["movieId"])
+    train_interactions = raw_data.loc[raw_data["userId"].isin(tr_users)]
+    unique_sid = pd.unique(train_interactions["movieId"])
     show2id = {sid: i for (i, sid) in enumerate(unique_sid)}
     profile2id = {pid: i for (i, pid) in enumerate(unique_uid)}
 
@@ -88,17 +88,17 @@ def notebook(path: Path, n_heldout_users: int, seed: int = 98765) -> Notebook:
                 tr_list.append(group)
         return pd.concat(tr_list), pd.concat(te_list)
 
-    def numerize(plays: pd.DataFrame) -> pd.DataFrame:
-        uid = [profile2id[x] for x in plays["userId"]]
-        sid = [show2id[x] for x in plays["movieId"]]
+    def numerize(interactions: pd.DataFrame) -> pd.DataFrame:
+        uid = [profile2id[x] for x in interactions["userId"]]
+        sid = [show2id[x] for x in interactions["movieId"]]
         return pd.DataFrame({"uid": uid, "sid": sid}, columns=["uid", "sid"])
 
-    vad_plays = raw_data.loc[raw_data["userId"].isin(vd_users)]
-    vad_plays = vad_plays.loc[vad_plays["movieId"].isin(unique_sid)]
-    test_plays = raw_data.loc[raw_data["userId"].isin(te_users)]
-    test_plays = test_plays.loc[test_plays["movieId"].isin(unique_sid)]
-    parts = (*split_train_test_proportion(vad_plays), *split_train_test_proportion(test_plays))
-    return Notebook(unique_uid, unique_sid, numerize(train_plays), *(numerize(part) for part in parts))
+    vad_interactions = raw_data.loc[raw_data["userId"].isin(vd_users)]
+    vad_interactions = vad_interactions.loc[vad_interactions["movieId"].isin(unique_sid)]
+    test_interactions = raw_data.loc[raw_data["userId"].isin(te_users)]
+    test_interactions = test_interactions.loc[test_interactions["movieId"].isin(unique_sid)]
+    parts = (*split_train_test_proportion(vad_interactions), *split_train_test_proportion(test_interactions))
+    return Notebook(unique_uid, unique_sid, numerize(train_interactions), *(numerize(part) for part in parts))
 
 
 def places(matrix: Any, first_row: int = 0) -> set[tuple[int, int]]:
@@ -110,12 +110,12 @@ def rows_of(table: pd.DataFrame) -> set[tuple[int, int]]:
     return set(zip(table["uid"], table["sid"], strict=True))
 
 
-def plays_of(matrix: Any, user_ids: Any, item_ids: Any) -> set[tuple[Any, Any]]:
+def interactions_of(matrix: Any, user_ids: Any, item_ids: Any) -> set[tuple[Any, Any]]:
     return {(user_ids[row], item_ids[column]) for row, column in places(matrix)}
 
 
 def same_split(a: Split, b: Split) -> bool:
-    """Whether two splits over the same vocabulary hold the same plays of the same users in the same rows."""
+    """Whether two splits over the same vocabulary hold the same interactions of the same users in the same rows."""
     if not (a.user_ids.equals(b.user_ids) and a.item_ids.equals(b.item_ids) and a.counts == b.counts):
         return False
     pairs = [(a.train, b.train)]
@@ -138,7 +138,7 @@ def test_strong_generalization_is_the_notebooks_split(ratings_csv: Path, n_heldo
     n_train = split.train.shape[0]
 
     assert counts["users_dropped"] > 0
-    assert split.counts["plays_outside_training_items"] > 0
+    assert split.counts["interactions_outside_training_items"] > 0
     assert split.item_ids.tolist() == expected.unique_sid.tolist()
     assert split.user_ids.tolist() == expected.unique_uid[:n_train].tolist()
     assert places(split.train) == rows_of(expected.train)
@@ -189,12 +189,12 @@ def test_another_seed_is_another_split(ratings_csv: Path) -> None:
     assert other.test.user_ids.tolist() == permuted[-50:].tolist()
 
 
-def test_users_with_fewer_than_five_known_plays_are_asked_for_none() -> None:
-    # Everybody plays items 0 to 4 and one that nobody else plays, which a held-out user therefore loses.
-    plays = [(user, item) for user in range(12) for item in [0, 1, 2, 3, 4, 100 + user]]
-    data = Interactions.from_frame(pd.DataFrame(plays, columns=["user_id", "item_id"]))
+def test_users_with_fewer_than_five_known_interactions_are_asked_for_none() -> None:
+    # Everybody interactions items 0 to 4 and one that nobody else interactions, which a held-out user therefore loses.
+    interactions = [(user, item) for user in range(12) for item in [0, 1, 2, 3, 4, 100 + user]]
+    data = Interactions.from_frame(pd.DataFrame(interactions, columns=["user_id", "item_id"]))
     split = strong_generalization(data, val_users=3, test_users=2)
-    assert split.counts["plays_outside_training_items"] == split.counts["items_outside_training"] == 5
+    assert split.counts["interactions_outside_training_items"] == split.counts["items_outside_training"] == 5
     assert np.diff(split.test.held_out.indptr).tolist() == [1, 1]
     assert np.diff(split.test.fold_in.indptr).tolist() == [4, 4]
 
@@ -209,11 +209,13 @@ def test_users_with_fewer_than_five_known_plays_are_asked_for_none() -> None:
 def test_strong_counts_add_up(ratings_csv: Path) -> None:
     data = Interactions.from_file(ratings_csv, MOVIELENS)
     counts = strong_generalization(data, val_users=30, test_users=70).counts
-    assert (counts["users"], counts["plays"]) == (data.n_users, len(data))
+    assert (counts["users"], counts["interactions"]) == (data.n_users, len(data))
     assert (counts["validation_users"], counts["test_users"]) == (30, 70)
     assert counts["train_users"] + 100 == data.n_users
     kinds = ("validation_fold_in", "validation_held_out", "test_fold_in", "test_held_out", "train")
-    assert sum(counts[f"{kind}_plays"] for kind in kinds) + counts["plays_outside_training_items"] == len(data)
+    assert sum(counts[f"{kind}_interactions"] for kind in kinds) + counts["interactions_outside_training_items"] == len(
+        data
+    )
     assert counts["train_items"] + counts["items_outside_training"] == data.n_items
 
 
@@ -243,15 +245,15 @@ def test_given_lists_by_hand() -> None:
     assert split.validation is not None
     assert split.validation.user_ids.tolist() == ["bob"]
     assert split.validation.train_rows.tolist() == [1]
-    assert plays_of(split.validation.held_out, split.validation.user_ids, split.item_ids) == {("bob", "b")}
-    # dan, whom training does not know, is shown the validation play; cat has nothing to be shown.
+    assert interactions_of(split.validation.held_out, split.validation.user_ids, split.item_ids) == {("bob", "b")}
+    # dan, whom training does not know, is shown the validation interaction; cat has nothing to be shown.
     assert split.test.user_ids.tolist() == ["ann", "bob", "dan"]
     assert split.test.train_rows.tolist() == [0, 1, -1]
-    held_out = plays_of(split.test.held_out, split.test.user_ids, split.item_ids)
+    held_out = interactions_of(split.test.held_out, split.test.user_ids, split.item_ids)
     assert held_out == {("ann", "g"), ("bob", "c"), ("dan", "a")}
-    fold_in = plays_of(split.test.fold_in, split.test.user_ids, split.item_ids)
+    fold_in = interactions_of(split.test.fold_in, split.test.user_ids, split.item_ids)
     assert fold_in == {*(("ann", i) for i in "abcdef"), ("bob", "a"), ("bob", "g"), ("bob", "b"), ("dan", "b")}
-    assert split.counts["plays_outside_training_items"] == 1
+    assert split.counts["interactions_outside_training_items"] == 1
     assert split.counts["items_outside_training"] == 1
 
 
@@ -304,17 +306,17 @@ def test_temporal_by_hand() -> None:
     assert split.validation is not None
     assert split.validation.user_ids.tolist() == ["ann"]
     assert split.validation.train_rows.tolist() == [0]
-    assert plays_of(split.validation.held_out, split.validation.user_ids, split.item_ids) == {("ann", "c")}
-    # cat's only test play is of an item that training does not know; dan is new, with one play to be shown.
+    assert interactions_of(split.validation.held_out, split.validation.user_ids, split.item_ids) == {("ann", "c")}
+    # cat's only test interaction is of an item that training does not know; dan is new, with one to be shown.
     assert split.test.user_ids.tolist() == ["bob", "dan"]
     assert split.test.train_rows.tolist() == [1, -1]
-    assert plays_of(split.test.held_out, split.test.user_ids, split.item_ids) == {("bob", "b"), ("dan", "c")}
-    assert plays_of(split.test.fold_in, split.test.user_ids, split.item_ids) == {
+    assert interactions_of(split.test.held_out, split.test.user_ids, split.item_ids) == {("bob", "b"), ("dan", "c")}
+    assert interactions_of(split.test.fold_in, split.test.user_ids, split.item_ids) == {
         ("bob", "a"),
         ("bob", "c"),
         ("dan", "a"),
     }
-    assert split.counts["plays_outside_training_items"] == 1
+    assert split.counts["interactions_outside_training_items"] == 1
 
 
 def test_temporal_default_is_the_last_two_tenths() -> None:
@@ -324,8 +326,8 @@ def test_temporal_default_is_the_last_two_tenths() -> None:
     assert split.protocol == {"split": "temporal", "val_time": "16", "test_time": "18"}
     assert split.train.nnz == 16
     assert split.validation is not None
-    assert plays_of(split.validation.held_out, split.validation.user_ids, split.item_ids) == {(1, 3), (2, 3)}
-    assert plays_of(split.test.held_out, split.test.user_ids, split.item_ids) == {(3, 3), (4, 3)}
+    assert interactions_of(split.validation.held_out, split.validation.user_ids, split.item_ids) == {(1, 3), (2, 3)}
+    assert interactions_of(split.test.held_out, split.test.user_ids, split.item_ids) == {(3, 3), (4, 3)}
 
 
 def test_temporal_of_dates() -> None:
@@ -344,23 +346,26 @@ def test_leave_last_out_by_hand() -> None:
     assert split.validation is not None
     assert split.validation.user_ids.tolist() == split.test.user_ids.tolist() == ["ann", "bob"]
     assert split.test.train_rows.tolist() == [0, 1]
-    assert plays_of(split.validation.held_out, split.test.user_ids, split.item_ids) == {("ann", "b"), ("bob", "c")}
-    assert plays_of(split.test.held_out, split.test.user_ids, split.item_ids) == {("ann", "c"), ("bob", "b")}
+    assert interactions_of(split.validation.held_out, split.test.user_ids, split.item_ids) == {
+        ("ann", "b"),
+        ("bob", "c"),
+    }
+    assert interactions_of(split.test.held_out, split.test.user_ids, split.item_ids) == {("ann", "c"), ("bob", "b")}
     assert split.test.fold_in.toarray().tolist() == [[1, 1, 0, 0], [1, 0, 1, 0]]
 
 
-def test_leave_last_out_takes_plays_at_the_same_time_in_item_order() -> None:
+def test_leave_last_out_takes_interactions_at_the_same_time_in_item_order() -> None:
     frame = pd.DataFrame({"user_id": [1, 1, 1, 2, 2], "item_id": [7, 9, 8, 8, 9], "timestamp": [5, 5, 5, 1, 2]})
     split = leave_last_out(Interactions.from_frame(frame))
-    assert plays_of(split.test.held_out, split.test.user_ids, split.item_ids) == {(1, 9)}
+    assert interactions_of(split.test.held_out, split.test.user_ids, split.item_ids) == {(1, 9)}
     assert split.validation is not None
-    assert plays_of(split.validation.held_out, split.validation.user_ids, split.item_ids) == {(1, 8)}
+    assert interactions_of(split.validation.held_out, split.validation.user_ids, split.item_ids) == {(1, 8)}
 
 
 @st.composite
 def tables(draw: st.DrawFn, min_users: int = 1) -> pd.DataFrame:
-    """Distinct plays with a timestamp and a part, in any order."""
-    plays = draw(
+    """Distinct interactions with a timestamp and a part, in any order."""
+    interactions = draw(
         st.dictionaries(
             st.tuples(st.integers(0, 9), st.integers(0, 11)),
             st.tuples(st.integers(0, 20), st.sampled_from([0, 0, 0, 1, 2])),
@@ -368,7 +373,7 @@ def tables(draw: st.DrawFn, min_users: int = 1) -> pd.DataFrame:
         )
     )
     return pd.DataFrame(
-        [(*pair, *rest) for pair, rest in plays.items()], columns=["user_id", "item_id", "timestamp", "part"]
+        [(*pair, *rest) for pair, rest in interactions.items()], columns=["user_id", "item_id", "timestamp", "part"]
     )
 
 
@@ -385,10 +390,10 @@ def any_split(kind: str, frame: pd.DataFrame) -> Split | None:
         return None
 
 
-def check_holdout(split: Split, part: Holdout, all_plays: set[tuple[Any, Any]]) -> None:
-    fold_in, held_out = (plays_of(m, part.user_ids, split.item_ids) for m in (part.fold_in, part.held_out))
+def check_holdout(split: Split, part: Holdout, all_interactions: set[tuple[Any, Any]]) -> None:
+    fold_in, held_out = (interactions_of(m, part.user_ids, split.item_ids) for m in (part.fold_in, part.held_out))
     assert not fold_in & held_out
-    assert fold_in | held_out <= all_plays
+    assert fold_in | held_out <= all_interactions
     rows = part.train_rows
     assert len(rows) == part.n_users == part.fold_in.shape[0] == part.held_out.shape[0]
     known = rows >= 0
@@ -412,22 +417,24 @@ def test_no_play_is_lost_or_in_two_places(kind: str) -> None:
         if split is None:
             return
         reached += 1
-        all_plays = set(zip(frame["user_id"], frame["item_id"], strict=True))
-        train = plays_of(split.train, split.user_ids, split.item_ids)
+        all_interactions = set(zip(frame["user_id"], frame["item_id"], strict=True))
+        train = interactions_of(split.train, split.user_ids, split.item_ids)
         parts = [part for part in (split.validation, split.test) if part is not None]
         for part in parts:
-            check_holdout(split, part, all_plays)
-            held_out = plays_of(part.held_out, part.user_ids, split.item_ids)
+            check_holdout(split, part, all_interactions)
+            held_out = interactions_of(part.held_out, part.user_ids, split.item_ids)
             assert not held_out & train
             if kind == "strong":
                 assert (part.train_rows == -1).all()
-                fold_in = plays_of(part.fold_in, part.user_ids, split.item_ids)
-                in_vocabulary = {(u, i) for u, i in all_plays if u in part.user_ids and i in split.item_ids}
+                fold_in = interactions_of(part.fold_in, part.user_ids, split.item_ids)
+                in_vocabulary = {(u, i) for u, i in all_interactions if u in part.user_ids and i in split.item_ids}
                 assert fold_in | held_out == in_vocabulary
-        lost = split.counts["plays_outside_training_items"]
-        assert lost == sum(item not in split.item_ids for _, item in all_plays)
+        lost = split.counts["interactions_outside_training_items"]
+        assert lost == sum(item not in split.item_ids for _, item in all_interactions)
         if kind == "strong":
-            assert len(train) + sum(part.fold_in.nnz + part.held_out.nnz for part in parts) + lost == len(all_plays)
+            assert len(train) + sum(part.fold_in.nnz + part.held_out.nnz for part in parts) + lost == len(
+                all_interactions
+            )
 
     check()
     assert reached >= 10
@@ -483,9 +490,9 @@ def test_strong_generalization_refuses(val_users: int, test_users: int, seed: in
     assert str(error.value) == message
 
 
-def test_strong_generalization_needs_somebody_with_five_plays() -> None:
+def test_strong_generalization_needs_somebody_with_five_interactions() -> None:
     few = TEN.select(TEN.item_idx < 4)
-    with pytest.raises(DataError, match=r"no validation user has 5 plays of items that occur in training"):
+    with pytest.raises(DataError, match=r"no validation user has 5 interactions of items that occur in training"):
         strong_generalization(few, val_users=2, test_users=2)
 
 
@@ -501,10 +508,10 @@ def test_given_needs_a_source_that_comes_split() -> None:
         given(TEN)
 
 
-def test_given_needs_training_and_test_plays() -> None:
+def test_given_needs_training_and_test_interactions() -> None:
     with pytest.raises(DataError, match="the training part of the split is empty"):
         given(Interactions.from_frame(GIVEN[GIVEN["part"] == 2]))
-    with pytest.raises(DataError, match="no user has both plays to learn from and test plays"):
+    with pytest.raises(DataError, match="no user has both interactions to learn from and test interactions"):
         given(Interactions.from_frame(GIVEN[GIVEN["part"] == 0]))
 
 
@@ -514,17 +521,17 @@ def test_time_splits_need_timestamps() -> None:
     for name, split in (("temporal", temporal), ("leave-last", leave_last_out)):
         with pytest.raises(ParameterError, match=f"split is '{name}' but the data have no timestamps"):
             split(untimed)
-        with pytest.raises(ParameterError, match=f"split is '{name}' but 1 of 10 plays have no timestamp"):
+        with pytest.raises(ParameterError, match=f"split is '{name}' but 1 of 10 interactions have no timestamp"):
             split(missing)
 
 
 @pytest.mark.parametrize(
     ("val_time", "test_time", "message"),
     [
-        (0, 40, r"no plays before val_time: val_time is 0\.0, test_time 40\.0, data from 10 to 42"),
-        (40, 40, "no plays from val_time on"),
-        (41, 30, "no plays from val_time on"),
-        (30, 43, "no plays from test_time on"),
+        (0, 40, r"no interactions before val_time: val_time is 0\.0, test_time 40\.0, data from 10 to 42"),
+        (40, 40, "no interactions from val_time on"),
+        (41, 30, "no interactions from val_time on"),
+        (30, 43, "no interactions from test_time on"),
         ("soon", 40, "val_time is 'soon'; expected a number, as the timestamps are"),
         (30, "2024-01-01", "test_time is '2024-01-01'; expected a number, as the timestamps are"),
     ],
@@ -540,14 +547,14 @@ def test_temporal_of_dates_refuses_what_is_no_date() -> None:
         temporal(dates, val_time="soon")
 
 
-def test_leave_last_out_needs_three_plays() -> None:
-    with pytest.raises(ParameterError, match="no user has three plays"):
+def test_leave_last_out_needs_three_interactions() -> None:
+    with pytest.raises(ParameterError, match="no user has three interactions"):
         leave_last_out(TEN.select(TEN.item_idx < 2))
 
 
 def test_nothing_to_find_that_training_knows() -> None:
     frame = pd.DataFrame({"user_id": [1, 1, 1], "item_id": ["a", "b", "c"], "timestamp": [1, 2, 3]})
-    with pytest.raises(DataError, match="no user has both plays to learn from and test plays"):
+    with pytest.raises(DataError, match="no user has both interactions to learn from and test interactions"):
         leave_last_out(Interactions.from_frame(frame))
 
 

@@ -15,8 +15,8 @@ from recvae.errors import DataError, ParameterError
 @pytest.fixture(scope="module")
 def data() -> Interactions:
     """Nine users with ten of twelve items each, rows in no order."""
-    plays = [(30 - user, item) for user in range(9) for item in range(12) if (user + item) % 6]
-    frame = pd.DataFrame(plays, columns=["user_id", "item_id"]).sample(frac=1, random_state=1)
+    interactions = [(30 - user, item) for user in range(9) for item in range(12) if (user + item) % 6]
+    frame = pd.DataFrame(interactions, columns=["user_id", "item_id"]).sample(frac=1, random_state=1)
     return Interactions.from_frame(frame.assign(timestamp=range(len(frame))))
 
 
@@ -43,7 +43,7 @@ def test_users_are_numbered_as_permuted_and_rows_follow_raw_ids_then_the_source(
     assert len(named) == split.test.held_out.nnz == 6
     assert [user for user, _ in named] == sorted(user for user, _ in named)
     source = list(zip(data.user_ids[data.user_idx], data.item_ids[data.item_idx], strict=True))
-    assert named == sorted(named, key=lambda play: (play[0], source.index(play)))
+    assert named == sorted(named, key=lambda interaction: (interaction[0], source.index(interaction)))
 
 
 def test_items_are_listed_in_column_order(data: Interactions, split: Split) -> None:
@@ -120,5 +120,5 @@ def test_a_split_of_other_data_is_refused(data: Interactions, split: Split) -> N
         (data.user_ids[data.user_idx] != split.test.user_ids[user])
         | (data.item_ids[data.item_idx] != split.item_ids[column])
     )
-    with pytest.raises(DataError, match="the split holds out 6 plays, of which the data have 5"):
+    with pytest.raises(DataError, match="the split holds out 6 interactions, of which the data have 5"):
         check_published(lacking, split)

@@ -124,7 +124,7 @@ def test_beyond_accuracy_by_hand() -> None:
     assert found.stderr("coverage@3") is None
 
 
-def test_default_metrics_with_and_without_training_plays() -> None:
+def test_default_metrics_with_and_without_training_interactions() -> None:
     model = FixedOrder(range(N_ITEMS))
     assert tuple(evaluate(model, holdout()).as_dict()) == DEFAULT_METRICS
     everything = evaluate(model, holdout(), train=matrix(TRAIN)).as_dict()

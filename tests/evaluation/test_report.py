@@ -29,16 +29,16 @@ HOSTILE = "</script><script>alert(1)</script>&\"'"
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, Any]:
-    plays = tastes()
+    interactions = tastes()
     halves = []
     for remainder in (0, 1):
-        half = plays[200:].copy()
+        half = interactions[200:].copy()
         half.data = (np.arange(half.nnz) % 2 == remainder).astype(np.float32)
         half.eliminate_zeros()
         halves.append(half)
     users = pd.Index(np.arange(100))
     holdout = Holdout(halves[0], halves[1], users, np.full(100, -1, dtype=np.int32))
-    split = Split(plays[:200], pd.Index(np.arange(200)), pd.Index(np.arange(60)), holdout, holdout, {}, {})
+    split = Split(interactions[:200], pd.Index(np.arange(200)), pd.Index(np.arange(60)), holdout, holdout, {}, {})
     models: dict[str, Recommender] = {
         HOSTILE: Popularity(),
         "bpr": BPR(),

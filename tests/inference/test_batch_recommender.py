@@ -30,8 +30,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def users(model: Path) -> Path:
     """Some with a history, one without."""
-    plays = generate(90, N_ITEMS, seed=3).ratings
-    histories = plays.groupby("user_id")["item_id"].agg(list).rename("history").reset_index()
+    interactions = generate(90, N_ITEMS, seed=3).ratings
+    histories = interactions.groupby("user_id")["item_id"].agg(list).rename("history").reset_index()
     histories["history"] = histories["history"].where(histories.index != 4, None)
     histories["user_id"] = histories["user_id"].map("user {:03}".format)
     histories.to_parquet(model.with_name("users.parquet"), index=False)

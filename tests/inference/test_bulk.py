@@ -41,9 +41,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny = {"epochs": 1, "hidden": 16, "latent": 8}
     for name, params in (("popularity", {}), ("multvae", tiny), ("bpr", {"factors": 2, "iterations": 1})):
         workflow.train(folder / "data", folder / name, name, params=params)
-    plays = generate(N_USERS, N_ITEMS, seed=3).ratings.sort_values("user_id", kind="stable")
-    plays.to_parquet(folder / "plays.parquet", index=False, row_group_size=700)
-    histories = plays.groupby("user_id")["item_id"].agg(list).rename("history").reset_index()
+    interactions = generate(N_USERS, N_ITEMS, seed=3).ratings.sort_values("user_id", kind="stable")
+    interactions.to_parquet(folder / "interactions.parquet", index=False, row_group_size=700)
+    histories = interactions.groupby("user_id")["item_id"].agg(list).rename("history").reset_index()
     histories.to_parquet(folder / "users.parquet", index=False, row_group_size=50)
     return folder
 
@@ -52,7 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk, "USERS_A_PART", 60)
     monkeypatch.setattr(histories, "USERS_A_BATCH", 32)
-    monkeypatch.setattr(histories, "PLAYS_A_BATCH", 500)
+    monkeypatch.setattr(histories, "INTERACTIONS_A_BATCH", 500)
 
 
 def write(model: Path, users: Path, out: Path, n: int = 10) -> list[str]:
@@ -69,7 +69,7 @@ def save_users(path: Path, columns: dict[str, Any]) -> Path:
 
 
 @pytest.mark.parametrize("name", ["popularity", "multvae"])
-@pytest.mark.parametrize("users", ["users.parquet", "plays.parquet"])
+@pytest.mark.parametrize("users", ["users.parquet", "interactions.parquet"])
 def test_each_user_gets_the_list_that_recommend_gives(made: Path, tmp_path: Path, name: str, users: str) -> None:
     (line,) = write(made / name, made / users, tmp_path / "lists", n=7)
     assert line == f"wrote {tmp_path / 'lists'}: lists for 230 users in 4 parts"
@@ -83,14 +83,14 @@ def test_each_user_gets_the_list_that_recommend_gives(made: Path, tmp_path: Path
 
 
 def test_a_part_for_so_many_users_and_a_last_word(made: Path, tmp_path: Path) -> None:
-    write(made / "popularity", made / "plays.parquet", tmp_path / "lists")
+    write(made / "popularity", made / "interactions.parquet", tmp_path / "lists")
     names = [f"part-0000{number}.parquet" for number in range(4)]
     assert sorted(parts(tmp_path / "lists")) == ["_SUCCESS", *names]
     assert [pq.read_metadata(tmp_path / "lists" / name).num_rows for name in names] == [60, 60, 60, 50]
     said = json.loads((tmp_path / "lists" / "_SUCCESS").read_text())
     assert said.pop("job").keys() == {"model", "users", "n"}
-    n_plays = pq.read_metadata(made / "plays.parquet").num_rows
-    assert said == {"n_parts": 4, "n_users": N_USERS, "n_plays": n_plays, "n_unknown": 0}
+    n_interactions = pq.read_metadata(made / "interactions.parquet").num_rows
+    assert said == {"n_parts": 4, "n_users": N_USERS, "n_interactions": n_interactions, "n_unknown": 0}
 
 
 def test_a_folder_is_read_in_the_order_of_names(made: Path, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_users_and_items_of_every_kind(made: Path, tmp_path: Path) -> None:
         },
     )
     (line,) = write(made / "multvae", users, tmp_path / "lists", n=N_ITEMS)
-    assert line.endswith("lists for 4 users in 1 parts; 4 of 7 plays are of unknown items and were left out")
+    assert line.endswith("lists for 4 users in 1 parts; 4 of 7 interactions are of unknown items and were left out")
     lists = pd.read_parquet(tmp_path / "lists")
     assert lists["user_id"].tolist() == ["ann", "bob", "eve", "zoë"]
     assert lists["n_unknown"].tolist() == [1, 0, 0, 3]
@@ -135,10 +135,10 @@ def test_users_and_items_of_every_kind(made: Path, tmp_path: Path) -> None:
 
 
 def test_text_ids(tmp_path: Path) -> None:
-    plays = generate(60, N_ITEMS).ratings
-    plays["item_id"] = plays["item_id"].map("{:03}".format)
-    plays.to_csv(tmp_path / "plays.csv", index=False)
-    prepare(tmp_path / "plays.csv", tmp_path / "data", Options())
+    interactions = generate(60, N_ITEMS).ratings
+    interactions["item_id"] = interactions["item_id"].map("{:03}".format)
+    interactions.to_csv(tmp_path / "interactions.csv", index=False)
+    prepare(tmp_path / "interactions.csv", tmp_path / "data", Options())
     workflow.train(tmp_path / "data", tmp_path / "model", "popularity")
     users = save_users(tmp_path / "users.parquet", {"user_id": [5, 7], "item_id": ["001", "1"]})
     write(tmp_path / "model", users, tmp_path / "lists")
@@ -148,7 +148,7 @@ def test_text_ids(tmp_path: Path) -> None:
     assert all(isinstance(item, str) for item in lists["items"][0])
 
 
-@pytest.mark.parametrize("users", ["users.parquet", "plays.parquet"])
+@pytest.mark.parametrize("users", ["users.parquet", "interactions.parquet"])
 @pytest.mark.parametrize("missing", [[0], [1, 2], [3], [0, 3], [0, 1, 2, 3]])
 def test_a_repeated_run_writes_what_is_missing_and_no_more(
     made: Path, tmp_path: Path, users: str, missing: list[int], monkeypatch: pytest.MonkeyPatch
@@ -307,14 +307,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "dates": ({"user_id": pa.array([1, 2], pa.date32()), "history": HISTORY}, r"user_id holds date32\[day\]"),
     "nobody": ({"user_id": pa.array([], pa.int64()), "item_id": pa.array([], pa.int64())}, "holds nobody"),
     "missing user": ({"user_id": [1, None], "history": HISTORY}, r"users.parquet row 1: user_id is missing"),
-    "missing user of a play": ({"user_id": [1, None], "item_id": [1, 1]}, r"users.parquet row 1: user_id is missing"),
+    "missing user of an interaction": (
+        {"user_id": [1, None], "item_id": [1, 1]},
+        r"users.parquet row 1: user_id is missing",
+    ),
     "unsorted": (
         {"user_id": [1, 1, 3, 2, 1], "item_id": [1, 2, 3, 4, 5]},
         r"users.parquet row 3: user_id 2 comes after 3; expected the rows sorted by user_id",
     ),
     "other ids": (
         {"user_id": [1, 2], "history": [["Heat", "Alien"], ["Brazil"]]},
-        r"plays of Heat, Alien, Brazil, …; none of the 3 plays of the first 2 users is of an item .* ids look like",
+        r"interactions of Heat, Alien, Brazil, …; none of the 3 interactions of the first 2 users is "
+        r"of an item .* ids look like",
     ),
 }
 
@@ -329,7 +333,7 @@ def test_users_that_cannot_be_read(made: Path, tmp_path: Path, case: str) -> Non
 
 
 def test_unsorted_over_the_border_of_batches_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(histories, "PLAYS_A_BATCH", 2)
+    monkeypatch.setattr(histories, "INTERACTIONS_A_BATCH", 2)
     for number, user_ids in enumerate(([1, 1, 2, 3], [3, 3, 3, 1])):
         save_users(tmp_path / f"{number}.parquet", {"user_id": user_ids, "item_id": [1] * 4})
     with pytest.raises(DataError, match=r"1\.parquet row 3: user_id 1 comes after 3"):
@@ -337,9 +341,9 @@ def test_unsorted_over_the_border_of_batches_and_files(tmp_path: Path, monkeypat
 
 
 def test_what_is_no_parquet(made: Path, tmp_path: Path) -> None:
-    (tmp_path / "plays.csv").write_text("user_id,item_id\n1,2\n")
+    (tmp_path / "interactions.csv").write_text("user_id,item_id\n1,2\n")
     for path, message in (
-        (tmp_path / "plays.csv", r"plays\.csv is not readable as Parquet: "),
+        (tmp_path / "interactions.csv", r"interactions\.csv is not readable as Parquet: "),
         (tmp_path / "absent", "absent, which does not exist; expected a Parquet file or a folder of them"),
         (tmp_path, r"a folder without \*\.parquet"),
     ):
@@ -391,17 +395,17 @@ def test_where_lists_cannot_be_written(made: Path, tmp_path: Path) -> None:
 
 def test_memory_is_bounded_by_a_batch(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a file of 80 MB no more than a few are ever held."""
-    n_users, n_plays = 100_000, 100
+    n_users, n_interactions = 100_000, 100
     rng = np.random.default_rng(0)
     with pq.ParquetWriter(
         tmp_path / "users.parquet", pa.schema({"user_id": pa.int64(), "item_id": pa.int64()})
     ) as file:
         for first in range(0, n_users, 5_000):
-            user_ids = np.repeat(np.arange(first, first + 5_000), n_plays)
+            user_ids = np.repeat(np.arange(first, first + 5_000), n_interactions)
             items = rng.integers(1, N_ITEMS, len(user_ids))
             file.write_table(pa.table({"user_id": user_ids, "item_id": items}), row_group_size=100_000)
     before, held, n_read = pa.total_allocated_bytes(), list[int](), 0
-    monkeypatch.setattr(histories, "PLAYS_A_BATCH", 50_000)
+    monkeypatch.setattr(histories, "INTERACTIONS_A_BATCH", 50_000)
     for batch in UserHistories.open(tmp_path / "users.parquet").batches():
         held.append(pa.total_allocated_bytes() - before)
         n_read += len(batch)

@@ -43,15 +43,15 @@ def test_what_does_not_help_gets_no_weight() -> None:
 
 def test_the_search_holds_little_more_than_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    plays, held_out = (sparse.csr_matrix(rng.random((400, 5000)) < 0.01, dtype=np.float32) for _ in range(2))
+    interactions, held_out = (sparse.csr_matrix(rng.random((400, 5000)) < 0.01, dtype=np.float32) for _ in range(2))
     models = [Noise(), Popularity(), Noise(), Popularity(), Noise(), Popularity()]
     for model in models:
-        model.fit(plays, show_progress=False)
+        model.fit(interactions, show_progress=False)
     blend = Blend(models)
     one = 4 * 400 * 5000
     monkeypatch.setattr("recvae.models.blend.FACTORS", (0.5,))
     tracemalloc.start()
-    blend.fit(plays, show_progress=False, validation=(plays, held_out))
+    blend.fit(interactions, show_progress=False, validation=(interactions, held_out))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(models) * one < peak < (len(models) + 3) * one

@@ -53,26 +53,26 @@ def test_ease_refuses_a_matrix_that_float32_cannot_invert(density: float | None)
 
 
 def weighted(seed: int = 4) -> sparse.csr_matrix:
-    """The tastes, each play with a weight of its own, and one item that nobody played."""
-    plays = tastes()
-    plays.data = np.random.default_rng(seed).uniform(0.5, 2.0, plays.nnz).astype(np.float32)
-    keep = np.ones(plays.shape[1], dtype=np.float32)
+    """The tastes, each interaction with a weight of its own, and one item that nobody played."""
+    interactions = tastes()
+    interactions.data = np.random.default_rng(seed).uniform(0.5, 2.0, interactions.nnz).astype(np.float32)
+    keep = np.ones(interactions.shape[1], dtype=np.float32)
     keep[17] = 0
-    plays = sparse.csr_matrix(plays @ sparse.diags_array(keep), dtype=np.float32)
-    plays.eliminate_zeros()
-    return plays
+    interactions = sparse.csr_matrix(interactions @ sparse.diags_array(keep), dtype=np.float32)
+    interactions.eliminate_zeros()
+    return interactions
 
 
-@pytest.mark.parametrize("plays", [tastes(), weighted()], ids=["plays", "weighted"])
+@pytest.mark.parametrize("interactions", [tastes(), weighted()], ids=["interactions", "weighted"])
 def test_sparse_ease_is_exact_where_nothing_is_left_out(
-    plays: sparse.csr_matrix, monkeypatch: pytest.MonkeyPatch
+    interactions: sparse.csr_matrix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact = EASE(l2=30).fit(plays, show_progress=False)
-    expected = exact.score(plays)
+    exact = EASE(l2=30).fit(interactions, show_progress=False)
+    expected = exact.score(interactions)
     for rows_at_a_time in (60, 7):
         monkeypatch.setattr("recvae.models.sparse_inverse.rows_at_once", lambda _, n=rows_at_a_time: n)
-        factored = EASE(l2=30, density=1.0).fit(plays, show_progress=False)
-        assert_allclose(factored.score(plays), expected, rtol=1e-3, atol=1e-4)
+        factored = EASE(l2=30, density=1.0).fit(interactions, show_progress=False)
+        assert_allclose(factored.score(interactions), expected, rtol=1e-3, atol=1e-4)
 
 
 @settings(deadline=None, max_examples=40)
@@ -81,7 +81,7 @@ def test_the_factored_inverse_is_made_of_ridge_regressions(seed: int, per_item: 
     rng = np.random.default_rng(seed)
     x = (rng.random((30, 12)) < rng.uniform(0.1, 0.6, 12)) * rng.uniform(0.5, 2.0, (30, 12))
     x[0] = rng.uniform(0.5, 2.0, 12)  # with one user who played everything no two items are equally near
-    plays = sparse.csr_matrix(x.astype(np.float32))
+    interactions = sparse.csr_matrix(x.astype(np.float32))
     gram = x.T @ x + l2 * np.eye(12)
     order = sorted(range(12), key=lambda item: (-np.count_nonzero(x[:, item]), item))
     factor = np.zeros((12, 12))
@@ -90,7 +90,7 @@ def test_the_factored_inverse_is_made_of_ridge_regressions(seed: int, per_item: 
         weights = np.linalg.solve(gram[np.ix_(before, before)], gram[before, item])
         factor[item, before], factor[item, item] = -weights, 1
         factor[item] /= np.sqrt(gram[item, item] - weights @ gram[before, item])
-    inverse = FactoredInverse.of(plays, l2, per_item)
+    inverse = FactoredInverse.of(interactions, l2, per_item)
     expected = factor.T @ factor
     assert_allclose(inverse.product(sparse.identity(12, dtype=np.float32, format="csr")), expected, atol=1e-4)
     assert_allclose(inverse.diagonal, np.diag(expected), rtol=1e-3)
@@ -104,8 +104,8 @@ def test_sparse_ease_keeps_what_density_says() -> None:
 
 
 def test_sparse_ease_ranks_nearly_as_exact_ease_does(data_dir: Path) -> None:
-    plays, _ = Interactions.from_frame(load("ml-100k", data_dir).ratings).filter(min_rating=4, min_user_items=5)
-    data = strong_generalization(plays, val_users=100, test_users=100)
+    interactions, _ = Interactions.from_frame(load("ml-100k", data_dir).ratings).filter(min_rating=4, min_user_items=5)
+    data = strong_generalization(interactions, val_users=100, test_users=100)
     assert data.validation is not None
     exact, some, few = (
         evaluate(EASE(density=density).fit(data.train, show_progress=False), data.validation).mean("ndcg@100")
@@ -132,12 +132,12 @@ def test_a_saved_factor_is_not_trusted(tmp_path: Path) -> None:
 
 
 def test_graph_filter_is_the_papers_formula() -> None:
-    plays = tastes().toarray().astype(np.float64)
-    users, items = plays.sum(axis=1), plays.sum(axis=0)
-    normal = plays / np.sqrt(users)[:, None] / np.sqrt(items)
+    interactions = tastes().toarray().astype(np.float64)
+    users, items = interactions.sum(axis=1), interactions.sum(axis=0)
+    normal = interactions / np.sqrt(users)[:, None] / np.sqrt(items)
     vectors = np.linalg.svd(normal)[2][:4]
     ideal = (1 / np.sqrt(items))[:, None] * (vectors.T @ vectors) * np.sqrt(items)
-    expected = plays[:9] @ (normal.T @ normal) + 0.7 * plays[:9] @ ideal
+    expected = interactions[:9] @ (normal.T @ normal) + 0.7 * interactions[:9] @ ideal
     model = GraphFilter(factors=4, weight=0.7).fit(tastes(), show_progress=False)
     assert_allclose(model.score(tastes()[:9]), expected, rtol=1e-3, atol=1e-4)
 

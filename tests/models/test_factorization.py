@@ -12,29 +12,33 @@ from recvae.datasets import load
 from recvae.errors import ArtifactError
 from recvae.evaluation.evaluate import evaluate
 from recvae.models.factorization import ALS, REGULARIZATIONS
-from tests.contracts import random_plays
+from tests.contracts import random_interactions
 from tests.test_tuning import split
 
 
 @pytest.mark.parametrize(
-    ("shape", "n_plays", "factors", "alpha", "regularization"),
+    ("shape", "n_interactions", "factors", "alpha", "regularization"),
     [((4838, 3600), 673_678, 256, 5.0, 60.0), ((29_858, 40_981), 779_208, 512, 20.0, 19.0)],
     ids=["movielens-1m", "gowalla"],
 )
 def test_defaults_follow_size_and_density(
     shape: tuple[int, int],
-    n_plays: int,
+    n_interactions: int,
     factors: int,
     alpha: float,
     regularization: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("recvae.models.factorization._Factorization._fit", lambda *_: None)
-    plays = sparse.csr_matrix(
-        (np.ones(n_plays), np.arange(n_plays) % shape[1], np.linspace(0, n_plays, shape[0] + 1).astype(int)),
+    interactions = sparse.csr_matrix(
+        (
+            np.ones(n_interactions),
+            np.arange(n_interactions) % shape[1],
+            np.linspace(0, n_interactions, shape[0] + 1).astype(int),
+        ),
         shape=shape,
     )
-    model = ALS().fit(plays, show_progress=False)
+    model = ALS().fit(interactions, show_progress=False)
     assert model.fitted_params()["factors"] == factors
     assert model.fitted_params()["alpha"] == pytest.approx(alpha, rel=0.02)
     assert model.fitted_params()["regularization"] == pytest.approx(regularization, rel=0.02)
@@ -79,13 +83,13 @@ def test_choosing_takes_few_factors_and_fitting_all(monkeypatch: pytest.MonkeyPa
 
 
 def test_chosen_settings_are_saved(tmp_path: Path) -> None:
-    model = ALS().fit(random_plays(), show_progress=False)
+    model = ALS().fit(random_interactions(), show_progress=False)
     model.save(tmp_path / "model")
     assert ALS.load(tmp_path / "model").fitted_params() == model.fitted_params()
 
 
 def test_factors_that_are_not_those_asked_for() -> None:
-    state = ALS(factors=3).fit(random_plays(), show_progress=False)._state()
+    state = ALS(factors=3).fit(random_interactions(), show_progress=False)._state()
     model = ALS(factors=4)
     model.item_counts_ = np.ones(25, dtype=np.float32)
     with pytest.raises(ArtifactError, match="item_factors has 3 columns; expected factors=4"):
@@ -93,8 +97,8 @@ def test_factors_that_are_not_those_asked_for() -> None:
 
 
 def test_defaults_suit_small_data(data_dir: Path) -> None:
-    plays, _ = Interactions.from_frame(load("ml-100k", data_dir).ratings).filter(min_rating=4, min_user_items=5)
-    data = strong_generalization(plays, val_users=100, test_users=100)
+    interactions, _ = Interactions.from_frame(load("ml-100k", data_dir).ratings).filter(min_rating=4, min_user_items=5)
+    data = strong_generalization(interactions, val_users=100, test_users=100)
     assert data.validation is not None
     model = ALS().fit(data.train, show_progress=False, validation=data.validation)
     assert evaluate(model, data.validation).mean("ndcg@100") > 0.52

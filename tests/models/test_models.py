@@ -16,7 +16,7 @@ from recvae.models.graph_filter import GraphFilter
 from recvae.models.item_knn import BM25KNN, TFIDFKNN, CosineKNN
 from recvae.models.popularity import Popularity
 from recvae.models.registry import MODELS
-from tests.contracts import SIZE, Factory, RecommenderContract, checkerboard, fit, random_plays
+from tests.contracts import SIZE, Factory, RecommenderContract, checkerboard, fit, random_interactions
 from tests.contracts import one_thread as one_thread
 
 FACTORIES: dict[str, Factory] = {
@@ -82,7 +82,7 @@ def make_comparing(request: pytest.FixtureRequest) -> Factory:
 
 @pytest.fixture(scope="module")
 def fitted(make: Factory) -> Recommender:
-    return fit(make, random_plays())
+    return fit(make, random_interactions())
 
 
 @pytest.fixture(scope="module", params=PERSONAL)
@@ -92,7 +92,7 @@ def personal(request: pytest.FixtureRequest) -> Recommender:
 
 @pytest.fixture(scope="module", params=FOLDING)
 def folding(request: pytest.FixtureRequest) -> Recommender:
-    return fit(factory(request), random_plays())
+    return fit(factory(request), random_interactions())
 
 
 @pytest.fixture(scope="module")
@@ -110,21 +110,21 @@ def test_every_model_keeps_the_contract() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(FACTORIES) - set(FOLDING)))
 def test_a_model_that_cannot_fold_in_says_so(name: str) -> None:
-    model = fit(FACTORIES[name], random_plays())
+    model = fit(FACTORIES[name], random_interactions())
     with pytest.raises(UnsupportedError, match="cannot fold in new users"):
-        model.score(random_plays(seed=1))
+        model.score(random_interactions(seed=1))
 
 
 @pytest.mark.parametrize("name", sorted(CANNOT_COMPARE_ITEMS))
 def test_a_model_that_cannot_compare_items_says_so(name: str) -> None:
     with pytest.raises(UnsupportedError, match="has no item vectors"):
-        fit(FACTORIES[name], random_plays()).similar_items(0)
+        fit(FACTORIES[name], random_interactions()).similar_items(0)
 
 
-def test_popularity_ranks_by_plays() -> None:
-    plays = random_plays()
-    ids, _ = Popularity().fit(plays, show_progress=False).recommend(0, plays[[0]], N=25)
-    counts, own = plays.sum(axis=0).A1, set(plays[[0]].indices)
+def test_popularity_ranks_by_interactions() -> None:
+    interactions = random_interactions()
+    ids, _ = Popularity().fit(interactions, show_progress=False).recommend(0, interactions[[0]], N=25)
+    counts, own = interactions.sum(axis=0).A1, set(interactions[[0]].indices)
     order = [item for item in sorted(range(25), key=lambda item: (-counts[item], item)) if item not in own]
     assert_array_equal(ids[: len(order)], order)
 
@@ -149,10 +149,12 @@ def test_calls_written_for_implicit_work() -> None:
 
 def test_implicits_own_evaluation_runs_and_agrees() -> None:
     rng = np.random.default_rng(3)
-    plays = random_plays(60, 40, seed=2).tocoo()
-    held = rng.random(plays.nnz) < 0.3
+    interactions = random_interactions(60, 40, seed=2).tocoo()
+    held = rng.random(interactions.nnz) < 0.3
     train, test = (
-        sparse.csr_matrix((plays.data[part], (plays.row[part], plays.col[part])), shape=plays.shape)
+        sparse.csr_matrix(
+            (interactions.data[part], (interactions.row[part], interactions.col[part])), shape=interactions.shape
+        )
         for part in (~held, held)
     )
     assert (np.diff(test.indptr) == 0).any()

@@ -22,7 +22,7 @@ from recvae.nn.distributed import ALONE, Workers, joined, workers
 from recvae.preparation.pipeline import Options, prepare
 from recvae.training.trainer import Trainer
 from tests.contracts import one_thread as one_thread
-from tests.contracts import random_plays
+from tests.contracts import random_interactions
 from tests.processes import assert_same_as_one, save_outcomes, start, torchrun, weights_of
 from tests.training.test_trainer import holdout
 
@@ -60,7 +60,7 @@ def test_processes_together_come_to_the_same_as_one(name: str, fitted: tuple[int
 
 def _interrupted(folder: Path) -> None:
     """Ctrl-C reaches one process only; all stop, and go on."""
-    plays, state, update = random_plays(), folder / "state", Trainer._update
+    interactions, state, update = random_interactions(), folder / "state", Trainer._update
 
     def interrupted(trainer: Trainer, *arguments: Any) -> None:
         if trainer.state.step == 5 and trainer.workers.rank == 1:
@@ -70,9 +70,11 @@ def _interrupted(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_update", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            MODELS["multvae"]().fit(plays, show_progress=False, validation=holdout(), checkpoint=state)
+            MODELS["multvae"]().fit(interactions, show_progress=False, validation=holdout(), checkpoint=state)
     dist.barrier()  # the first process has saved
-    resumed = MODELS["multvae"]().fit(plays, show_progress=False, validation=holdout(), checkpoint=state, resume=True)
+    resumed = MODELS["multvae"]().fit(
+        interactions, show_progress=False, validation=holdout(), checkpoint=state, resume=True
+    )
     np.savez(folder / f"{dist.get_rank()}.npz", **weights_of(resumed))
 
 
@@ -87,7 +89,7 @@ def _with_seeds_of_their_own(folder: Path) -> None:
     with pytest.raises(
         ParameterError, match=r"^the 2 processes have different data, settings or checkpoints; expected"
     ):
-        MultVAE(hidden=4, latent=2, epochs=1, seed=dist.get_rank()).fit(random_plays(), show_progress=False)
+        MultVAE(hidden=4, latent=2, epochs=1, seed=dist.get_rank()).fit(random_interactions(), show_progress=False)
 
 
 def _left_alone(folder: Path) -> None:
@@ -100,9 +102,9 @@ def _left_alone(folder: Path) -> None:
 
     if dist.get_rank() == 1:
         pytest.MonkeyPatch().setattr(Trainer, "_update", leaving)
-        MODELS["multvae"]().fit(random_plays(), show_progress=False)
+        MODELS["multvae"]().fit(random_interactions(), show_progress=False)
     with pytest.raises(TrainingError, match=r"^process 0 of 2 lost the others \(.*; the same command with --resume"):
-        MODELS["multvae"]().fit(random_plays(), show_progress=False)
+        MODELS["multvae"]().fit(random_interactions(), show_progress=False)
 
 
 def _one_trains_only_what_one_can(folder: Path) -> None:
@@ -114,7 +116,7 @@ def _diverging(folder: Path) -> None:
     with pytest.raises(
         TrainingError, match=r"in epoch \d; the model keeps the weights of epoch \d; a lower learning_rate"
     ):
-        MultVAE(hidden=4, latent=2, **{**COMMON, "learning_rate": 1e30}).fit(random_plays(), show_progress=False)
+        MultVAE(hidden=4, latent=2, **{**COMMON, "learning_rate": 1e30}).fit(random_interactions(), show_progress=False)
 
 
 @pytest.mark.parametrize("function", [_with_seeds_of_their_own, _left_alone, _diverging, _one_trains_only_what_one_can])

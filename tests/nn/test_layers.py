@@ -34,7 +34,7 @@ DEPTHS: list[tuple[int, ...]] = [(), (8,), (8, 6)]
 CHUNKS = [1, 3, 4, BATCH, 1000]
 
 
-def plays(weighted: bool, n_users: int = BATCH, n_items: int = N_ITEMS) -> sparse.csr_matrix:
+def interactions(weighted: bool, n_users: int = BATCH, n_items: int = N_ITEMS) -> sparse.csr_matrix:
     """Random rows; the first, one in the middle and the last two are empty."""
     rng = np.random.default_rng(7)
     dense = (rng.random((n_users, n_items)) < 0.4) * (rng.uniform(0.2, 5, (n_users, n_items)) if weighted else 1.0)
@@ -142,7 +142,7 @@ def test_multvae_loss_and_gradients_equal_a_dense_reference(
     hidden: tuple[int, ...], options: dict[str, Any], p: float, weighted: bool
 ) -> None:
     model = MultVAE(hidden=hidden, latent=5, dropout=p, **options)
-    module, user_items = random_module(model), plays(weighted)
+    module, user_items = random_module(model), interactions(weighted)
     rows, x = double_rows(user_items), torch.from_numpy(user_items.toarray()).double()
 
     loss, parts = model._loss(module, rows, 30, 0, torch.Generator().manual_seed(5))
@@ -166,7 +166,7 @@ def test_multvae_loss_and_gradients_equal_a_dense_reference(
 @pytest.mark.parametrize("hidden", DEPTHS)
 def test_multdae_loss_and_gradients_equal_a_dense_reference(hidden: tuple[int, ...], p: float, weighted: bool) -> None:
     model = MultDAE(hidden=hidden, latent=5, dropout=p, l2=0.03)
-    module, user_items = random_module(model), plays(weighted)
+    module, user_items = random_module(model), interactions(weighted)
     rows, x = double_rows(user_items), torch.from_numpy(user_items.toarray()).double()
 
     loss, parts = model._loss(module, rows, 30, 0, torch.Generator().manual_seed(5))
@@ -186,7 +186,7 @@ def test_multdae_loss_and_gradients_equal_a_dense_reference(hidden: tuple[int, .
 def test_recvae_loss_and_gradients_equal_a_dense_reference(number: int, weighted: bool) -> None:
     """Passes 0 to 2 are the encoder's, pass 3 is the decoder's."""
     model = RecVAE(hidden=(6, 6, 6), latent=5, dropout=0.4, gamma=0.05, prior_weights=(0.2, 0.5, 0.3))
-    module, user_items = random_module(model), plays(weighted)
+    module, user_items = random_module(model), interactions(weighted)
     rows, x = double_rows(user_items), torch.from_numpy(user_items.toarray()).double()
 
     loss, parts = model._loss(module, rows, 30, number, torch.Generator().manual_seed(5))
@@ -237,7 +237,7 @@ def test_recvaes_prior_takes_a_copy_of_the_encoder_before_the_decoders_pass() ->
     ids=str,
 )
 def test_scores_are_the_dense_networks_logits_without_noise(model: MultVAE | MultDAE) -> None:
-    module, user_items = random_module(model), plays(weighted=True)
+    module, user_items = random_module(model), interactions(weighted=True)
     x = torch.from_numpy(user_items.toarray()).double()
     code = code_of(module, x, torch.ones_like(x))
     z = code[:, :5] if isinstance(model, MultVAE) else torch.tanh(code)
@@ -258,7 +258,7 @@ def random_output(batch: int = BATCH, size: int = 3) -> tuple[Tensor, Tensor, Te
 
 @pytest.mark.usefixtures("chunk")
 def test_nll_gradients_equal_finite_differences() -> None:
-    rows, inputs = double_rows(plays(weighted=True)), random_output()
+    rows, inputs = double_rows(interactions(weighted=True)), random_output()
     gradients = torch.autograd.grad(output_nll(*inputs, rows), inputs)
     step = 1e-5
     with torch.no_grad():
@@ -276,7 +276,7 @@ def test_nll_gradients_equal_finite_differences() -> None:
 
 
 def test_nll_gradients_follow_the_factor_of_the_loss() -> None:
-    rows, inputs = double_rows(plays(weighted=False)), random_output()
+    rows, inputs = double_rows(interactions(weighted=False)), random_output()
     once = torch.autograd.grad(output_nll(*inputs, rows), inputs)
     scaled = torch.autograd.grad(-2.5 * output_nll(*inputs, rows), inputs)
     for gradient, other in zip(once, scaled, strict=True):
@@ -284,7 +284,7 @@ def test_nll_gradients_follow_the_factor_of_the_loss() -> None:
 
 
 def test_nll_gives_its_gradients_once() -> None:
-    loss = output_nll(*random_output(), double_rows(plays(weighted=False)))
+    loss = output_nll(*random_output(), double_rows(interactions(weighted=False)))
     loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
     with pytest.raises(RuntimeError, match="gives its gradients once"):
         loss.backward()  # type: ignore[no-untyped-call]
@@ -292,14 +292,14 @@ def test_nll_gives_its_gradients_once() -> None:
 
 def test_nll_of_enormous_logits_is_finite() -> None:
     hidden, weight, bias = random_output()
-    rows = double_rows(plays(weighted=False))
+    rows = double_rows(interactions(weighted=False))
     loss = output_nll(hidden * 1e4, weight, bias, rows)
     assert torch.isfinite(loss)
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss, (hidden, weight, bias)))
 
 
 @pytest.mark.parametrize("n_users", [1, 4])
-def test_nll_of_rows_without_plays_is_nothing(n_users: int) -> None:
+def test_nll_of_rows_without_interactions_is_nothing(n_users: int) -> None:
     inputs = random_output(batch=n_users)
     loss = output_nll(*inputs, double_rows(sparse.csr_matrix(np.zeros((n_users, N_ITEMS), dtype=np.float32))))
     assert loss.item() == 0
@@ -330,7 +330,7 @@ def test_no_tensor_as_large_as_batch_times_items(
     monkeypatch.setattr("recvae.nn.likelihood.MIN_CHUNK", 1)
     model = make(hidden=(6,), latent=4)
     module = model._build(ItemShard(n_items), torch.Generator().manual_seed(1))
-    rows = Rows.of(plays(weighted=False, n_users=n_users, n_items=n_items))
+    rows = Rows.of(interactions(weighted=False, n_users=n_users, n_items=n_items))
     saved: set[int] = set()
 
     def save(tensor: Tensor) -> Tensor:
@@ -391,7 +391,7 @@ def test_sparse_linear_is_a_matrix_product() -> None:
     layer = SparseLinear(ItemShard(N_ITEMS), 4)
     nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(1))
     nn.init.normal_(layer.bias, generator=torch.Generator().manual_seed(2))
-    user_items = plays(weighted=True)
+    user_items = interactions(weighted=True)
     rows = Rows.of(user_items)
     expected = user_items.toarray() @ layer.weight.detach().numpy() + layer.bias.detach().numpy()
     assert_allclose(layer(rows, rows.values).detach().numpy(), expected, rtol=1e-5, atol=1e-5)

@@ -20,7 +20,7 @@ N_USERS, N_ITEMS, SIZE = 7, 11, 3
 each_likelihood = pytest.mark.parametrize("likelihood", LIKELIHOODS)
 
 
-def plays() -> sparse.csr_matrix:
+def interactions() -> sparse.csr_matrix:
     generator = np.random.default_rng(0)
     dense = (generator.random((N_USERS, N_ITEMS)) < 0.3) * generator.integers(1, 4, (N_USERS, N_ITEMS))
     dense[2], dense[:, [3, 7]] = 0, 0
@@ -55,8 +55,8 @@ def test_loss_and_gradients_equal_the_dense_ones(
     monkeypatch.setattr("recvae.nn.likelihood.MIN_CHUNK", 1)
     inputs = random_inputs(torch.float64)
     hidden, weight, bias = inputs
-    expected = dense_nll(hidden @ weight.T + bias, torch.from_numpy(plays().toarray()), likelihood).mean()
-    found = output_nll(hidden, weight, bias, Rows.of(plays()), likelihood)
+    expected = dense_nll(hidden @ weight.T + bias, torch.from_numpy(interactions().toarray()), likelihood).mean()
+    found = output_nll(hidden, weight, bias, Rows.of(interactions()), likelihood)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     for a, b in zip(torch.autograd.grad(found, inputs), torch.autograd.grad(expected, inputs), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
@@ -65,7 +65,7 @@ def test_loss_and_gradients_equal_the_dense_ones(
 @each_likelihood
 def test_products_in_bfloat16_are_close(likelihood: str) -> None:
     inputs = random_inputs(torch.float32)
-    rows = Rows.of(plays().astype(np.float32))
+    rows = Rows.of(interactions().astype(np.float32))
     exact = torch.autograd.grad(output_nll(*inputs, rows, likelihood), inputs)
     with torch.autocast("cpu", torch.bfloat16):
         loss = output_nll(*inputs, rows, likelihood)
@@ -80,19 +80,19 @@ def test_a_workspace_is_used_again_and_its_gradient_is_not_copied() -> None:
     workspace = Workspace()
     for _ in range(2):
         weight.grad = None
-        output_nll(hidden, weight, bias, Rows.of(plays()), workspace=workspace).backward()  # type: ignore[no-untyped-call]
+        output_nll(hidden, weight, bias, Rows.of(interactions()), workspace=workspace).backward()  # type: ignore[no-untyped-call]
         held = workspace.take("output gradient", weight.shape, weight)
         assert weight.grad is not None
         assert weight.grad.data_ptr() == held.data_ptr()
-    expected = torch.autograd.grad(output_nll(hidden, weight, bias, Rows.of(plays())), weight)
+    expected = torch.autograd.grad(output_nll(hidden, weight, bias, Rows.of(interactions())), weight)
     torch.testing.assert_close(weight.grad, *expected)
 
 
 def sampled_reference(inputs: tuple[Tensor, ...], negatives: Tensor, log_expected: Tensor) -> Tensor:
     """The mean loss, user by user and item by item."""
     hidden, weight, bias = inputs
-    losses, played = [], plays().sum(axis=0).A1 > 0
-    for h, x in zip(hidden, torch.from_numpy(plays().toarray()), strict=True):
+    losses, played = [], interactions().sum(axis=0).A1 > 0
+    for h, x in zip(hidden, torch.from_numpy(interactions().toarray()), strict=True):
         logits = weight @ h + bias
         terms = [logits[i] for i in range(N_ITEMS) if played[i]]
         terms += [logits[j] - e for j, e in zip(negatives.tolist(), log_expected, strict=True) if not played[j]]
@@ -115,7 +115,7 @@ def test_sampled_loss_and_gradients_equal_the_formula(
         return output_nll(hidden, weight, *rest, **options)
 
     monkeypatch.setattr("recvae.nn.likelihood.output_nll", counted)
-    found = sampled_nll(*inputs, Rows.of(plays()), negatives, log_expected)
+    found = sampled_nll(*inputs, Rows.of(interactions()), negatives, log_expected)
     expected = sampled_reference(inputs, negatives, log_expected)
     assert sizes == [size]
     torch.testing.assert_close(found, expected)
@@ -126,16 +126,16 @@ def test_sampled_loss_and_gradients_equal_the_formula(
 def test_every_item_drawn_once_is_the_softmax_over_all() -> None:
     inputs = random_inputs(torch.float64)
     everything = torch.arange(N_ITEMS)
-    found = sampled_nll(*inputs, Rows.of(plays()), everything, torch.zeros(N_ITEMS, dtype=torch.float64))
-    torch.testing.assert_close(found, output_nll(*inputs, Rows.of(plays())))
+    found = sampled_nll(*inputs, Rows.of(interactions()), everything, torch.zeros(N_ITEMS, dtype=torch.float64))
+    torch.testing.assert_close(found, output_nll(*inputs, Rows.of(interactions())))
 
 
 @pytest.mark.parametrize("weights", [torch.ones(N_ITEMS), torch.arange(1.0, N_ITEMS + 1)])
 def test_many_sampled_items_estimate_the_softmax_over_all(weights: Tensor) -> None:
     inputs = random_inputs(torch.float64)
     drawn = Negatives(200_000, weights).draw(torch.Generator().manual_seed(0))
-    found = sampled_nll(*inputs, Rows.of(plays()), *drawn)
-    torch.testing.assert_close(found, output_nll(*inputs, Rows.of(plays())), rtol=2e-3, atol=0)
+    found = sampled_nll(*inputs, Rows.of(interactions()), *drawn)
+    torch.testing.assert_close(found, output_nll(*inputs, Rows.of(interactions())), rtol=2e-3, atol=0)
 
 
 def test_negatives_are_drawn_by_their_weights() -> None:
@@ -149,8 +149,8 @@ def test_negatives_are_drawn_by_their_weights() -> None:
 @each_likelihood
 def test_each_user_has_a_likelihood_of_its_own(likelihood: str) -> None:
     logits = torch.randn((N_USERS, N_ITEMS), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    expected = dense_nll(logits, torch.from_numpy(plays().toarray()), likelihood)
-    torch.testing.assert_close(user_nll(logits.clone(), Rows.of(plays()), likelihood), expected)
+    expected = dense_nll(logits, torch.from_numpy(interactions().toarray()), likelihood)
+    torch.testing.assert_close(user_nll(logits.clone(), Rows.of(interactions()), likelihood), expected)
 
 
 @each_likelihood

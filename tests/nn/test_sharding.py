@@ -27,7 +27,7 @@ from recvae.nn.sharding import ItemShard
 from recvae.training import trainer as training
 from recvae.training.trainer import Trainer
 from tests.contracts import one_thread as one_thread
-from tests.contracts import random_plays
+from tests.contracts import random_interactions
 from tests.processes import assert_same_as_one, outcome, same_history, save_outcomes, start, weights_of
 from tests.training.test_trainer import holdout
 
@@ -46,7 +46,7 @@ MODELS: dict[str, Callable[[], Autoencoder]] = {
     "early stopping": lambda: MultVAE(**{**PLAIN, "patience": 3, "learning_rate": 0.02, "epochs": 60}),
     "bfloat16": lambda: MultVAE(precision="bfloat16", **PLAIN),
 }
-N_ITEMS = random_plays().shape[1]
+N_ITEMS = random_interactions().shape[1]
 STEP = 6  # of 4 updates an epoch: in the midst of one
 
 
@@ -87,12 +87,12 @@ def _interrupted(make: Callable[[], MultVAE], state: Path | None, rank: int) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_update", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            model.fit(random_plays(), show_progress=False, validation=holdout(), checkpoint=state)
+            model.fit(random_interactions(), show_progress=False, validation=holdout(), checkpoint=state)
     return model
 
 
 def _resumed(make: Callable[[], MultVAE], state: Path) -> MultVAE:
-    return make().fit(random_plays(), show_progress=False, validation=holdout(), checkpoint=state, resume=True)
+    return make().fit(random_interactions(), show_progress=False, validation=holdout(), checkpoint=state, resume=True)
 
 
 def _dense() -> MultVAE:
@@ -105,7 +105,7 @@ def _dense_by_users() -> MultVAE:
 
 def _interrupt(folder: Path) -> None:
     """Ctrl-C stops all at the same update, with one checkpoint, from which they go on."""
-    whole = _dense().fit(random_plays(), show_progress=False, validation=holdout())
+    whole = _dense().fit(random_interactions(), show_progress=False, validation=holdout())
     _interrupted(_dense, folder / "state", rank=1)
     dist.barrier()  # the first process has saved
     resumed = _resumed(_dense, folder / "state")
@@ -150,7 +150,7 @@ def _holds_its_own_rows_only(folder: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_update", noting)
-        model = MultVAE(**PLAIN).fit(random_plays(), show_progress=False)
+        model = MultVAE(**PLAIN).fit(random_interactions(), show_progress=False)
     own = len(range(N_ITEMS)[ItemShard(N_ITEMS, workers()).items])
     assert own < N_ITEMS
     by_item = {"encoder.input.weight": (own, 12), "output.weight": (own, 12), "output.bias": (own,)}
@@ -162,10 +162,10 @@ def _holds_its_own_rows_only(folder: Path) -> None:
 def _exact_likelihood(folder: Path) -> None:
     """In double precision, in several chunks, and with logits so far apart that a process's items have no chance."""
     rng = np.random.default_rng(3)
-    plays = random_plays().astype(np.float64)
-    plays.data = rng.uniform(0.5, 3, plays.nnz)
-    hidden, weight = (torch.from_numpy(rng.normal(size=(n, 5))) for n in plays.shape)
-    bias, shard, rows = torch.from_numpy(rng.normal(size=N_ITEMS)), ItemShard(N_ITEMS, workers()), Rows.of(plays)
+    interactions = random_interactions().astype(np.float64)
+    interactions.data = rng.uniform(0.5, 3, interactions.nnz)
+    hidden, weight = (torch.from_numpy(rng.normal(size=(n, 5))) for n in interactions.shape)
+    bias, shard, rows = torch.from_numpy(rng.normal(size=N_ITEMS)), ItemShard(N_ITEMS, workers()), Rows.of(interactions)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(likelihood, "MIN_CHUNK", 1)
         patch.setattr(memory, "BATCH_BYTES", 7 * 8 * 8)  # of 8 users with 7 items, of 7 with 8
@@ -190,10 +190,10 @@ def _diverging(folder: Path) -> None:
     """All end alike, and each has a whole model."""
     model = MultVAE(**{**PLAIN, "learning_rate": 1e30})
     with pytest.raises(TrainingError, match=r"in epoch \d; the model keeps the weights of epoch \d; a lower"):
-        model.fit(random_plays(), show_progress=False)
+        model.fit(random_interactions(), show_progress=False)
     if dist.get_rank() == 0:
         assert model.module_.output.weight.shape == (N_ITEMS, 12)
-        assert np.isfinite(model.score(random_plays())).all()
+        assert np.isfinite(model.score(random_interactions())).all()
 
 
 def _interrupted_without_a_checkpoint(folder: Path) -> None:
@@ -208,7 +208,7 @@ def _saving_when_one_says_so(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         if dist.get_rank() == 1:
             patch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
-        MultVAE(**PLAIN).fit(random_plays(), show_progress=False, checkpoint=folder / "due")
+        MultVAE(**PLAIN).fit(random_interactions(), show_progress=False, checkpoint=folder / "due")
     dist.barrier()
     saved = load_file(folder / "due" / "state.safetensors")
     assert saved["module.output.weight"].shape == saved["good.output.weight"].shape == (N_ITEMS, 12)
@@ -219,7 +219,7 @@ def _divided_in_two_ways(folder: Path) -> None:
     with pytest.raises(
         ParameterError, match=r"^the 2 processes have different data, settings or checkpoints; expected"
     ):
-        MultVAE(**{**PLAIN, "parallel": parallel}).fit(random_plays(), show_progress=False)
+        MultVAE(**{**PLAIN, "parallel": parallel}).fit(random_interactions(), show_progress=False)
 
 
 def _left_alone(folder: Path) -> None:
@@ -232,9 +232,9 @@ def _left_alone(folder: Path) -> None:
 
     if dist.get_rank() == 1:
         pytest.MonkeyPatch().setattr(Trainer, "_update", leaving)
-        MultVAE(**PLAIN).fit(random_plays(), show_progress=False)
+        MultVAE(**PLAIN).fit(random_interactions(), show_progress=False)
     with pytest.raises(TrainingError, match=r"^process 0 of 2 lost the others \(.*; the same command with --resume"):
-        MultVAE(**PLAIN).fit(random_plays(), show_progress=False)
+        MultVAE(**PLAIN).fit(random_interactions(), show_progress=False)
 
 
 def test_a_process_that_is_left_alone_says_so(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def generator() -> torch.Generator:
 
 
 @pytest.fixture
-def plays() -> sparse.csr_matrix:
+def interactions() -> sparse.csr_matrix:
     """Four groups of users who keep more or less to their group's items, so that four directions stand out."""
     rng = np.random.default_rng(5)
     users, items = np.arange(400) % 4, np.arange(48) % 4
@@ -25,51 +25,55 @@ def plays() -> sparse.csr_matrix:
     return sparse.csr_matrix(rng.random(chance.shape) < chance, dtype=np.float32)
 
 
-def normalised(plays: sparse.csr_matrix) -> npt.NDArray[np.float64]:
-    dense = plays.toarray().astype(np.float64)
+def normalised(interactions: sparse.csr_matrix) -> npt.NDArray[np.float64]:
+    dense = interactions.toarray().astype(np.float64)
     users, items = dense.sum(axis=1, keepdims=True), dense.sum(axis=0, keepdims=True)
     return dense / np.sqrt(np.where(users, users, 1)) / np.sqrt(np.where(items, items, 1))
 
 
-def test_leading_singular_vectors(plays: sparse.csr_matrix) -> None:
-    vectors = item_vectors(plays, 4, generator()).numpy()
-    values, expected = np.linalg.svd(normalised(plays))[1:]
+def test_leading_singular_vectors(interactions: sparse.csr_matrix) -> None:
+    vectors = item_vectors(interactions, 4, generator()).numpy()
+    values, expected = np.linalg.svd(normalised(interactions))[1:]
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(4), atol=1e-5)
-    found = np.linalg.norm(normalised(plays) @ vectors, axis=0)
+    found = np.linalg.norm(normalised(interactions) @ vectors, axis=0)
     np.testing.assert_allclose(found, values[:4], rtol=0.01)
     assert abs(vectors[:, 0] @ expected[0]) > 0.999
 
 
-def test_all_of_them_make_up_the_whole_matrix(plays: sparse.csr_matrix) -> None:
-    vectors = item_vectors(plays, 100, generator()).numpy()
+def test_all_of_them_make_up_the_whole_matrix(interactions: sparse.csr_matrix) -> None:
+    vectors = item_vectors(interactions, 100, generator()).numpy()
     assert vectors.shape == (48, 48)
-    np.testing.assert_allclose(normalised(plays) @ vectors @ vectors.T, normalised(plays), atol=1e-5)
+    np.testing.assert_allclose(normalised(interactions) @ vectors @ vectors.T, normalised(interactions), atol=1e-5)
 
 
-def test_users_and_items_without_plays(plays: sparse.csr_matrix) -> None:
-    larger = sparse.csr_matrix((plays.data, plays.indices, np.append(plays.indptr, plays.nnz)), shape=(401, 50))
+def test_users_and_items_without_interactions(interactions: sparse.csr_matrix) -> None:
+    larger = sparse.csr_matrix(
+        (interactions.data, interactions.indices, np.append(interactions.indptr, interactions.nnz)), shape=(401, 50)
+    )
     vectors = item_vectors(larger, 4, generator()).numpy()
     np.testing.assert_allclose(vectors[48:], 0, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=0), 1, atol=1e-5)
 
 
-def test_no_plays_at_all() -> None:
+def test_no_interactions_at_all() -> None:
     assert torch.isfinite(item_vectors(sparse.csr_matrix(np.zeros((4, 3), np.float32)), 2, generator())).all()
 
 
-def test_of_many_plays_a_part_of_the_users_is_enough(plays: sparse.csr_matrix, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = item_vectors(plays[::3], 4, generator())
-    monkeypatch.setattr(spectrum, "MAX_PLAYS", plays.nnz // 3 + 1)
-    assert torch.equal(item_vectors(plays, 4, generator()), expected)
+def test_of_many_interactions_a_part_of_the_users_is_enough(
+    interactions: sparse.csr_matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = item_vectors(interactions[::3], 4, generator())
+    monkeypatch.setattr(spectrum, "MAX_INTERACTIONS", interactions.nnz // 3 + 1)
+    assert torch.equal(item_vectors(interactions, 4, generator()), expected)
 
 
-def test_layers_start_from_them(plays: sparse.csr_matrix) -> None:
+def test_layers_start_from_them(interactions: sparse.csr_matrix) -> None:
     modules = {}
     for initial in ("random", "spectral"):
         model = MultVAE(hidden=(60, 60), latent=5, encoder="dense", initial=initial)
-        modules[initial] = model._build(ItemShard(plays.shape[1]), generator())
-        model._begin(modules[initial], plays, generator())
-    vectors = item_vectors(plays, 60, generator())
+        modules[initial] = model._build(ItemShard(interactions.shape[1]), generator())
+        model._begin(modules[initial], interactions, generator())
+    vectors = item_vectors(interactions, 60, generator())
     for layer, columns, scale in (("encoder.input.weight", 48, INPUT_SCALE), ("output.weight", 5, 1.0)):
         random, spectral = (modules[initial].get_parameter(layer).detach() for initial in ("random", "spectral"))
         assert torch.equal(random[:, columns:], spectral[:, columns:])
@@ -78,9 +82,9 @@ def test_layers_start_from_them(plays: sparse.csr_matrix) -> None:
         torch.testing.assert_close(started.norm(), scale * random[:, :columns].norm())
 
 
-def test_a_decoder_with_hidden_layers_starts_at_random(plays: sparse.csr_matrix) -> None:
+def test_a_decoder_with_hidden_layers_starts_at_random(interactions: sparse.csr_matrix) -> None:
     model = MultVAE(hidden=7, latent=5, initial="spectral")
-    module = model._build(ItemShard(plays.shape[1]), generator())
+    module = model._build(ItemShard(interactions.shape[1]), generator())
     before = module.output.weight.detach().clone()
-    model._begin(module, plays, generator())
+    model._begin(module, interactions, generator())
     assert torch.equal(module.output.weight, before)

@@ -65,19 +65,19 @@ def assert_same(source: str | Path, options: Options, backend: str, out: Path, l
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_a_csv_file(tmp_path: Path, split: str) -> None:
-    table().to_csv(tmp_path / "plays.csv", index=False)
-    assert_same(tmp_path / "plays.csv", SPLITS[split], "duckdb", tmp_path)
+    table().to_csv(tmp_path / "interactions.csv", index=False)
+    assert_same(tmp_path / "interactions.csv", SPLITS[split], "duckdb", tmp_path)
 
 
 @pytest.mark.parametrize("split", ["strong", "leave-last"])
 def test_ids_of_text(tmp_path: Path, split: str) -> None:
-    table(text=True).to_csv(tmp_path / "plays.tsv", index=False, sep="\t")
-    assert_same(tmp_path / "plays.tsv", SPLITS[split], "duckdb", tmp_path)
+    table(text=True).to_csv(tmp_path / "interactions.tsv", index=False, sep="\t")
+    assert_same(tmp_path / "interactions.tsv", SPLITS[split], "duckdb", tmp_path)
 
 
 def test_a_parquet_file_keeps_its_order(tmp_path: Path) -> None:
-    table().to_parquet(tmp_path / "plays.parquet", index=False)
-    assert_same(tmp_path / "plays.parquet", SPLITS["strong"], "duckdb", tmp_path)
+    table().to_parquet(tmp_path / "interactions.parquet", index=False)
+    assert_same(tmp_path / "interactions.parquet", SPLITS["strong"], "duckdb", tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["str", "category", "object"])
@@ -85,23 +85,23 @@ def test_ids_of_a_parquet_file_stay_what_they_are(tmp_path: Path, kind: Any) -> 
     frame = table()
     frame["user_id"] = frame["user_id"].map("{}".format).astype(kind)
     frame["item_id"] = frame["item_id"].map(" {} ".format).astype(kind)
-    frame.to_parquet(tmp_path / "plays.parquet", index=False)
-    assert_same(tmp_path / "plays.parquet", SPLITS["strong"], "duckdb", tmp_path)
+    frame.to_parquet(tmp_path / "interactions.parquet", index=False)
+    assert_same(tmp_path / "interactions.parquet", SPLITS["strong"], "duckdb", tmp_path)
 
 
 def test_columns_by_other_names_and_without_ratings(tmp_path: Path) -> None:
     frame = table().rename(columns={"user_id": "who", "item_id": "what"}).drop(columns="rating")
-    frame.to_csv(tmp_path / "plays.csv", index=False)
+    frame.to_csv(tmp_path / "interactions.csv", index=False)
     options = replace(SPLITS["strong"], columns=Columns("who", "what"), min_rating=None)
-    assert_same(tmp_path / "plays.csv", options, "duckdb", tmp_path)
+    assert_same(tmp_path / "interactions.csv", options, "duckdb", tmp_path)
 
 
 @pytest.mark.parametrize("times", [[7.5], ["", 3], [" 12 ", 3]])
 def test_times_that_are_no_whole_numbers_or_missing(tmp_path: Path, times: list[Any]) -> None:
     frame = table()
     frame["timestamp"] = [times[number % len(times)] for number in range(len(frame))]
-    frame.to_csv(tmp_path / "plays.csv", index=False)
-    assert_same(tmp_path / "plays.csv", SPLITS["strong"], "duckdb", tmp_path)
+    frame.to_csv(tmp_path / "interactions.csv", index=False)
+    assert_same(tmp_path / "interactions.csv", SPLITS["strong"], "duckdb", tmp_path)
 
 
 @st.composite
@@ -117,12 +117,12 @@ def csv_files(draw: st.DrawFn) -> str:
 @given(csv_files(), st.sampled_from(["strong", "temporal", "leave-last"]))
 def test_any_file_ends_alike(tmp_path_factory: pytest.TempPathFactory, text: str, split: str) -> None:
     folder = tmp_path_factory.mktemp("any")
-    (folder / "plays.csv").write_text(text)
+    (folder / "interactions.csv").write_text(text)
     options = Options(min_rating=1, min_user_items=2, split=split)
     outcomes = []
     for name, backend in (("memory", None), ("engine", "duckdb")):
         try:
-            prepare(folder / "plays.csv", folder / name, replace(options, backend=backend))
+            prepare(folder / "interactions.csv", folder / name, replace(options, backend=backend))
             outcomes.append(content(folder / name))
         except RecvaeError as error:
             outcomes.append({type(error).__name__: str(error).encode()})
@@ -136,7 +136,7 @@ def in_order(frame: pd.DataFrame, path: Path) -> Path:
 
 
 def test_a_folder_of_parquet_files_needs_no_option(tmp_path: Path) -> None:
-    frame, folder = table(), tmp_path / "in" / "plays"
+    frame, folder = table(), tmp_path / "in" / "interactions"
     folder.mkdir(parents=True)
     for number in range(3):
         frame[number::3].to_parquet(folder / f"{number}.parquet", index=False)
@@ -148,18 +148,20 @@ def test_a_folder_of_parquet_files_needs_no_option(tmp_path: Path) -> None:
 
 
 def test_what_is_too_large_for_memory_goes_to_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table().to_csv(tmp_path / "plays.csv", index=False)
-    size = (tmp_path / "plays.csv").stat().st_size
-    for free, where in ((None, "from plays.csv"), (7 * size, "from plays.csv"), (5 * size, "in duckdb")):
+    table().to_csv(tmp_path / "interactions.csv", index=False)
+    size = (tmp_path / "interactions.csv").stat().st_size
+    for free, where in ((None, "from interactions.csv"), (7 * size, "from interactions.csv"), (5 * size, "in duckdb")):
         monkeypatch.setattr(pipeline, "available_bytes", lambda free=free: free)
-        assert prepare(tmp_path / "plays.csv", tmp_path / "out", SPLITS["strong"])[0].startswith(f"plays.csv {where}: ")
+        assert prepare(tmp_path / "interactions.csv", tmp_path / "out", SPLITS["strong"])[0].startswith(
+            f"interactions.csv {where}: "
+        )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("user_id,item_id\n1,2\n\n,3\n", r"plays.csv line 4: user_id is missing"),
-        ("user_id,item_id,rating\n1,2,\n", r"plays.csv line 2: rating is missing"),
+        ("user_id,item_id\n1,2\n\n,3\n", r"interactions.csv line 4: user_id is missing"),
+        ("user_id,item_id,rating\n1,2,\n", r"interactions.csv line 2: rating is missing"),
         ("user_id,item_id,rating\n1,2,3\n1,3,good\n", r"rating is 'good'; expected a number"),
         ("user_id,item_id,rating\n1,2,3\n1,3,inf\n", r"rating is missing or no number in 1 rows"),
         ("user_id,item_id\n1,2\n3\n", r"1 columns; expected 2, as in the first line"),
@@ -170,10 +172,10 @@ def test_what_is_too_large_for_memory_goes_to_an_engine(tmp_path: Path, monkeypa
     ],
 )
 def test_a_file_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "plays.csv").write_text(text)
+    (tmp_path / "interactions.csv").write_text(text)
     with pytest.raises(DataError, match=message):
-        prepare(tmp_path / "plays.csv", tmp_path / "out", Options(backend="duckdb"))
-    assert [path.name for path in tmp_path.iterdir()] == ["plays.csv"]
+        prepare(tmp_path / "interactions.csv", tmp_path / "out", Options(backend="duckdb"))
+    assert [path.name for path in tmp_path.iterdir()] == ["interactions.csv"]
 
 
 @pytest.mark.parametrize(
@@ -181,51 +183,59 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> 
     [
         ("ml-100k", Options(backend="duckdb"), "reads a file, a folder of Parquet files or a table: ml-100k"),
         (
-            "plays.csv",
+            "interactions.csv",
             Options(backend="nowhere"),
             "backend is nowhere, which cannot be opened: expected duckdb or a URL",
         ),
         (
-            "plays.csv",
+            "interactions.csv",
             Options(backend="postgres://me:secret@127.0.0.1:1/x"),
             "backend is postgres://…@127.0.0.1:1/x, which",
         ),
-        ("plays.csv", Options(backend="oracles://x"), "backend is oracles://x, which cannot be opened"),
-        ("plays", Options(backend="duckdb"), "plays is neither a file, a folder nor a table of the backend"),
-        ("plays.csv", Options(backend="duckdb", split="given"), "a backend reads no train.txt"),
-        ("plays.csv", Options(backend="duckdb", min_item_users=-1), "min_item_users is -1; expected 0 or more"),
-        ("plays.csv", Options(backend="duckdb", val_users=40), "leave nobody"),
-        ("plays.csv", Options(backend="duckdb", min_rating=9), r"no plays are left of .* below min rating 9"),
+        ("interactions.csv", Options(backend="oracles://x"), "backend is oracles://x, which cannot be opened"),
+        (
+            "interactions",
+            Options(backend="duckdb"),
+            "interactions is neither a file, a folder nor a table of the backend",
+        ),
+        ("interactions.csv", Options(backend="duckdb", split="given"), "a backend reads no train.txt"),
+        ("interactions.csv", Options(backend="duckdb", min_item_users=-1), "min_item_users is -1; expected 0 or more"),
+        ("interactions.csv", Options(backend="duckdb", val_users=40), "leave nobody"),
+        (
+            "interactions.csv",
+            Options(backend="duckdb", min_rating=9),
+            r"no interactions are left of .* below min rating 9",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, options: Options, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    table().to_csv("plays.csv", index=False)
+    table().to_csv("interactions.csv", index=False)
     with pytest.raises(RecvaeError, match=message):
         prepare(source, tmp_path / "out", options)
-    assert [path.name for path in tmp_path.iterdir()] == ["plays.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["interactions.csv"]
 
 
 def test_what_the_engine_fails_at_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import recvae.preparation.engine
 
-    table().to_csv(tmp_path / "plays.csv", index=False)
+    table().to_csv(tmp_path / "interactions.csv", index=False)
     monkeypatch.setattr(
         recvae.preparation.engine, "_collapsed", lambda t: t.filter((t.user_id.cast("string") + "x").cast("int64") > 0)
     )
     with pytest.raises(DataError, match="backend duckdb failed: Conversion Error"):
-        prepare(tmp_path / "plays.csv", tmp_path / "out", Options(backend="duckdb"))
-    assert [path.name for path in tmp_path.iterdir()] == ["plays.csv"]
+        prepare(tmp_path / "interactions.csv", tmp_path / "out", Options(backend="duckdb"))
+    assert [path.name for path in tmp_path.iterdir()] == ["interactions.csv"]
 
 
 def test_without_ibis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table().to_csv(tmp_path / "plays.csv", index=False)
+    table().to_csv(tmp_path / "interactions.csv", index=False)
     monkeypatch.setitem(__import__("sys").modules, "recvae.preparation.engine", None)
     monkeypatch.delattr("recvae.preparation.engine", raising=False)
     with pytest.raises(MissingDependencyError, match=r"install .*recvae\[scale\]"):
-        prepare(tmp_path / "plays.csv", tmp_path / "out", Options(backend="duckdb"))
+        prepare(tmp_path / "interactions.csv", tmp_path / "out", Options(backend="duckdb"))
 
 
 @pytest.fixture(scope="module")
@@ -278,8 +288,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_spark(tmp_path: Path, spark: str) -> None:
-    table(text=True).to_csv(tmp_path / "plays.csv", index=False)
-    assert_same(tmp_path / "plays.csv", SPLITS["strong, items too"], spark, tmp_path)
+    table(text=True).to_csv(tmp_path / "interactions.csv", index=False)
+    assert_same(tmp_path / "interactions.csv", SPLITS["strong, items too"], spark, tmp_path)
 
 
 @pytest.mark.parametrize("split", ["strong, items too", "temporal"])
@@ -288,7 +298,7 @@ def test_postgresql(tmp_path: Path, postgres: str, split: str) -> None:
 
     frame = table(text=True)
     connection = ibis.connect(postgres)
-    connection.create_table("plays", frame, overwrite=True)
+    connection.create_table("interactions", frame, overwrite=True)
     connection.disconnect()
     like = in_order(frame, tmp_path / "whole.parquet")
-    assert_same("plays", SPLITS[split], postgres, tmp_path, like)
+    assert_same("interactions", SPLITS[split], postgres, tmp_path, like)

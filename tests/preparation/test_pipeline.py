@@ -20,14 +20,14 @@ FIRST, DAY = pd.Timestamp("2020-01-01", tz="UTC"), pd.Timedelta(days=1)
 
 
 @pytest.fixture(scope="module")
-def plays() -> pd.DataFrame:
+def interactions() -> pd.DataFrame:
     return generate(N_USERS, N_ITEMS).ratings
 
 
 @pytest.fixture
-def csv(tmp_path: Path, plays: pd.DataFrame) -> Path:
-    plays.to_csv(tmp_path / "plays.csv", index=False)
-    return tmp_path / "plays.csv"
+def csv(tmp_path: Path, interactions: pd.DataFrame) -> Path:
+    interactions.to_csv(tmp_path / "interactions.csv", index=False)
+    return tmp_path / "interactions.csv"
 
 
 @pytest.fixture
@@ -53,35 +53,35 @@ def refused(error: type[RecvaeError], message: str, source: Any, out: Path, **op
     assert not out.exists()
 
 
-def test_defaults_of_an_own_file(tmp_path: Path, csv: Path, plays: pd.DataFrame) -> None:
+def test_defaults_of_an_own_file(tmp_path: Path, csv: Path, interactions: pd.DataFrame) -> None:
     lines, manifest = prepared(csv, tmp_path / "out")
     assert manifest["filters"] == {"min_rating": 3.5, "min_user_items": 5, "min_item_users": 0}
     assert manifest["protocol"] == {"split": "strong", "val_users": 6, "test_users": 6, "seed": 98765}
-    assert manifest["counts"]["plays_below_min_rating"] == (plays["rating"] < 3.5).sum()
-    assert manifest["dataset"] == "plays.csv"
-    assert list(manifest["source"]["sha256"]) == ["plays.csv"]
-    assert lines[0] == f"plays.csv from plays.csv: {len(plays):,} rows"
-    assert lines[1].startswith(f"dropped: {(plays['rating'] < 3.5).sum():,} plays below min rating")
+    assert manifest["counts"]["interactions_below_min_rating"] == (interactions["rating"] < 3.5).sum()
+    assert manifest["dataset"] == "interactions.csv"
+    assert list(manifest["source"]["sha256"]) == ["interactions.csv"]
+    assert lines[0] == f"interactions.csv from interactions.csv: {len(interactions):,} rows"
+    assert lines[1].startswith(f"dropped: {(interactions['rating'] < 3.5).sum():,} interactions below min rating")
     assert [line.split(":")[0] for line in lines[2:5]] == ["train", "validation", "test"]
 
 
-def test_a_tenth_of_the_users_is_at_least_one(tmp_path: Path, plays: pd.DataFrame) -> None:
-    few = Dataset("few", plays[plays["user_id"] <= 7], None, "here", {}, Recipe("few"))
+def test_a_tenth_of_the_users_is_at_least_one(tmp_path: Path, interactions: pd.DataFrame) -> None:
+    few = Dataset("few", interactions[interactions["user_id"] <= 7], None, "here", {}, Recipe("few"))
     assert prepared(few, tmp_path / "out")[1]["protocol"]["val_users"] == 1
 
 
-def test_the_sources_own_protocol_is_the_default(tmp_path: Path, plays: pd.DataFrame) -> None:
+def test_the_sources_own_protocol_is_the_default(tmp_path: Path, interactions: pd.DataFrame) -> None:
     recipe = Recipe("theirs", citation="A. Author", min_rating=3.0, min_user_items=2, val_users=4, test_users=7)
-    _, manifest = prepared(Dataset("theirs", plays, None, "here", {}, recipe), tmp_path / "out")
+    _, manifest = prepared(Dataset("theirs", interactions, None, "here", {}, recipe), tmp_path / "out")
     assert (manifest["filters"]["min_rating"], manifest["filters"]["min_user_items"]) == (3.0, 2)
     assert (manifest["protocol"]["val_users"], manifest["protocol"]["test_users"]) == (4, 7)
     assert manifest["source"]["citation"] == "A. Author"
 
 
-def test_options_come_before_the_sources_protocol(tmp_path: Path, plays: pd.DataFrame) -> None:
+def test_options_come_before_the_sources_protocol(tmp_path: Path, interactions: pd.DataFrame) -> None:
     recipe = Recipe("theirs", min_rating=3.0, min_user_items=2, val_users=4, test_users=7)
     options = Options(min_rating=0.0, min_user_items=0, min_item_users=3, val_users=2, test_users=3, seed=5)
-    _, manifest = prepared(Dataset("theirs", plays, None, "here", {}, recipe), tmp_path / "out", options)
+    _, manifest = prepared(Dataset("theirs", interactions, None, "here", {}, recipe), tmp_path / "out", options)
     assert manifest["filters"] == {"min_rating": 0.0, "min_user_items": 0, "min_item_users": 3}
     assert manifest["protocol"] == {"split": "strong", "val_users": 2, "test_users": 3, "seed": 5}
 
@@ -95,19 +95,19 @@ def test_movielens_by_name(tmp_path: Path, data_dir: Path) -> None:
     assert "test: 100 users" in lines[-2]
 
 
-def test_columns_of_an_own_file(tmp_path: Path, plays: pd.DataFrame) -> None:
-    renamed = plays.rename(columns={"user_id": "who", "item_id": "what", "rating": "stars"})
-    renamed.to_csv(tmp_path / "plays.tsv", index=False, sep="\t")
+def test_columns_of_an_own_file(tmp_path: Path, interactions: pd.DataFrame) -> None:
+    renamed = interactions.rename(columns={"user_id": "who", "item_id": "what", "rating": "stars"})
+    renamed.to_csv(tmp_path / "interactions.tsv", index=False, sep="\t")
     options = Options(columns=Columns("who", "what", "stars"))
-    _, manifest = prepared(tmp_path / "plays.tsv", tmp_path / "out", options)
-    assert manifest["counts"]["rows"] == len(plays)
+    _, manifest = prepared(tmp_path / "interactions.tsv", tmp_path / "out", options)
+    assert manifest["counts"]["rows"] == len(interactions)
 
 
 def test_lists_come_split_and_without_ratings(tmp_path: Path, lists: Path) -> None:
     lines, manifest = prepared(lists, tmp_path / "out")
     assert manifest["filters"] == {"min_rating": None, "min_user_items": 0, "min_item_users": 0}
     assert manifest["protocol"] == {"split": "given", "val_users": 3, "seed": 98765}
-    assert manifest["counts"]["test_held_out_plays"] == 30 * len(LISTS["test.txt"])
+    assert manifest["counts"]["test_held_out_interactions"] == 30 * len(LISTS["test.txt"])
     assert not any("min_rating" in line for line in lines)
 
 
@@ -115,7 +115,7 @@ def test_a_lowest_rating_for_lists_is_noted_and_has_no_effect(tmp_path: Path, li
     lines, manifest = prepared(lists, tmp_path / "out", Options(min_rating=4))
     assert lines[1] == "no ratings in this source: min_rating 4 has no effect"
     assert manifest["filters"]["min_rating"] is None
-    assert manifest["counts"]["plays"] == manifest["counts"]["rows"]
+    assert manifest["counts"]["interactions"] == manifest["counts"]["rows"]
 
 
 def test_lists_may_be_split_otherwise(tmp_path: Path, lists: Path) -> None:
@@ -126,12 +126,12 @@ def test_lists_may_be_split_otherwise(tmp_path: Path, lists: Path) -> None:
 def test_leave_last(tmp_path: Path, csv: Path) -> None:
     _, manifest = prepared(csv, tmp_path / "out", Options(split="leave-last"))
     assert manifest["protocol"] == {"split": "leave-last"}
-    assert manifest["counts"]["test_held_out_plays"] == manifest["counts"]["test_users"]
+    assert manifest["counts"]["test_held_out_interactions"] == manifest["counts"]["test_users"]
 
 
 @pytest.fixture
 def daily() -> pd.DataFrame:
-    """Thirty users who play one item a day for ten days."""
+    """Thirty users who interaction one item a day for ten days."""
     pairs = [(user, day) for user in range(30) for day in range(10)]
     return pd.DataFrame(
         {
@@ -154,7 +154,11 @@ def test_temporal_by_dates(tmp_path: Path, daily: pd.DataFrame, kind: str, val_t
     options = Options(split="temporal", val_time=val_time, test_time=test_time)
     _, manifest = prepared(tmp_path / "daily.csv", tmp_path / "out", options)
     counts = manifest["counts"]
-    assert (counts["train_plays"], counts["validation_held_out_plays"], counts["test_held_out_plays"]) == (120, 30, 60)
+    assert (
+        counts["train_interactions"],
+        counts["validation_held_out_interactions"],
+        counts["test_held_out_interactions"],
+    ) == (120, 30, 60)
 
 
 def test_temporal_by_numbers(tmp_path: Path, daily: pd.DataFrame) -> None:
@@ -163,14 +167,18 @@ def test_temporal_by_numbers(tmp_path: Path, daily: pd.DataFrame) -> None:
     options = Options(split="temporal", val_time="-0.5", test_time="3")
     _, manifest = prepared(tmp_path / "daily.csv", tmp_path / "out", options)
     counts = manifest["counts"]
-    assert (counts["train_plays"], counts["validation_held_out_plays"], counts["test_held_out_plays"]) == (60, 90, 60)
+    assert (
+        counts["train_interactions"],
+        counts["validation_held_out_interactions"],
+        counts["test_held_out_interactions"],
+    ) == (60, 90, 60)
     assert manifest["protocol"] == {"split": "temporal", "val_time": "-0.5", "test_time": "3.0"}
 
 
 def test_temporal_by_default_holds_the_last_fifth_out(tmp_path: Path, csv: Path) -> None:
     _, manifest = prepared(csv, tmp_path / "out", Options(split="temporal", min_rating=0))
     counts = manifest["counts"]
-    assert counts["train_plays"] == pytest.approx(0.8 * counts["plays"], abs=1)
+    assert counts["train_interactions"] == pytest.approx(0.8 * counts["interactions"], abs=1)
 
 
 @pytest.mark.parametrize(("name", "value"), [("val_time", "yesterday"), ("test_time", "2008-13-01")])
@@ -185,16 +193,16 @@ def test_a_time_that_is_none_is_refused(tmp_path: Path, daily: pd.DataFrame, kin
 
 def test_times_outside_the_data_are_refused(tmp_path: Path, csv: Path) -> None:
     options = {"split": "temporal", "val_time": "2030-01-01", "test_time": "2031-01-01"}
-    refused(ParameterError, "no plays from val_time on: .* data from", csv, tmp_path / "out", **options)
+    refused(ParameterError, "no interactions from val_time on: .* data from", csv, tmp_path / "out", **options)
 
 
 @pytest.fixture
-def ml_20m(tmp_path: Path, plays: pd.DataFrame) -> Path:
+def ml_20m(tmp_path: Path, interactions: pd.DataFrame) -> Path:
     """A folder of the right name and layout with far too little in it."""
     folder = tmp_path / "ml-20m"
     folder.mkdir()
     names = {"user_id": "userId", "item_id": "movieId"}
-    plays.rename(columns=names).to_csv(folder / "ratings.csv", index=False)
+    interactions.rename(columns=names).to_csv(folder / "ratings.csv", index=False)
     movies = pd.DataFrame({"movieId": range(1, N_ITEMS + 1), "title": "Film", "genres": "Drama"})
     movies.to_csv(folder / "movies.csv", index=False)
     return folder
@@ -203,7 +211,7 @@ def ml_20m(tmp_path: Path, plays: pd.DataFrame) -> Path:
 def test_movielens_20m_compares_itself_with_the_published_split(tmp_path: Path, ml_20m: Path) -> None:
     lines, manifest = prepared(ml_20m, tmp_path / "out", Options(val_users=6, test_users=6))
     assert manifest["dataset"] == "ml-20m"
-    held_out, items = manifest["counts"]["test_held_out_plays"], manifest["counts"]["train_items"]
+    held_out, items = manifest["counts"]["test_held_out_interactions"], manifest["counts"]["train_items"]
     test, validation, vocabulary = lines[-3:]
     assert test.startswith(f"test_te.csv differs from the published one: rows {held_out:,}, expected 139,775; start ")
     assert test.endswith(", expected f67dd335d8b9a370d7658aaa920d8109")
@@ -223,15 +231,24 @@ def test_other_data_are_not_compared_with_the_published_split(tmp_path: Path, cs
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"min_rating": 6}, r"no plays are left of {rows} rows: 0 duplicate rows, {rows} plays below min rating"),
-        ({"min_rating": 0, "min_user_items": 900}, r"0 plays below min rating, {rows} plays below min user items"),
-        ({"min_rating": 0, "min_item_users": 900}, r"0 plays below min rating, {rows} plays below min item users"),
+        (
+            {"min_rating": 6},
+            r"no interactions are left of {rows} rows: 0 duplicate rows, {rows} interactions below min rating",
+        ),
+        (
+            {"min_rating": 0, "min_user_items": 900},
+            r"0 interactions below min rating, {rows} interactions below min user items",
+        ),
+        (
+            {"min_rating": 0, "min_item_users": 900},
+            r"0 interactions below min rating, {rows} interactions below min item users",
+        ),
     ],
 )
 def test_filters_that_leave_nothing_say_which_took_how_many(
-    tmp_path: Path, csv: Path, plays: pd.DataFrame, options: dict[str, Any], message: str
+    tmp_path: Path, csv: Path, interactions: pd.DataFrame, options: dict[str, Any], message: str
 ) -> None:
-    refused(DataError, message.format(rows=f"{len(plays):,}"), csv, tmp_path / "out", **options)
+    refused(DataError, message.format(rows=f"{len(interactions):,}"), csv, tmp_path / "out", **options)
 
 
 @pytest.mark.parametrize(
@@ -263,8 +280,8 @@ def test_leave_last_without_times_names_the_option(tmp_path: Path, lists: Path) 
 
 
 def test_a_source_that_is_nowhere(tmp_path: Path) -> None:
-    message = r"plays.csv is neither a file, a folder nor a data set's name \(ml-100k, "
-    refused(DataError, message, tmp_path / "plays.csv", tmp_path / "out")
+    message = r"interactions.csv is neither a file, a folder nor a data set's name \(ml-100k, "
+    refused(DataError, message, tmp_path / "interactions.csv", tmp_path / "out")
 
 
 def test_a_foreign_directory_is_refused_before_the_source_is_read(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from recvae.serving import Settings, create_app
 from recvae.serving.live_model import Served
 from recvae.storage import artifact
 from tests.contracts import one_thread as one_thread
-from tests.contracts import random_plays
+from tests.contracts import random_interactions
 from tests.http_service import asked, client, item_id, save, small
 
 ADMIN = {"x-api-key": "admin"}
@@ -47,7 +47,7 @@ def truncated(path: Path) -> None:
 
 
 def infinite(path: Path) -> None:
-    model = small().fit(random_plays(), show_progress=False)
+    model = small().fit(random_interactions(), show_progress=False)
     assert isinstance(model, MultVAE)
     model.module_.output.bias.data[7] = float("inf")
     artifact.save(model, path, items=[item_id(i) for i in range(25)])
@@ -168,9 +168,9 @@ def test_a_replaced_model_is_forgotten(path: Path) -> None:
 
 def test_mapped_weights_outlive_their_artifact(path: Path) -> None:
     served = Served(path, 1000)
-    expected = served.ranker.model.score(random_plays())
+    expected = served.ranker.model.score(random_interactions())
     save(path, EASE())
-    assert np.array_equal(served.ranker.model.score(random_plays()), expected)
+    assert np.array_equal(served.ranker.model.score(random_interactions()), expected)
 
 
 def test_what_is_not_sound_is_no_model(tmp_path: Path) -> None:

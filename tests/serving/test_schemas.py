@@ -17,7 +17,7 @@ KEY = "key"
 
 def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     save(tmp_path / "model")
-    store = f"sqlite:///{tmp_path / 'plays.db'}"
+    store = f"sqlite:///{tmp_path / 'interactions.db'}"
     options = ["--checks", "all", "--max-examples", str(EXAMPLES), "--generation-deterministic", "--no-color"]
     with running(tmp_path / "model", RECVAE_API_KEY=KEY, RECVAE_ADMIN_KEY=KEY, RECVAE_STORE=store) as (address, _):
         done = subprocess.run(

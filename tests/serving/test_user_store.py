@@ -1,4 +1,4 @@
-"""Stores of appended plays: what is acknowledged is kept, on SQLite and on a real PostgreSQL server."""
+"""Stores of appended interactions: what is acknowledged is kept, on SQLite and on a real PostgreSQL server."""
 
 import asyncio
 import os
@@ -39,7 +39,7 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'plays.db'}"
+        return f"sqlite:///{tmp_path / 'interactions.db'}"
     server: Postgres = request.getfixturevalue("postgres")
     return server.fresh()
 
@@ -74,7 +74,7 @@ def test_the_next_request_sees_what_was_appended(model: Path, url: str) -> None:
     assert set(by_user) - set(later) == {item_id(2)}
 
 
-def test_appended_plays_add_to_the_artifact_s_history(model: Path, url: str) -> None:
+def test_appended_interactions_add_to_the_artifact_s_history(model: Path, url: str) -> None:
     async def question(http: httpx.AsyncClient) -> tuple[list[int], list[int]]:
         before = await listed(http, "u3")
         await append(http, "u3", before[0])
@@ -107,7 +107,7 @@ def test_unusual_ids(model: Path, url: str) -> None:
     assert statuses[0] in {200, 404}  # servers decode %2F before routing
 
 
-def test_the_latest_plays_count(url: str) -> None:
+def test_the_latest_interactions_count(url: str) -> None:
     async def question() -> list[str]:
         store = SQLStore(url)
         for start in range(0, 30, 10):
@@ -147,7 +147,7 @@ def test_down_and_back(model: Path, postgres: Postgres) -> None:
 
 
 def test_a_full_disk_keeps_nothing_and_says_so(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "plays.db"
+    file = tmp_path / "interactions.db"
 
     async def question(http: httpx.AsyncClient) -> list[Any]:
         store = SQLStore(f"sqlite:///{file}")

@@ -18,7 +18,7 @@ from recvae.errors import ArtifactError, NotFittedError, ParameterError
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.popularity import Popularity
 from recvae.storage import artifact
-from tests.contracts import N_ITEMS, random_plays
+from tests.contracts import N_ITEMS, random_interactions
 from tests.contracts import one_thread as one_thread
 
 MODEL, ITEMS, USERS, MANIFEST = "model.safetensors", "items.parquet", "users.parquet", "manifest.json"
@@ -27,7 +27,7 @@ State = dict[str, np.ndarray[Any, Any]]
 
 def small(**options: Any) -> MultVAE:
     model = MultVAE(**{"hidden": 6, "latent": 4, "epochs": 1, **options})
-    return model.fit(random_plays(), show_progress=False)
+    return model.fit(random_interactions(), show_progress=False)
 
 
 def catalogue() -> pd.DataFrame:
@@ -100,7 +100,7 @@ def test_everything_comes_back(original: Path, model: MultVAE) -> None:
     loaded = artifact.load(str(original))
     assert isinstance(loaded.model, MultVAE)
     assert loaded.model.get_params() == model.get_params()
-    assert_array_equal(loaded.model.score(random_plays()), model.score(random_plays()))
+    assert_array_equal(loaded.model.score(random_interactions()), model.score(random_interactions()))
     pd.testing.assert_frame_equal(loaded.items, catalogue())
     assert loaded.users is not None
     assert loaded.users["user_id"].tolist() == ["ann", "bob"]
@@ -119,8 +119,8 @@ def test_a_loaded_model_can_be_saved_and_trained_again(original: Path, model: Mu
     loaded = MultVAE.load(original)
     loaded.save(tmp_path / "again")
     assert (tmp_path / "again" / MODEL).read_bytes() == (original / MODEL).read_bytes()
-    loaded.fit(random_plays(), show_progress=False)
-    assert_array_equal(loaded.score(random_plays()), model.score(random_plays()))
+    loaded.fit(random_interactions(), show_progress=False)
+    assert_array_equal(loaded.score(random_interactions()), model.score(random_interactions()))
 
 
 def test_without_items_their_indices_serve_as_ids(model: MultVAE, tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_no_pickle_anywhere(original: Path) -> None:
 
 
 def test_saving_again_replaces_the_artifact(saved: Path) -> None:
-    popularity = Popularity().fit(random_plays(), show_progress=False)
+    popularity = Popularity().fit(random_interactions(), show_progress=False)
     popularity.save(saved)
     assert isinstance(artifact.load(saved).model, Popularity)
     assert sorted(file.name for file in saved.iterdir()) == [ITEMS, MANIFEST, MODEL]
@@ -396,7 +396,7 @@ def test_a_reader_never_sees_half(tmp_path: Path) -> None:
     """Two models of other shapes take turns at one path while a reader loads it over and over."""
     path, rounds = tmp_path / "model", 20
     models = [small(), small(hidden=(5, 5), latent=3, seed=9)]
-    scores = [model.score(random_plays()) for model in models]
+    scores = [model.score(random_interactions()) for model in models]
     models[0].save(path, metrics={"which": 0})
     found: list[int] = []
     failures: list[Exception] = []
@@ -407,7 +407,7 @@ def test_a_reader_never_sees_half(tmp_path: Path) -> None:
             try:
                 loaded = artifact.load(path)
                 which = loaded.manifest["metrics"]["which"]
-                assert_array_equal(loaded.model.score(random_plays()), scores[which])
+                assert_array_equal(loaded.model.score(random_interactions()), scores[which])
                 found.append(which)
             except Exception as error:  # noqa: BLE001 whatever it is, it must not happen
                 failures.append(error)

@@ -19,7 +19,7 @@ from recvae.nn.sharding import ItemShard
 from recvae.training.schedules import SCHEDULES, scheduled
 from recvae.training.trainer import Trainer
 from tests.contracts import one_thread as one_thread
-from tests.contracts import random_plays
+from tests.contracts import random_interactions
 
 N_USERS, BATCH_SIZE, EPOCHS = 40, 9, 4
 UPDATES_AN_EPOCH = 5
@@ -41,10 +41,12 @@ def small(**options: Any) -> MultVAE:
 
 
 def holdout(seed: int = 5) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    plays = random_plays(n_users=30, seed=seed).tocoo()
-    held = np.random.default_rng(seed).random(plays.nnz) < 0.3
+    interactions = random_interactions(n_users=30, seed=seed).tocoo()
+    held = np.random.default_rng(seed).random(interactions.nnz) < 0.3
     fold_in, held_out = (
-        sparse.csr_matrix((plays.data[part], (plays.row[part], plays.col[part])), shape=plays.shape)
+        sparse.csr_matrix(
+            (interactions.data[part], (interactions.row[part], interactions.col[part])), shape=interactions.shape
+        )
         for part in (~held, held)
     )
     return fold_in, held_out
@@ -93,7 +95,7 @@ def interrupt_in_callback(after: int) -> Callable[[int, float, float], None]:
 
 @pytest.mark.parametrize("validated", [False, True])
 def test_history_tells_of_each_epoch(validated: bool) -> None:
-    model = small().fit(random_plays(), show_progress=False, validation=holdout() if validated else None)
+    model = small().fit(random_interactions(), show_progress=False, validation=holdout() if validated else None)
     assert [record["epoch"] for record in model.history_] == [1, 2, 3, 4]
     expected = {"epoch", "loss", "nll", "kl", "beta", "learning_rate", "seconds"} | ({"ndcg@5"} if validated else set())
     for record in model.history_:
@@ -107,7 +109,7 @@ def test_history_tells_of_each_epoch(validated: bool) -> None:
 
 
 def test_history_of_a_denoising_autoencoder() -> None:
-    model = MultDAE(latent=6, epochs=1, l2=0.1).fit(random_plays(), show_progress=False)
+    model = MultDAE(latent=6, epochs=1, l2=0.1).fit(random_interactions(), show_progress=False)
     (record,) = model.history_
     assert record.keys() == {"epoch", "loss", "nll", "l2", "learning_rate", "seconds"}
     assert record["loss"] == pytest.approx(record["nll"] + record["l2"])
@@ -116,14 +118,14 @@ def test_history_of_a_denoising_autoencoder() -> None:
 
 def test_callback_hears_what_history_tells() -> None:
     heard: list[tuple[int, float, float]] = []
-    model = small().fit(random_plays(), show_progress=False, callback=lambda *call: heard.append(call))
+    model = small().fit(random_interactions(), show_progress=False, callback=lambda *call: heard.append(call))
     assert heard == [(record["epoch"] - 1, record["seconds"], record["loss"]) for record in model.history_]
 
 
 def test_the_best_epochs_weights_are_kept() -> None:
     fold_in, held_out = holdout()
     model = small(epochs=30, learning_rate=0.05).fit(
-        random_plays(), show_progress=False, validation=(fold_in, held_out)
+        random_interactions(), show_progress=False, validation=(fold_in, held_out)
     )
     values = [record["ndcg@5"] for record in model.history_]
     assert len(values) == 30
@@ -138,32 +140,32 @@ def test_without_validation_the_last_epochs_weights_stay() -> None:
     def callback(*_: float) -> None:
         seen.update(weights(model))
 
-    model.fit(random_plays(), show_progress=False, callback=callback)
+    model.fit(random_interactions(), show_progress=False, callback=callback)
     assert all(torch.equal(tensor, seen[name]) for name, tensor in weights(model).items())
 
 
 def test_patience_stops_early() -> None:
     model = small(epochs=60, learning_rate=0.05, patience=3)
-    model.fit(random_plays(), show_progress=False, validation=holdout())
+    model.fit(random_interactions(), show_progress=False, validation=holdout())
     values = [record["ndcg@5"] for record in model.history_]
     assert len(values) < 60
     assert int(np.argmax(values)) == len(values) - 1 - 3
 
 
 def test_no_patience_without_validation() -> None:
-    assert len(small(patience=1, epochs=6).fit(random_plays(), show_progress=False).history_) == 6
+    assert len(small(patience=1, epochs=6).fit(random_interactions(), show_progress=False).history_) == 6
 
 
 def test_each_epoch_takes_every_user_once_in_an_order_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    plays, update, taken = random_plays(), Trainer._update, list[list[float]]()
-    plays.data = np.repeat(np.arange(1, N_USERS + 1, dtype=np.float32), np.diff(plays.indptr))
+    interactions, update, taken = random_interactions(), Trainer._update, list[list[float]]()
+    interactions.data = np.repeat(np.arange(1, N_USERS + 1, dtype=np.float32), np.diff(interactions.indptr))
 
     def noting(trainer: Trainer, rows: Rows, *arguments: Any) -> None:
         taken.append(rows.values[rows.offsets[:-1].long()].tolist())
         update(trainer, rows, *arguments)
 
     monkeypatch.setattr(Trainer, "_update", noting)
-    small(epochs=2).fit(plays, show_progress=False)
+    small(epochs=2).fit(interactions, show_progress=False)
     assert [len(batch) for batch in taken] == [9, 9, 9, 9, 4] * 2
     first, second = (sum(taken[i : i + UPDATES_AN_EPOCH], list[float]()) for i in (0, UPDATES_AN_EPOCH))
     assert sorted(first) == sorted(second) == list(range(1, N_USERS + 1))
@@ -178,8 +180,8 @@ def test_a_diverging_loss_is_told_and_the_last_good_weights_kept(hidden: tuple[i
     with pytest.raises(
         TrainingError, match=r"in epoch \d; the model keeps the weights of epoch \d; a lower learning_rate may help$"
     ):
-        model.fit(random_plays(), show_progress=False)
-    assert np.isfinite(model.score(random_plays())).all()
+        model.fit(random_interactions(), show_progress=False)
+    assert np.isfinite(model.score(random_interactions())).all()
 
 
 def test_weights_spoilt_by_an_epochs_last_update_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,11 +193,11 @@ def test_weights_spoilt_by_an_epochs_last_update_are_not_kept(monkeypatch: pytes
             with torch.no_grad():
                 next(trainer.objective.module.parameters())[0] = float("nan")
 
-    first = small(epochs=1).fit(random_plays(), show_progress=False)
+    first = small(epochs=1).fit(random_interactions(), show_progress=False)
     monkeypatch.setattr(Trainer, "_update", spoiling)
     model = small()
     with pytest.raises(TrainingError, match=r"^the scores are no longer finite in epoch 2; .* the weights of epoch 1;"):
-        model.fit(random_plays(), show_progress=False)
+        model.fit(random_interactions(), show_progress=False)
     assert_same(model, first)
 
 
@@ -204,46 +206,50 @@ def test_weights_spoilt_by_an_epochs_last_update_are_not_kept(monkeypatch: pytes
 def test_interrupted_and_resumed_as_if_never_stopped(
     updates: int, validated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plays, validation = random_plays(), holdout() if validated else None
-    whole = small().fit(plays, show_progress=False, validation=validation)
+    interactions, validation = random_interactions(), holdout() if validated else None
+    whole = small().fit(interactions, show_progress=False, validation=validation)
     handler = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
         interrupt_after(patch, updates)
         with pytest.raises(KeyboardInterrupt):
-            small().fit(plays, show_progress=False, validation=validation, checkpoint=tmp_path / "state")
+            small().fit(interactions, show_progress=False, validation=validation, checkpoint=tmp_path / "state")
     assert signal.getsignal(signal.SIGINT) is handler
     assert (tmp_path / "state").is_dir()
-    resumed = small().fit(plays, show_progress=False, validation=validation, checkpoint=tmp_path / "state", resume=True)
+    resumed = small().fit(
+        interactions, show_progress=False, validation=validation, checkpoint=tmp_path / "state", resume=True
+    )
     assert_same(resumed, whole)
 
 
 def test_a_scheduler_may_end_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plays = random_plays()
+    interactions = random_interactions()
     with monkeypatch.context() as patch:
         interrupt_after(patch, 7, signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
-            small().fit(plays, show_progress=False, checkpoint=tmp_path / "state")
-    resumed = small().fit(plays, show_progress=False, checkpoint=tmp_path / "state", resume=True)
-    assert_same(resumed, small().fit(plays, show_progress=False))
+            small().fit(interactions, show_progress=False, checkpoint=tmp_path / "state")
+    resumed = small().fit(interactions, show_progress=False, checkpoint=tmp_path / "state", resume=True)
+    assert_same(resumed, small().fit(interactions, show_progress=False))
 
 
 @pytest.mark.parametrize("after", [0, 2, EPOCHS - 1])
 def test_interrupted_between_epochs(after: int, tmp_path: Path) -> None:
-    plays, model = random_plays(), small()
+    interactions, model = random_interactions(), small()
     with pytest.raises(KeyboardInterrupt):
-        model.fit(plays, show_progress=False, callback=interrupt_in_callback(after), checkpoint=tmp_path / "state")
+        model.fit(
+            interactions, show_progress=False, callback=interrupt_in_callback(after), checkpoint=tmp_path / "state"
+        )
     assert len(model.history_) == after + 1
-    assert np.isfinite(model.score(plays)).all()
+    assert np.isfinite(model.score(interactions)).all()
     heard: list[int] = []
     resumed = small().fit(
-        plays,
+        interactions,
         show_progress=False,
         callback=lambda epoch, *_: heard.append(epoch),
         checkpoint=str(tmp_path / "state"),
         resume=True,
     )
     assert heard == list(range(after + 1, EPOCHS))
-    assert_same(resumed, small().fit(plays, show_progress=False))
+    assert_same(resumed, small().fit(interactions, show_progress=False))
 
 
 @pytest.mark.parametrize("updates", [3, 2 * UPDATES_AN_EPOCH, 2 * UPDATES_AN_EPOCH + 3, 4 * UPDATES_AN_EPOCH + 1])
@@ -253,41 +259,45 @@ def test_alternating_passes_resume_where_they_stood(
     def make() -> RecVAE:
         return RecVAE(hidden=(8, 8), latent=4, encoder_passes=2, epochs=2, batch_size=BATCH_SIZE)
 
-    plays = random_plays()
+    interactions = random_interactions()
     with monkeypatch.context() as patch:
         interrupt_after(patch, updates)
         with pytest.raises(KeyboardInterrupt):
-            make().fit(plays, show_progress=False, checkpoint=tmp_path / "state")
-    resumed = make().fit(plays, show_progress=False, checkpoint=tmp_path / "state", resume=True)
-    assert_same(resumed, make().fit(plays, show_progress=False))
+            make().fit(interactions, show_progress=False, checkpoint=tmp_path / "state")
+    resumed = make().fit(interactions, show_progress=False, checkpoint=tmp_path / "state", resume=True)
+    assert_same(resumed, make().fit(interactions, show_progress=False))
 
 
 def test_interrupted_twice(tmp_path: Path) -> None:
-    plays, state = random_plays(), tmp_path / "state"
+    interactions, state = random_interactions(), tmp_path / "state"
     for after, resume in ((0, False), (2, True)):
         with pytest.raises(KeyboardInterrupt):
             small().fit(
-                plays, show_progress=False, callback=interrupt_in_callback(after), checkpoint=state, resume=resume
+                interactions,
+                show_progress=False,
+                callback=interrupt_in_callback(after),
+                checkpoint=state,
+                resume=resume,
             )
-    resumed = small().fit(plays, show_progress=False, checkpoint=state, resume=True)
-    assert_same(resumed, small().fit(plays, show_progress=False))
+    resumed = small().fit(interactions, show_progress=False, checkpoint=state, resume=True)
+    assert_same(resumed, small().fit(interactions, show_progress=False))
 
 
 def test_early_stopping_goes_on_after_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plays, options = random_plays(), {"epochs": 60, "learning_rate": 0.05, "patience": 3}
-    whole = small(**options).fit(plays, show_progress=False, validation=holdout())
+    interactions, options = random_interactions(), {"epochs": 60, "learning_rate": 0.05, "patience": 3}
+    whole = small(**options).fit(interactions, show_progress=False, validation=holdout())
     with monkeypatch.context() as patch:
         interrupt_after(patch, len(whole.history_) * UPDATES_AN_EPOCH - 7)
         with pytest.raises(KeyboardInterrupt):
-            small(**options).fit(plays, show_progress=False, validation=holdout(), checkpoint=tmp_path / "state")
+            small(**options).fit(interactions, show_progress=False, validation=holdout(), checkpoint=tmp_path / "state")
     resumed = small(**options).fit(
-        plays, show_progress=False, validation=holdout(), checkpoint=tmp_path / "state", resume=True
+        interactions, show_progress=False, validation=holdout(), checkpoint=tmp_path / "state", resume=True
     )
     assert_same(resumed, whole)
 
 
 def test_a_crash_loses_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plays, update = random_plays(), Trainer._update
+    interactions, update = random_interactions(), Trainer._update
 
     def crashing(trainer: Trainer, *arguments: Any) -> None:
         if trainer.state.step == 2 * UPDATES_AN_EPOCH + 3:
@@ -298,7 +308,7 @@ def test_a_crash_loses_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         patch.setattr("recvae.training.trainer.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
         patch.setattr(Trainer, "_update", crashing)
         with pytest.raises(MemoryError):
-            small().fit(plays, show_progress=False, checkpoint=tmp_path / "state")
+            small().fit(interactions, show_progress=False, checkpoint=tmp_path / "state")
     made: list[int] = []
 
     def counting(trainer: Trainer, *arguments: Any) -> None:
@@ -306,43 +316,45 @@ def test_a_crash_loses_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         update(trainer, *arguments)
 
     monkeypatch.setattr(Trainer, "_update", counting)
-    resumed = small().fit(plays, show_progress=False, checkpoint=tmp_path / "state", resume=True)
+    resumed = small().fit(interactions, show_progress=False, checkpoint=tmp_path / "state", resume=True)
     assert made == list(range(2 * UPDATES_AN_EPOCH + 3, EPOCHS * UPDATES_AN_EPOCH))
-    assert_same(resumed, small().fit(plays, show_progress=False))
+    assert_same(resumed, small().fit(interactions, show_progress=False))
 
 
 def test_no_checkpoint_is_written_where_none_is_due(tmp_path: Path) -> None:
-    small().fit(random_plays(), show_progress=False, checkpoint=tmp_path / "state")
+    small().fit(random_interactions(), show_progress=False, checkpoint=tmp_path / "state")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_interrupted_without_a_checkpoint_the_model_has_its_best_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, plays = small(), random_plays()
+    model, interactions = small(), random_interactions()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
     interrupt_after(monkeypatch, 2 * UPDATES_AN_EPOCH + 2)
     with pytest.raises(KeyboardInterrupt):
-        model.fit(plays, show_progress=False)
+        model.fit(interactions, show_progress=False)
     monkeypatch.undo()
-    two = MultVAE(**small().get_params() | {"epochs": 2}).fit(plays, show_progress=False)
+    two = MultVAE(**small().get_params() | {"epochs": 2}).fit(interactions, show_progress=False)
     assert_same(model, two)
 
 
 def test_a_thread_trains_with_a_checkpoint_too(tmp_path: Path) -> None:
     models: list[MultVAE] = []
     thread = threading.Thread(
-        target=lambda: models.append(small().fit(random_plays(), show_progress=False, checkpoint=tmp_path / "state"))
+        target=lambda: models.append(
+            small().fit(random_interactions(), show_progress=False, checkpoint=tmp_path / "state")
+        )
     )
     thread.start()
     thread.join()
-    assert_same(models[0], small().fit(random_plays(), show_progress=False))
+    assert_same(models[0], small().fit(random_interactions(), show_progress=False))
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """A checkpoint of `small()` on `random_plays()` after its first epoch."""
+    """A checkpoint of `small()` on `random_interactions()` after its first epoch."""
     with pytest.raises(KeyboardInterrupt):
         small().fit(
-            random_plays(),
+            random_interactions(),
             show_progress=False,
             validation=holdout(),
             callback=interrupt_in_callback(0),
@@ -358,17 +370,17 @@ def state(tmp_path: Path) -> Path:
 def test_resume_refuses_other_hyperparameters(name: str, value: object, state: Path) -> None:
     with pytest.raises(ParameterError, match=f"was made with {name} .*cannot be resumed$"):
         small(**{name: value}).fit(
-            random_plays(), show_progress=False, validation=holdout(), checkpoint=state, resume=True
+            random_interactions(), show_progress=False, validation=holdout(), checkpoint=state, resume=True
         )
 
 
 def test_resume_refuses_another_class(state: Path) -> None:
     with pytest.raises(ParameterError, match="was made with class 'MultVAE', not 'MultDAE'"):
-        MultDAE().fit(random_plays(), show_progress=False, checkpoint=state, resume=True)
+        MultDAE().fit(random_interactions(), show_progress=False, checkpoint=state, resume=True)
 
 
 def test_resume_refuses_other_data(state: Path) -> None:
-    changed = random_plays()
+    changed = random_interactions()
     changed.data[3] = 2
     with pytest.raises(ParameterError, match="was made with data "):
         small().fit(changed, show_progress=False, validation=holdout(), checkpoint=state, resume=True)
@@ -377,14 +389,14 @@ def test_resume_refuses_other_data(state: Path) -> None:
 @pytest.mark.parametrize("validation", [None, holdout(seed=6)])
 def test_resume_refuses_other_validation_users(validation: Any, state: Path) -> None:
     with pytest.raises(ParameterError, match="was made with validation "):
-        small().fit(random_plays(), show_progress=False, validation=validation, checkpoint=state, resume=True)
+        small().fit(random_interactions(), show_progress=False, validation=validation, checkpoint=state, resume=True)
 
 
 def test_resume_needs_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="resume needs a checkpoint"):
-        small().fit(random_plays(), show_progress=False, resume=True)
+        small().fit(random_interactions(), show_progress=False, resume=True)
     with pytest.raises(ArtifactError, match=r"nowhere is missing; expected a recvae-checkpoint directory$"):
-        small().fit(random_plays(), show_progress=False, checkpoint=tmp_path / "nowhere", resume=True)
+        small().fit(random_interactions(), show_progress=False, checkpoint=tmp_path / "nowhere", resume=True)
 
 
 def test_resume_refuses_a_damaged_checkpoint(state: Path) -> None:
@@ -393,7 +405,7 @@ def test_resume_refuses_a_damaged_checkpoint(state: Path) -> None:
     content[-1] ^= 1
     file.write_bytes(content)
     with pytest.raises(ArtifactError, match=r"state\.safetensors is damaged"):
-        small().fit(random_plays(), show_progress=False, validation=holdout(), checkpoint=state, resume=True)
+        small().fit(random_interactions(), show_progress=False, validation=holdout(), checkpoint=state, resume=True)
 
 
 @pytest.fixture
@@ -405,7 +417,7 @@ def _log(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_log")
 def test_plain_lines_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
-    small().fit(random_plays(), validation=holdout())
+    small().fit(random_interactions(), validation=holdout())
     out, err = capsys.readouterr()
     first, last = err.splitlines()
     assert out == ""
@@ -420,19 +432,19 @@ def test_plain_lines_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.usefixtures("_log")
 def test_lines_between_come_in_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("recvae.progress.SECONDS_BETWEEN_LINES", 0.0)
-    small().fit(random_plays())
+    small().fit(random_interactions())
     assert len(capsys.readouterr().err.splitlines()) == EPOCHS
 
 
 @pytest.mark.usefixtures("_log")
 def test_nothing_is_shown_when_not_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    small().fit(random_plays(), show_progress=False)
+    small().fit(random_interactions(), show_progress=False)
     assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.usefixtures("_log")
 def test_a_resumed_run_counts_on(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small().fit(random_plays(), validation=holdout(), checkpoint=state, resume=True)
+    small().fit(random_interactions(), validation=holdout(), checkpoint=state, resume=True)
     first, last = capsys.readouterr().err.splitlines()
     assert first.startswith("MultVAE: epoch 2/4 ")
     assert last.startswith("MultVAE: epoch 4/4 ")
@@ -440,7 +452,7 @@ def test_a_resumed_run_counts_on(state: Path, capsys: pytest.CaptureFixture[str]
 
 def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    small().fit(random_plays())
+    small().fit(random_interactions())
     shown = capsys.readouterr().err
     assert "MultVAE" in shown
     assert "4/4" in shown
@@ -451,21 +463,25 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 def test_a_sampled_run_resumes_where_it_stood(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plays = random_plays()
-    whole = small(**options).fit(plays, show_progress=False)
+    interactions = random_interactions()
+    whole = small(**options).fit(interactions, show_progress=False)
     with monkeypatch.context() as patch:
         interrupt_after(patch, 12)
         with pytest.raises(KeyboardInterrupt):
-            small(**options).fit(plays, show_progress=False, checkpoint=tmp_path / "state")
-    assert_same(small(**options).fit(plays, show_progress=False, checkpoint=tmp_path / "state", resume=True), whole)
+            small(**options).fit(interactions, show_progress=False, checkpoint=tmp_path / "state")
+    assert_same(
+        small(**options).fit(interactions, show_progress=False, checkpoint=tmp_path / "state", resume=True), whole
+    )
 
 
-def test_sampled_updates_touch_only_the_rows_of_plays_and_negatives() -> None:
-    plays = random_plays()
-    plays = sparse.hstack([plays, sparse.csr_matrix((plays.shape[0], 500))], format="csr", dtype=np.float32)
+def test_sampled_updates_touch_only_the_rows_of_interactions_and_negatives() -> None:
+    interactions = random_interactions()
+    interactions = sparse.hstack(
+        [interactions, sparse.csr_matrix((interactions.shape[0], 500))], format="csr", dtype=np.float32
+    )
     model = small(n_negatives=3, epochs=1)
-    before = model._build(ItemShard(plays.shape[1]), torch.Generator().manual_seed(model.seed))
-    model.fit(plays, show_progress=False)
+    before = model._build(ItemShard(interactions.shape[1]), torch.Generator().manual_seed(model.seed))
+    model.fit(interactions, show_progress=False)
     changed = {
         name: (model.module_.get_parameter(name) != before.get_parameter(name)).any(dim=1)[-500:].sum()
         for name in ("encoder.input.weight", "output.weight")
@@ -485,7 +501,7 @@ def test_epochs_and_batches_fit_the_users(n_users: int, epochs: int, batch_size:
 
 
 def test_nothing_but_the_weights_is_held_after_training() -> None:
-    model = small().fit(random_plays(), show_progress=False)
+    model = small().fit(random_interactions(), show_progress=False)
     assert all(parameter.grad is None for parameter in model.module_.parameters())
     assert all(
         not workspace._tensors for workspace in (model.module_._workspace, model.module_.encoder.input._workspace)
@@ -499,8 +515,8 @@ def test_sampling_is_for_the_multinomial_likelihood() -> None:
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_scheduled_run_resumes_where_it_stood(schedule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plays = random_plays()
-    whole = small(schedule=schedule).fit(plays, show_progress=False)
+    interactions = random_interactions()
+    whole = small(schedule=schedule).fit(interactions, show_progress=False)
     last_updates = [UPDATES_AN_EPOCH * epoch - 1 for epoch in range(1, EPOCHS + 1)]
     assert [record["learning_rate"] for record in whole.history_] == pytest.approx(
         [5e-3 * scheduled(schedule, update / (UPDATES_AN_EPOCH * EPOCHS)) for update in last_updates]
@@ -508,6 +524,8 @@ def test_a_scheduled_run_resumes_where_it_stood(schedule: str, tmp_path: Path, m
     with monkeypatch.context() as patch:
         interrupt_after(patch, 12)
         with pytest.raises(KeyboardInterrupt):
-            small(schedule=schedule).fit(plays, show_progress=False, checkpoint=tmp_path / "state")
-    resumed = small(schedule=schedule).fit(plays, show_progress=False, checkpoint=tmp_path / "state", resume=True)
+            small(schedule=schedule).fit(interactions, show_progress=False, checkpoint=tmp_path / "state")
+    resumed = small(schedule=schedule).fit(
+        interactions, show_progress=False, checkpoint=tmp_path / "state", resume=True
+    )
     assert_same(resumed, whole)

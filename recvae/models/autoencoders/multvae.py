@@ -36,9 +36,9 @@ INPUT_SCALE = 4.0  # of the random weights' norm, where a layer starts from sing
 class MultVAE(VariationalAutoencoder):
     """Variational autoencoder of whole histories.
 
-    Loss, a mean over users: −log p(x|f(z)) + β·KL(q(z|x) ‖ N(0, I)), equation 6, with the plays L2-normalised and
-    dropped out on their way in. β is annealed, min(anneal_cap, step / total_anneal_steps), or
-    with `gamma` grows with the user's plays, γ·|x|. At evaluation z is the posterior mean.
+    Loss, a mean over users: −log p(x|f(z)) + β·KL(q(z|x) ‖ N(0, I)), equation 6, with the interactions L2-normalised
+    and dropped out on their way in. β is annealed, min(anneal_cap, step / total_anneal_steps), or with `gamma` grows
+    with the user's interactions, γ·|x|. At evaluation z is the posterior mean.
 
     Preset "paper" (the constructor's defaults) is the publication's model. "recommended" takes RecVAE's encoder, a
     linear decoder, γ·|x| and a one-cycle learning rate: RecVAE without its alternation and composite prior. "fast"
@@ -55,15 +55,15 @@ class MultVAE(VariationalAutoencoder):
         all before it, with swish and LayerNorm, and a linear decoder; deep ones train well only so.
     initial : "random" or "spectral"
         Where the first layer, and a linear decoder, start: at random, or at the leading singular vectors of the
-        normalised matrix of plays (see `recvae.nn.spectrum`), from which few epochs are enough.
+        normalised matrix of interactions (see `recvae.nn.spectrum`), from which few epochs are enough.
     dropout : float
-        Share of a user's plays left out of the input in training.
+        Share of a user's interactions left out of the input in training.
     likelihood : "multinomial", "logistic" or "gaussian"
-        How plays are explained. Multinomial: items compete for a user's plays, which suits ranking best (the paper's
-        table 4). Logistic: each item is a yes or no, for scores that are to be read as probabilities. Gaussian:
-        squared error.
+        How interactions are explained. Multinomial: items compete for a user's interactions, which suits ranking best
+        (the paper's table 4). Logistic: each item is a yes or no, for scores that are to be read as probabilities.
+        Gaussian: squared error.
     gamma : float, optional
-        KL weight for each play of the user, instead of annealing (Shenbin et al. 2020, section 3.4). Best where
+        KL weight for each interaction of the user, instead of annealing (Shenbin et al. 2020, section 3.4). Best where
         histories differ much in length.
     anneal_cap : float
         Largest β. The paper finds the best by annealing to 1 and keeping the β of the best validation epoch.
@@ -96,7 +96,7 @@ class MultVAE(VariationalAutoencoder):
         for each batch, and update only the rows of items that the batch touches, so that an update costs the same
         whatever the catalogue's size. None takes all items, exactly.
     negatives : "popularity" or "uniform"
-        How these items are drawn: in proportion to their plays, which needs fewer of them, or all alike.
+        How these items are drawn: in proportion to their interactions, which needs fewer of them, or all alike.
     """
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
@@ -199,7 +199,7 @@ class MultVAE(VariationalAutoencoder):
     def _loss(
         self, module: AutoencoderNet, rows: Rows, step: int, number: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        values = dropout(rows.normalised(), self.dropout, generator, rows.of_plays)
+        values = dropout(rows.normalised(), self.dropout, generator, rows.of_interactions)
         mu, logvar = module.encoder(rows, values).chunk(2, dim=1)  # (batch, latent) each
         z = sampled(mu, logvar, generator, rows.of_users)
         if self.n_negatives is None:
@@ -272,7 +272,7 @@ class MultDAE(Autoencoder):
     def _loss(
         self, module: AutoencoderNet, rows: Rows, step: int, number: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        values = dropout(rows.normalised(), self.dropout, generator, rows.of_plays)
+        values = dropout(rows.normalised(), self.dropout, generator, rows.of_interactions)
         code = torch.tanh(module.encoder(rows, values))
         nll = module.nll(code, rows)
         weights = [p for p in module.parameters() if p.ndim == 2]

@@ -34,7 +34,7 @@ class RecVAENet(AutoencoderNet):
 
 
 class RecVAE(VariationalAutoencoder):
-    """Variational autoencoder with a composite prior, a KL weight for each play, and alternating updates.
+    """Variational autoencoder with a composite prior, a KL weight for each interaction, and alternating updates.
 
     An epoch is `encoder_passes` over the users that update the encoder, on inputs with dropout, then
     `decoder_passes` that update the decoder, on inputs without. Before the latter the prior takes a copy of the
@@ -47,9 +47,9 @@ class RecVAE(VariationalAutoencoder):
         Sizes of the encoder's hidden layers, all the same.
     latent : int
     dropout : float
-        Share of a user's plays left out of the encoder's input in its own passes.
+        Share of a user's interactions left out of the encoder's input in its own passes.
     gamma : float
-        KL weight for each play of the user.
+        KL weight for each interaction of the user.
     prior_weights : three floats
         Of the standard, the old posterior and the wide component; they sum to 1.
     encoder_passes, decoder_passes : int
@@ -115,7 +115,7 @@ class RecVAE(VariationalAutoencoder):
         module.encoder.requires_grad_(for_encoder)
         module.output.requires_grad_(not for_encoder)
         whole = rows.normalised()
-        values = dropout(whole, self.dropout if for_encoder else 0.0, generator, rows.of_plays)
+        values = dropout(whole, self.dropout if for_encoder else 0.0, generator, rows.of_interactions)
         mu, logvar = module.encoder(rows, values).chunk(2, dim=1)  # (batch, latent) each
         z = sampled(mu, logvar, generator, rows.of_users)
         nll = module.nll(z, rows)

@@ -30,7 +30,7 @@ class VariationalAutoencoder(Autoencoder):
     Attributes
     ----------
     history_lengths_ : (101,) float32
-        Quantiles of the training users' numbers of plays, from which `sample` draws.
+        Quantiles of the training users' numbers of interactions, from which `sample` draws.
     """
 
     SPACE: ClassVar[Space] = {
@@ -61,7 +61,7 @@ class VariationalAutoencoder(Autoencoder):
         return mu
 
     def log_likelihood(self, user_items: UserItems) -> npt.NDArray[np.float64]:
-        """Evidence lower bound of each history, (n_users,); divided by the number of plays, low means unusual.
+        """Evidence lower bound of each history, (n_users,); divided by the number of interactions, low means unusual.
 
         log p(x|f(mu)) − KL(q(z|x) ‖ N(0, I)): Liang et al. (2018), equation 5, at the posterior mean instead of a
         sample, so that it is deterministic, and without constants such as the multinomial coefficient.

@@ -20,7 +20,7 @@ from recvae.models.blend import Blend
 from recvae.models.ease import EASE
 from recvae.storage import artifact
 from recvae.topn import FloatArray
-from tests.contracts import N_ITEMS, Factory, random_plays, without_plays
+from tests.contracts import N_ITEMS, Factory, random_interactions, without_interactions
 from tests.contracts import one_thread as one_thread
 
 SMALL: dict[str, Any] = {"latent": 4, "epochs": 2, "batch_size": 20, "learning_rate": 0.05}
@@ -33,7 +33,7 @@ FACTORIES: dict[str, Factory] = {
     "multdae with a hidden layer": lambda: MultDAE(hidden=6, **SMALL),
     "recvae": lambda: RecVAE(hidden=(6, 6), encoder_passes=1, **SMALL),
 }
-PLAYS = random_plays(N_ITEMS + LANES, N_ITEMS)
+PLAYS = random_interactions(N_ITEMS + LANES, N_ITEMS)
 PLAYS.data[:] = np.random.default_rng(1).integers(1, 6, PLAYS.nnz)
 
 
@@ -64,7 +64,7 @@ def rankable(model: FrozenAutoencoder, histories: sparse.csr_matrix) -> FloatArr
 
 @pytest.mark.parametrize("n_users", [1, 2, LANES, LANES + 1])
 def test_scores_are_those_of_the_trained_network(n_users: int, trained: Autoencoder, path: Path) -> None:
-    model, histories = frozen(path), without_plays(PLAYS, [1])[:n_users]
+    model, histories = frozen(path), without_interactions(PLAYS, [1])[:n_users]
     expected = trained.score(histories)
     assert expected.std(axis=1).min() > 0.01
     for scores in (model.score(histories), rankable(model, histories)):

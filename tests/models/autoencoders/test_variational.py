@@ -50,8 +50,8 @@ def test_bots_are_the_least_likely_users(model: VariationalAutoencoder) -> None:
     generator = np.random.default_rng(1)
     bots = sparse.csr_matrix(generator.random((15, N_ITEMS)) < 0.25, dtype=np.float32)
     everybody = sparse.vstack([tastes(), bots], format="csr")
-    per_play = model.log_likelihood(everybody) / np.diff(everybody.indptr)
-    suspects = np.argsort(per_play)[:15]
+    per_interaction = model.log_likelihood(everybody) / np.diff(everybody.indptr)
+    suspects = np.argsort(per_interaction)[:15]
     assert (suspects >= N_USERS).mean() >= 0.9
 
 
