@@ -72,6 +72,12 @@ def rows_at_once(row_bytes: int, least: int = MIN_ROWS) -> int:
     return max(least, BATCH_BYTES // row_bytes)
 
 
+def row_batches(n_rows: int, row_bytes: int) -> Iterator[slice]:
+    """Slices that cut rows of a large matrix into batches of `rows_at_once`."""
+    size = rows_at_once(row_bytes)
+    return (slice(start, start + size) for start in range(0, n_rows, size))
+
+
 def keep_freed_memory() -> None:
     """Have the allocator hand freed memory out again instead of giving it back to the system.
 

@@ -171,7 +171,7 @@ class RecommenderContract:
     ) -> None:
         interactions = random_interactions()
         whole_ids, whole_scores = recommend(fitted, np.arange(N_USERS), interactions)
-        monkeypatch.setattr("recvae.models.similarity.rows_at_once", lambda _: 7)
+        monkeypatch.setattr("recvae.memory.rows_at_once", lambda _: 7)
         ids, scores = recommend(fitted, np.arange(N_USERS), interactions)
         assert_array_equal(ids, whole_ids)
         assert_allclose(scores, whole_scores, rtol=1e-5, atol=1e-6)

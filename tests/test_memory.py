@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from recvae.memory import MIN_ROWS, rows_at_once
+from recvae.memory import MIN_ROWS, row_batches, rows_at_once
 
 CHURN = """
 import resource, sys
@@ -39,3 +39,8 @@ def test_freed_memory_is_used_again(how: str, fresh: bool) -> None:
 def test_rows_at_once() -> None:
     assert rows_at_once(1024) == 24 * 1024
     assert rows_at_once(2**40) == MIN_ROWS
+
+
+def test_row_batches() -> None:
+    assert list(row_batches(70, 2**40)) == [slice(0, 32), slice(32, 64), slice(64, 96)]
+    assert list(row_batches(0, 4)) == []

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from recvae.errors import ParameterError
 from recvae.inference.index import ItemIndex
+from recvae.memory import row_batches
 from recvae.models.autoencoders.decoder import Decoder
 from recvae.storage import artifact
 from recvae.storage.artifact import Artifact
@@ -118,7 +119,7 @@ class Ranker:
         if self.index is not None:
             return self._shortlisted(self.index, queries)
         ranked: list[Ranked] = []
-        for batch in self.model._batches(len(queries)):
+        for batch in row_batches(len(queries), 4 * len(self.item_ids)):
             ranked += self._from_all(queries[batch])
         return ranked
 
@@ -163,7 +164,7 @@ class Ranker:
 
     def _from_all(self, queries: Sequence[Query]) -> list[Ranked]:
         histories = self.histories([query.history for query in queries])
-        scores = self.model._rankable(np.zeros(len(queries), dtype=np.int64), histories, True)
+        scores = self.model.score_on_device(histories)
         mask_seen(scores, histories)
         for row, query in zip(scores, queries, strict=True):
             _keep_listed(row, query)

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from scipy import sparse
 
 from recvae.data.csr import UserItems, blocks, checked_csr
-from recvae.errors import ArtifactError, ParameterError
+from recvae.errors import ArtifactError, ParameterError, UnsupportedError
+from recvae.memory import row_batches
 from recvae.models.fit_context import Callback, Run, Validation
 from recvae.models.similarity import Catalogue, check_request
 from recvae.models.space import Space
@@ -33,6 +34,8 @@ class Recommender(Catalogue):
     ----------
     folds_in : bool
         Whether `score` can rank for a user from the history alone, without having been fitted on that user.
+    stores_users : bool
+        Whether `recommend` ranks for `userid` by what training learned of that user.
     resumable : bool
         Whether `fit` keeps checkpoints.
     SPACE : dict
@@ -44,6 +47,7 @@ class Recommender(Catalogue):
     """
 
     folds_in: ClassVar[bool] = True
+    stores_users: ClassVar[bool] = False
     resumable: ClassVar[bool] = False
     SPACE: ClassVar[Space] = {}
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -55,8 +59,14 @@ class Recommender(Catalogue):
         """Learn from a checked matrix."""
 
     @abstractmethod
-    def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
-        """Scores of every item for each non-empty history, a fresh (n_users, n_items) array."""
+    def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
+        """Score every item for each of some histories, none of them empty.
+
+        Returns
+        -------
+        (n_users, n_items) float32
+            A new array, which the caller may change.
+        """
 
     @abstractmethod
     def _state(self) -> State:
@@ -158,8 +168,31 @@ class Recommender(Catalogue):
         -------
         (n_users, n_items) float32, all finite
         """
-        histories = self._histories(user_items)
-        return self._scores(np.zeros(histories.shape[0], dtype=np.int64), histories, True)
+        histories = self._check_histories(user_items)
+        empty = np.diff(histories.indptr) == 0
+        if not empty.any():
+            return self._score_histories(histories)
+        scores = np.empty(histories.shape, dtype=np.float32)
+        scores[empty] = self._popularity_prior()
+        if not empty.all():
+            scores[~empty] = self._score_histories(histories[~empty])
+        return scores
+
+    def score_on_device(self, user_items: UserItems) -> Scores:
+        """`score`, with the scores left on the device where they are made, for `mask_seen` and `top_n`.
+
+        Only a list for each user then leaves the device, instead of a score for each item.
+
+        Parameters
+        ----------
+        user_items : csr_matrix or csr_array, shape (n_users, n_items)
+
+        Returns
+        -------
+        (n_users, n_items) float32, array or tensor
+            The caller may change it.
+        """
+        return self.score(user_items)
 
     def score_items(self, user_items: UserItems, items: npt.ArrayLike) -> FloatArray:
         """Score only some items for each history, without the rest where the model can.
@@ -174,11 +207,11 @@ class Recommender(Catalogue):
         -------
         (n_users, m) float32
         """
-        histories = self._histories(user_items)
-        columns = self._item_indices(items, "items", unique=False)
+        histories = self._check_histories(user_items)
+        columns = self._check_items(items, "items", unique=False)
         scores = np.empty((histories.shape[0], len(columns)), dtype=np.float32)
-        for batch in self._batches(histories.shape[0]):
-            scores[batch] = self._scores_of(histories[batch], columns)
+        for batch in row_batches(histories.shape[0], 4 * self.n_items_):
+            scores[batch] = self._score_some_items(histories[batch], columns)
         return scores
 
     def recommend(
@@ -224,18 +257,19 @@ class Recommender(Catalogue):
         """
         check_request(N, items, filter_items)
         users = np.atleast_1d(np.asarray(userid, dtype=np.int64))
-        histories = self._histories(user_items)
+        histories = self._check_histories(user_items)
         if histories.shape[0] != len(users):
             raise ParameterError(
                 f"user_items has {histories.shape[0]} rows for {len(users)} userids; expected one each"
             )
-        left_out = self._item_indices(filter_items, "filter_items")
-        candidates = None if items is None else self._item_indices(items, "items")
+        left_out = self._check_items(filter_items, "filter_items")
+        candidates = None if items is None else self._check_items(items, "items")
         n = N if candidates is None else min(N, len(candidates))
         ids = np.empty((len(users), n), dtype=np.int32)
         best = np.empty((len(users), n), dtype=np.float32)
-        for batch in self._batches(len(users)):
-            scores = self._rankable(users[batch], histories[batch], recalculate_user)
+        from_user = self.stores_users and not recalculate_user
+        for batch in row_batches(len(users), 4 * self.n_items_):
+            scores = self._score_users(users[batch]) if from_user else self.score_on_device(histories[batch])
             if filter_already_liked_items:
                 mask_seen(scores, histories[batch])
             scores[:, left_out] = -np.inf
@@ -268,10 +302,10 @@ class Recommender(Catalogue):
             What the score loses without each item, largest first; padded with -1 and -inf.
         """
         check_request(N, None, None)
-        history = self._histories(user_items)
+        history = self._check_histories(user_items)
         if history.shape[0] != 1:
             raise ParameterError(f"user_items has {history.shape[0]} rows; expected the one history to explain")
-        items = self._item_indices(itemid, "itemid", unique=False)
+        items = self._check_items(itemid, "itemid", unique=False)
         n_interactions = history.nnz
         others = ~np.eye(n_interactions, dtype=bool)  # row i: the history without its i-th item
         kept, values = (np.tile(array, (n_interactions, 1))[others] for array in (history.indices, history.data))
@@ -298,25 +332,12 @@ class Recommender(Catalogue):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
 
-    def _scores(self, users: npt.NDArray[np.int64], histories: sparse.csr_matrix, recalculate_user: bool) -> FloatArray:
-        """Scores for known or folded-in users; overridden by models that store users."""
-        del users, recalculate_user
-        empty = np.diff(histories.indptr) == 0
-        if empty.all():
-            return np.repeat(self._popularity_prior()[None, :], histories.shape[0], axis=0)
-        if not empty.any():
-            return self._score(histories)
-        scores = np.empty(histories.shape, dtype=np.float32)
-        scores[~empty] = self._score(histories[~empty])
-        scores[empty] = self._popularity_prior()
-        return scores
+    def _score_users(self, users: npt.NDArray[np.int64]) -> FloatArray:
+        """(n_users, n_items) scores for users of the training matrix, by its rows; for models that store users."""
+        raise UnsupportedError(f"{type(self).__name__} stores no users")
 
-    def _rankable(self, users: npt.NDArray[np.int64], histories: sparse.csr_matrix, recalculate_user: bool) -> Scores:
-        """`_scores`, for `recommend` to search; overridden by models that make them on a device."""
-        return self._scores(users, histories, recalculate_user)
-
-    def _scores_of(self, histories: sparse.csr_matrix, items: npt.NDArray[np.int64]) -> FloatArray:
-        """(n_users, m) scores of the items `items`; overridden by models that need not score all to know some."""
+    def _score_some_items(self, histories: sparse.csr_matrix, items: npt.NDArray[np.int64]) -> FloatArray:
+        """(n_users, m) scores of some items; overridden by models that can do it without scoring all items."""
         scores: FloatArray = self.score(histories)[:, items]
         return scores
 

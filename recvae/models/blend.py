@@ -64,7 +64,7 @@ class Blend(Recommender):
             elif run.validation is not None:
                 self.weights_ = self._chosen(*run.validation)
 
-    def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
+    def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
         total = np.zeros(user_items.shape, dtype=np.float32)
         for model, weight in zip(self.models, self.weights_, strict=True):
             if weight:

@@ -72,7 +72,7 @@ class EASE(Recommender):
     def fitted_params(self) -> dict[str, Any]:
         return {**self.get_params(), "l2": getattr(self, "l2_", self.l2)}
 
-    def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
+    def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
         scores: FloatArray
         if self.density is None:
             scores = user_items @ self.weights_

@@ -47,6 +47,7 @@ def _one_blas_thread() -> Any:
 class _Factorization(Recommender):
     """Users and items as vectors whose inner product is the score."""
 
+    stores_users: ClassVar[bool] = True
     user_factors_: npt.NDArray[np.float32]
     item_factors_: npt.NDArray[np.float32]
 
@@ -60,9 +61,7 @@ class _Factorization(Recommender):
             model.fit(user_items, show_progress=run.bar, callback=_adapted(run.callback))
         self.user_factors_, self.item_factors_ = model.user_factors, model.item_factors
 
-    def _scores(self, users: npt.NDArray[np.int64], histories: sparse.csr_matrix, recalculate_user: bool) -> FloatArray:
-        if recalculate_user:
-            return super()._scores(users, histories, recalculate_user)
+    def _score_users(self, users: npt.NDArray[np.int64]) -> FloatArray:
         n_users = len(self.user_factors_)
         outside = users[(users < 0) | (users >= n_users)]
         if len(outside):
@@ -183,7 +182,7 @@ class ALS(_Factorization):
             random_state=self.seed,
         )
 
-    def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
+    def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
         with _one_blas_thread():
             model = self._model()
             model.item_factors = self.item_factors_
@@ -207,7 +206,7 @@ class _KnownUsers(_Factorization):
 
     folds_in: ClassVar[bool] = False
 
-    def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
+    def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
         raise UnsupportedError(
             f"{type(self).__name__} cannot fold in new users: it knows only those it was trained on, so it takes "
             "part in weak generalization only"

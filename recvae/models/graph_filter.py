@@ -9,7 +9,7 @@ from scipy.sparse.linalg import svds
 
 from recvae.data.csr import csr_arrays, csr_of, inverse_roots, normalised
 from recvae.errors import ArtifactError
-from recvae.memory import rows_at_once
+from recvae.memory import row_batches
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.fit_context import Run
@@ -88,11 +88,10 @@ class GraphFilter(Recommender):
     def fitted_params(self) -> dict[str, Any]:
         return {**self.get_params(), "weight": self.weight_}
 
-    def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
-        size = rows_at_once(8 * self.interactions_.shape[0])  # user_items · R̃ᵀ is all but dense
+    def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
         near = np.empty(user_items.shape, dtype=np.float32)
-        for start in range(0, len(near), size):
-            batch = slice(start, start + size)
+        # user_items · R̃ᵀ is nearly dense, so that a row of it takes a float32 and an index for each training user.
+        for batch in row_batches(len(near), 8 * self.interactions_.shape[0]):
             near[batch] = ((user_items[batch] @ self.interactions_.T) @ self.interactions_).toarray()
         wide = user_items @ (inverse_roots(self.item_degrees_)[:, None] * self.vectors_.T)  # (n_users, factors)
         scores: FloatArray = near + self.weight_ * (wide @ self.vectors_) * np.sqrt(self.item_degrees_)

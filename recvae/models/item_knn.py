@@ -46,7 +46,7 @@ class _ItemKNN(Recommender):
             model.fit(user_items, show_progress=run.bar)
             self.similarity_ = sparse.csr_matrix(model.similarity, dtype=np.float32)
 
-    def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
+    def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
         scores: FloatArray = (user_items @ self.similarity_).toarray()
         return scores
 

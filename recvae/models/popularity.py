@@ -16,7 +16,7 @@ class Popularity(Recommender):
         with run.timed():
             pass
 
-    def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
+    def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
         return np.repeat(self._popularity_prior()[None, :], user_items.shape[0], axis=0)
 
     def _state(self) -> State:

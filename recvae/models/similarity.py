@@ -1,14 +1,12 @@
 """What a fitted model knows of its items and users as such: their number, and which are alike."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
 from recvae.data.csr import UserItems, checked_csr
 from recvae.errors import ItemIndexError, NotFittedError, ParameterError, UnsupportedError
-from recvae.memory import rows_at_once
+from recvae.memory import row_batches
 from recvae.topn import FloatArray, IntArray, top_n
 
 Vectors = npt.NDArray[np.float32] | sparse.csr_matrix
@@ -58,13 +56,13 @@ class Catalogue:
         if recalculate_item or item_users is not None:
             raise UnsupportedError(f"{type(self).__name__} cannot recalculate items")
         check_request(N, items, filter_items)
-        queries = self._item_indices(itemid, "itemid", unique=False)
+        queries = self._check_items(itemid, "itemid", unique=False)
         left_out = np.full(self.n_items_, items is not None)
-        left_out[self._item_indices(items, "items")] = False
-        left_out[self._item_indices(filter_items, "filter_items")] = True
+        left_out[self._check_items(items, "items")] = False
+        left_out[self._check_items(filter_items, "filter_items")] = True
         ids = np.empty((len(queries), N), dtype=np.int32)
         best = np.empty((len(queries), N), dtype=np.float32)
-        for batch in self._batches(len(queries)):
+        for batch in row_batches(len(queries), 4 * self.n_items_):
             scores = self._item_similarity(queries[batch])
             scores[:, left_out] = -np.inf
             ids[batch], best[batch] = top_n(scores, N)
@@ -103,16 +101,14 @@ class Catalogue:
         """
         check_request(N, users, filter_users)
         self.n_items_  # noqa: B018 refuses before fit
-        vectors = self._user_vectors(None if user_items is None else self._histories(user_items))
+        vectors = self._user_vectors(None if user_items is None else self._check_histories(user_items))
         queries = _rows(userid, "userid", len(vectors))
         left_out = np.full(len(vectors), users is not None)
         left_out[_rows(users, "users", len(vectors))] = False
         left_out[_rows(filter_users, "filter_users", len(vectors))] = True
         ids = np.empty((len(queries), N), dtype=np.int32)
         best = np.empty((len(queries), N), dtype=np.float32)
-        size = rows_at_once(4 * len(vectors))
-        for start in range(0, len(queries), size):
-            batch = slice(start, start + size)
+        for batch in row_batches(len(queries), 4 * len(vectors)):
             scores = _cosine(vectors, queries[batch])
             scores[:, left_out] = -np.inf
             ids[batch], best[batch] = top_n(scores, N)
@@ -128,12 +124,7 @@ class Catalogue:
         """Cosine of each query's vector with all items', (n_queries, n_items); -inf for items without a vector."""
         return _cosine(self._item_vectors(), queries)
 
-    def _batches(self, n_rows: int) -> Iterator[slice]:
-        """Slices of rows that are scored at once."""
-        size = rows_at_once(4 * self.n_items_)
-        return (slice(start, start + size) for start in range(0, n_rows, size))
-
-    def _histories(self, user_items: UserItems) -> sparse.csr_matrix:
+    def _check_histories(self, user_items: UserItems) -> sparse.csr_matrix:
         histories = checked_csr(user_items, "user_items")
         if histories.shape[1] != self.n_items_:
             raise ParameterError(
@@ -141,7 +132,7 @@ class Catalogue:
             )
         return histories
 
-    def _item_indices(self, items: npt.ArrayLike | None, name: str, unique: bool = True) -> npt.NDArray[np.int64]:
+    def _check_items(self, items: npt.ArrayLike | None, name: str, unique: bool = True) -> npt.NDArray[np.int64]:
         indices = np.atleast_1d(np.asarray([] if items is None else items, dtype=np.int64))
         outside = indices[(indices < 0) | (indices >= self.n_items_)]
         if len(outside):

@@ -23,7 +23,7 @@ class Noise(Recommender):
     def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
         del user_items, run
 
-    def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
+    def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
         return np.random.default_rng(0).standard_normal(user_items.shape, dtype=np.float32)
 
     def _state(self) -> State:

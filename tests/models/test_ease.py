@@ -154,5 +154,5 @@ def test_graph_filter_chooses_its_weight_on_validation() -> None:
 def test_graph_filter_scores_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     model = GraphFilter(factors=4).fit(tastes(), show_progress=False)
     whole = model.score(tastes())
-    monkeypatch.setattr("recvae.models.graph_filter.rows_at_once", lambda _: 7)
+    monkeypatch.setattr("recvae.memory.rows_at_once", lambda _: 7)
     assert_allclose(model.score(tastes()), whole, rtol=1e-6)

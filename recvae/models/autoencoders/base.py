@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy import sparse
 from torch import Tensor
@@ -168,13 +167,13 @@ class Autoencoder(Decoder):
         return epochs, batch_size
 
     @torch.no_grad()
-    def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
+    def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
         scores: FloatArray = self._logits(self.module_, self._rows(user_items)).cpu().numpy()
         return scores
 
     @torch.no_grad()
-    def _rankable(self, users: npt.NDArray[np.int64], histories: sparse.csr_matrix, recalculate_user: bool) -> Scores:
-        del users, recalculate_user
+    def score_on_device(self, user_items: UserItems) -> Scores:
+        histories = self._check_histories(user_items)
         scores = self._logits(self.module_, self._rows(histories))
         empty = np.flatnonzero(np.diff(histories.indptr) == 0)
         if len(empty):
@@ -191,7 +190,7 @@ class Autoencoder(Decoder):
 
     def queries(self, user_items: UserItems) -> FloatArray:
         with torch.inference_mode():
-            code = self._code(self.module_, self._rows(self._histories(user_items)))
+            code = self._code(self.module_, self._rows(self._check_histories(user_items)))
             hidden: FloatArray = self.module_.decode(code).cpu().numpy()
         return hidden
 

@@ -26,7 +26,7 @@ class Decoder(Recommender):
         """The output layer's row of each item."""
         return self.output_layer()[0]
 
-    def _scores_of(self, histories: sparse.csr_matrix, items: npt.NDArray[np.int64]) -> FloatArray:
+    def _score_some_items(self, histories: sparse.csr_matrix, items: npt.NDArray[np.int64]) -> FloatArray:
         weight, bias = self.output_layer()
         scores: FloatArray = self.queries(histories) @ weight[items].T + bias[items]
         scores[np.diff(histories.indptr) == 0] = self._popularity_prior()[items]

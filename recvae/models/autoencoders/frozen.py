@@ -38,13 +38,13 @@ class FrozenAutoencoder(Decoder):
         self.trained_as = trained_as
 
     def queries(self, user_items: UserItems) -> FloatArray:
-        histories = self._histories(user_items)
+        histories = self._check_histories(user_items)
         return self._hidden(histories)[:, : histories.shape[0]].T
 
     def output_layer(self) -> tuple[FloatArray, FloatArray]:
         return self._weight, self._bias[:, 0]
 
-    def _score(self, user_items: sparse.csr_matrix) -> FloatArray:
+    def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
         scores = self._weight @ self._hidden(user_items)
         scores += self._bias
         return scores[:, : user_items.shape[0]].T

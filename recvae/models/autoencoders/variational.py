@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recvae.data.csr import UserItems
 from recvae.errors import UnsupportedError
+from recvae.memory import row_batches
 from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.base import State
@@ -53,10 +54,10 @@ class VariationalAutoencoder(Autoencoder):
 
     def embed(self, user_items: UserItems) -> FloatArray:
         """The posterior mean mu of each history, (n_users, latent) float32."""
-        histories = self._histories(user_items)
+        histories = self._check_histories(user_items)
         mu = np.empty((histories.shape[0], self.module_.latent), dtype=np.float32)
         with torch.inference_mode():
-            for batch in self._batches(len(mu)):
+            for batch in row_batches(len(mu), 4 * self.n_items_):
                 mu[batch] = self._posterior(self.module_, self._rows(histories[batch]))[0].cpu().numpy()
         return mu
 
@@ -66,10 +67,10 @@ class VariationalAutoencoder(Autoencoder):
         log p(x|f(mu)) − KL(q(z|x) ‖ N(0, I)): Liang et al. (2018), equation 5, at the posterior mean instead of a
         sample, so that it is deterministic, and without constants such as the multinomial coefficient.
         """
-        histories = self._histories(user_items)
+        histories = self._check_histories(user_items)
         bounds = np.zeros(histories.shape[0])
         with torch.inference_mode():
-            for batch in self._batches(histories.shape[0]):
+            for batch in row_batches(histories.shape[0], 4 * self.n_items_):
                 rows = self._rows(histories[batch])
                 mu, logvar = self._posterior(self.module_, rows)
                 nll = user_nll(self.module_.logits(mu), rows, self.likelihood)
@@ -97,7 +98,7 @@ class VariationalAutoencoder(Autoencoder):
         lengths = np.interp(generator.random(n), np.linspace(0, 1, N_QUANTILES), self.history_lengths_)
         lengths = lengths.round().astype(np.int64).clip(1, n_items)
         items = []
-        for batch in self._batches(n):
+        for batch in row_batches(n, 4 * n_items):
             z = generator.standard_normal((len(lengths[batch]), self.module_.latent), dtype=np.float32)
             with torch.inference_mode():
                 logits: FloatArray = self.module_.logits(torch.from_numpy(z).to(self._device)).cpu().numpy()

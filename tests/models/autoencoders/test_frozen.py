@@ -57,7 +57,7 @@ def frozen(path: Path) -> FrozenAutoencoder:
 
 
 def rankable(model: FrozenAutoencoder, histories: sparse.csr_matrix) -> FloatArray:
-    scores = model._rankable(np.zeros(histories.shape[0], dtype=np.int64), histories, True)
+    scores = model.score_on_device(histories)
     assert isinstance(scores, np.ndarray)
     return scores
 

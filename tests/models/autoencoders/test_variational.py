@@ -57,7 +57,7 @@ def test_bots_are_the_least_likely_users(model: VariationalAutoencoder) -> None:
 
 def test_log_likelihood_needs_no_whole_matrix(model: VariationalAutoencoder, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = model.log_likelihood(tastes())
-    monkeypatch.setattr("recvae.models.similarity.rows_at_once", lambda _: 7)
+    monkeypatch.setattr("recvae.memory.rows_at_once", lambda _: 7)
     np.testing.assert_allclose(model.log_likelihood(tastes()), whole, rtol=1e-5)
 
 
