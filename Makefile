@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint bench serve long clean
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: demo test lint docs pictures bench serve long clean
 
 demo: $(READY)
 	$(BIN)/recvae demo
@@ -12,7 +14,7 @@ test: $(READY)
 	$(BIN)/pytest -rs
 
 long: $(READY)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,spark,ray]'
+	$(INSTALL) --editable '.[all,spark,ray]' --group dev
 	$(BIN)/python -m benchmarks.long_tests
 	$(BIN)/python -m benchmarks.serving_faults
 
@@ -20,6 +22,13 @@ lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: $(READY)
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky --fresh-env docs build/docs
+	@echo "the pages are in build/docs/index.html"
+
+pictures: $(READY)
+	$(BIN)/python docs/make_pictures.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/movielens.py ml-1m
@@ -35,5 +44,6 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "recvae needs Python 3.11 or newer; name one with PYTHON=...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) --upgrade pip # dependency groups need pip 25.1
+	$(INSTALL) --editable '.[all]' --group dev
 	@touch $(READY)
