@@ -14,7 +14,7 @@ _BLOCK = 1 << 20
 UserItems = sparse.csr_matrix | sparse.csr_array
 
 
-def checked_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -> sparse.csr_matrix:
+def check_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -> sparse.csr_matrix:
     """A canonical float32 `csr_matrix` of `matrix`, copied only where it must be.
 
     Raises
@@ -28,7 +28,7 @@ def checked_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -
     if rows.ndim == 1:  # one row of a csr_array
         rows = rows.reshape(1, -1)
     csr = sparse.csr_matrix(rows, dtype=np.float32)
-    if not all(np.isfinite(part).all() and (part >= 0).all() for part in blocks(csr.data)):
+    if not all(np.isfinite(part).all() and (part >= 0).all() for part in iter_chunks(csr.data)):
         raise ParameterError(
             f"{name} holds negative, infinite or NaN values; expected 1 for an interaction, or a weight"
         )
@@ -41,7 +41,7 @@ def checked_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -
     return csr
 
 
-def blocks(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+def iter_chunks(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
     """The array in parts, so that what is worked out of each stays small beside a memory-mapped whole."""
     for start in range(0, len(array), _BLOCK):
         yield array[start : start + _BLOCK]
@@ -52,7 +52,7 @@ def csr_arrays(matrix: sparse.csr_matrix) -> dict[str, npt.NDArray[Any]]:
     return {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
 
 
-def csr_of(arrays: Mapping[str, npt.NDArray[Any]], name: str, n_columns: int) -> sparse.csr_matrix:
+def build_csr(arrays: Mapping[str, npt.NDArray[Any]], name: str, n_columns: int) -> sparse.csr_matrix:
     """The matrix of `csr_arrays`, from a file that is not trusted.
 
     Raises
@@ -69,16 +69,16 @@ def csr_of(arrays: Mapping[str, npt.NDArray[Any]], name: str, n_columns: int) ->
     return matrix
 
 
-def normalised(user_items: sparse.csr_matrix) -> sparse.csr_matrix:
+def normalise_by_degrees(user_items: sparse.csr_matrix) -> sparse.csr_matrix:
     """D_U^−½ R D_I^−½: each interaction over the roots of its user's and its item's sums, float32."""
     users, items = (
-        sparse.diags_array(inverse_roots(np.asarray(user_items.sum(axis=axis), dtype=np.float32).ravel()))
+        sparse.diags_array(inverse_square_roots(np.asarray(user_items.sum(axis=axis), dtype=np.float32).ravel()))
         for axis in (1, 0)
     )
     return sparse.csr_matrix(users @ user_items @ items, dtype=np.float32)
 
 
-def inverse_roots(degrees: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def inverse_square_roots(degrees: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """degrees^−½, 0 where the degree is 0."""
     roots = np.zeros(len(degrees), dtype=np.float32)
     np.power(degrees, -0.5, out=roots, where=degrees > 0)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from numpy.lib.format import open_memmap, write_array_header_1_0
 from scipy import sparse
 
-from recvae.data.csr import blocks
+from recvae.data.csr import iter_chunks
 
 ONES = "ones.npy"
 _HEADER = 128  # bytes before the values
@@ -61,12 +61,12 @@ def write_stream(
 def write_ones(directory: Path, n_interactions: int) -> None:
     """Write the values for matrices of at most so many interactions."""
     ones = open_memmap(directory / ONES, mode="w+", dtype=np.float32, shape=(max(n_interactions, 1),))
-    for part in blocks(ones):
+    for part in iter_chunks(ones):
         part[:] = 1
     ones.flush()
 
 
-def files_of(name: str) -> list[str]:
+def matrix_files(name: str) -> list[str]:
     """Names of a matrix's files."""
     return [f"{name}.indptr.npy", f"{name}.indices.npy"]
 

@@ -185,7 +185,7 @@ class Interactions:
     def _keep(self, kept: npt.NDArray[np.bool_], name: str, counts: dict[str, int], bound: str = "") -> Self:
         counts[name] = int((~kept).sum())
         if not kept.any():
-            raise nothing_left(counts, bound)
+            raise empty_data_error(counts, bound)
         return self if kept.all() else self.select(kept)
 
     def _collapsed(self) -> Self:
@@ -222,13 +222,13 @@ def refuse_negative(**values: int) -> None:
             raise ParameterError(f"{name} is {value}; expected 0 or more")
 
 
-def nothing_left(counts: Mapping[str, int], bound: str) -> DataError:
+def empty_data_error(counts: Mapping[str, int], bound: str) -> DataError:
     """The error of filters that took every interaction; `bound` is the last one's."""
     taken = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if what != "rows")
     return DataError(f"no interactions are left of {counts['rows']:,} rows: {taken}{bound}")
 
 
-def sorted_ids(ids: pd.Series) -> pd.Index:
+def sort_ids(ids: pd.Series) -> pd.Index:
     """The ids that occur, in the order of their indices."""
     return _index(ids, str(ids.name))[1]
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from scipy import sparse
 
-from recvae.data.csr_files import ONES, files_of, read_array, read_matrix, write_matrix, write_ones
+from recvae.data.csr_files import ONES, matrix_files, read_array, read_matrix, write_matrix, write_ones
 from recvae.data.interactions import Interactions
 from recvae.data.splitting import Holdout, Split
 from recvae.errors import ArtifactError
@@ -193,9 +193,9 @@ def _users(split: Split) -> pd.DataFrame:
 
 def _split_files(parts: Iterable[str]) -> list[str]:
     """The files of a split's arrays, but for the values that its matrices share."""
-    names = files_of("train")
+    names = matrix_files("train")
     for part in parts:
-        names += [*files_of(f"{part}.fold_in"), *files_of(f"{part}.held_out"), f"{part}.{_ROWS}"]
+        names += [*matrix_files(f"{part}.fold_in"), *matrix_files(f"{part}.held_out"), f"{part}.{_ROWS}"]
     return names
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from recvae.data.csr import checked_csr
+from recvae.data.csr import check_csr
 from recvae.data.splitting import Split
 from recvae.errors import ParameterError
 from recvae.evaluation.evaluate import (
@@ -172,7 +172,7 @@ def compare(
             on_result(name, runs[name])
     if not runs:
         raise ParameterError("; ".join(f"{name} {reason}" for name, reason in refused.items()))
-    n_users = int(np.count_nonzero(np.diff(checked_csr(split.test.held_out, "held_out").indptr)))
+    n_users = int(np.count_nonzero(np.diff(check_csr(split.test.held_out, "held_out").indptr)))
     return Comparison(runs, _pairs(runs, primary), refused, n_users, split.test.n_users - n_users)
 
 

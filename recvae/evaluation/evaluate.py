@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse, stats
 
-from recvae.data.csr import UserItems, checked_csr
+from recvae.data.csr import UserItems, check_csr
 from recvae.data.splitting import Holdout
 from recvae.errors import DataError, ParameterError
 from recvae.evaluation.metrics import (
@@ -176,7 +176,7 @@ def evaluate(
     """
     cutoffs = _cutoffs(metrics, train, holdout)
     refuse_new_users(model, holdout)
-    held_out = checked_csr(holdout.held_out, "held_out")
+    held_out = check_csr(holdout.held_out, "held_out")
     scored = np.flatnonzero(np.diff(held_out.indptr))
     if not scored.size:
         raise DataError(f"none of the {holdout.n_users:,} users has held-out items; there is nothing to score")

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recvae.data.csr import UserItems, blocks, checked_csr
+from recvae.data.csr import UserItems, check_csr, iter_chunks
 from recvae.errors import ArtifactError, ParameterError, UnsupportedError
 from recvae.memory import row_batches
 from recvae.models.fit_context import Callback, Run, Validation
@@ -110,14 +110,14 @@ class Recommender(Catalogue):
             If a matrix is not sparse, is empty, or holds negative or non-finite values, or if the matrices do not
             fit each other.
         """
-        train = checked_csr(user_items, "user_items")
+        train = check_csr(user_items, "user_items")
         if train.nnz == 0:
             raise ParameterError(f"user_items has no interactions; its shape is {train.shape}")
         held = None
         if validation is not None:
             if not isinstance(validation, tuple | list):
                 validation = (validation.fold_in, validation.held_out)
-            held = (checked_csr(validation[0], "fold_in", train), checked_csr(validation[1], "held_out", train))
+            held = (check_csr(validation[0], "fold_in", train), check_csr(validation[1], "held_out", train))
             if held[0].shape != held[1].shape or held[1].nnz == 0:
                 raise ParameterError(
                     f"validation has {held[0].shape[0]:,} fold_in rows, and {held[1].shape[0]:,} held_out rows with "
@@ -126,7 +126,7 @@ class Recommender(Catalogue):
         if resume and not self.resumable:
             raise ParameterError(f"{type(self).__name__} does not train in epochs, so there is nothing to resume")
         self.trained_on_ = None
-        counts = [np.bincount(part, minlength=train.shape[1]) for part in blocks(train.indices)]
+        counts = [np.bincount(part, minlength=train.shape[1]) for part in iter_chunks(train.indices)]
         self.item_counts_ = np.sum(counts, axis=0).astype(np.float32)
         data = fingerprint(train)
         where = None if checkpoint is None else Path(checkpoint)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from numpy.linalg import LinAlgError
 from scipy import sparse
 
-from recvae.data.csr import csr_arrays, csr_of
+from recvae.data.csr import build_csr, csr_arrays
 from recvae.errors import ArtifactError, ParameterError
 from recvae.memory import available_bytes
 from recvae.models import hyperparameters as check
@@ -97,7 +97,7 @@ class EASE(Recommender):
     def _restore(self, state: State) -> None:
         n_items = self.n_items_
         if self.density is not None:
-            factor = csr_of(state, "factor", n_items)
+            factor = build_csr(state, "factor", n_items)
             if factor.shape[0] != n_items:
                 raise ArtifactError(f"factor has {factor.shape[0]} rows; expected {n_items}")
             self.inverse_ = FactoredInverse(factor)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
-from recvae.data.csr import csr_arrays, csr_of, inverse_roots, normalised
+from recvae.data.csr import build_csr, csr_arrays, inverse_square_roots, normalise_by_degrees
 from recvae.errors import ArtifactError
 from recvae.memory import row_batches
 from recvae.models import hyperparameters as check
@@ -60,7 +60,7 @@ class GraphFilter(Recommender):
     def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
         with run.timed():
             self.item_degrees_ = np.asarray(user_items.sum(axis=0), dtype=np.float32).ravel()
-            self.interactions_ = normalised(user_items)
+            self.interactions_ = normalise_by_degrees(user_items)
             self.values_, self.vectors_ = self._singular()
             self.weight_ = PAPER_WEIGHT if self.weight is None else self.weight
             if self.weight is None and run.validation is not None:
@@ -93,7 +93,7 @@ class GraphFilter(Recommender):
         # user_items · R̃ᵀ is nearly dense, so that a row of it takes a float32 and an index for each training user.
         for batch in row_batches(len(near), 8 * self.interactions_.shape[0]):
             near[batch] = ((user_items[batch] @ self.interactions_.T) @ self.interactions_).toarray()
-        wide = user_items @ (inverse_roots(self.item_degrees_)[:, None] * self.vectors_.T)  # (n_users, factors)
+        wide = user_items @ (inverse_square_roots(self.item_degrees_)[:, None] * self.vectors_.T)  # (n_users, factors)
         scores: FloatArray = near + self.weight_ * (wide @ self.vectors_) * np.sqrt(self.item_degrees_)
         return scores
 
@@ -111,7 +111,7 @@ class GraphFilter(Recommender):
 
     def _restore(self, state: State) -> None:
         n_items = self.n_items_
-        self.interactions_ = csr_of(state, "interactions", n_items)
+        self.interactions_ = build_csr(state, "interactions", n_items)
         self.weight_ = float(state["weight"][0])
         self.item_degrees_, self.values_, self.vectors_ = state["item_degrees"], state["values"], state["vectors"]
         if self.item_degrees_.shape != (n_items,) or self.vectors_.shape != (len(self.values_), n_items):

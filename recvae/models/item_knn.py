@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recvae.data.csr import csr_arrays, csr_of
+from recvae.data.csr import build_csr, csr_arrays
 from recvae.errors import ArtifactError
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
@@ -59,7 +59,7 @@ class _ItemKNN(Recommender):
         return csr_arrays(self.similarity_)
 
     def _restore(self, state: State) -> None:
-        self.similarity_ = csr_of(state, "similarity", self.n_items_)
+        self.similarity_ = build_csr(state, "similarity", self.n_items_)
         if self.similarity_.shape[0] != self.n_items_:
             raise ArtifactError(f"similarity has {self.similarity_.shape[0]} rows; expected {self.n_items_}")
 

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recvae.data.csr import UserItems, checked_csr
+from recvae.data.csr import UserItems, check_csr
 from recvae.errors import ItemIndexError, NotFittedError, ParameterError, UnsupportedError
 from recvae.memory import row_batches
 from recvae.topn import FloatArray, IntArray, top_n
@@ -125,7 +125,7 @@ class Catalogue:
         return _cosine(self._item_vectors(), queries)
 
     def _check_histories(self, user_items: UserItems) -> sparse.csr_matrix:
-        histories = checked_csr(user_items, "user_items")
+        histories = check_csr(user_items, "user_items")
         if histories.shape[1] != self.n_items_:
             raise ParameterError(
                 f"user_items has {histories.shape[1]:,} columns but the model was trained on {self.n_items_:,} items"

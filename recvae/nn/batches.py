@@ -11,7 +11,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from recvae.data.csr import blocks
+from recvae.data.csr import iter_chunks
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Histories:
     """
 
     def __init__(self, user_items: sparse.csr_matrix, device: torch.device) -> None:
-        self._binary = all((part == 1).all() for part in blocks(user_items.data))
+        self._binary = all((part == 1).all() for part in iter_chunks(user_items.data))
         self._interactions = Rows.of(user_items, device)
 
     def __len__(self) -> int:

@@ -4,7 +4,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from recvae.data.csr import normalised
+from recvae.data.csr import normalise_by_degrees
 from recvae.nn.batches import Rows
 from recvae.nn.layers import weighted_sum
 
@@ -18,7 +18,7 @@ def item_vectors(user_items: sparse.csr_matrix, k: int, generator: torch.Generat
     Found by subspace iteration from random vectors (Halko et al. 2011, algorithm 4.4), on as many evenly spaced users
     as have about four million interactions. Fewer than k columns where users or items are fewer.
     """
-    interactions = normalised(_some(user_items))
+    interactions = normalise_by_degrees(_some(user_items))
     device = generator.device
     by_user, by_item = Rows.of(interactions, device), Rows.of(interactions.T.tocsr(), device)
     vectors = torch.randn(interactions.shape[1], min(k, *interactions.shape), generator=generator, device=device)

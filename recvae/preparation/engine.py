@@ -23,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from recvae.data.interactions import nothing_left, refuse_negative, sorted_ids
+from recvae.data.interactions import empty_data_error, refuse_negative, sort_ids
 from recvae.data.readers import Columns
 from recvae.errors import DataError, MissingDependencyError, ParameterError
 from recvae.memory import available_bytes
@@ -291,7 +291,7 @@ class Plays:
             data = replace(data, table=self.engine.kept(kept(data.table)))
             counts[name] = before - data.n_interactions
             if not data.n_interactions:
-                raise nothing_left(counts, bound)
+                raise empty_data_error(counts, bound)
         return data, counts | {"users_dropped": users - len(data.user_ids)}
 
     @cached_property
@@ -323,7 +323,7 @@ class Plays:
             yield batch["user_row"].to_numpy(), batch["column"].to_numpy()
 
     def _ids(self, name: str) -> pd.Index:
-        return sorted_ids(self.engine.frame(self.table.select(name).distinct())[name])
+        return sort_ids(self.engine.frame(self.table.select(name).distinct())[name])
 
 
 def _collapsed(table: Any) -> Any:

@@ -21,7 +21,7 @@ import numpy as np
 from safetensors import SafetensorError
 from scipy import sparse
 
-from recvae.data.csr import blocks
+from recvae.data.csr import iter_chunks
 from recvae.errors import ArtifactError
 
 MANIFEST = "manifest.json"
@@ -150,7 +150,7 @@ def fingerprint(matrix: sparse.csr_matrix) -> str:
     """SHA-256 of a canonical CSR matrix: its shape, its places and its values."""
     digest = hashlib.sha256(repr(matrix.shape).encode())
     for array, kind in ((matrix.indptr, np.int64), (matrix.indices, np.int32), (matrix.data, np.float32)):
-        for part in blocks(array):
+        for part in iter_chunks(array):
             digest.update(part.astype(kind).data)
     return digest.hexdigest()
 

@@ -307,7 +307,9 @@ def test_help(recvae: Command, line: str) -> None:
 
 def test_every_command_in_turn(tmp_path: Path, made: Path, recvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    prepared = recvae(f"prepare {made / 'interactions.csv'} --out data --min-rating 4 --val-users 7 --test-users 8 --seed 1")
+    prepared = recvae(
+        f"prepare {made / 'interactions.csv'} --out data --min-rating 4 --val-users 7 --test-users 8 --seed 1"
+    )
     assert prepared.status == 0
     assert "test: 8 users" in prepared.out
     assert prepared.out.endswith("prepared data\n")

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from recvae.data.csr import checked_csr
+from recvae.data.csr import check_csr
 from recvae.data.csr_files import (
-    files_of,
+    matrix_files,
     read_array,
     read_matrix,
     scattered_reads,
@@ -36,7 +36,7 @@ def test_round_trip(
     rows, columns = dense.nonzero()
     parts = zip(np.array_split(rows, n_parts), np.array_split(columns, n_parts), strict=True)
     write_stream(folder, "streamed", n_rows, matrix.nnz, parts)
-    for one, other in zip(files_of("whole"), files_of("streamed"), strict=True):
+    for one, other in zip(matrix_files("whole"), matrix_files("streamed"), strict=True):
         assert (folder / one).read_bytes() == (folder / other).read_bytes()
     found = read_matrix(folder, "streamed", (n_rows, n_columns))
     assert found.dtype == np.float32
@@ -83,7 +83,7 @@ def test_pages_around_scattered_rows_are_not_fetched(tmp_path: Path) -> None:
     matrix = sparse.csr_matrix(np.ones((3, 4), dtype=np.float32))
     write_ones(tmp_path, matrix.nnz)
     write_matrix(tmp_path, "train", matrix)
-    file, found = tmp_path / "train.indices.npy", checked_csr(read_matrix(tmp_path, "train", (3, 4)), "train")
+    file, found = tmp_path / "train.indices.npy", check_csr(read_matrix(tmp_path, "train", (3, 4)), "train")
     with scattered_reads(found):
         assert advised_at_random(file)
     assert not advised_at_random(file)

@@ -15,7 +15,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy import sparse
 
-from recvae.data.csr import checked_csr
+from recvae.data.csr import check_csr
 from recvae.data.interactions import Interactions
 from recvae.data.prepared import KIND, VERSION, Prepared, read_prepared, write_prepared
 from recvae.data.splitting import Holdout, Split, given, leave_last_out, strong_generalization, temporal
@@ -326,7 +326,7 @@ def test_matrices_are_mapped_and_not_read(prepared: Prepared) -> None:
         while base is not None and not isinstance(base, np.memmap):
             base = base.base
         assert base is not None
-    assert checked_csr(train, "train").indices.base is not None
+    assert check_csr(train, "train").indices.base is not None
     train.data[:] = 7  # a private copy of the page
     assert read_prepared(prepared.path).split.train.data.max() == 1
 
