@@ -29,7 +29,7 @@ from benchmarks.shapes import ML_20M, histories
 from benchmarks.speed_report import source, table
 from recvae.data.splitting import Holdout
 from recvae.evaluation.evaluate import PRIMARY_METRICS, evaluate
-from recvae.evaluation.tables import write_text
+from recvae.evaluation.results import write_text
 from recvae.models.base import Recommender
 from recvae.models.registry import create
 

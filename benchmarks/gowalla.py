@@ -23,8 +23,9 @@ from recvae.data.interactions import Interactions
 from recvae.data.splitting import given
 from recvae.datasets import load
 from recvae.errors import ArtifactError, RecvaeError
-from recvae.evaluation import tables as report
 from recvae.evaluation.compare import Comparison, ModelRun, compare
+from recvae.evaluation.results import write_results
+from recvae.evaluation.tables import console_table, markdown_table
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.base import Recommender
 from recvae.models.blend import Blend
@@ -130,11 +131,11 @@ def write(compared: Comparison, arguments: argparse.Namespace) -> None:
     results = compared.as_dict(dataset="gowalla", protocol=protocol, seed=SEEDS[0])
     results["command"] = "python benchmarks/gowalla.py"
     arguments.out.mkdir(parents=True, exist_ok=True)
-    report.write_results(arguments.out / "gowalla.json", results)
-    table = report.markdown_table(results, METRICS)
+    write_results(arguments.out / "gowalla.json", results)
+    table = markdown_table(results, METRICS)
     heading = f"# gowalla\n\nMade by `{results['command']}`.\n\n"
     (arguments.out / "gowalla.md").write_text(f"{heading}{table}\n{PUBLISHED}", encoding="utf8")
-    Console().print(report.console_table(results, METRICS))
+    Console().print(console_table(results, METRICS))
 
 
 if __name__ == "__main__":

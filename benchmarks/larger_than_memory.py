@@ -30,7 +30,7 @@ from benchmarks import record
 from recvae.data.csr_files import read_matrix, write_ones, write_stream
 from recvae.data.prepared import read_prepared, write_prepared
 from recvae.data.split import Holdout, Split
-from recvae.evaluation.tables import write_results
+from recvae.evaluation.results import write_results
 from recvae.models.autoencoders.multvae import MultVAE
 
 CGROUPS = Path("/sys/fs/cgroup")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record
-from recvae.evaluation.tables import write_results
+from recvae.evaluation.results import write_results
 
 ROOT = Path(__file__).parent.parent
 GROUPS: dict[str, tuple[dict[str, str], list[str]]] = {

@@ -16,8 +16,9 @@ from rich.console import Console
 from recvae.data.prepared import read_prepared
 from recvae.datasets import NAMES
 from recvae.errors import RecvaeError
-from recvae.evaluation import tables as report
 from recvae.evaluation.compare import ModelRun, compare
+from recvae.evaluation.results import write_results
+from recvae.evaluation.tables import console_table, markdown_table
 from recvae.models.base import Recommender
 from recvae.models.registry import BLENDED, create, seed_of
 from recvae.preparation.pipeline import Options, prepare
@@ -96,10 +97,10 @@ def run(name: str, directory: Path, out: Path, n_seeds: int, console: Console) -
     results = compared.as_dict(dataset=name, protocol=protocol, seed=0)
     results["command"] = f"python benchmarks/movielens.py {name} --seeds {n_seeds}"
     out.mkdir(parents=True, exist_ok=True)
-    report.write_results(out / f"{name}.json", results)
+    write_results(out / f"{name}.json", results)
     heading = f"# {name}\n\nMade by `{results['command']}`.\n\n"
-    (out / f"{name}.md").write_text(heading + report.markdown_table(results), encoding="utf8")
-    console.print(report.console_table(results))
+    (out / f"{name}.md").write_text(heading + markdown_table(results), encoding="utf8")
+    console.print(console_table(results))
 
 
 if __name__ == "__main__":

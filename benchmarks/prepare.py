@@ -17,7 +17,7 @@ from statistics import median
 
 from benchmarks import record
 from benchmarks.synthetic import Shape, fitted, write
-from recvae.evaluation.tables import write_results
+from recvae.evaluation.results import write_results
 
 COMMAND = "import sys; from recvae.cli.main import main; sys.argv[0] = 'recvae'; main()"
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_info
 
-from recvae.evaluation.tables import write_results
+from recvae.evaluation.results import write_results
 from recvae.storage.directories import versions
 
 FORMAT_VERSION = 1

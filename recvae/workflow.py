@@ -15,7 +15,7 @@ from recvae.errors import ArtifactError, MissingDependencyError, ParameterError
 from recvae.evaluation import compare as comparison
 from recvae.evaluation import evaluate as ev
 from recvae.evaluation.report import write_report
-from recvae.evaluation.tables import write_results
+from recvae.evaluation.results import write_results
 from recvae.memory import peak_memory
 from recvae.models.base import Recommender
 from recvae.models.registry import create, parts_of, seed_of

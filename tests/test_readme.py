@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from recvae.datasets import NAMES
-from recvae.evaluation.tables import markdown_table, read_results
+from recvae.evaluation.results import read_results
+from recvae.evaluation.tables import markdown_table
 from tests.http_service import free_port, ready, wait_until
 
 ROOT = Path(__file__).parent.parent

@@ -14,7 +14,7 @@ from recvae.data.prepared import read_prepared
 from recvae.datasets import Dataset
 from recvae.datasets.synthetic import generate
 from recvae.errors import ArtifactError, ParameterError, RecvaeError, TrainingError, UnsupportedError
-from recvae.evaluation.tables import read_results
+from recvae.evaluation.results import read_results
 from recvae.inference import ranker as ranking
 from recvae.models.blend import Blend
 from recvae.models.registry import MODELS

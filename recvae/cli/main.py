@@ -132,17 +132,18 @@ def evaluate(
 ) -> None:
     """Evaluate a saved model on the test users."""
     from recvae import workflow
-    from recvae.evaluation import tables as report
+    from recvae.evaluation.results import format_results, write_results
+    from recvae.evaluation.tables import metrics_table
 
     if json_file == Path("-"):
-        typer.echo(report.as_json(workflow.evaluate(model, directory)), nl=False)
+        typer.echo(format_results(workflow.evaluate(model, directory)), nl=False)
         return
     if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
         raise RecvaeError(f"--json is {json_file}; expected a file in a directory that exists")
     results = workflow.evaluate(model, directory)
     if json_file is not None:
-        report.write_results(json_file, results)
-    Console().print(report.metrics_table(results))
+        write_results(json_file, results)
+    Console().print(metrics_table(results))
 
 
 @app.command()
@@ -158,7 +159,7 @@ def compare(
 ) -> None:
     """Train several models, evaluate them on the same test users, and test every pair."""
     from recvae import workflow
-    from recvae.evaluation import tables as report
+    from recvae.evaluation.tables import console_table
     from recvae.models.registry import MODELS
 
     params, named = settings_by_model(settings or [], set(MODELS))
@@ -166,7 +167,7 @@ def compare(
         raise RecvaeError(f"--set {next(iter(params))}=… names no model; expected MODEL.name=value")
     names = [name.strip() for name in models.split(",") if name.strip()]
     compared = workflow.compare(directory, out, names, params=named, seed=seed, n_seeds=seeds)
-    Console().print(report.console_table(compared.results))
+    Console().print(console_table(compared.results))
     typer.echo(f"wrote {' and '.join(map(str, compared.written))}")
     if len(compared.written) == 1:
         typer.echo("no report.html: it needs matplotlib, which recvae's extra 'report' brings", err=True)

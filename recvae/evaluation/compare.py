@@ -18,20 +18,17 @@ from recvae.evaluation.evaluate import (
     DEFAULT_METRICS,
     PRIMARY_METRICS,
     EvalResult,
-    PairedTest,
     Ranks,
     evaluate,
-    holm,
     mean_result,
-    paired_test,
     refuse_new_users,
 )
 from recvae.evaluation.metrics import CATALOGUE_METRICS, parse_metric
+from recvae.evaluation.results import FORMAT_VERSION
+from recvae.evaluation.significance import PairedTest, holm, paired_test
 from recvae.memory import peak_memory
-from recvae.models.base import Recommender
 from recvae.storage.directories import versions
 
-FORMAT_VERSION = 1
 RECALL_CURVE = tuple(f"recall@{k}" for k in (1, 2, 5, 10, 20, 50, 100))
 
 
@@ -108,7 +105,7 @@ class Comparison:
     n_without_held_out: int
 
     def as_dict(self, *, dataset: str, protocol: str | Mapping[str, Any], seed: int | None) -> dict[str, Any]:
-        """The content of results.json: plain values, ready for `recvae.evaluation.tables.write_results`."""
+        """The content of results.json: plain values, ready for `recvae.evaluation.results.write_results`."""
         return {
             "format_version": FORMAT_VERSION,
             "dataset": dataset,
@@ -184,9 +181,11 @@ def _run(model: Fits, split: Split, metrics: Sequence[str], show_progress: bool)
 
 
 def _fit(model: Fits, split: Split, show_progress: bool) -> float | None:
-    """Seconds that fitting took, now or earlier."""
-    if isinstance(model, Recommender) and model.fitted_on(split.train):
-        return model.fit_seconds_
+    """Fit a model unless it was fitted on this matrix before; returns the seconds that fitting took, now or then."""
+    fitted_on = getattr(model, "fitted_on", None)  # of this package's models; another library's are fitted here
+    if fitted_on and fitted_on(split.train):
+        seconds: float | None = getattr(model, "fit_seconds_", None)
+        return seconds
     validation = split.validation and (split.validation.fold_in, split.validation.held_out)
     started = perf_counter()
     model.fit(split.train, show_progress=show_progress, validation=validation)
@@ -209,7 +208,9 @@ def _mean_run(runs: Sequence[ModelRun], primary: Sequence[str]) -> ModelRun:
 
 
 def _fitted_params(model: Fits) -> Mapping[str, Any]:
-    return model.fitted_params() if isinstance(model, Recommender) else model.get_params()
+    """Hyperparameters as they were used, where a model says so; else as they were given."""
+    fitted_params: Callable[[], Mapping[str, Any]] = getattr(model, "fitted_params", model.get_params)
+    return fitted_params()
 
 
 def _comparison_metrics(metrics: Sequence[str] | None, primary: Sequence[str]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse, stats
+from scipy import sparse
 
 from recvae.data.csr import UserItems, check_csr
 from recvae.data.splitting import Holdout
@@ -136,15 +136,6 @@ class EvalResult:
         return values[~np.isnan(values)]
 
 
-@dataclass(frozen=True)
-class PairedTest:
-    """The mean difference between two models over the same users, with its 95% confidence interval."""
-
-    difference: float
-    ci95: tuple[float, float]
-    p_value: float
-
-
 def evaluate(
     model: Ranks,
     holdout: Holdout,
@@ -213,50 +204,6 @@ def mean_result(results: Sequence[EvalResult]) -> EvalResult:
     totals = {m: float(np.mean([result.totals[m] for result in results])) for m in first.totals}
     seconds = float(np.mean([result.score_seconds for result in results]))
     return replace(first, per_user=per_user, totals=totals, score_seconds=seconds)
-
-
-def paired_test(a: EvalResult, b: EvalResult, metric: str) -> PairedTest:
-    """Two-sided paired t-test of `a` minus `b` over the same users.
-
-    Users without a value in either are left out. Fewer than two users decide nothing: p is 1 and the
-    interval NaN.
-
-    Raises
-    ------
-    ParameterError
-        If either has no value a user for the metric, or the numbers of users differ.
-    """
-    if a.n_users != b.n_users:
-        raise ParameterError(f"a has {a.n_users:,} users and b has {b.n_users:,}; a paired test needs the same ones")
-    differences = a.values(metric) - b.values(metric)
-    differences = differences[~np.isnan(differences)]
-    n = differences.size
-    if n < 2:
-        return PairedTest(float(differences.mean()) if n else float("nan"), (float("nan"), float("nan")), 1.0)
-    mean, stderr = float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(n))
-    margin = float(stats.t.ppf(0.975, n - 1)) * stderr
-    if stderr == 0:
-        return PairedTest(mean, (mean, mean), 1.0 if mean == 0 else 0.0)
-    return PairedTest(mean, (mean - margin, mean + margin), float(2 * stats.t.sf(abs(mean) / stderr, n - 1)))
-
-
-def holm(p_values: Sequence[float]) -> npt.NDArray[np.float64]:
-    """p-values adjusted for their number, in the order given, none above 1.
-
-    Holm (1979), "A simple sequentially rejective multiple test procedure".
-
-    Raises
-    ------
-    ParameterError
-        If a value lies outside 0 to 1.
-    """
-    raw = np.asarray(p_values, dtype=np.float64)
-    if not np.all((raw >= 0) & (raw <= 1)):
-        raise ParameterError(f"p_values is {list(p_values)}; expected numbers from 0 to 1")
-    order = np.argsort(raw, kind="stable")
-    adjusted = np.empty_like(raw)
-    adjusted[order] = np.minimum(np.maximum.accumulate(np.arange(len(raw), 0, -1) * raw[order]), 1.0)
-    return adjusted
 
 
 def _cutoffs(metrics: Sequence[str] | None, train: UserItems | None, holdout: Holdout) -> dict[str, tuple[str, int]]:

@@ -8,8 +8,7 @@ from typing import Any
 from recvae.errors import MissingDependencyError
 from recvae.evaluation.evaluate import PRIMARY_METRICS
 from recvae.evaluation.metrics import parse_metric
-
-Results = Mapping[str, Any]
+from recvae.evaluation.results import Results
 
 # Okabe and Ito's colours, which people with any kind of colour vision can tell apart; then again with another line.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#b5a900")

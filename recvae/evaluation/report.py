@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from recvae.evaluation.figures import Figures
-from recvae.evaluation.tables import html_table, write_text
+from recvae.evaluation.results import write_text
+from recvae.evaluation.tables import html_table
 
 STYLE = """
 :root { color-scheme: light; }
@@ -59,10 +60,10 @@ def write_report(path: Path, results: Mapping[str, Any]) -> None:
     DataError
         If the file cannot be written.
     """
-    write_text(path, report(results))
+    write_text(path, render_report(results))
 
 
-def report(results: Mapping[str, Any]) -> str:
+def render_report(results: Mapping[str, Any]) -> str:
     """The page: the table, the plots, and how they were made. It loads nothing from anywhere."""
     figures = Figures(results)
     parts = [_table(results)]

@@ -1,24 +1,18 @@
-"""Reports: results.json, and the table a person reads. Everything here reads the results and nothing else."""
+"""Tables of a comparison for people: on a terminal, as Markdown, as HTML; made from the content of results.json."""
 
-import contextlib
 import html
-import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from recvae.errors import DataError, ParameterError
-from recvae.evaluation.compare import FORMAT_VERSION
+from recvae.errors import ParameterError
 from recvae.evaluation.evaluate import PRIMARY_METRICS
 from recvae.evaluation.metrics import ACCURACY_METRICS, parse_metric
-
-Results = Mapping[str, Any]
+from recvae.evaluation.results import Results
 
 SIGNIFICANCE_LEVEL = 0.05
 BEST, CLOSE = "*", "≈"
@@ -27,67 +21,6 @@ LEGEND = (
     f"± standard error over users; {BEST} best; {CLOSE} not significantly different from the best "
     f"(paired t-test, Holm-corrected p ≥ {SIGNIFICANCE_LEVEL})"
 )
-
-
-def write_results(path: str | Path, results: Results) -> None:
-    """Write results.json whole or not at all: a reader sees the old file or the new one.
-
-    Raises
-    ------
-    DataError
-        If the results hold what JSON cannot express, or the file cannot be written.
-    """
-    try:
-        text = as_json(results)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"results for {path} are not JSON: {error}") from error
-    write_text(Path(path), text)
-
-
-def as_json(results: Results) -> str:
-    """The text of results.json."""
-    return json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises
-    ------
-    DataError
-        If it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        _write_synced(temporary, text)
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def read_results(path: str | Path) -> dict[str, Any]:
-    """The content of a results.json.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, not JSON, or of another format version.
-    """
-    try:
-        results = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
-    version = results.get("format_version") if isinstance(results, dict) else None
-    if version != FORMAT_VERSION:
-        raise DataError(f"{path} has format_version {version!r}; expected {FORMAT_VERSION}")
-    if not isinstance(results.get("models"), dict):
-        raise DataError(f"{path} has no models; expected an object of model name to figures")
-    return dict(results)
 
 
 def console_table(results: Results, metrics: Sequence[str] = PRIMARY_METRICS) -> Table:
@@ -300,10 +233,3 @@ def _escaped(text: str) -> str:
     for character in "\\|*_<":
         text = text.replace(character, f"\\{character}")
     return text
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

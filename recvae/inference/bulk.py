@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recvae.errors import ArtifactError, DataError
-from recvae.evaluation.tables import write_text
+from recvae.evaluation.results import write_text
 from recvae.inference.batch_recommender import BatchRecommender
 from recvae.inference.histories import UserHistories
 from recvae.progress import EpochProgress

@@ -22,7 +22,7 @@ from recvae import workflow
 from recvae.cli import main as cli
 from recvae.cli.arguments import path
 from recvae.datasets.synthetic import generate
-from recvae.evaluation.tables import read_results
+from recvae.evaluation.results import read_results
 from recvae.inference import ranker as ranking
 from recvae.models.ease import EASE
 from recvae.preparation.pipeline import Options, prepare

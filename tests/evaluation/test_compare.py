@@ -9,7 +9,8 @@ import pytest
 
 from recvae.errors import ParameterError
 from recvae.evaluation.compare import RECALL_CURVE, ModelRun, compare
-from recvae.evaluation.evaluate import BEYOND_ACCURACY_METRICS, DEFAULT_METRICS, evaluate, holm, paired_test
+from recvae.evaluation.evaluate import BEYOND_ACCURACY_METRICS, DEFAULT_METRICS, evaluate
+from recvae.evaluation.significance import holm, paired_test
 from recvae.models.popularity import Popularity
 from tests.evaluation.test_evaluate import N_ITEMS, FixedOrder, holdout, split
 

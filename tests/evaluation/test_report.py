@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from recvae.data.splitting import Holdout, Split
 from recvae.errors import MissingDependencyError
 from recvae.evaluation.compare import compare
-from recvae.evaluation.report import report, write_report
+from recvae.evaluation.report import render_report, write_report
 from recvae.models.autoencoders.multvae import MultDAE, MultVAE
 from recvae.models.base import Recommender
 from recvae.models.ease import EASE
@@ -106,7 +106,7 @@ def test_every_figure_of_the_table_is_there(browser: Browser, page_file: Path, r
 
 
 def test_it_loads_nothing_and_runs_nothing(results: dict[str, Any]) -> None:
-    page = report(results)
+    page = render_report(results)
     assert "<script" not in page
     assert HOSTILE not in page
     assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!#|data:)""", page)
@@ -114,14 +114,14 @@ def test_it_loads_nothing_and_runs_nothing(results: dict[str, Any]) -> None:
 
 
 def test_the_same_results_give_the_same_page(results: dict[str, Any]) -> None:
-    assert report(results) == report(results)
+    assert render_report(results) == render_report(results)
 
 
 def test_plots_without_data_are_left_out(results: dict[str, Any]) -> None:
     ease = results["models"]["ease"]
     bare = {**ease, "history": [], "by_history_length": {}}
     bare["metrics"] = {m: f for m, f in ease["metrics"].items() if not m.startswith(("coverage", "popularity"))}
-    page = report({**results, "models": {"ease": bare}, "comparisons": []})
+    page = render_report({**results, "models": {"ease": bare}, "comparisons": []})
     assert page.count("<svg") == 2
 
 
