@@ -27,7 +27,7 @@ from scipy import sparse
 from benchmarks import record
 from benchmarks.serving import LUA, bodies, wrk
 from benchmarks.shapes import ML_20M, histories
-from recvae.evaluation.tables import write_results
+from recvae.evaluation.results import write_results
 from tests.http_service import free_port, wait_until
 
 ROOT = Path(__file__).parent.parent
