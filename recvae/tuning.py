@@ -14,8 +14,8 @@ from recvae.data.splitting import Holdout, Split
 from recvae.errors import MissingDependencyError, ParameterError, TrainingError
 from recvae.evaluation.evaluate import evaluate
 from recvae.models.base import Recommender
+from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
 from recvae.models.registry import MODELS, create
-from recvae.models.space import Real, Space, Whole
 
 SAMPLERS = ("tpe", "random", "grid")
 
@@ -126,7 +126,7 @@ def _optuna() -> Any:
     return optuna
 
 
-def _space(name: str, fixed: Mapping[str, Any]) -> Space:
+def _space(name: str, fixed: Mapping[str, Any]) -> SearchSpace:
     if name not in MODELS:
         raise ParameterError(f"model is {name!r}; expected one of {', '.join(MODELS)}")
     space = {parameter: values for parameter, values in MODELS[name].SPACE.items() if parameter not in fixed}
@@ -147,7 +147,7 @@ def _metric_of(name: str, metric: str) -> dict[str, str]:
     return {"metric": metric} if "metric" in inspect.signature(MODELS[name]).parameters else {}
 
 
-def _sampler(optuna: Any, sampler: str, space: Space, entropy: list[int]) -> Any:
+def _sampler(optuna: Any, sampler: str, space: SearchSpace, entropy: list[int]) -> Any:
     """A sampler that does not repeat what earlier or other processes of the study have drawn."""
     if sampler not in SAMPLERS:
         raise ParameterError(f"sampler is {sampler!r}; expected one of {', '.join(SAMPLERS)}")
@@ -200,8 +200,8 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _suggest(trial: Any, name: str, values: Real | Whole) -> Any:
-    suggest = trial.suggest_float if isinstance(values, Real) else trial.suggest_int
+def _suggest(trial: Any, name: str, values: RealRange | WholeRange) -> Any:
+    suggest = trial.suggest_float if isinstance(values, RealRange) else trial.suggest_int
     return suggest(name, values.low, values.high, log=values.log)
 
 

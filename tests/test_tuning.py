@@ -11,8 +11,8 @@ import pytest
 
 from recvae.data.splitting import Holdout, Split
 from recvae.errors import MissingDependencyError, ParameterError
+from recvae.models.hyperparameters import RealRange, WholeRange
 from recvae.models.registry import MODELS
-from recvae.models.space import Real, Whole
 from recvae.tuning import SAMPLERS, Trial, Tuned, tune
 from tests.contracts import one_thread as one_thread
 from tests.models.autoencoders.test_variational import tastes
@@ -121,10 +121,10 @@ def test_every_models_space_is_made_of_values_that_it_takes() -> None:
 
 
 def test_grids() -> None:
-    assert Real(1.0, 1000.0).grid() == [1.0, 10.0, 100.0, 1000.0]
-    assert Real(0.0, 0.9, log=False).grid() == pytest.approx([0.0, 0.3, 0.6, 0.9])
-    assert Whole(1, 1000).grid() == [1, 10, 100, 1000]
-    assert Whole(1, 2).grid() == [1, 2]
+    assert RealRange(1.0, 1000.0).grid() == [1.0, 10.0, 100.0, 1000.0]
+    assert RealRange(0.0, 0.9, log=False).grid() == pytest.approx([0.0, 0.3, 0.6, 0.9])
+    assert WholeRange(1, 1000).grid() == [1, 10, 100, 1000]
+    assert WholeRange(1, 2).grid() == [1, 2]
 
 
 def test_what_it_refuses(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from scipy import sparse
 from recvae.data.csr import UserItems, check_csr, iter_chunks
 from recvae.errors import ArtifactError, ParameterError, UnsupportedError
 from recvae.memory import row_batches
-from recvae.models.fit_context import Callback, Run, Validation
-from recvae.models.similarity import Catalogue, check_request
-from recvae.models.space import Space
+from recvae.models.fit_context import Callback, FitContext, Validation
+from recvae.models.hyperparameters import SearchSpace
+from recvae.models.similarity import SimilaritySearch, check_request
 from recvae.storage.directories import fingerprint
 from recvae.topn import FloatArray, IntArray, Scores, mask_seen, top_n
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 State = dict[str, npt.NDArray[Any]]
 
 
-class Recommender(Catalogue):
+class Recommender(SimilaritySearch):
     """Base of every model.
 
     Constructor arguments are hyperparameters, stored under their own names; what `fit` learns ends in `_`.
@@ -49,13 +49,13 @@ class Recommender(Catalogue):
     folds_in: ClassVar[bool] = True
     stores_users: ClassVar[bool] = False
     resumable: ClassVar[bool] = False
-    SPACE: ClassVar[Space] = {}
+    SPACE: ClassVar[SearchSpace] = {}
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
     trained_on_: str | None = None
     fit_seconds_: float | None = None
 
     @abstractmethod
-    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
+    def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         """Learn from a checked matrix."""
 
     @abstractmethod
@@ -131,7 +131,7 @@ class Recommender(Catalogue):
         data = fingerprint(train)
         where = None if checkpoint is None else Path(checkpoint)
         started = time.monotonic()
-        self._fit(train, Run(show_progress, callback, held, where, resume, data))
+        self._fit(train, FitContext(show_progress, callback, held, where, resume, data))
         self.trained_on_, self.fit_seconds_ = data, time.monotonic() - started
         return self
 

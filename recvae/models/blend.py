@@ -11,8 +11,8 @@ from recvae.errors import ArtifactError, ParameterError
 from recvae.evaluation.metrics import parse_metric
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
-from recvae.models.fit_context import Run
-from recvae.models.validation import checked_metric, mean_metric
+from recvae.models.fit_context import FitContext
+from recvae.models.validation import check_metric, mean_metric
 from recvae.topn import FloatArray, mask_seen, top_n
 
 FACTORS = (0.0, 0.5, 0.7, 1.4, 2.0)
@@ -51,18 +51,18 @@ class Blend(Recommender):
         self.weights = None if weights is None else [check.real("weights", weight) for weight in weights]
         if self.weights is not None and (len(self.weights) != len(self.models) or not sum(self.weights)):
             raise ParameterError(f"weights is {weights}; expected {len(self.models)} numbers, not all 0")
-        self.metric = checked_metric(metric)
+        self.metric = check_metric(metric)
 
-    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
-        with run.timed():
+    def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
+        with context.report_end():
             for model in self.models:
                 if not model.fitted_on(user_items):
-                    model.fit(user_items, run.show_progress, validation=run.validation)
+                    model.fit(user_items, context.show_progress, validation=context.validation)
             self.weights_ = np.full(len(self.models), 1 / len(self.models))
             if self.weights is not None:
                 self.weights_ = np.asarray(self.weights) / sum(self.weights)
-            elif run.validation is not None:
-                self.weights_ = self._chosen(*run.validation)
+            elif context.validation is not None:
+                self.weights_ = self._chosen(*context.validation)
 
     def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
         total = np.zeros(user_items.shape, dtype=np.float32)

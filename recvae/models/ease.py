@@ -12,8 +12,8 @@ from recvae.errors import ArtifactError, ParameterError
 from recvae.memory import available_bytes
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
-from recvae.models.fit_context import Run
-from recvae.models.space import Real, Space
+from recvae.models.fit_context import FitContext
+from recvae.models.hyperparameters import RealRange, SearchSpace
 from recvae.models.sparse_inverse import FactoredInverse
 from recvae.topn import FloatArray
 
@@ -44,7 +44,7 @@ class EASE(Recommender):
     Items are similar by the cosine of their weights, and with a density by their partial correlation.
     """
 
-    SPACE: ClassVar[Space] = {"l2": Real(5.0, 5000.0)}
+    SPACE: ClassVar[SearchSpace] = {"l2": RealRange(5.0, 5000.0)}
 
     weights_: npt.NDArray[np.float32]
     inverse_: FactoredInverse
@@ -54,10 +54,10 @@ class EASE(Recommender):
         self.l2 = None if l2 is None else check.real("l2", l2, open_low=True)
         self.density = None if density is None else check.real("density", density, 0.0, 1.0, open_low=True)
 
-    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
+    def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         n_items = user_items.shape[1]
         _refuse_if_too_large(n_items, self.density)
-        with run.timed():
+        with context.report_end():
             l2 = self.l2_ = self.l2 or float(INTERACTIONS_PER_ITEM_FACTOR * user_items.sum() / n_items)
             try:
                 if self.density is None:

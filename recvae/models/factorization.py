@@ -17,9 +17,9 @@ from scipy import sparse
 from recvae.errors import ArtifactError, MissingDependencyError, ParameterError, UnsupportedError
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
-from recvae.models.fit_context import Run
-from recvae.models.space import Real, Space, Whole
-from recvae.models.validation import checked_metric, validated
+from recvae.models.fit_context import FitContext
+from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
+from recvae.models.validation import check_metric, validate
 from recvae.topn import FloatArray
 
 FACTORS_PER_CUBE_ROOT, MOST_FACTORS = 16.7, 512
@@ -55,10 +55,10 @@ class _Factorization(Recommender):
     def _model(self) -> Any:
         """The library's model with this one's hyperparameters, not fitted."""
 
-    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
+    def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         with _one_blas_thread():
             model = self._model()
-            model.fit(user_items, show_progress=run.bar, callback=_adapted(run.callback))
+            model.fit(user_items, show_progress=context.shows_bar, callback=_adapted(context.callback))
         self.user_factors_, self.item_factors_ = model.user_factors, model.item_factors
 
     def _score_users(self, users: npt.NDArray[np.int64]) -> FloatArray:
@@ -116,10 +116,10 @@ class ALS(_Factorization):
     on MovieLens-1M. λ is the one that no rule predicts well: half or twice the best costs .05 on dense data.
     """
 
-    SPACE: ClassVar[Space] = {
-        "factors": Whole(32, 512),
-        "alpha": Real(0.5, 50.0),
-        "regularization": Real(1.0, 300.0),
+    SPACE: ClassVar[SearchSpace] = {
+        "factors": WholeRange(32, 512),
+        "alpha": RealRange(0.5, 50.0),
+        "regularization": RealRange(1.0, 300.0),
     }
 
     factors_: int
@@ -139,24 +139,27 @@ class ALS(_Factorization):
         self.alpha = None if alpha is None else check.real("alpha", alpha, open_low=True)
         self.regularization = None if regularization is None else check.real("regularization", regularization)
         self.iterations = check.whole("iterations", iterations)
-        self.metric = checked_metric(metric)
+        self.metric = check_metric(metric)
         self.seed = check.whole("seed", seed, minimum=0)
 
-    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
+    def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         n_users, n_items = user_items.shape
         cube_root = min(n_users, n_items) ** (1 / 3)
         self.factors_ = self.factors or min(MOST_FACTORS, round(FACTORS_PER_CUBE_ROOT * cube_root))
         self.alpha_ = self.alpha or ALPHA_BY_DENSITY * (n_users * n_items / user_items.nnz) ** (1 / 3)
         if self.regularization is not None:
             self.regularization_ = self.regularization
-        elif run.validation is None:
+        elif context.validation is None:
             self.regularization_ = REGULARIZATION_BY_INTERACTIONS * (user_items.nnz / n_items) ** 0.5
         else:
-            self.regularization_ = self._chosen(user_items, run, run.validation)
-        super()._fit(user_items, run)
+            self.regularization_ = self._chosen(user_items, context, context.validation)
+        super()._fit(user_items, context)
 
     def _chosen(
-        self, user_items: sparse.csr_matrix, run: Run, validation: tuple[sparse.csr_matrix, sparse.csr_matrix]
+        self,
+        user_items: sparse.csr_matrix,
+        context: FitContext,
+        validation: tuple[sparse.csr_matrix, sparse.csr_matrix],
     ) -> float:
         """The regularization that ranks best for the first validation users, with few factors."""
         users = validation[0][:VALIDATION_USERS], validation[1][:VALIDATION_USERS]
@@ -164,8 +167,8 @@ class ALS(_Factorization):
         quality = {}
         for value in REGULARIZATIONS:
             self.regularization_ = value
-            super()._fit(user_items, replace(run, callback=None))
-            quality[value] = validated(self, users, self.metric)
+            super()._fit(user_items, replace(context, callback=None))
+            quality[value] = validate(self, users, self.metric)
         self.factors_ = factors
         return max(quality, key=lambda value: quality[value])
 
@@ -225,11 +228,11 @@ class BPR(_KnownUsers):
         Trains on one thread, since the library's parallel updates are not reproducible.
     """
 
-    SPACE: ClassVar[Space] = {
-        "factors": Whole(32, 256),
-        "learning_rate": Real(0.005, 0.2),
-        "regularization": Real(1e-4, 0.1),
-        "iterations": Whole(50, 400),
+    SPACE: ClassVar[SearchSpace] = {
+        "factors": WholeRange(32, 256),
+        "learning_rate": RealRange(0.005, 0.2),
+        "regularization": RealRange(1e-4, 0.1),
+        "iterations": WholeRange(50, 400),
     }
 
     def __init__(
@@ -270,11 +273,11 @@ class LMF(_KnownUsers):
     seed : int
     """
 
-    SPACE: ClassVar[Space] = {
-        "factors": Whole(8, 128),
-        "learning_rate": Real(0.1, 2.0),
-        "regularization": Real(0.01, 10.0),
-        "neg_prop": Whole(2, 60),
+    SPACE: ClassVar[SearchSpace] = {
+        "factors": WholeRange(8, 128),
+        "learning_rate": RealRange(0.1, 2.0),
+        "regularization": RealRange(0.01, 10.0),
+        "neg_prop": WholeRange(2, 60),
     }
 
     def __init__(

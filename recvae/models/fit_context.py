@@ -1,4 +1,4 @@
-"""One call of `fit`: how it reports, validates and keeps its state."""
+"""The options of one call of `fit`, as models receive them."""
 
 import sys
 import time
@@ -16,24 +16,39 @@ Validation = tuple[UserItems, UserItems]
 
 
 @dataclass(frozen=True)
-class Run:
-    """What `fit` was asked, beyond the matrix to learn from, and that matrix's fingerprint."""
+class FitContext:
+    """The checked arguments of `fit` beside the training matrix, and that matrix's fingerprint.
+
+    Attributes
+    ----------
+    show_progress : bool
+    callback : callable, optional
+        Called as `callback(epoch, seconds, loss)`.
+    validation : (fold_in, held_out), optional
+        Two matrices with a row for each validation user.
+    checkpoint : Path, optional
+        Directory in which training keeps its state.
+    resume : bool
+        Continue from `checkpoint`.
+    fingerprint : str
+        SHA-256 of the training matrix.
+    """
 
     show_progress: bool
     callback: Callback | None
     validation: tuple[sparse.csr_matrix, sparse.csr_matrix] | None
     checkpoint: Path | None
     resume: bool
-    data: str
+    fingerprint: str
 
     @property
-    def bar(self) -> bool:
-        """Whether to draw a progress bar: asked for, and there is a terminal to draw it on."""
+    def shows_bar(self) -> bool:
+        """Whether to draw a progress bar: it was asked for, and standard error is a terminal."""
         return self.show_progress and sys.stderr.isatty()
 
     @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Report the end of a fit that has no epochs."""
+    def report_end(self) -> Iterator[None]:
+        """Call the callback once, at the end of a fit that has no epochs, with a loss of NaN."""
         started = time.perf_counter()
         yield
         if self.callback is not None:

@@ -12,9 +12,9 @@ from recvae.errors import ArtifactError
 from recvae.memory import row_batches
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
-from recvae.models.fit_context import Run
-from recvae.models.space import Real, Space, Whole
-from recvae.models.validation import checked_metric, validated
+from recvae.models.fit_context import FitContext
+from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
+from recvae.models.validation import check_metric, validate
 from recvae.topn import FloatArray
 
 PAPER_WEIGHT = 0.3
@@ -41,7 +41,7 @@ class GraphFilter(Recommender):
         Where the iteration for the singular vectors starts.
     """
 
-    SPACE: ClassVar[Space] = {"factors": Whole(16, 1024), "weight": Real(0.05, 20.0)}
+    SPACE: ClassVar[SearchSpace] = {"factors": WholeRange(16, 1024), "weight": RealRange(0.05, 20.0)}
 
     weight_: float
     interactions_: sparse.csr_matrix
@@ -54,17 +54,17 @@ class GraphFilter(Recommender):
     ) -> None:
         self.factors = check.whole("factors", factors)
         self.weight = None if weight is None else check.real("weight", weight)
-        self.metric = checked_metric(metric)
+        self.metric = check_metric(metric)
         self.seed = check.whole("seed", seed, minimum=0)
 
-    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
-        with run.timed():
+    def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
+        with context.report_end():
             self.item_degrees_ = np.asarray(user_items.sum(axis=0), dtype=np.float32).ravel()
             self.interactions_ = normalise_by_degrees(user_items)
             self.values_, self.vectors_ = self._singular()
             self.weight_ = PAPER_WEIGHT if self.weight is None else self.weight
-            if self.weight is None and run.validation is not None:
-                self.weight_ = self._chosen(*run.validation)
+            if self.weight is None and context.validation is not None:
+                self.weight_ = self._chosen(*context.validation)
 
     def _chosen(self, fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix) -> float:
         """The weight that ranks best for the first validation users."""
@@ -72,7 +72,7 @@ class GraphFilter(Recommender):
         quality = {}
         for weight in WEIGHTS:
             self.weight_ = weight
-            quality[weight] = validated(self, users, self.metric)
+            quality[weight] = validate(self, users, self.metric)
         return max(quality, key=lambda weight: quality[weight])
 
     def _singular(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

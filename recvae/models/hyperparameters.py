@@ -1,19 +1,54 @@
-"""Checks of hyperparameters: the name, what was given, what was expected."""
+"""Hyperparameters: the checks that constructors make, and the ranges that tuning may search."""
 
 import math
+import numbers
 from collections.abc import Sequence
-from numbers import Integral, Real
+from dataclasses import dataclass
 from typing import Any
 
 from recvae.errors import ParameterError
 
 LARGEST = 2**31 - 1
 LARGEST_LAYER = 100_000
+GRID_POINTS = 4
+
+
+@dataclass(frozen=True)
+class RealRange:
+    """Numbers from `low` to `high`, spaced evenly on a logarithmic scale if `log`, else on a linear one."""
+
+    low: float
+    high: float
+    log: bool = True
+
+    def grid(self) -> list[float]:
+        """`GRID_POINTS` values over the whole range."""
+        shares = [i / (GRID_POINTS - 1) for i in range(GRID_POINTS)]
+        if self.log:
+            return [float(f"{self.low * (self.high / self.low) ** share:.4g}") for share in shares]
+        return [self.low + (self.high - self.low) * share for share in shares]
+
+
+@dataclass(frozen=True)
+class WholeRange:
+    """Whole numbers from `low` to `high`, spaced evenly on a logarithmic scale if `log`, else on a linear one."""
+
+    low: int
+    high: int
+    log: bool = True
+
+    def grid(self) -> list[int]:
+        """At most `GRID_POINTS` values over the whole range."""
+        return sorted({math.floor(value + 0.5) for value in RealRange(self.low, self.high, self.log).grid()})
+
+
+SearchSpace = dict[str, RealRange | WholeRange]
+"""The range of each hyperparameter that tuning may change."""
 
 
 def whole(name: str, value: Any, minimum: int = 1, maximum: int = LARGEST) -> int:
-    """A whole number from `minimum` to `maximum`."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < minimum:
+    """Check a whole number from `minimum` to `maximum`; `ParameterError` for anything else, as in all checks here."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < minimum:
         raise ParameterError(f"{name} is {value!r}; expected a whole number of at least {minimum}")
     if int(value) > maximum:
         raise ParameterError(f"{name} is {value}; expected at most {maximum:,}")
@@ -21,8 +56,8 @@ def whole(name: str, value: Any, minimum: int = 1, maximum: int = LARGEST) -> in
 
 
 def real(name: str, value: Any, low: float = 0.0, high: float = float("inf"), *, open_low: bool = False) -> float:
-    """A number from `low` to `high`; with `open_low` greater than `low`."""
-    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    """Check a finite number from `low` to `high`; with `open_low` it must be greater than `low`."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
     if not number or not low <= value <= high or (open_low and value == low):
         bound = f"above {low:g}" if open_low else f"of at least {low:g}"
         raise ParameterError(
@@ -33,7 +68,7 @@ def real(name: str, value: Any, low: float = 0.0, high: float = float("inf"), *,
 
 
 def sizes(name: str, value: Any) -> tuple[int, ...]:
-    """Layer sizes, such as (600, 200); a single number is one layer."""
+    """Check layer sizes, such as (600, 200); a single number is one layer."""
     layers = (value,) if isinstance(value, int) else value
     if not isinstance(layers, tuple | list) or not all(isinstance(n, int) and 0 < n <= LARGEST_LAYER for n in layers):
         raise ParameterError(f"{name} is {value!r}; expected layer sizes such as (600,), up to {LARGEST_LAYER:,}")
@@ -41,7 +76,7 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
 
 
 def equal_sizes(name: str, value: Any) -> tuple[int, ...]:
-    """Sizes of one or more layers that are all the same."""
+    """Check the sizes of one or more layers, all the same."""
     layers = sizes(name, value)
     if len(set(layers)) != 1:
         raise ParameterError(f"{name} is {value!r}; a dense encoder needs one or more layers of one size")
@@ -49,7 +84,7 @@ def equal_sizes(name: str, value: Any) -> tuple[int, ...]:
 
 
 def shares(name: str, value: Any, count: int) -> tuple[float, ...]:
-    """So many numbers that sum to 1."""
+    """Check `count` numbers from 0 to 1 that sum to 1."""
     given = [real(name, share, 0.0, 1.0) for share in value] if isinstance(value, tuple | list) else []
     if len(given) != count or not math.isclose(sum(given), 1.0, abs_tol=1e-6):
         raise ParameterError(f"{name} is {value!r}; expected {count} numbers that sum to 1")
@@ -57,7 +92,7 @@ def shares(name: str, value: Any, count: int) -> tuple[float, ...]:
 
 
 def one_of(name: str, value: Any, known: Sequence[str]) -> str:
-    """One of a few words."""
+    """Check that a word is among those known."""
     if value not in known:
         raise ParameterError(f"{name} is {value!r}; expected one of {', '.join(known)}")
     return str(value)

@@ -13,8 +13,8 @@ from recvae.errors import ArtifactError
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.factorization import library
-from recvae.models.fit_context import Run
-from recvae.models.space import Real, Space, Whole
+from recvae.models.fit_context import FitContext
+from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
 from recvae.topn import FloatArray
 
 
@@ -27,7 +27,7 @@ class _ItemKNN(Recommender):
         Neighbours kept of each item.
     """
 
-    SPACE: ClassVar[Space] = {"K": Whole(10, 500)}
+    SPACE: ClassVar[SearchSpace] = {"K": WholeRange(10, 500)}
 
     similarity_: sparse.csr_matrix
 
@@ -38,12 +38,12 @@ class _ItemKNN(Recommender):
     def _model(self) -> Any:
         """The library's model, not fitted."""
 
-    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
-        with run.timed(), warnings.catch_warnings():
+    def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
+        with context.report_end(), warnings.catch_warnings():
             # The library warns of a conversion that its own weighting makes necessary.
             warnings.filterwarnings("ignore", "Method expects CSR input")
             model = self._model()
-            model.fit(user_items, show_progress=run.bar)
+            model.fit(user_items, show_progress=context.shows_bar)
             self.similarity_ = sparse.csr_matrix(model.similarity, dtype=np.float32)
 
     def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
@@ -101,7 +101,11 @@ class BM25KNN(_ItemKNN):
         BM25's saturation and length normalisation.
     """
 
-    SPACE: ClassVar[Space] = {"K": Whole(10, 500), "K1": Real(0.5, 200.0), "B": Real(0.0, 1.0, log=False)}
+    SPACE: ClassVar[SearchSpace] = {
+        "K": WholeRange(10, 500),
+        "K1": RealRange(0.5, 200.0),
+        "B": RealRange(0.0, 1.0, log=False),
+    }
 
     def __init__(self, K: int = 50, K1: float = 1.2, B: float = 0.5) -> None:  # noqa: N803 implicit's names
         super().__init__(K)

@@ -4,16 +4,16 @@ import numpy as np
 from scipy import sparse
 
 from recvae.models.base import Recommender, State
-from recvae.models.fit_context import Run
+from recvae.models.fit_context import FitContext
 from recvae.topn import FloatArray
 
 
 class Popularity(Recommender):
     """Recommends the most played items to everybody; scores are log shares of all interactions."""
 
-    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
+    def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         """`item_counts_`, which the base class counts, is all there is to learn."""
-        with run.timed():
+        with context.report_end():
             pass
 
     def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:

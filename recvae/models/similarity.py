@@ -12,7 +12,7 @@ from recvae.topn import FloatArray, IntArray, top_n
 Vectors = npt.NDArray[np.float32] | sparse.csr_matrix
 
 
-class Catalogue:
+class SimilaritySearch:
     """Base of `Recommender`: neighbours among items and users, and checks of what is asked about them.
 
     Attributes

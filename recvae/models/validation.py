@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from recvae.nn.distributed import Workers
 
 
-def checked_metric(metric: Any) -> str:
+def check_metric(metric: Any) -> str:
     """The name of a metric that has a value for each user.
 
     Raises
@@ -39,7 +39,7 @@ def mean_metric(ids: IntArray, held_out: sparse.csr_matrix, metric: str) -> floa
     return float(np.nanmean(metric_by_user(ids, held_out, metric)))
 
 
-def validated(
+def validate(
     model: Recommender,
     validation: tuple[sparse.csr_matrix, sparse.csr_matrix],
     metric: str,

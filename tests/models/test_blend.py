@@ -11,7 +11,7 @@ from recvae.data.splitting import Holdout
 from recvae.models.base import Recommender, State
 from recvae.models.blend import Blend
 from recvae.models.ease import EASE
-from recvae.models.fit_context import Run
+from recvae.models.fit_context import FitContext
 from recvae.models.popularity import Popularity
 from recvae.topn import FloatArray
 from tests.test_tuning import split
@@ -20,8 +20,8 @@ from tests.test_tuning import split
 class Noise(Recommender):
     """Scores that know nothing of the user."""
 
-    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
-        del user_items, run
+    def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
+        del user_items, context
 
     def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
         return np.random.default_rng(0).standard_normal(user_items.shape, dtype=np.float32)

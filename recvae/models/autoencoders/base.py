@@ -16,8 +16,8 @@ from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.decoder import Decoder
 from recvae.models.autoencoders.network import AutoencoderNet
 from recvae.models.base import State
-from recvae.models.fit_context import Run
-from recvae.models.validation import checked_metric, validated
+from recvae.models.fit_context import FitContext
+from recvae.models.validation import check_metric, validate
 from recvae.nn.batches import Rows
 from recvae.nn.device import PRECISIONS, checked_device, device_named, multiplying
 from recvae.nn.distributed import Workers
@@ -66,7 +66,7 @@ class Autoencoder(Decoder):
         self.batch_size = None if batch_size is None else check.whole("batch_size", batch_size)
         self.learning_rate = check.real("learning_rate", learning_rate, open_low=True)
         self.patience = check.whole("patience", patience, minimum=0)
-        self.metric = checked_metric(metric)
+        self.metric = check_metric(metric)
         self.seed = check.whole("seed", seed, minimum=0)
         self.device = checked_device(device)
         self.precision = check.one_of("precision", precision, PRECISIONS)
@@ -99,7 +99,7 @@ class Autoencoder(Decoder):
         """(batch, n_items) deterministic logits."""
         return module.logits(self._code(module, rows))
 
-    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
+    def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         device = device_named(self.device)
         together, shard = dividing(self.parallel, user_items.shape[1])
         generator = torch.Generator().manual_seed(self.seed)
@@ -108,7 +108,7 @@ class Autoencoder(Decoder):
         if device.type != "cpu":
             generator = torch.Generator(device).manual_seed(self.seed)
         self._begin(self.module_, user_items, generator)
-        metric = None if run.validation is None else self.metric
+        metric = None if context.validation is None else self.metric
         trainer = Trainer(
             Plan(
                 *self._epochs_and_batch_size(user_items.shape[0]),
@@ -119,21 +119,23 @@ class Autoencoder(Decoder):
                 self.schedule,
                 self.passes,
             ),
-            _Objective(self, self._optimizers(self.module_), generator, run, device, together),
+            _Objective(self, self._optimizers(self.module_), generator, context, device, together),
             identity={
                 "class": type(self).__name__,
                 **{name: value for name, value in self.get_params().items() if name != "parallel"},
-                "data": run.data,
-                "validation": run.validation and [fingerprint(matrix) for matrix in run.validation],
+                "data": context.fingerprint,
+                "validation": context.validation and [fingerprint(matrix) for matrix in context.validation],
             },
-            checkpoint=run.checkpoint,
+            checkpoint=context.checkpoint,
             workers=together,
         )
-        if run.resume:
+        if context.resume:
             trainer.resume()
         self.history_ = trainer.state.history
         try:
-            trainer.run(user_items, title=type(self).__name__, show_progress=run.show_progress, callback=run.callback)
+            trainer.run(
+                user_items, title=type(self).__name__, show_progress=context.show_progress, callback=context.callback
+            )
         except (KeyboardInterrupt, TrainingError):  # by which all processes end at the same update
             self._put_together()
             raise
@@ -219,7 +221,7 @@ class _Objective:
     model: Autoencoder
     optimizers: Sequence[Optimizer]
     generator: torch.Generator
-    run: Run
+    context: FitContext
     device: torch.device
     workers: Workers
 
@@ -239,6 +241,6 @@ class _Objective:
             return bool(self.model._logits(self.module, rows).isfinite().all())
 
     def validate(self) -> float:
-        if self.run.validation is None:
+        if self.context.validation is None:
             raise RuntimeError("no validation users")
-        return validated(self.model, self.run.validation, self.model.metric, self.workers)
+        return validate(self.model, self.context.validation, self.model.metric, self.workers)

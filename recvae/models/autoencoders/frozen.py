@@ -13,7 +13,7 @@ from recvae.data.csr import UserItems
 from recvae.errors import ArtifactError, UnsupportedError
 from recvae.models.autoencoders.decoder import Decoder
 from recvae.models.base import State
-from recvae.models.fit_context import Run
+from recvae.models.fit_context import FitContext
 from recvae.topn import FloatArray
 
 VARIATIONAL = {"MultVAE": True, "MultDAE": False, "RecVAE": True}
@@ -62,7 +62,7 @@ class FrozenAutoencoder(Decoder):
                 h = step(h)
         return h
 
-    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> NoReturn:
+    def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> NoReturn:
         raise UnsupportedError(f"a frozen {self.trained_as} cannot be trained; load it with frozen=False")
 
     def _state(self) -> NoReturn:

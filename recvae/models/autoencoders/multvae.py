@@ -14,7 +14,7 @@ from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.base import PARALLEL, Autoencoder
 from recvae.models.autoencoders.network import AutoencoderNet
 from recvae.models.autoencoders.variational import VariationalAutoencoder
-from recvae.models.space import Real, Space, Whole
+from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
 from recvae.nn.batches import Rows
 from recvae.nn.layers import (
     DenseEncoder,
@@ -235,12 +235,12 @@ class MultDAE(Autoencoder):
     The others are those of `MultVAE`.
     """
 
-    SPACE: ClassVar[Space] = {
-        "l2": Real(1e-7, 1e-3),
-        "dropout": Real(0.2, 0.8, log=False),
-        "latent": Whole(64, 600),
-        "learning_rate": Real(2e-4, 4e-3),
-        "batch_size": Whole(50, 500),
+    SPACE: ClassVar[SearchSpace] = {
+        "l2": RealRange(1e-7, 1e-3),
+        "dropout": RealRange(0.2, 0.8, log=False),
+        "latent": WholeRange(64, 600),
+        "learning_rate": RealRange(2e-4, 4e-3),
+        "batch_size": WholeRange(50, 500),
     }
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "recommended": {"precision": "auto"}}
 

@@ -14,8 +14,8 @@ from recvae.memory import row_batches
 from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.base import State
-from recvae.models.fit_context import Run
-from recvae.models.space import Real, Space, Whole
+from recvae.models.fit_context import FitContext
+from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
 from recvae.nn.batches import Rows
 from recvae.nn.layers import kl_to_standard_normal
 from recvae.nn.likelihood import user_nll
@@ -34,12 +34,12 @@ class VariationalAutoencoder(Autoencoder):
         Quantiles of the training users' numbers of interactions, from which `sample` draws.
     """
 
-    SPACE: ClassVar[Space] = {
-        "gamma": Real(5e-4, 0.02),
-        "dropout": Real(0.2, 0.8, log=False),
-        "latent": Whole(64, 400),
-        "learning_rate": Real(2e-4, 4e-3),
-        "batch_size": Whole(50, 500),
+    SPACE: ClassVar[SearchSpace] = {
+        "gamma": RealRange(5e-4, 0.02),
+        "dropout": RealRange(0.2, 0.8, log=False),
+        "latent": WholeRange(64, 400),
+        "learning_rate": RealRange(2e-4, 4e-3),
+        "batch_size": WholeRange(50, 500),
     }
     likelihood: str = "multinomial"
     history_lengths_: npt.NDArray[np.float32]
@@ -114,10 +114,10 @@ class VariationalAutoencoder(Autoencoder):
             raise UnsupportedError(f"{type(self).__name__} stores no users; give user_items, everybody's histories")
         return self.embed(user_items)
 
-    def _fit(self, user_items: sparse.csr_matrix, run: Run) -> None:
+    def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         quantiles = np.linspace(0, 1, N_QUANTILES)
         self.history_lengths_ = np.quantile(np.diff(user_items.indptr), quantiles).astype(np.float32)
-        super()._fit(user_items, run)
+        super()._fit(user_items, context)
 
     def _state(self) -> State:
         return {**super()._state(), _LENGTHS: self.history_lengths_}
