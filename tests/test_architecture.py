@@ -36,7 +36,6 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("recvae.storage.artifact", "recvae.models.base"): "rebuilds the model itself",
     ("recvae.storage.artifact", "recvae.models.registry"): "rebuilds the model itself",
     ("recvae.storage.artifact", "recvae.models.autoencoders.frozen"): "rebuilds the model itself",
-    ("recvae.storage.directories", "recvae.data.csr"): "takes fingerprints of matrices",
 }
 """(module, imported module) that break the table, with the reason."""
 

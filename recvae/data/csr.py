@@ -1,5 +1,6 @@
 """User-item matrices as they come in: either scipy class, checked and made canonical."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -45,6 +46,15 @@ def iter_chunks(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
     """The array in parts, so that what is worked out of each stays small beside a memory-mapped whole."""
     for start in range(0, len(array), _BLOCK):
         yield array[start : start + _BLOCK]
+
+
+def fingerprint(matrix: sparse.csr_matrix) -> str:
+    """SHA-256 of a canonical CSR matrix: its shape, positions and values."""
+    digest = hashlib.sha256(repr(matrix.shape).encode())
+    for array, kind in ((matrix.indptr, np.int64), (matrix.indices, np.int32), (matrix.data, np.float32)):
+        for chunk in iter_chunks(array):
+            digest.update(chunk.astype(kind).data)
+    return digest.hexdigest()
 
 
 def csr_arrays(matrix: sparse.csr_matrix) -> dict[str, npt.NDArray[Any]]:

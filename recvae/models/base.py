@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recvae.data.csr import UserItems, check_csr, iter_chunks
+from recvae.data.csr import UserItems, check_csr, fingerprint, iter_chunks
 from recvae.errors import ArtifactError, ParameterError, UnsupportedError
 from recvae.memory import row_batches
 from recvae.models.fit_context import Callback, FitContext, Validation
 from recvae.models.hyperparameters import SearchSpace
 from recvae.models.similarity import SimilaritySearch, check_request
-from recvae.storage.directories import fingerprint
 from recvae.topn import FloatArray, IntArray, Scores, mask_seen, top_n
 
 if TYPE_CHECKING:

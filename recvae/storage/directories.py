@@ -17,11 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from safetensors import SafetensorError
-from scipy import sparse
 
-from recvae.data.csr import iter_chunks
 from recvae.errors import ArtifactError
 
 MANIFEST = "manifest.json"
@@ -144,15 +141,6 @@ def sha256(file: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def fingerprint(matrix: sparse.csr_matrix) -> str:
-    """SHA-256 of a canonical CSR matrix: its shape, its places and its values."""
-    digest = hashlib.sha256(repr(matrix.shape).encode())
-    for array, kind in ((matrix.indptr, np.int64), (matrix.indices, np.int32), (matrix.data, np.float32)):
-        for part in iter_chunks(array):
-            digest.update(part.astype(kind).data)
-    return digest.hexdigest()
 
 
 def versions(*others: str) -> dict[str, str]:

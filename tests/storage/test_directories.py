@@ -4,15 +4,12 @@ import json
 from pathlib import Path
 from typing import Any, Never
 
-import numpy as np
 import pytest
 from safetensors import SafetensorError
-from scipy import sparse
 
 from recvae.errors import ArtifactError
 from recvae.storage import directories
 from recvae.storage.directories import (
-    fingerprint,
     read_manifest,
     read_whole,
     replacing_directory,
@@ -297,17 +294,3 @@ def test_only_what_a_writer_of_this_path_left_is_removed(saved: Path) -> None:
 def test_sha256_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-def test_fingerprint_tells_matrices_apart() -> None:
-    dense = np.zeros((3, 4), dtype=np.float32)
-    dense[0, 1] = dense[2, 3] = 1
-    matrix = sparse.csr_matrix(dense)
-    wide = sparse.csr_matrix((matrix.data, matrix.indices.astype(np.int64), matrix.indptr.astype(np.int64)), (3, 4))
-    assert fingerprint(wide) == fingerprint(matrix)
-    moved, weighted, taller = dense.copy(), dense.copy(), np.vstack([dense, np.zeros((1, 4), np.float32)])
-    moved[0, [1, 2]] = 0, 1
-    weighted[0, 1] = 2
-    wider = np.hstack([dense, np.zeros((3, 1), np.float32)])
-    others = [fingerprint(sparse.csr_matrix(other)) for other in (moved, weighted, taller, wider)]
-    assert len({fingerprint(matrix), *others}) == 5

@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from recvae.data.csr import UserItems
+from recvae.data.csr import UserItems, fingerprint
 from recvae.errors import ArtifactError, TrainingError
 from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.decoder import Decoder
@@ -23,7 +23,6 @@ from recvae.nn.device import PRECISIONS, checked_device, device_named, multiplyi
 from recvae.nn.distributed import Workers
 from recvae.nn.layers import release
 from recvae.nn.sharding import ItemShard, dividing, gathered, item_parameters
-from recvae.storage.directories import fingerprint
 from recvae.topn import FloatArray, Scores
 from recvae.training.optimizers import Adam, Optimizer
 from recvae.training.trainer import Plan, Trainer
