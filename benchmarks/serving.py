@@ -239,7 +239,7 @@ def recall(address: str, path: Path, n_items: int) -> float:
     for body in bodies(n_items, 50):
         listed = {item["id"] for item in httpx.post(f"{address}/recommend", json=body, timeout=60).json()["items"]}
         (exact,) = ranker.rank([Query(body["history"], N)])
-        hits.append(len(listed & {ranker.item_ids[i] for i, _ in exact}) / N)
+        hits.append(len(listed & {ranker.items.ids[i] for i, _ in exact}) / N)
     return round(statistics.mean(hits), 4)
 
 

@@ -15,7 +15,7 @@ from recvae.datasets import Dataset
 from recvae.datasets.synthetic import generate
 from recvae.errors import ArtifactError, ParameterError, RecvaeError, TrainingError, UnsupportedError
 from recvae.evaluation.results import read_results
-from recvae.inference import ranker as ranking
+from recvae.inference import recommend as inference
 from recvae.models.blend import Blend
 from recvae.models.registry import MODELS
 from recvae.preparation.pipeline import Options, prepare
@@ -78,7 +78,7 @@ def test_train_evaluate_recommend(tmp_path: Path, known: Path, name: str) -> Non
     assert json.loads(json.dumps(results, allow_nan=False))["dataset"] == "synthetic"
 
     user = prepared.split.user_ids[3]
-    answer = ranking.recommend(out, user=str(user), n=7)
+    answer = inference.recommend(out, user=str(user), n=7)
     titles = dict(zip(prepared.items["item_id"], prepared.items["title"], strict=True))
     assert [item["title"] for item in answer.items] == [titles[item["id"]] for item in answer.items]
     histories = prepared.histories().set_index("user_id")["history"]
@@ -94,20 +94,22 @@ def test_a_history_and_the_user_who_has_it_get_the_same_list(tmp_path: Path, str
     prepared = read_prepared(strong)
     user = prepared.histories().iloc[-1]
     history = [str(item_id) for item_id in prepared.items["item_id"][user["history"]]]
-    by_user = ranking.recommend(tmp_path / "model", user=str(user["user_id"]))
-    assert ranking.recommend(tmp_path / "model", history=history) == by_user
+    by_user = inference.recommend(tmp_path / "model", user=str(user["user_id"]))
+    assert inference.recommend(tmp_path / "model", history=history) == by_user
     assert user["user_id"] in prepared.split.test.user_ids
 
 
 def test_unknown_items_of_a_history_are_reported(popularity: Path) -> None:
-    answer = ranking.recommend(popularity, history=["1", "Heat", "2", "900000"], n=5)
+    answer = inference.recommend(popularity, history=["1", "Heat", "2", "900000"], n=5)
     assert answer.unknown == ["Heat", "900000"]
-    assert answer == ranking.Answer(ranking.recommend(popularity, history=["2", "1"], n=5).items, answer.unknown)
+    assert answer == inference.Recommendation(
+        inference.recommend(popularity, history=["2", "1"], n=5).items, answer.unknown
+    )
     assert not {item["id"] for item in answer.items} & {1, 2}
 
 
 def test_a_list_is_no_longer_than_what_is_left_of_the_catalogue(popularity: Path) -> None:
-    everything = ranking.recommend(popularity, history=["1"], n=N_ITEMS).items
+    everything = inference.recommend(popularity, history=["1"], n=N_ITEMS).items
     assert sorted(item["id"] for item in everything) == list(range(2, N_ITEMS + 1))
 
 
@@ -119,10 +121,10 @@ def test_text_ids_and_items_without_titles(tmp_path: Path) -> None:
     interactions.to_csv(tmp_path / "interactions.csv", index=False)
     prepare(tmp_path / "interactions.csv", tmp_path / "data", Options())
     workflow.train(tmp_path / "data", tmp_path / "model", "popularity")
-    answer = ranking.recommend(tmp_path / "model", history=["001", "1"], n=3)
+    answer = inference.recommend(tmp_path / "model", history=["001", "1"], n=3)
     assert answer.unknown == ["1"]
     assert all(isinstance(item["id"], str) and item["title"] is None for item in answer.items)
-    assert len(ranking.recommend(tmp_path / "model", user="u5").items) == 10
+    assert len(inference.recommend(tmp_path / "model", user="u5").items) == 10
 
 
 @pytest.mark.parametrize(
@@ -137,13 +139,13 @@ def test_text_ids_and_items_without_titles(tmp_path: Path) -> None:
 )
 def test_requests_that_cannot_be_answered(popularity: Path, request_: dict[str, Any], message: str) -> None:
     with pytest.raises(ParameterError, match=message):
-        ranking.recommend(popularity, **request_)
+        inference.recommend(popularity, **request_)
 
 
 def test_a_user_where_the_artifact_holds_none(tmp_path: Path, popularity: Path) -> None:
     artifact.save(artifact.load(popularity).model, tmp_path / "bare")
     with pytest.raises(ParameterError, match=r"user is 1, but .* was saved without users; give a history instead"):
-        ranking.recommend(tmp_path / "bare", user="1")
+        inference.recommend(tmp_path / "bare", user="1")
 
 
 def test_a_model_of_known_users_trains_on_any_split_but_is_not_evaluated_on_new_ones(
@@ -156,11 +158,11 @@ def test_a_model_of_known_users_trains_on_any_split_but_is_not_evaluated_on_new_
     with pytest.raises(ParameterError, match=r"BPR cannot fold in new users and 6 of 6 are new; .* weak"):
         workflow.evaluate(tmp_path / "model", strong)
     with pytest.raises(UnsupportedError, match="BPR cannot fold in"):
-        ranking.recommend(tmp_path / "model", history=["1"])
+        inference.recommend(tmp_path / "model", history=["1"])
     prepared = read_prepared(strong)
-    assert len(ranking.recommend(tmp_path / "model", user=str(prepared.split.user_ids[0])).items) == 10
+    assert len(inference.recommend(tmp_path / "model", user=str(prepared.split.user_ids[0])).items) == 10
     with pytest.raises(ParameterError, match="does not know"):
-        ranking.recommend(tmp_path / "model", user=str(prepared.split.test.user_ids[0]))
+        inference.recommend(tmp_path / "model", user=str(prepared.split.test.user_ids[0]))
 
 
 def test_a_split_without_validation_users(tmp_path: Path) -> None:

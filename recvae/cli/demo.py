@@ -12,7 +12,7 @@ from recvae.errors import DownloadError
 from recvae.evaluation.compare import ModelRun
 from recvae.evaluation.evaluate import PRIMARY_METRICS
 from recvae.evaluation.tables import console_table
-from recvae.inference import ranker as ranking
+from recvae.inference.recommend import recommend
 from recvae.preparation.pipeline import Options, prepare
 from recvae.storage import artifact
 from recvae.storage.directories import refuse_foreign
@@ -41,7 +41,7 @@ def run(out: Path, console: Console) -> None:
     console.rule("recommend")
     user = prepared.split.test.user_ids[0]
     console.print(f"ten titles for user {user}: recvae recommend {model} --user {user}", highlight=False)
-    for rank, item in enumerate(ranking.recommend(model, user=str(user)).items, start=1):
+    for rank, item in enumerate(recommend(model, user=str(user)).items, start=1):
         console.print(f"{rank:3}  {item['title'] or item['id']}", highlight=False, markup=False)
 
 

@@ -228,7 +228,7 @@ def recommend(
     With --users, a Parquet file has the columns user_id and history (a list of item ids), or user_id and item_id
     sorted by user_id; repeating the command goes on where an earlier one stopped.
     """
-    from recvae.inference import ranker as ranking
+    from recvae.inference import recommend as inference
 
     if (users is None) != (out is None) or (users is not None and (history, user) != (None, None)):
         raise RecvaeError("--users and --out go together, without --history and --user")
@@ -239,7 +239,7 @@ def recommend(
         given = "neither" if user is None else "both"
         raise RecvaeError(f"{given} of --history and --user given; expected one of them")
     ids = None if history is None else item_ids(history)
-    answer = ranking.recommend(model, history=ids, user=user, n=n)
+    answer = inference.recommend(model, history=ids, user=user, n=n)
     if answer.unknown:
         typer.echo(f"recvae: unknown items left out: {', '.join(map(str, answer.unknown))}", err=True)
     if as_json:

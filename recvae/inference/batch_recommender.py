@@ -1,4 +1,4 @@
-"""Lists for a batch of users, wherever the batch comes from: a file, Spark or Ray."""
+"""`BatchRecommender`: top-N lists for tables of users, from a file, Spark or Ray."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from recvae.errors import ArtifactError, ParameterError
-from recvae.inference.histories import plain
+from recvae.inference.ids import IdIndex
 from recvae.storage import artifact
 from recvae.storage.artifact import Artifact
 from recvae.storage.directories import read_manifest
@@ -23,15 +23,17 @@ from recvae.topn import FloatArray, IntArray
 
 
 class BatchRecommender:
-    """Top-N lists for a batch of users: what `recommend --users` calls, and a stage for Spark and Ray Data.
+    """Makes top-N lists for a table of users: for `recommend --users`, and as a stage for Spark and Ray Data.
 
-    An instance is small: it is sent to other processes as a path, and the artifact is loaded once in each of them.
+    An instance holds the artifact's path, so it is small to send to other processes; each of them loads the artifact
+    once.
 
         stage = BatchRecommender("models/multvae", n=10)
         users.mapInPandas(stage.in_pandas, "user_id bigint, items array<bigint>, scores array<float>, n_unknown int")
         users.map_batches(BatchRecommender, fn_constructor_args=("models/multvae", 10), batch_format="pyarrow")
 
-    are Spark (where ids are text, `string` for `bigint`) and Ray Data; the path must be one that every machine reads.
+    are Spark (`string` instead of `bigint` where ids are text) and Ray Data; every machine must be able to read the
+    path.
 
     Parameters
     ----------
@@ -42,7 +44,7 @@ class BatchRecommender:
     Raises
     ------
     ArtifactError
-        If the artifact is damaged; in another process also if it is no longer the one that this stage was made with.
+        If the artifact is damaged, or, in another process, if it is no longer the artifact of this instance.
     ParameterError
         If n does not fit the catalogue.
     """
@@ -55,27 +57,27 @@ class BatchRecommender:
             raise ParameterError(f"n is {n}; expected 1 to {n_items:,}, the items of the catalogue")
 
     def __call__(self, users: pa.Table) -> pa.Table:
-        """The lists of some users.
+        """Make the lists of some users.
 
         Parameters
         ----------
         users : Table
-            `user_id`, and `history`, a list of item ids in any order; who has none gets the popular items. Ids may be
-            numbers or text, whichever the model has.
+            `user_id`, and `history`, a list of item ids in any order; an empty history gives the popular items. Ids may
+            be numbers or text, whichever the model has.
 
         Returns
         -------
         Table
             One row a user in the same order: `user_id`, `items` (list of item ids, best first), `scores` (list of
-            float32) and `n_unknown` (int32), how many of the history the model does not know.
+            float32) and `n_unknown` (int32), the number of items of the history that the model does not know.
 
         Raises
         ------
         ParameterError
             If the model ranks only for users it was trained on and one of these is not.
         """
-        histories, n_unknown = self._histories(users["history"])
-        ids, scores = self._best(users["user_id"], histories)
+        histories, n_unknown = self._user_items(users["history"])
+        ids, scores = self._rank(users["user_id"], histories)
         listed = ids >= 0
         offsets = pa.array(np.concatenate([[0], np.cumsum(listed.sum(axis=1))]), pa.int32())
         items = self.item_ids.take(pa.array(ids[listed]))
@@ -89,43 +91,43 @@ class BatchRecommender:
         )
 
     def in_pandas(self, frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        """The same for DataFrames, as Spark's `mapInPandas` takes it."""
+        """Make the lists of DataFrames of users, with the signature of Spark's `mapInPandas`."""
         for frame in frames:
             yield self(pa.Table.from_pandas(frame[["user_id", "history"]], preserve_index=False)).to_pandas()
 
     @property
-    def _loaded(self) -> Artifact:
-        return _artifact(self.path, self.identity)
+    def item_ids(self) -> pa.Array:
+        """Id of each item index."""
+        return self._artifact.item_table["item_id"].combine_chunks()
 
     @property
-    def item_ids(self) -> pa.Array:
-        """The id of each item index."""
-        return self._loaded.item_table["item_id"].combine_chunks()
+    def _artifact(self) -> Artifact:
+        return _load_once(self.path, self.identity)
 
-    def _best(self, user_ids: pa.ChunkedArray, histories: sparse.csr_matrix) -> tuple[IntArray, FloatArray]:
-        model = self._loaded.model
-        rows = np.arange(len(user_ids)) if model.folds_in else self._rows(user_ids)
+    def _rank(self, user_ids: pa.ChunkedArray, histories: sparse.csr_matrix) -> tuple[IntArray, FloatArray]:
+        model = self._artifact.model
+        rows = np.arange(len(user_ids)) if model.folds_in else self._find_rows(user_ids)
         return model.recommend(rows, histories, N=self.n, recalculate_user=model.folds_in)
 
-    def _histories(self, column: pa.ChunkedArray) -> tuple[sparse.csr_matrix, npt.NDArray[np.int32]]:
-        """Histories as rows of ones, and how many items of each are unknown."""
-        if pa.types.is_null(column.type):  # nobody has any
+    def _user_items(self, column: pa.ChunkedArray) -> tuple[sparse.csr_matrix, npt.NDArray[np.int32]]:
+        """Return histories as a matrix of ones, and the number of unknown items of each."""
+        if pa.types.is_null(column.type):  # every history is empty
             column = column.cast(pa.list_(self.item_ids.type))
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-        items = _indices(pc.list_flatten(column), self.item_ids)
+        items = IdIndex(self.item_ids).find_column(pc.list_flatten(column))
         row = np.repeat(np.arange(len(lengths)), lengths)
         known = items >= 0
         shape = (len(lengths), len(self.item_ids))
         matrix = sparse.csr_matrix((np.ones(int(known.sum()), np.float32), (row[known], items[known])), shape=shape)
-        matrix.data[:] = 1  # once, however often a history names an item
+        matrix.data[:] = 1  # the matrix sums repeated items
         return matrix, np.bincount(row[~known], minlength=len(lengths)).astype(np.int32)
 
-    def _rows(self, user_ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-        users = self._loaded.user_table
-        name = type(self._loaded.model).__name__
+    def _find_rows(self, user_ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+        users = self._artifact.user_table
+        name = type(self._artifact.model).__name__
         if users is None:
             raise ParameterError(f"{name} cannot fold in new users, and {self.path} was saved without users")
-        rows = _indices(user_ids, users["user_id"].combine_chunks())
+        rows = IdIndex(users["user_id"]).find_column(user_ids)
         if (rows < 0).any():
             raise ParameterError(
                 f"user_id {user_ids[int(np.argmin(rows))]} is not among the users {self.path} was trained on; {name} "
@@ -135,25 +137,14 @@ class BatchRecommender:
 
 
 def _identity(manifest: dict[str, Any]) -> str:
-    """SHA-256 of what makes a model: the same when it is trained again to the same weights."""
+    """Return the SHA-256 of what defines a model; training again to the same weights gives the same."""
     parts = [manifest.get("class"), manifest.get("hyperparameters"), manifest["sha256"]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @lru_cache(maxsize=1)
-def _artifact(path: Path, identity: str) -> Artifact:
+def _load_once(path: Path, identity: str) -> Artifact:
     loaded = artifact.load(path, frozen=True)
     if _identity(loaded.manifest) != identity:
         raise ArtifactError(f"{path} is no longer the artifact that this run began with; run it again")
     return loaded
-
-
-def _indices(ids: pa.Array | pa.ChunkedArray, known: pa.Array) -> npt.NDArray[np.int64]:
-    """Where each id stands among the known, -1 for the others; text and numbers that read the same are one id."""
-    ids = plain(ids)
-    if pa.types.is_integer(ids.type) and pa.types.is_integer(known.type):
-        known, ids = known.cast(pa.int64()), ids.cast(pa.int64())
-    elif ids.type != known.type:
-        known, ids = known.cast(pa.large_string()), ids.cast(pa.large_string())
-    indices: npt.NDArray[np.int64] = pc.fill_null(pc.index_in(ids, value_set=known), -1).to_numpy().astype(np.int64)
-    return indices

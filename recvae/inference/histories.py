@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recvae.errors import DataError
+from recvae.inference.ids import decode_ids
 from recvae.storage.artifact import KIND as MODEL
 from recvae.storage.directories import MANIFEST, sha256
 
@@ -150,7 +151,7 @@ class UserHistories:
         if rows["user_id"].null_count:
             file, place = self._place(row + int(np.flatnonzero(rows["user_id"].is_null())[0]))
             raise DataError(f"{file} row {place:,}: user_id is missing")
-        return rows.set_column(0, "user_id", plain(rows["user_id"].combine_chunks()))
+        return rows.set_column(0, "user_id", decode_ids(rows["user_id"].combine_chunks()))
 
     def _place(self, row: int) -> tuple[Path, int]:
         """File and row in it, counted from 0."""
@@ -167,11 +168,6 @@ class UserHistories:
         except (OSError, ValueError, AttributeError):
             pass
         return None
-
-
-def plain(ids: pa.Array) -> pa.Array:
-    """Ids as they are where a dictionary encodes them."""
-    return ids.cast(ids.type.value_type) if pa.types.is_dictionary(ids.type) else ids
 
 
 def _opened(file: Path) -> pq.ParquetFile:
@@ -220,7 +216,7 @@ def _lists(items: pa.Array, offsets: npt.NDArray[Any]) -> pa.Array:
 def _users(interactions: pa.Table, ends: npt.NDArray[np.intp], start: int) -> pa.Table:
     """One row a user from the interactions of whole users."""
     offsets = np.concatenate([[0], ends])
-    items = plain(_array(interactions["item_id"][: int(ends[-1])]))
+    items = decode_ids(_array(interactions["item_id"][: int(ends[-1])]))
     return pa.table(
         {
             "user_id": interactions["user_id"].take(pa.array(offsets[:-1])),

@@ -35,7 +35,7 @@ class Service:
 
     async def answer(self, asked: schemas.Recommend, served: Served) -> dict[str, Any]:
         """The list for one request, scored together with others that are asked for at the same time."""
-        find = served.ranker.find
+        find = served.ranker.items.find
         history, unknown = find(asked.history)
         exclude, only = list[int](), None
         if asked.exclude:
@@ -70,16 +70,16 @@ class Service:
 
     async def user_query(self, user: str, n: int, served: Served) -> tuple[ranking.Query, list[int | str]]:
         """What to list for a user: the artifact's history and the interactions that were appended since."""
-        known = served.ranker.user(user)
+        known = served.ranker.find_user(user)
         appended = [] if self.store is None else await self.store.history(user, self.settings.max_history)
         if known is None and not appended:
             raise ProblemError(404, f"user {user!r} is not known", "user_id")
         row, history = known or (None, [])
-        indices, unknown = served.ranker.find(appended)
+        indices, unknown = served.ranker.items.find(appended)
         return ranking.Query(list(dict.fromkeys([*history, *indices])), n, user=row), unknown
 
 
 def described(served: Served, ranked: Ranked) -> list[dict[str, Any]]:
     """Items of an answer."""
-    ids, titles = served.ranker.item_ids, served.ranker.titles
+    ids, titles = served.ranker.items.ids, served.ranker.titles
     return [{"id": ids[index], "title": titles[index], "score": score} for index, score in ranked]

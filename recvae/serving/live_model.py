@@ -84,7 +84,7 @@ class Served:
         ranker = self.ranker
         lines = [
             _folded(str(item if title is None else title))
-            for item, title in zip(ranker.item_ids, ranker.titles, strict=True)
+            for item, title in zip(ranker.items.ids, ranker.titles, strict=True)
         ]
         starts = np.fromiter(accumulate((len(line) + 1 for line in lines), initial=0), dtype=np.int64)[:-1]
         return "\n".join(lines), starts
@@ -148,7 +148,7 @@ class Models:
         self._metrics.serving(name, version, trained.timestamp(), earlier)
         index = served.ranker.index
         self._metrics.recall.set(1.0 if index is None else index.recall)
-        LOGGER.info("serving %s %s, %s items", name, version, f"{len(served.ranker.item_ids):,}")
+        LOGGER.info("serving %s %s, %s items", name, version, f"{len(served.ranker.items.ids):,}")
 
 
 def _check(ranker: Ranker) -> None:
@@ -157,14 +157,14 @@ def _check(ranker: Ranker) -> None:
     if ranker.model.folds_in:
         played = int(ranker.model.item_counts_.argmax())
         queries.append(Query((played,)))
-        if not np.isfinite(ranker.model.score(ranker.histories([(played,)]))).all():
+        if not np.isfinite(ranker.model.score(ranker.user_items([(played,)]))).all():
             raise ArtifactError("the self-check failed: scores that are not finite")
     users = ranker.loaded.user_table
     if users is not None and len(users):
-        row, history = ranker.user(users["user_id"][0].as_py()) or (0, [])
+        row, history = ranker.find_user(users["user_id"][0].as_py()) or (0, [])
         queries.append(Query(history, user=row))
     for query, ranked in zip(queries, ranker.rank(queries), strict=True):
-        left = len(ranker.item_ids) - len(query.history)
+        left = len(ranker.items) - len(query.history)
         if len(ranked) != min(query.n, left) or not np.isfinite([score for _, score in ranked]).all():
             raise ArtifactError(f"the self-check failed: {len(ranked)} items with finite scores; expected {query.n}")
 

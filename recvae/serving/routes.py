@@ -88,7 +88,7 @@ def _add_users(app: FastAPI, service: Service) -> None:
         """Append interactions, which the next request for the user already takes into account."""
         if store is None:
             raise ProblemError(501, "there is no store to keep interactions in; RECVAE_STORE names a database")
-        _, unknown = service.served.ranker.find(body.items)
+        _, unknown = service.served.ranker.items.find(body.items)
         return _json(
             {
                 "stored": await store.append(user_id, [str(item) for item in body.items]),
@@ -119,7 +119,7 @@ def _add_items(app: FastAPI, service: Service) -> None:
     async def similar(item_id: Id, n: Annotated[int, length] = 10) -> Response:
         """The items most like one."""
         served = service.served
-        known, _ = served.ranker.find([item_id])
+        known, _ = served.ranker.items.find([item_id])
         if not known:
             raise ProblemError(404, f"item {item_id!r} is not known", "item_id")
         try:
@@ -135,7 +135,7 @@ def _add_items(app: FastAPI, service: Service) -> None:
         served = service.served
         found = await service.batcher.submit(served.search, (query, n))
         ranker = served.ranker
-        return _json({"items": [{"id": ranker.item_ids[i], "title": ranker.titles[i]} for i in found]})
+        return _json({"items": [{"id": ranker.items.ids[i], "title": ranker.titles[i]} for i in found]})
 
     answers = {"responses": _problems(401, 422, 503, 504), "tags": ["items"]}
     app.add_api_route("/items", search, response_model=schemas.Titles, **answers)  # type: ignore[arg-type]
@@ -155,7 +155,13 @@ def _add_operations(app: FastAPI, service: Service) -> None:
         ranker, manifest = served.ranker, served.ranker.loaded.manifest
         shown = {key: manifest[key] for key in ("metrics", "data", "hyperparameters")}
         index = None if ranker.index is None else ranker.index.about()
-        about = {**served.name, **shown, "n_items": len(ranker.item_ids), "loaded_at": served.loaded_at, "index": index}
+        about = {
+            **served.name,
+            **shown,
+            "n_items": len(ranker.items),
+            "loaded_at": served.loaded_at,
+            "index": index,
+        }
         return _json({**about, "last_error": service.models.error})
 
     async def reload() -> Response:

@@ -16,7 +16,7 @@ from pydantic import (
     WrapValidator,
 )
 
-from recvae.inference.ranker import LARGEST_NUMBER
+from recvae.inference.ids import LARGEST_NUMBER
 from recvae.serving.settings import Settings
 
 LONGEST_ID = 256

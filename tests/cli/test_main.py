@@ -23,7 +23,7 @@ from recvae.cli import main as cli
 from recvae.cli.arguments import path
 from recvae.datasets.synthetic import generate
 from recvae.evaluation.results import read_results
-from recvae.inference import ranker as ranking
+from recvae.inference import recommend as inference
 from recvae.models.ease import EASE
 from recvae.preparation.pipeline import Options, prepare
 from recvae.storage import artifact
@@ -403,11 +403,11 @@ def test_recommend_prints_json(recvae: Command) -> None:
 def test_a_history_is_a_line_of_csv(history: str, ids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[list[str]] = []
 
-    def answered(model: Path, history: list[str], user: None, n: int) -> ranking.Answer:
+    def answered(model: Path, history: list[str], user: None, n: int) -> inference.Recommendation:
         heard.append(history)
-        return ranking.Answer([], [])
+        return inference.Recommendation([], [])
 
-    monkeypatch.setattr(ranking, "recommend", answered)
+    monkeypatch.setattr(inference, "recommend", answered)
     cli.recommend(Path("model"), history=history)
     assert heard == [ids]
 

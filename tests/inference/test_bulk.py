@@ -22,7 +22,7 @@ from recvae.cli import main as cli
 from recvae.datasets.synthetic import generate
 from recvae.errors import ArtifactError, DataError, ParameterError
 from recvae.inference import bulk, histories
-from recvae.inference import ranker as ranking
+from recvae.inference import recommend as inference
 from recvae.inference.batch_recommender import BatchRecommender
 from recvae.inference.bulk import recommend_everybody
 from recvae.inference.histories import UserHistories
@@ -77,7 +77,7 @@ def test_each_user_gets_the_list_that_recommend_gives(made: Path, tmp_path: Path
     histories = pd.read_parquet(made / "users.parquet")
     assert lists["user_id"].tolist() == histories["user_id"].tolist()
     for place in range(0, N_USERS, 17):
-        answer = ranking.recommend(made / name, history=list(map(str, histories["history"][place])), n=7)
+        answer = inference.recommend(made / name, history=list(map(str, histories["history"][place])), n=7)
         assert list(lists["items"][place]) == [item["id"] for item in answer.items]
         assert list(lists["scores"][place]) == pytest.approx([item["score"] for item in answer.items], abs=1e-5)
 
@@ -110,7 +110,7 @@ def test_the_users_of_an_artifact_hold_indices(made: Path, tmp_path: Path) -> No
         write(made / name, made / name / "users.parquet", tmp_path / name)
         lists = pd.read_parquet(tmp_path / name)
         for place in (0, len(lists) - 1):
-            answer = ranking.recommend(made / name, user=str(lists["user_id"][place]))
+            answer = inference.recommend(made / name, user=str(lists["user_id"][place]))
             assert list(lists["items"][place]) == [item["id"] for item in answer.items]
 
 
@@ -130,7 +130,7 @@ def test_users_and_items_of_every_kind(made: Path, tmp_path: Path) -> None:
     assert lists["n_unknown"].tolist() == [1, 0, 0, 3]
     assert [len(items) for items in lists["items"]] == [N_ITEMS - 2, N_ITEMS, N_ITEMS, N_ITEMS]
     assert list(lists["items"][1]) == list(lists["items"][2]) == list(lists["items"][3])
-    once = ranking.recommend(made / "multvae", history=["1", "2"], n=N_ITEMS)
+    once = inference.recommend(made / "multvae", history=["1", "2"], n=N_ITEMS)
     assert list(lists["items"][0]) == [item["id"] for item in once.items]
 
 

@@ -1,0 +1,67 @@
+"""`recommend`: the best items for one history or one known user, from the path of an artifact."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from recvae.errors import ParameterError
+from recvae.inference.ids import Id
+from recvae.inference.ranker import Query, Ranker
+from recvae.storage import artifact
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A recommended list.
+
+    Attributes
+    ----------
+    items : list of `{"id", "title", "score"}`
+        Best first.
+    unknown : list of ids
+        Ids of the history that the model does not know.
+    """
+
+    items: list[dict[str, Any]]
+    unknown: list[Id]
+
+
+def recommend(
+    model_path: Path, *, history: Sequence[str] | None = None, user: str | None = None, n: int = 10
+) -> Recommendation:
+    """Recommend the n best items for a history of item ids, or for a user whose history the artifact holds.
+
+    Raises
+    ------
+    ParameterError
+        If n does not fit the catalogue, no item of the history is known, or the user is not.
+    UnsupportedError
+        If the model ranks only for users it was trained on and a history is given.
+    """
+    ranker = Ranker(artifact.load(model_path, frozen=True))
+    n_items = len(ranker.items)
+    if not 1 <= n <= n_items:
+        raise ParameterError(f"n is {n}; expected 1 to {n_items:,}, the items of the catalogue")
+    query, unknown = _query_history(ranker, history or []) if user is None else _query_user(ranker, user, model_path)
+    (ranked,) = ranker.rank([replace(query, n=n)])
+    return Recommendation(ranker.describe(ranked), unknown)
+
+
+def _query_history(ranker: Ranker, history: Sequence[str]) -> tuple[Query, list[Id]]:
+    known, unknown = ranker.items.find(history)
+    if not known:
+        examples = ", ".join(map(str, ranker.items.ids[:3]))
+        raise ParameterError(f"history is {', '.join(history) or 'empty'}; none is known: ids look like {examples}")
+    return Query(known), unknown
+
+
+def _query_user(ranker: Ranker, user: str, model_path: Path) -> tuple[Query, list[Id]]:
+    if ranker.users is None:
+        raise ParameterError(f"user is {user}, but {model_path} was saved without users; give a history instead")
+    found = ranker.find_user(user)
+    if found is None:
+        examples = ", ".join(map(str, ranker.users.array[:3].to_pylist()))
+        raise ParameterError(f"user is {user}, which {model_path} does not know; ids look like {examples}")
+    row, history = found
+    return Query(history, user=row), []
