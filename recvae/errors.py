@@ -49,3 +49,12 @@ class MissingDependencyError(RecvaeError, ImportError):
 
 class UnsupportedError(RecvaeError, NotImplementedError):
     """A model was asked for something that its kind cannot give."""
+
+
+def redact_url(url: str) -> str:
+    """Hide the password of a URL, for messages."""
+    url = re.sub(r"(?i)\b(password|passwd|pwd|secret|token)=[^&#]*", r"\1=***", url)
+    credentials, at, host = url.rpartition("@")  # the last one, because a password may hold another
+    scheme, separator, user = credentials.partition("://")
+    name, colon, _ = user.partition(":")
+    return f"{scheme}{separator}{name}:***@{host}" if at and separator and colon else url

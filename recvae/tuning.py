@@ -3,7 +3,6 @@
 import inspect
 import json
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from recvae.data.splitting import Holdout, Split
-from recvae.errors import MissingDependencyError, ParameterError, TrainingError
+from recvae.errors import MissingDependencyError, ParameterError, TrainingError, redact_url
 from recvae.evaluation.evaluate import evaluate
 from recvae.models.base import Recommender
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
@@ -170,11 +169,13 @@ def _study(optuna: Any, storage: str | None, study: str, identity: Mapping[str, 
     except ImportError as error:
         driver = getattr(error.__cause__ or error.__context__, "name", None) or "of its database"
         raise MissingDependencyError(
-            f"storage is {_shown(storage)}, which needs the driver {driver}; for PostgreSQL install 'psycopg[binary]' "
-            "and begin the URL with postgresql+psycopg://"
+            f"storage is {redact_url(storage or '')!r}, which needs the driver {driver}; for PostgreSQL "
+            "install 'psycopg[binary]' and begin the URL with postgresql+psycopg://"
         ) from None
     except Exception as error:  # noqa: BLE001 whatever the database driver raises
-        raise ParameterError(f"storage is {_shown(storage)}, which cannot be opened: {_first_line(error)}") from None
+        raise ParameterError(
+            f"storage is {redact_url(storage or '')!r}, which cannot be opened: {_first_line(error)}"
+        ) from None
     for key, value in identity.items():
         if opened.user_attrs.setdefault(key, value) != value:
             raise ParameterError(
@@ -189,11 +190,6 @@ def _database(optuna: Any, storage: str | None) -> Any:
     from sqlalchemy.pool import NullPool  # comes with Optuna
 
     return None if storage is None else optuna.storages.RDBStorage(storage, engine_kwargs={"poolclass": NullPool})
-
-
-def _shown(storage: str | None) -> str:
-    """The URL without its password."""
-    return repr(re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", storage or ""))
 
 
 def _first_line(error: Exception) -> str:

@@ -73,7 +73,7 @@ def prepare(
     Defaults that are not shown are the data set's protocol; for your own file ratings of at least 3.5, users with
     at least 5 items, and a tenth of the users each for validation and test.
     """
-    from recvae.data.readers import Columns
+    from recvae.data.columns import Columns
     from recvae.preparation import pipeline
 
     options = pipeline.Options(

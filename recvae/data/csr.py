@@ -1,4 +1,4 @@
-"""User-item matrices as they come in: either scipy class, checked and made canonical."""
+"""User-item matrices in CSR form: checked and made canonical on the way in, and normalised by degrees."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -10,13 +10,15 @@ from scipy import sparse
 
 from recvae.errors import ArtifactError, ParameterError
 
-_BLOCK = 1 << 20
+_CHUNK = 1 << 20
 
 UserItems = sparse.csr_matrix | sparse.csr_array
 
 
 def check_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -> sparse.csr_matrix:
-    """A canonical float32 `csr_matrix` of `matrix`, copied only where it must be.
+    """Check a caller's matrix and convert it to a canonical float32 `csr_matrix`; copied only where it must be.
+
+    Canonical: indices sorted within each row, each at most once, no stored zeros.
 
     Raises
     ------
@@ -29,7 +31,7 @@ def check_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -> 
     if rows.ndim == 1:  # one row of a csr_array
         rows = rows.reshape(1, -1)
     csr = sparse.csr_matrix(rows, dtype=np.float32)
-    if not all(np.isfinite(part).all() and (part >= 0).all() for part in iter_chunks(csr.data)):
+    if not all(np.isfinite(chunk).all() and (chunk >= 0).all() for chunk in iter_chunks(csr.data)):
         raise ParameterError(
             f"{name} holds negative, infinite or NaN values; expected 1 for an interaction, or a weight"
         )
@@ -43,9 +45,9 @@ def check_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -> 
 
 
 def iter_chunks(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-    """The array in parts, so that what is worked out of each stays small beside a memory-mapped whole."""
-    for start in range(0, len(array), _BLOCK):
-        yield array[start : start + _BLOCK]
+    """Iterate over an array in chunks, so that temporary arrays stay small where the array is a memory map."""
+    for start in range(0, len(array), _CHUNK):
+        yield array[start : start + _CHUNK]
 
 
 def fingerprint(matrix: sparse.csr_matrix) -> str:
@@ -58,17 +60,17 @@ def fingerprint(matrix: sparse.csr_matrix) -> str:
 
 
 def csr_arrays(matrix: sparse.csr_matrix) -> dict[str, npt.NDArray[Any]]:
-    """The three arrays of a CSR matrix, by their scipy names."""
+    """Name the three arrays of a CSR matrix as scipy does."""
     return {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
 
 
 def build_csr(arrays: Mapping[str, npt.NDArray[Any]], name: str, n_columns: int) -> sparse.csr_matrix:
-    """The matrix of `csr_arrays`, from a file that is not trusted.
+    """Build the matrix of `csr_arrays` that come from a file, which is not trusted.
 
     Raises
     ------
     ArtifactError
-        If the arrays are no CSR matrix of so many columns.
+        If the arrays are no CSR matrix with `n_columns` columns.
     """
     shape = (len(arrays["indptr"]) - 1, n_columns)
     try:
@@ -80,7 +82,7 @@ def build_csr(arrays: Mapping[str, npt.NDArray[Any]], name: str, n_columns: int)
 
 
 def normalise_by_degrees(user_items: sparse.csr_matrix) -> sparse.csr_matrix:
-    """D_U^−½ R D_I^−½: each interaction over the roots of its user's and its item's sums, float32."""
+    """Compute D_U^−½ R D_I^−½, float32: divide each entry by the square roots of its user's and its item's sums."""
     users, items = (
         sparse.diags_array(inverse_square_roots(np.asarray(user_items.sum(axis=axis), dtype=np.float32).ravel()))
         for axis in (1, 0)
@@ -89,7 +91,7 @@ def normalise_by_degrees(user_items: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def inverse_square_roots(degrees: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """degrees^−½, 0 where the degree is 0."""
+    """Compute degrees^−½, 0 where the degree is 0."""
     roots = np.zeros(len(degrees), dtype=np.float32)
     np.power(degrees, -0.5, out=roots, where=degrees > 0)
     return roots

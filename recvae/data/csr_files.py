@@ -1,8 +1,8 @@
 """Binary CSR matrices on disk as plain `.npy` arrays: written as a stream, read as memory maps.
 
-What is read lies in the file system's cache, not in the process's own memory, and goes when others need the room. A
-matrix `NAME` is `NAME.indptr.npy` and `NAME.indices.npy`, int32 (int64 from 2³¹ interactions on); its values, all 1,
-are the beginning of the one `ones.npy` of a directory.
+The pages of a map lie in the file system's cache, not in the process's own memory, and the system drops them when
+memory is short. A matrix `NAME` is `NAME.indptr.npy` and `NAME.indices.npy`, int32 (int64 from 2³¹ interactions on).
+Its values are all 1: the matrices of a directory share the beginning of one file, `ones.npy`.
 """
 
 import io
@@ -20,23 +20,28 @@ from scipy import sparse
 from recvae.data.csr import iter_chunks
 
 ONES = "ones.npy"
-_HEADER = 128  # bytes before the values
+_HEADER = 128  # bytes before the values, in every .npy file of a one-dimensional array
 _KINDS = tuple(np.dtype(kind) for kind in ("<i4", "<i8", "<f4"))
 
 Ints = npt.NDArray[Any]
 
 
 def write_matrix(directory: Path, name: str, matrix: sparse.csr_matrix) -> None:
-    """Write a canonical CSR matrix's places; its values are not looked at."""
+    """Write the indices of a canonical CSR matrix, whose values are all 1."""
     kind = _index_type(matrix.nnz)
     np.save(_file(directory, name, "indptr"), matrix.indptr.astype(kind, copy=False), allow_pickle=False)
     np.save(_file(directory, name, "indices"), matrix.indices.astype(kind, copy=False), allow_pickle=False)
 
 
 def write_stream(
-    directory: Path, name: str, n_rows: int, n_interactions: int, places: Iterable[tuple[Ints, Ints]]
+    directory: Path, name: str, n_rows: int, n_interactions: int, chunks: Iterable[tuple[Ints, Ints]]
 ) -> None:
-    """Write a matrix of the same bytes from the rows and columns of its interactions, by row and column, in parts.
+    """Write a matrix from a stream of its interactions: the same bytes as `write_matrix`.
+
+    Parameters
+    ----------
+    chunks : iterable of (rows, columns)
+        Row and column of each interaction, ordered by row, then column.
 
     Raises
     ------
@@ -47,7 +52,7 @@ def write_stream(
     lengths = np.zeros(n_rows, dtype=np.int64)
     indices = open_memmap(_file(directory, name, "indices"), mode="w+", dtype=kind, shape=(n_interactions,))
     done = 0
-    for rows, columns in places:
+    for rows, columns in chunks:
         indices[done : done + len(columns)] = columns
         lengths += np.bincount(rows, minlength=n_rows)
         done += len(columns)
@@ -59,27 +64,27 @@ def write_stream(
 
 
 def write_ones(directory: Path, n_interactions: int) -> None:
-    """Write the values for matrices of at most so many interactions."""
+    """Write the values that matrices of at most `n_interactions` interactions share."""
     ones = open_memmap(directory / ONES, mode="w+", dtype=np.float32, shape=(max(n_interactions, 1),))
-    for part in iter_chunks(ones):
-        part[:] = 1
+    for chunk in iter_chunks(ones):
+        chunk[:] = 1
     ones.flush()
 
 
 def matrix_files(name: str) -> list[str]:
-    """Names of a matrix's files."""
+    """List the names of a matrix's files."""
     return [f"{name}.indptr.npy", f"{name}.indices.npy"]
 
 
 def read_matrix(directory: Path, name: str, shape: tuple[int, int]) -> sparse.csr_matrix:
-    """Map a matrix, copy-on-write, after checking that its places lie inside `shape`.
+    """Map a matrix into memory, copy-on-write, after checking that its indices lie inside `shape`.
 
     Raises
     ------
     ValueError, OSError
         If a file is missing or no array, or the arrays are no such matrix.
     """
-    indptr, indices = (read_array(_file(directory, name, part)) for part in ("indptr", "indices"))
+    indptr, indices = (read_array(_file(directory, name, array)) for array in ("indptr", "indices"))
     ones = read_array(directory / ONES)
     kind = _index_type(len(indices))
     fits = indptr.dtype == indices.dtype == kind and ones.dtype == np.dtype(np.float32) and len(ones) >= len(indices)
@@ -92,11 +97,13 @@ def read_matrix(directory: Path, name: str, shape: tuple[int, int]) -> sparse.cs
 
 @contextmanager
 def scattered_reads(matrix: sparse.csr_matrix) -> Iterator[None]:
-    """While rows of a mapped matrix are read in any order: fetch the pages asked for, without those around them.
+    """Tell the system, for the time of a block, that rows of a mapped matrix are read in random order.
 
-    Of a matrix larger than memory, pages fetched in advance would be gone again before their rows' turn.
+    By default the kernel reads ahead: it fetches the pages around each page asked for. With rows in random order, and
+    a matrix larger than memory, those pages are dropped before they are needed. MADV_RANDOM switches that off.
     """
     mapping: Any = matrix.indices
+    # scipy and numpy wrap the map in views; the outermost object that is no array is the mmap itself.
     while isinstance(mapping, np.ndarray):
         mapping = mapping.base
     advise = mapping.madvise if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_RANDOM") else None
@@ -110,9 +117,10 @@ def scattered_reads(matrix: sparse.csr_matrix) -> Iterator[None]:
 
 
 def read_array(path: Path) -> npt.NDArray[Any]:
-    """Map a one-dimensional array, copy-on-write.
+    """Map a one-dimensional array into memory, copy-on-write.
 
-    The header is compared with the one that such an array has, not parsed: numpy reads it as Python.
+    The header of a `.npy` file is a Python literal, which numpy parses as Python. A file is not trusted that far: its
+    header is compared, byte for byte, with the headers that arrays of these types and this length have.
 
     Raises
     ------
@@ -134,10 +142,10 @@ def _header(kind: np.dtype[Any], size: int) -> bytes:
     return written.getvalue()
 
 
-def _file(directory: Path, name: str, part: str) -> Path:
-    return directory / f"{name}.{part}.npy"
+def _file(directory: Path, name: str, array: str) -> Path:
+    return directory / f"{name}.{array}.npy"
 
 
 def _index_type(n_interactions: int) -> np.dtype[Any]:
-    """What scipy indexes so many interactions with; another type would be copied on reading."""
+    """Choose the type that scipy uses for the indices of so many interactions; it would copy any other."""
     return np.dtype(np.int32 if n_interactions < 2**31 else np.int64)

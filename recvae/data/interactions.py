@@ -1,4 +1,4 @@
-"""Interactions: who interacted with what, as raw ids ↔ indices and a `user_items` CSR."""
+"""Interactions of users with items: raw ids and their indices, ratings, timestamps, and the `user_items` matrix."""
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,21 +12,24 @@ import pandas as pd
 from pandas.api.types import is_datetime64_any_dtype
 from scipy import sparse
 
-from recvae.data.readers import Columns, read_table
+from recvae.data.columns import Columns
+from recvae.data.readers import read_table
 from recvae.errors import DataError, ParameterError
 
 IntArray = npt.NDArray[np.int32]
-DENSE_IDS = 4  # integers that lie within so many times their number are counted off, which is faster than hashing them
+# Integer ids within a range of at most so many times their number are indexed by a table over the whole range: several
+# times faster than hashing them, for a few bytes a possible id.
+DENSE_IDS = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Plays: one entry a (user, item) pair, in the order in which the source first names the pair.
+    """Interactions: one entry a (user, item) pair, in the order in which the source first names the pair.
 
     Indices follow the sorted ids, so the order of the source's rows changes neither `user_items` nor any
     index. It is kept all the same, because the published strong-generalization split draws by row order.
     A pair that occurs several times is one interaction, with its highest rating, its earliest timestamp and its
-    lowest part: what is known in training is never held out.
+    lowest `part`: an interaction known in training is never held out.
 
     Attributes
     ----------
@@ -74,10 +77,10 @@ class Interactions:
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, columns: Columns | None = None) -> Self:
-        """From a DataFrame of one row an interaction; ids may be of any hashable type.
+        """Make interactions of a DataFrame with one row an interaction; ids may be of any hashable type.
 
-        Timestamps are numbers, datetimes or ISO 8601 text. A column `part` of 0, 1 and 2 says which rows the
-        source itself gives as train, validation and test.
+        Timestamps are numbers, datetimes or ISO 8601 text. A column `part` (0 train, 1 validation, 2 test) gives the
+        split that the source itself comes with.
 
         Raises
         ------
@@ -86,27 +89,27 @@ class Interactions:
         """
         columns = columns or Columns()
         frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
-        mapping = columns.present(list(frame.columns), "the table")
+        mapping = columns.map_names(list(frame.columns), "the table")
         if "part" in frame:
             mapping.setdefault("part", "part")
         frame = frame[list(mapping)].rename(columns=mapping)
         if frame.empty:
             raise DataError("the table has no rows")
-        user_idx, user_ids = _index(frame["user_id"], "user_id")
-        item_idx, item_ids = _index(frame["item_id"], "item_id")
+        user_idx, user_ids = _index_ids(frame["user_id"], "user_id")
+        item_idx, item_ids = _index_ids(frame["item_id"], "item_id")
         return cls(
             user_ids,
             item_ids,
             user_idx,
             item_idx,
-            rating=_numbers(frame["rating"]) if "rating" in frame else None,
-            timestamp=_times(frame["timestamp"]) if "timestamp" in frame else None,
-            part=_parts(frame["part"]) if "part" in frame else None,
-        )._collapsed()
+            rating=_parse_ratings(frame["rating"]) if "rating" in frame else None,
+            timestamp=_parse_timestamps(frame["timestamp"]) if "timestamp" in frame else None,
+            part=_check_parts(frame["part"]) if "part" in frame else None,
+        )._collapse_duplicates()
 
     @classmethod
     def from_file(cls, source: str | Path, columns: Columns | None = None) -> Self:
-        """From a CSV, TSV or Parquet file, or standard input (`-`); see `recvae.data.readers.read_table`."""
+        """Read a CSV, TSV or Parquet file, or standard input (`-`); see `recvae.data.readers.read_table`."""
         return cls.from_frame(read_table(source, columns))
 
     @classmethod
@@ -116,7 +119,7 @@ class Interactions:
         user_ids: Iterable[Hashable] | None = None,
         item_ids: Iterable[Hashable] | None = None,
     ) -> Self:
-        """From an `implicit`-style matrix: values other than 0 are interactions and become their ratings.
+        """Make interactions of a user-item matrix as in `implicit`: values other than 0, which become the ratings.
 
         Ids default to row and column numbers. Rows and columns without interactions are dropped.
 
@@ -127,8 +130,8 @@ class Interactions:
         """
         interactions = sparse.coo_matrix(user_items)
         interactions.eliminate_zeros()
-        users = _labels(user_ids, interactions.shape[0], "user_ids", "rows")
-        items = _labels(item_ids, interactions.shape[1], "item_ids", "columns")
+        users = _check_labels(user_ids, interactions.shape[0], "user_ids", "rows")
+        items = _check_labels(item_ids, interactions.shape[1], "item_ids", "columns")
         return cls.from_frame(
             pd.DataFrame(
                 {"user_id": users[interactions.row], "item_id": items[interactions.col], "rating": interactions.data}
@@ -136,9 +139,9 @@ class Interactions:
         )
 
     def select(self, kept: npt.NDArray[np.bool_]) -> Self:
-        """The interactions where `kept` is true; ids that no longer occur are dropped."""
-        user_codes, user_idx = _renumbered(self.user_idx[kept], self.n_users)
-        item_codes, item_idx = _renumbered(self.item_idx[kept], self.n_items)
+        """Keep the interactions where `kept` is true; drop ids that no longer occur."""
+        user_codes, user_idx = _renumber(self.user_idx[kept], self.n_users)
+        item_codes, item_idx = _renumber(self.item_idx[kept], self.n_items)
         return replace(
             self,
             user_ids=self.user_ids[user_codes],
@@ -153,7 +156,7 @@ class Interactions:
     def filter(
         self, *, min_rating: float | None = None, min_user_items: int = 0, min_item_users: int = 0
     ) -> tuple[Self, dict[str, int]]:
-        """Keep well-rated interactions, then items with enough users, then users with enough items.
+        """Drop low ratings, then items with few users, then users with few items.
 
         An interaction stays with a rating of at least `min_rating`, an item with at least `min_item_users` users, a
         user with at least `min_user_items` items. One pass in that order, as in Liang et al. (2018): afterwards
@@ -162,33 +165,33 @@ class Interactions:
         Returns
         -------
         (interactions, counts)
-            `counts` says how many interactions each filter took, and how many users went.
+            `counts` has how many interactions each filter dropped, and how many users.
 
         Raises
         ------
         DataError
-            If nothing is left; the message says which filter took how many.
+            If nothing is left; the message says how many interactions each filter dropped.
         """
-        refuse_negative(min_user_items=min_user_items, min_item_users=min_item_users)
+        check_not_negative(min_user_items=min_user_items, min_item_users=min_item_users)
         counts = {"rows": len(self) + self.n_duplicates, "duplicate_rows": self.n_duplicates}
         data = self
         if min_rating is not None:
             if data.rating is None:
                 raise ParameterError(f"min_rating is {min_rating} but the data have no ratings")
-            data = data._keep(data.rating >= min_rating, "interactions_below_min_rating", counts, f" {min_rating:g}")
+            data = data._keep(data.rating >= min_rating, "min_rating", counts, f" {min_rating:g}")
         if min_item_users > 1:
-            data = data._keep(_degree(data.item_idx) >= min_item_users, "interactions_below_min_item_users", counts)
+            data = data._keep(_count_of_each(data.item_idx) >= min_item_users, "min_item_users", counts)
         if min_user_items > 1:
-            data = data._keep(_degree(data.user_idx) >= min_user_items, "interactions_below_min_user_items", counts)
+            data = data._keep(_count_of_each(data.user_idx) >= min_user_items, "min_user_items", counts)
         return data, counts | {"users_dropped": self.n_users - data.n_users}
 
     def _keep(self, kept: npt.NDArray[np.bool_], name: str, counts: dict[str, int], bound: str = "") -> Self:
-        counts[name] = int((~kept).sum())
+        counts[f"interactions_below_{name}"] = int((~kept).sum())
         if not kept.any():
             raise empty_data_error(counts, bound)
         return self if kept.all() else self.select(kept)
 
-    def _collapsed(self) -> Self:
+    def _collapse_duplicates(self) -> Self:
         pairs = self.user_idx.astype(np.int64) * self.n_items + self.item_idx
         ordered = np.sort(pairs)
         if not (ordered[1:] == ordered[:-1]).any():
@@ -215,7 +218,7 @@ class Interactions:
         )
 
 
-def refuse_negative(**values: int) -> None:
+def check_not_negative(**values: int) -> None:
     """Raise `ParameterError` if one of the named values is negative."""
     for name, value in values.items():
         if value < 0:
@@ -223,30 +226,30 @@ def refuse_negative(**values: int) -> None:
 
 
 def empty_data_error(counts: Mapping[str, int], bound: str) -> DataError:
-    """The error of filters that took every interaction; `bound` is the last one's."""
+    """Make the error for filters that dropped every interaction; `bound` is the last filter's, as text."""
     taken = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if what != "rows")
     return DataError(f"no interactions are left of {counts['rows']:,} rows: {taken}{bound}")
 
 
 def sort_ids(ids: pd.Series) -> pd.Index:
-    """The ids that occur, in the order of their indices."""
-    return _index(ids, str(ids.name))[1]
+    """Sort the distinct ids, in the order of their indices."""
+    return _index_ids(ids, str(ids.name))[1]
 
 
-def _degree(idx: IntArray) -> npt.NDArray[np.intp]:
-    """How many entries share each entry's index."""
+def _count_of_each(idx: IntArray) -> npt.NDArray[np.intp]:
+    """Count, for each entry, the entries with the same index."""
     return np.bincount(idx)[idx]
 
 
-def _renumbered(values: npt.NDArray[Any], size: int) -> tuple[npt.NDArray[np.intp], IntArray]:
-    """The values of 0 to size - 1 that occur, in order, and each value's place among them; as `np.unique`, unsorted."""
+def _renumber(values: npt.NDArray[Any], size: int) -> tuple[npt.NDArray[np.intp], IntArray]:
+    """Find the values from 0 to size - 1 that occur, and each value's place among them: `np.unique` without sorting."""
     occurs = np.zeros(size, dtype=bool)
     occurs[values] = True
     place = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
     return np.flatnonzero(occurs), place[values]
 
 
-def _labels(ids: Iterable[Hashable] | None, size: int, name: str, what: str) -> pd.Index:
+def _check_labels(ids: Iterable[Hashable] | None, size: int, name: str, what: str) -> pd.Index:
     if ids is None:
         return pd.RangeIndex(size)
     labels = ids if isinstance(ids, pd.Index) else pd.Index(list(ids), tupleize_cols=False)
@@ -255,7 +258,7 @@ def _labels(ids: Iterable[Hashable] | None, size: int, name: str, what: str) -> 
     return labels
 
 
-def _index(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
+def _index_ids(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
     missing = ids.isna().to_numpy()
     if missing.any():
         raise DataError(f"{name} is missing in {missing.sum()} rows, first in row {missing.argmax()}")
@@ -265,7 +268,7 @@ def _index(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
         numbers = ids.to_numpy()
         least, span = numbers.min(), int(numbers.max()) - int(numbers.min()) + 1
         if span <= DENSE_IDS * len(numbers):
-            found, idx = _renumbered(numbers - least, span)
+            found, idx = _renumber(numbers - least, span)
             return idx, pd.Index(found + least)
     try:
         codes, uniques = pd.factorize(ids)
@@ -281,14 +284,14 @@ def _index(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
     return rank[codes], unique_ids[order]
 
 
-def _numbers(ratings: pd.Series) -> npt.NDArray[np.float64]:
+def _parse_ratings(ratings: pd.Series) -> npt.NDArray[np.float64]:
     numbers = pd.to_numeric(ratings, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     if (wrong := ~np.isfinite(numbers)).any():
-        raise DataError(f"rating is {_told(ratings, wrong)}; expected a number")
+        raise DataError(f"rating is {_describe_first(ratings, wrong)}; expected a number")
     return numbers
 
 
-def _times(times: pd.Series) -> npt.NDArray[Any]:
+def _parse_timestamps(times: pd.Series) -> npt.NDArray[Any]:
     if not is_datetime64_any_dtype(times):
         numbers = pd.to_numeric(times, errors="coerce")
         if (numbers.isna() == times.isna()).all():
@@ -297,19 +300,19 @@ def _times(times: pd.Series) -> npt.NDArray[Any]:
         if dates.isna().sum() > times.isna().sum():
             neither = (dates.isna() & numbers.isna() & times.notna()).to_numpy()
             wrong = neither if neither.any() else (dates.isna() & times.notna()).to_numpy()
-            raise DataError(f"timestamp is {_told(times, wrong)}; expected a number or an ISO 8601 date")
+            raise DataError(f"timestamp is {_describe_first(times, wrong)}; expected a number or an ISO 8601 date")
         times = dates
     return (times if times.dt.tz is None else times.dt.tz_convert(None)).to_numpy()
 
 
-def _parts(parts: pd.Series) -> npt.NDArray[np.int8]:
+def _check_parts(parts: pd.Series) -> npt.NDArray[np.int8]:
     wrong = ~parts.isin([0, 1, 2]).to_numpy()
     if wrong.any():
-        raise DataError(f"part is {_told(parts, wrong)}; expected 0 (train), 1 (validation) or 2 (test)")
+        raise DataError(f"part is {_describe_first(parts, wrong)}; expected 0 (train), 1 (validation) or 2 (test)")
     return parts.to_numpy(dtype=np.int8)
 
 
-def _told(values: pd.Series, wrong: npt.NDArray[np.bool_]) -> str:
-    """The first wrong value and its row, for an error."""
+def _describe_first(values: pd.Series, wrong: npt.NDArray[np.bool_]) -> str:
+    """Describe the first wrong value and its row, for an error."""
     row = int(wrong.argmax())
     return f"{values.iloc[[row]].tolist()[0]!r} in row {row}"

@@ -1,4 +1,4 @@
-"""The prepared data directory: filtered interactions, items, and the split as matrices; everything after reads this.
+"""The prepared data directory: filtered interactions, items, and the split as matrices; all later commands read it.
 
 `interactions.parquet` holds the interactions that were split, in the source's order; `items.parquet` and
 `users.parquet` name the columns and rows of the split's matrices (`recvae.data.csr_files`): `train`, and `fold_in` and
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
@@ -28,13 +27,13 @@ from recvae.storage.directories import read_manifest, read_whole, replacing_dire
 
 KIND, VERSION = "recvae-data", 2
 _INTERACTIONS, _ITEMS, _USERS = "interactions.parquet", "items.parquet", "users.parquet"
-_ROWS = "train_rows.npy"
+_TRAIN_ROWS = "train_rows.npy"
 _ROWS_A_GROUP = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A prepared directory as read.
+    """The content of a prepared directory.
 
     Attributes
     ----------
@@ -52,7 +51,7 @@ class Prepared:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a model artifact records of the data that it was trained on."""
+        """Facts that tell these data from others, which an artifact records: data set, protocol, filters, digest."""
         return {
             "dataset": self.manifest["dataset"],
             "protocol": self.manifest["protocol"],
@@ -61,14 +60,20 @@ class Prepared:
         }
 
     def histories(self) -> pd.DataFrame:
-        """Every user's history: `user_id` and `history` (lists of item indices), training users first in row order."""
+        """List every user's history, training users first in row order.
+
+        Returns
+        -------
+        DataFrame with `user_id` and `history` (lists of item indices).
+        """
         split = self.split
-        order, interactions = split.user_ids, [(split.train, np.arange(len(split.user_ids)))]
-        for part in _parts(split).values():
-            order = order.append(part.user_ids[part.train_rows < 0]).unique()
-            rows = order.get_indexer(part.user_ids)
-            interactions += [(part.fold_in, rows), (part.held_out, rows)]
-        rows, columns = (np.concatenate(parts) for parts in zip(*(_places(*of) for of in interactions), strict=True))
+        order, matrices = split.user_ids, [(split.train, np.arange(len(split.user_ids)))]
+        for holdout in _holdouts(split).values():
+            order = order.append(holdout.user_ids[holdout.train_rows < 0]).unique()
+            users = order.get_indexer(holdout.user_ids)
+            matrices += [(holdout.fold_in, users), (holdout.held_out, users)]
+        rows = np.concatenate([np.repeat(users, np.diff(matrix.indptr)) for matrix, users in matrices])
+        columns = np.concatenate([matrix.indices for matrix, _ in matrices])
         matrix = sparse.csr_matrix(
             (np.ones(len(rows), dtype=bool), (rows, columns)), shape=(len(order), len(self.items))
         )
@@ -87,20 +92,20 @@ def write_prepared(
     counts: Mapping[str, int],
     items: pd.DataFrame | None = None,
 ) -> None:
-    """Write a prepared directory; an earlier one at `path` is replaced in one step.
+    """Write a prepared directory; replace an earlier one at `path` in one step.
 
     Parameters
     ----------
     data : Interactions, or iterable of DataFrame
-        What the split was made of, after the filters: `user_id`, `item_id`, and `rating` and `timestamp` where there
-        are any, in the source's order.
+        The interactions that were split, after the filters, in the source's order: `user_id`, `item_id`, and `rating`
+        and `timestamp` where there are any.
     dataset : str
     source : mapping
-        Where the data came from, with the SHA-256 of each file.
+        Origin of the data, with the SHA-256 of each file.
     filters, counts : mapping
-        The filters' settings, and what they took.
+        The filters' settings, and how many interactions each dropped.
     items : DataFrame, optional
-        `item_id` with `title` and more, of any items in any order.
+        `item_id` with `title` and other columns, of any items in any order.
 
     Raises
     ------
@@ -119,7 +124,7 @@ def write_prepared(
     if items is not None:
         vocabulary = vocabulary.merge(items.drop_duplicates("item_id"), on="item_id", how="left", validate="1:1")
     with replacing_directory(Path(path), KIND) as directory:
-        _write_interactions(directory / _INTERACTIONS, _frames(data) if isinstance(data, Interactions) else data)
+        _write_interactions(directory / _INTERACTIONS, _iter_frames(data) if isinstance(data, Interactions) else data)
         vocabulary.to_parquet(directory / _ITEMS, index=False)
         _users(split).to_parquet(directory / _USERS, index=False)
         _write_split(directory, split)
@@ -132,7 +137,7 @@ def read_prepared(path: str | Path) -> Prepared:
     Raises
     ------
     ArtifactError
-        If it is missing, damaged, of an unknown version, or its parts do not fit together.
+        If it is missing, damaged, of an unknown version, or its files do not fit together.
     """
     return read_whole(Path(path), _read)
 
@@ -142,30 +147,30 @@ def _read(directory: Path) -> Prepared:
     for entry in ("dataset", "protocol", "filters", "counts"):
         if entry not in manifest:
             raise ArtifactError(f"{directory} is damaged: its manifest has no {entry}")
-    parts = ("validation", "test") if f"validation.{_ROWS}" in manifest["sha256"] else ("test",)
-    for name in (_INTERACTIONS, _ITEMS, _USERS, ONES, *_split_files(parts)):
+    sides = ("validation", "test") if f"validation.{_TRAIN_ROWS}" in manifest["sha256"] else ("test",)
+    for name in (_INTERACTIONS, _ITEMS, _USERS, ONES, *_split_files(sides)):
         if name not in manifest["sha256"]:
             raise ArtifactError(f"{directory} names no checksum for {name}")
     try:
         items = pd.read_parquet(directory / _ITEMS)
         users = pd.read_parquet(directory / _USERS)
-        split = _split(directory, parts, users, items, manifest)
+        split = _read_split(directory, sides, users, items, manifest)
     except (KeyError, ValueError, OSError, EOFError, pa.ArrowException) as error:
         raise ArtifactError(f"{directory} is damaged: {' '.join(str(error).split())}") from None
     return Prepared(directory, split, items, manifest)
 
 
-def _frames(data: Interactions) -> Iterator[pd.DataFrame]:
+def _iter_frames(data: Interactions) -> Iterator[pd.DataFrame]:
     optional = {"rating": data.rating, "timestamp": data.timestamp}
     given = {name: values for name, values in optional.items() if values is not None}
     for start in range(0, len(data), _ROWS_A_GROUP):
-        part = slice(start, start + _ROWS_A_GROUP)
-        columns = {"user_id": data.user_ids[data.user_idx[part]], "item_id": data.item_ids[data.item_idx[part]]}
-        yield pd.DataFrame(columns | {name: values[part] for name, values in given.items()})
+        rows = slice(start, start + _ROWS_A_GROUP)
+        columns = {"user_id": data.user_ids[data.user_idx[rows]], "item_id": data.item_ids[data.item_idx[rows]]}
+        yield pd.DataFrame(columns | {name: values[rows] for name, values in given.items()})
 
 
 def _write_interactions(path: Path, frames: Iterable[pd.DataFrame]) -> None:
-    """Write interactions in row groups of a fixed size, so that the same interactions give the same file."""
+    """Write interactions in row groups of a fixed size, so that the bytes do not depend on the frames' sizes."""
     waiting: list[pa.Table] = []
     with contextlib.ExitStack() as stack:
         writer = None
@@ -180,66 +185,62 @@ def _write_interactions(path: Path, frames: Iterable[pd.DataFrame]) -> None:
             writer.write_table(rest.combine_chunks())
 
 
-def _parts(split: Split) -> dict[str, Holdout]:
+def _holdouts(split: Split) -> dict[str, Holdout]:
     return {"test": split.test} if split.validation is None else {"validation": split.validation, "test": split.test}
 
 
 def _users(split: Split) -> pd.DataFrame:
-    ids = {"train": split.user_ids, **{name: part.user_ids for name, part in _parts(split).items()}}
+    """List the users of the matrices' rows; column `part` says whether in train, validation or test."""
+    ids = {"train": split.user_ids, **{name: holdout.user_ids for name, holdout in _holdouts(split).items()}}
     return pd.concat(
         [pd.DataFrame({"user_id": users, "part": name}) for name, users in ids.items()], ignore_index=True
     ).astype({"part": "str"})
 
 
-def _split_files(parts: Iterable[str]) -> list[str]:
-    """The files of a split's arrays, but for the values that its matrices share."""
+def _split_files(sides: Iterable[str]) -> list[str]:
+    """List the files of a split's arrays, without the values that its matrices share."""
     names = matrix_files("train")
-    for part in parts:
-        names += [*matrix_files(f"{part}.fold_in"), *matrix_files(f"{part}.held_out"), f"{part}.{_ROWS}"]
+    for side in sides:
+        names += [*matrix_files(f"{side}.fold_in"), *matrix_files(f"{side}.held_out"), f"{side}.{_TRAIN_ROWS}"]
     return names
 
 
 def _split_sha256(manifest: Mapping[str, Any]) -> str:
-    """One digest of all arrays of the split."""
+    """Compute one digest over the checksums of the split's arrays."""
     sums = [f"{name} {digest}\n" for name, digest in sorted(manifest["sha256"].items()) if name.endswith(".npy")]
     return hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
 def _write_split(directory: Path, split: Split) -> None:
     matrices = {"train": split.train}
-    for name, part in _parts(split).items():
-        matrices |= {f"{name}.fold_in": part.fold_in, f"{name}.held_out": part.held_out}
-        np.save(directory / f"{name}.{_ROWS}", part.train_rows, allow_pickle=False)
+    for name, holdout in _holdouts(split).items():
+        matrices |= {f"{name}.fold_in": holdout.fold_in, f"{name}.held_out": holdout.held_out}
+        np.save(directory / f"{name}.{_TRAIN_ROWS}", holdout.train_rows, allow_pickle=False)
     for name, matrix in matrices.items():
         write_matrix(directory, name, matrix)
     write_ones(directory, max(matrix.nnz for matrix in matrices.values()))
 
 
-def _places(matrix: sparse.csr_matrix, rows: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Row and column of each interaction of a matrix whose rows are `rows` of another."""
-    return np.repeat(rows, np.diff(matrix.indptr)), matrix.indices
-
-
-def _split(
-    directory: Path, parts: tuple[str, ...], users: pd.DataFrame, items: pd.DataFrame, manifest: dict[str, Any]
+def _read_split(
+    directory: Path, sides: tuple[str, ...], users: pd.DataFrame, items: pd.DataFrame, manifest: dict[str, Any]
 ) -> Split:
-    def ids(part: str) -> pd.Index:
-        index: pd.Index = pd.Index(users["user_id"][users["part"] == part].to_numpy())
+    def ids(side: str) -> pd.Index:
+        index: pd.Index = pd.Index(users["user_id"][users["part"] == side].to_numpy())
         return index
 
     def matrix(name: str, n_users: int) -> sparse.csr_matrix:
         return read_matrix(directory, name, (n_users, len(items)))
 
-    def holdout(part: str) -> Holdout:
-        user_ids = ids(part)
-        fold_in, held_out = (matrix(f"{part}.{half}", len(user_ids)) for half in ("fold_in", "held_out"))
-        return Holdout(fold_in, held_out, user_ids, np.array(read_array(directory / f"{part}.{_ROWS}")))
+    def holdout(side: str) -> Holdout:
+        user_ids = ids(side)
+        fold_in, held_out = (matrix(f"{side}.{half}", len(user_ids)) for half in ("fold_in", "held_out"))
+        return Holdout(fold_in, held_out, user_ids, np.array(read_array(directory / f"{side}.{_TRAIN_ROWS}")))
 
     return Split(
         train=matrix("train", len(ids("train"))),
         user_ids=ids("train"),
         item_ids=pd.Index(items["item_id"].to_numpy()),
-        validation=holdout("validation") if "validation" in parts else None,
+        validation=holdout("validation") if "validation" in sides else None,
         test=holdout("test"),
         protocol=manifest["protocol"],
         counts=manifest["counts"],

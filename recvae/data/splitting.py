@@ -1,10 +1,12 @@
-"""Splits: which interactions a model learns from, and which it is asked to find again.
+"""Splits: the interactions that a model learns from, and those that it is asked to find again.
 
-Strong generalization holds whole users out: a model sees part of a held-out user's interactions (`fold_in`) and is
-asked for the rest (`held_out`). In the other splits the users are known and interactions are held out.
+Strong generalization holds whole users out: a model is given some of a held-out user's interactions (`fold_in`) and
+asked for the others (`held_out`). In the other splits every user is known and single interactions are held out.
+
+Each split is written once, over the operations of `SplitBackend`, for interactions in memory and in a database engine.
 """
 
-from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,33 +14,29 @@ import numpy.typing as npt
 import pandas as pd
 
 from recvae.data.interactions import Interactions
-from recvae.data.split import (
-    MIN_INTERACTIONS_TO_HOLD_OUT,
-    MIN_INTERACTIONS_TO_LEAVE_TWO,
-    NO_TRAINING,
-    NONE_LONG_ENOUGH,
-    NOTHING_TO_FIND,
-    TEST,
-    TRAIN,
-    VALIDATION,
-    Holdout,
+from recvae.data.split import TEST, TRAIN, VALIDATION, Holdout, Split
+from recvae.data.split_backend import (
     Indices,
     Mask,
-    Split,
-    counted,
-    drawn,
-    drawn_holdout,
-    inverse,
-    legacy_generator,
-    matrix_of,
+    MemoryBackend,
+    SplitBackend,
+    build_binary_matrix,
+    invert_index,
 )
 from recvae.errors import DataError, ParameterError
 
 __all__ = ["Holdout", "Split", "given", "leave_last_out", "strong_generalization", "temporal"]
 
+HELD_OUT_FRACTION = 0.2
+MIN_INTERACTIONS_TO_HOLD_OUT = 5
+MIN_INTERACTIONS_TO_LEAVE_TWO = 3
+SIDE_NAMES = {VALIDATION: "validation", TEST: "test"}
 
-def strong_generalization(data: Interactions, *, val_users: int, test_users: int, seed: int = 98765) -> Split:
-    """Hold whole users out, to the letter as Liang et al. (2018) and their published notebook do.
+
+def strong_generalization(
+    data: Interactions | SplitBackend, *, val_users: int, test_users: int, seed: int = 98765
+) -> Split:
+    """Hold whole users out, exactly as Liang et al. (2018) and their published notebook do.
 
     Users, sorted by id, are permuted by NumPy's legacy generator; the last `test_users` are test users, the
     `val_users` before them validation users. Columns are the training users' items by first appearance.
@@ -52,84 +50,55 @@ def strong_generalization(data: Interactions, *, val_users: int, test_users: int
     DataError
         If no validation or no test user has enough interactions to hold any out.
     """
-    order, n_train = permuted(data.n_users, val_users, test_users, seed)
-    position = inverse(order, data.n_users)
-    part = np.searchsorted([n_train, n_train + val_users], position, side="right")[data.user_idx]
-    vocabulary = pd.unique(data.item_idx[part == TRAIN])
-    columns = inverse(vocabulary, data.n_items)[data.item_idx]
-    known = columns >= 0
-
-    def holdout(which: int, users: Indices) -> Holdout:
-        interactions = np.flatnonzero((part == which) & known)
-        return drawn_holdout(
-            which, data.user_idx[interactions], columns[interactions], users, data.user_ids, len(vocabulary), seed
-        )
-
-    shape = (n_train, len(vocabulary))
+    data = _to_backend(data)
+    order, n_train = _permute_users(len(data.user_ids), val_users, test_users, seed)
+    users = dict(zip((TRAIN, VALIDATION, TEST), np.split(order, [n_train, n_train + val_users]), strict=True))
+    side_of_user = np.empty(len(order), dtype=np.int8)
+    for side, of_side in users.items():
+        side_of_user[of_side] = side
+    sided = data.assign_by_user(side_of_user)
+    known = sided.keep_items(sided.find_items_by_appearance(TRAIN))
     split = Split(
-        train=matrix_of(position[data.user_idx], columns, part == TRAIN, shape),
-        user_ids=data.user_ids[order[:n_train]],
-        item_ids=data.item_ids[vocabulary],
-        validation=holdout(VALIDATION, order[n_train : n_train + val_users]),
-        test=holdout(TEST, order[n_train + val_users :]),
+        train=known.build_matrix("train", users[TRAIN], [TRAIN]),
+        user_ids=data.user_ids[users[TRAIN]],
+        item_ids=known.item_ids,
+        validation=_draw_holdout(known, VALIDATION, users[VALIDATION], seed),
+        test=_draw_holdout(known, TEST, users[TEST], seed),
         protocol={"split": "strong", "val_users": val_users, "test_users": test_users, "seed": seed},
         counts={},
     )
-    return counted(split, (data.n_users, data.n_items, len(data)), dropped_interactions=int((~known).sum()))
-
-
-def permuted(n_users: int, val_users: int, test_users: int, seed: int) -> tuple[Indices, int]:
-    """The users in the published order, and how many of them, from the first on, train."""
-    generator = legacy_generator(seed)
-    for name, value in (("val_users", val_users), ("test_users", test_users)):
-        if value < 1:
-            raise ParameterError(f"{name} is {value}; expected at least 1")
-    n_train = n_users - val_users - test_users
-    if n_train < 1:
-        raise ParameterError(
-            f"val_users {val_users:,} and test_users {test_users:,} leave nobody of {n_users:,} to train on"
-        )
-    return generator.permutation(n_users), n_train
+    return replace(split, counts=_count(split, data, known))
 
 
 def given(data: Interactions, *, val_users: int | None = None, seed: int = 98765) -> Split:
     """Use the train, validation and test lists that the source itself comes with.
 
-    Where it has no validation list, one is carved out of train: of `val_users` random users with at least five training
+    Where it has no validation list, one is taken from train: of `val_users` random users with at least five training
     interactions (a tenth of them when None, nobody when 0), `int(0.2·n)` interactions are held out, drawn in item
     order.
 
     Raises
     ------
     ParameterError
-        If the source does not come split, or has fewer users to carve from than asked for.
+        If the source does not come split, or fewer users than `val_users` have enough training interactions.
     DataError
         If the training list is empty, or no user has both training and test interactions.
     """
-    generator = legacy_generator(seed)
+    generator = _legacy_generator(seed)
     if data.part is None:
         raise ParameterError(
             "split is 'given' but the source does not come split; expected a folder with train.txt and test.txt"
         )
-    part, in_train_list = data.part.copy(), data.part == TRAIN
-    protocol: dict[str, Any] = {"split": "given"}
-    if not (part == VALIDATION).any() and val_users != 0:
-        degree = np.bincount(data.user_idx[part == TRAIN], minlength=data.n_users)
-        eligible = np.flatnonzero(degree >= MIN_INTERACTIONS_TO_HOLD_OUT)
-        size = min(len(eligible), max(1, len(eligible) // 10)) if val_users is None else val_users
-        if not 0 <= size <= len(eligible):
-            raise ParameterError(
-                f"val_users is {size:,}; expected 0 to {len(eligible):,}, the users with enough training interactions"
-            )
-        chosen = np.isin(data.user_idx, generator.choice(eligible, size, replace=False))
-        interactions = np.flatnonzero(chosen & (part == TRAIN))
-        interactions = interactions[np.argsort(data.item_idx[interactions])]
-        part[interactions[drawn(data.user_idx[interactions], generator)]] = VALIDATION
-        protocol |= {"val_users": int(size), "seed": seed}
-    return _by_part(data, part, protocol, in_vocabulary=in_train_list)
+    # The vocabulary is that of the whole training list: an item whose only interaction moves to validation stays.
+    vocabulary = MemoryBackend.from_interactions(data, data.part).find_items(TRAIN)
+    side, protocol = data.part, dict[str, Any](split="given")
+    if not (side == VALIDATION).any() and val_users != 0:
+        side, n_users = _move_to_validation(data, side, val_users, generator)
+        protocol |= {"val_users": n_users, "seed": seed}
+    return _split_by_side(MemoryBackend.from_interactions(data, side), protocol, vocabulary)
 
 
-def temporal(data: Interactions, *, val_time: Any = None, test_time: Any = None) -> Split:
+def temporal(data: Interactions | SplitBackend, *, val_time: Any = None, test_time: Any = None) -> Split:
     """Train before a global time point, test after it.
 
     Interactions from `test_time` on are held out of the test users, interactions from `val_time` on and before
@@ -144,50 +113,31 @@ def temporal(data: Interactions, *, val_time: Any = None, test_time: Any = None)
     Raises
     ------
     ParameterError
-        If timestamps are missing, or the time points are of another kind or leave a part empty.
+        If timestamps are missing, or the time points are of another kind or leave a side of the split empty.
     DataError
         If no user has both interactions before `test_time` and test interactions.
     """
-    timestamp = _timestamps(data, "temporal")
-    times = np.sort(timestamp)
-    bounds = time_bounds(times.__getitem__, len(times), times.dtype.kind == "M", val_time, test_time)
-    part = np.where(timestamp >= bounds[1], TEST, np.where(timestamp >= bounds[0], VALIDATION, TRAIN))
-    refuse_empty_parts(np.bincount(part, minlength=3), bounds, (times[0], times[-1]))
-    return _by_part(data, part, temporal_protocol(bounds))
-
-
-def time_bounds(
-    time_at: Callable[[int], Any], n_interactions: int, dates: bool, val_time: Any, test_time: Any
-) -> tuple[Any, Any]:
-    """Start times of validation and test; `time_at(k)`, the k-th earliest time, is for those not given."""
-    given_or_at = (("val_time", val_time, 0.8), ("test_time", test_time, 0.9))
+    data = _to_backend(data)
+    dates = _check_timestamps(data, "temporal").kind == "M"
     val_time, test_time = (
-        time_at(int(share * n_interactions)) if value is None else _time(name, value, dates)
-        for name, value, share in given_or_at
+        data.find_timestamp(int(share * data.n_interactions)) if time is None else _parse_time(name, time, dates)
+        for name, time, share in (("val_time", val_time, 0.8), ("test_time", test_time, 0.9))
     )
-    return val_time, test_time
-
-
-def refuse_empty_parts(
-    n_interactions: Sequence[int] | npt.NDArray[Any], bounds: tuple[Any, Any], ends: tuple[Any, Any]
-) -> None:
-    """Raise `ParameterError` if no interaction lies in one of the three parts; `ends` are the first and last times."""
-    for interactions, name in zip(
-        n_interactions, ("before val_time", "from val_time on", "from test_time on"), strict=True
+    sided = data.assign_by_time(val_time, test_time)
+    for count, stretch in zip(
+        sided.count_sides(), ("before val_time", "from val_time on", "from test_time on"), strict=True
     ):
-        if not interactions:
+        if not count:
+            first, last = (data.find_timestamp(position) for position in (0, data.n_interactions - 1))
             raise ParameterError(
-                f"no interactions {name}: val_time is {bounds[0]}, test_time {bounds[1]}, "
-                f"data from {ends[0]} to {ends[1]}"
+                f"no interactions {stretch}: val_time is {val_time}, test_time {test_time}, data from {first} to {last}"
             )
+    return _split_by_side(
+        sided, {"split": "temporal", "val_time": str(val_time), "test_time": str(test_time)}, sided.find_items(TRAIN)
+    )
 
 
-def temporal_protocol(bounds: tuple[Any, Any]) -> dict[str, Any]:
-    """What a temporal split records of itself."""
-    return {"split": "temporal", "val_time": str(bounds[0]), "test_time": str(bounds[1])}
-
-
-def leave_last_out(data: Interactions) -> Split:
+def leave_last_out(data: Interactions | SplitBackend) -> Split:
     """Hold out each user's last interaction as test and the one before as validation.
 
     Interactions of one user at the same time are taken in item order. Users with fewer than three interactions only
@@ -200,75 +150,160 @@ def leave_last_out(data: Interactions) -> Split:
     DataError
         If no test interaction is of an item that occurs in training.
     """
-    order = np.lexsort((data.item_idx, _timestamps(data, "leave-last"), data.user_idx))
-    degree = np.bincount(data.user_idx, minlength=data.n_users)
-    last = np.cumsum(degree) - 1
-    part = np.full(len(data), TRAIN, dtype=np.int8)
-    long_enough = degree >= MIN_INTERACTIONS_TO_LEAVE_TWO
-    if not long_enough.any():
-        raise ParameterError(NONE_LONG_ENOUGH)
-    part[order[last[long_enough]]] = TEST
-    part[order[last[long_enough] - 1]] = VALIDATION
-    return _by_part(data, part, {"split": "leave-last"})
+    data = _to_backend(data)
+    _check_timestamps(data, "leave-last")
+    sided = data.assign_last_two(MIN_INTERACTIONS_TO_LEAVE_TWO)
+    if not sided.count_sides()[TEST]:
+        raise ParameterError("split is 'leave-last' but no user has three interactions")
+    return _split_by_side(sided, {"split": "leave-last"}, sided.find_items(TRAIN))
 
 
-def _by_part(
-    data: Interactions, part: npt.NDArray[Any], protocol: dict[str, Any], in_vocabulary: Mask | None = None
-) -> Split:
-    """Known users: rows of `train` are the users with training interactions, columns the items those interactions name.
+def _to_backend(data: Interactions | SplitBackend) -> SplitBackend:
+    return MemoryBackend.from_interactions(data) if isinstance(data, Interactions) else data
 
-    With `in_vocabulary` the columns are the items of those interactions instead.
+
+def _permute_users(n_users: int, val_users: int, test_users: int, seed: int) -> tuple[Indices, int]:
+    """Order the users as published; returns the order, and how many of them, from the first on, train."""
+    generator = _legacy_generator(seed)
+    for name, value in (("val_users", val_users), ("test_users", test_users)):
+        if value < 1:
+            raise ParameterError(f"{name} is {value}; expected at least 1")
+    n_train = n_users - val_users - test_users
+    if n_train < 1:
+        raise ParameterError(
+            f"val_users {val_users:,} and test_users {test_users:,} leave nobody of {n_users:,} to train on"
+        )
+    return generator.permutation(n_users), n_train
+
+
+def _legacy_generator(seed: int) -> np.random.RandomState:
+    # The published split was drawn with RandomState; numpy's newer generators draw other users from the same seed.
+    if not 0 <= seed < 2**32:
+        raise ParameterError(f"seed is {seed}; expected 0 to {2**32 - 1}")
+    return np.random.RandomState(seed)
+
+
+def _draw_holdout(known: SplitBackend, side: int, users: Indices, seed: int) -> Holdout:
+    """Draw the held-out interactions of a side's users, none of whom is in the training matrix."""
+    user_idx, item_idx = known.list_interactions(side)
+    # The notebook seeds its generator anew in each call of its splitting function: once for validation, once for test.
+    held = _draw_held_out(user_idx, _legacy_generator(seed))
+    if not held.any():
+        raise DataError(
+            f"no {SIDE_NAMES[side]} user has {MIN_INTERACTIONS_TO_HOLD_OUT} interactions of items that "
+            "occur in training, so nothing can be held out"
+        )
+    rows, shape = invert_index(users, len(known.user_ids))[user_idx], (len(users), len(known.item_ids))
+    fold_in, held_out = (build_binary_matrix(rows[mask], item_idx[mask], shape) for mask in (~held, held))
+    return Holdout(fold_in, held_out, known.user_ids[users], np.full(len(users), -1, dtype=np.int32))
+
+
+def _draw_held_out(user_idx: Indices, generator: np.random.RandomState) -> Mask:
+    """Draw `int(0.2·n)` of each user's n ≥ 5 interactions, users by index, interactions in the order given.
+
+    Both orders decide what is drawn: the notebook goes through users by ascending id, and `choice` draws places in the
+    list of a user's interactions.
     """
-    users = np.unique(data.user_idx[part == TRAIN])
-    vocabulary = np.unique(data.item_idx[part == TRAIN if in_vocabulary is None else in_vocabulary])
-    if not len(users):
-        raise DataError(NO_TRAINING)
-    train_row, column = inverse(users, data.n_users), inverse(vocabulary, data.n_items)
-    columns = column[data.item_idx]
-    known = columns >= 0
+    order = np.argsort(user_idx, kind="stable")
+    held = np.zeros(len(user_idx), dtype=bool)
+    for interactions in np.split(order, np.flatnonzero(np.diff(user_idx[order])) + 1):
+        n = len(interactions)
+        if n >= MIN_INTERACTIONS_TO_HOLD_OUT:
+            held[interactions[generator.choice(n, size=int(HELD_OUT_FRACTION * n), replace=False)]] = True
+    return held
 
-    def holdout(which: int) -> Holdout | None:
-        fold_in, held = known & (part < which), known & (part == which)
-        rows = np.intersect1d(data.user_idx[fold_in], data.user_idx[held])
+
+def _move_to_validation(
+    data: Interactions, side: npt.NDArray[np.int8], val_users: int | None, generator: np.random.RandomState
+) -> tuple[npt.NDArray[np.int8], int]:
+    """Move training interactions of random users to validation; returns each interaction's side, and how many users."""
+    in_training, side = side == TRAIN, side.copy()
+    degree = np.bincount(data.user_idx[in_training], minlength=data.n_users)
+    eligible = np.flatnonzero(degree >= MIN_INTERACTIONS_TO_HOLD_OUT)
+    size = min(len(eligible), max(1, len(eligible) // 10)) if val_users is None else val_users
+    if not 0 <= size <= len(eligible):
+        raise ParameterError(
+            f"val_users is {size:,}; expected 0 to {len(eligible):,}, the users with enough training interactions"
+        )
+    chosen = np.isin(data.user_idx, generator.choice(eligible, size, replace=False))
+    interactions = np.flatnonzero(chosen & in_training)
+    interactions = interactions[np.argsort(data.item_idx[interactions])]
+    side[interactions[_draw_held_out(data.user_idx[interactions], generator)]] = VALIDATION
+    return side, int(size)
+
+
+def _split_by_side(data: SplitBackend, protocol: dict[str, Any], vocabulary: Indices) -> Split:
+    """Split known users: rows of `train` are the users with training interactions, columns the vocabulary."""
+    users = data.find_users([TRAIN])
+    if not len(users):
+        raise DataError("the training side of the split is empty")
+    known = data.keep_items(vocabulary)
+    train_row = invert_index(users, len(data.user_ids))
+
+    def holdout(side: int) -> Holdout | None:
+        """Users with interactions on the side, and on an earlier one, which is their history."""
+        earlier = list(range(side))
+        rows = np.intersect1d(known.find_users(earlier), known.find_users([side]), assume_unique=True)
         if not len(rows):
             return None
-        row = inverse(rows, data.n_users)[data.user_idx]
-        shape = (len(rows), len(vocabulary))
-        shown, asked = (matrix_of(row, columns, mask & (row >= 0), shape) for mask in (fold_in, held))
-        return Holdout(shown, asked, data.user_ids[rows], train_row[rows].astype(np.int32))
+        fold_in = known.build_matrix(f"{SIDE_NAMES[side]}.fold_in", rows, earlier)
+        held_out = known.build_matrix(f"{SIDE_NAMES[side]}.held_out", rows, [side])
+        return Holdout(fold_in, held_out, data.user_ids[rows], train_row[rows])
 
     test = holdout(TEST)
     if test is None:
-        raise DataError(NOTHING_TO_FIND)
+        raise DataError(
+            "no user has both interactions to learn from and test interactions of items that occur in training"
+        )
     split = Split(
-        train=matrix_of(train_row[data.user_idx], columns, part == TRAIN, (len(users), len(vocabulary))),
+        train=known.build_matrix("train", users, [TRAIN]),
         user_ids=data.user_ids[users],
-        item_ids=data.item_ids[vocabulary],
+        item_ids=known.item_ids,
         validation=holdout(VALIDATION),
         test=test,
         protocol=protocol,
         counts={},
     )
-    return counted(split, (data.n_users, data.n_items, len(data)), dropped_interactions=int((~known).sum()))
+    return replace(split, counts=_count(split, data, known))
 
 
-def _timestamps(data: Interactions, split: str) -> npt.NDArray[Any]:
-    if data.timestamp is None:
-        raise untimed(split)
-    if missing := int(pd.isna(data.timestamp).sum()):
-        raise untimed(split, f"{missing:,} of {len(data):,} interactions have no timestamp")
-    return data.timestamp
+def _count(split: Split, data: SplitBackend, known: SplitBackend) -> dict[str, int]:
+    """Count the data, each side of the split, and the interactions of `data` that are not in `known`."""
+    counts = {
+        "users": len(data.user_ids),
+        "items": len(data.item_ids),
+        "interactions": data.n_interactions,
+        "train_users": split.train.shape[0],
+        "train_items": split.train.shape[1],
+        "train_interactions": split.train.nnz,
+        "items_outside_training": len(data.item_ids) - split.train.shape[1],
+        "interactions_outside_training_items": data.n_interactions - known.n_interactions,
+    }
+    for name, holdout in (("validation", split.validation), ("test", split.test)):
+        if holdout is not None:
+            counts[f"{name}_users"] = holdout.n_users
+            counts[f"{name}_users_without_held_out"] = int((np.diff(holdout.held_out.indptr) == 0).sum())
+            counts[f"{name}_fold_in_interactions"] = holdout.fold_in.nnz
+            counts[f"{name}_held_out_interactions"] = holdout.held_out.nnz
+    return counts
 
 
-def untimed(
-    split: str, what: str = "the data have no timestamps; name their column with --timestamp-column"
-) -> ParameterError:
-    """The error of a split by time where times are lacking."""
-    return ParameterError(f"split is {split!r} but {what}")
+def _check_timestamps(data: SplitBackend, split: str) -> np.dtype[Any]:
+    """Raise `ParameterError` unless every interaction has a timestamp; returns their type."""
+    kind = data.timestamp_type
+    if kind is None:
+        raise ParameterError(
+            f"split is {split!r} but the data have no timestamps; name their column with --timestamp-column"
+        )
+    if missing := data.count_missing_timestamps():
+        raise ParameterError(
+            f"split is {split!r} but {missing:,} of {data.n_interactions:,} interactions have no timestamp"
+        )
+    return kind
 
 
-def _time(name: str, value: Any, dates: bool) -> Any:
-    """A time point of the timestamps' own kind."""
+def _parse_time(name: str, value: Any, dates: bool) -> Any:
+    """Read a time point in the type of the timestamps."""
     try:
         return pd.to_datetime(value, utc=True).tz_convert(None).to_datetime64() if dates else float(value)
     except (TypeError, ValueError):

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from recvae.data.readers import Columns, read_delimited, read_lists
+from recvae.data.columns import Columns
+from recvae.data.readers import read_delimited, read_lists
 from recvae.errors import DataError
 
 

@@ -1,10 +1,11 @@
-"""The splits of `recvae.data.splitting` in an engine: the same matrices, streamed to disk and mapped."""
+"""Operations that splits are made of, in a database engine: matrices are streamed to disk and read as memory maps."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, Self
 
 import ibis
 import numpy as np
@@ -13,187 +14,119 @@ import pandas as pd
 from scipy import sparse
 
 from recvae.data.csr_files import read_matrix, write_ones, write_stream
-from recvae.data.split import (
-    MIN_INTERACTIONS_TO_LEAVE_TWO,
-    NO_TRAINING,
-    NONE_LONG_ENOUGH,
-    NOTHING_TO_FIND,
-    TEST,
-    TRAIN,
-    VALIDATION,
-    Holdout,
-    Split,
-    counted,
-    drawn_holdout,
-    inverse,
-)
-from recvae.data.splitting import permuted, refuse_empty_parts, temporal_protocol, time_bounds, untimed
-from recvae.errors import DataError, ParameterError
-from recvae.preparation.engine import Plays
-
-Ints = npt.NDArray[Any]
-_PLACES = ("user_idx", "item_idx")
+from recvae.data.split import TEST, TRAIN, VALIDATION
+from recvae.data.split_backend import Indices
+from recvae.preparation.engine import Engine, EngineInteractions
 
 
-def of(interactions: Plays) -> dict[str, Callable[..., Split]]:
-    """The splits of these interactions by name."""
-    return {
-        "strong": partial(strong_generalization, interactions),
-        "given": _not_given,
-        "temporal": partial(temporal, interactions),
-        "leave-last": partial(leave_last_out, interactions),
-    }
+@dataclass(frozen=True, eq=False)
+class EngineBackend:
+    """`recvae.data.split_backend.SplitBackend` over a table of an engine.
 
+    Memory holds arrays over users or over items, and one side's interactions where they are listed.
 
-def _not_given(**_: Any) -> Split:
-    raise ParameterError("split is 'given' but a backend reads no train.txt and test.txt; leave it out")
+    Attributes
+    ----------
+    table : Ibis table
+        `user_idx`, `item_idx`, `row`, `side` once it is assigned, and `timestamp` where the source has one.
+    folder : Path
+        Directory that matrices are written to, with the values that they share.
+    """
 
+    engine: Engine
+    user_ids: pd.Index
+    item_ids: pd.Index
+    table: Any
+    timestamp_type: np.dtype[Any] | None
+    folder: Path
 
-def strong_generalization(interactions: Plays, *, val_users: int, test_users: int, seed: int) -> Split:
-    """As `recvae.data.splitting.strong_generalization`; only users and held-out interactions are in memory."""
-    user_ids, item_ids = interactions.user_ids, interactions.item_ids
-    order, n_train = permuted(len(user_ids), val_users, test_users, seed)
-    placed = _numbered(interactions, interactions.indexed, "user_idx", order, "user_row")
-    first = placed.filter(placed.user_row < n_train).group_by("item_idx").aggregate(first=lambda t: t.row.min())
-    vocabulary = _column(interactions, first.order_by("first"), "item_idx")
-    known = interactions.engine.kept(_numbered(interactions, placed, "item_idx", vocabulary, "column"))
-    held = interactions.engine.frame(known.filter(known.user_row >= n_train).order_by("row"))
-
-    def holdout(which: int, users: Ints, begin: int) -> Holdout:
-        of = held[(held["user_row"] >= begin) & (held["user_row"] < begin + len(users))]
-        columns = of["column"].to_numpy(np.int64)
-        return drawn_holdout(which, of["user_idx"].to_numpy(), columns, users, user_ids, len(vocabulary), seed)
-
-    folder = _folder(interactions)
-    split = Split(
-        train=_stored(
-            folder, interactions, known.filter(known.user_row < n_train), "train", (n_train, len(vocabulary))
-        ),
-        user_ids=user_ids[order[:n_train]],
-        item_ids=item_ids[vocabulary],
-        validation=holdout(VALIDATION, order[n_train : n_train + val_users], n_train),
-        test=holdout(TEST, order[n_train + val_users :], n_train + val_users),
-        protocol={"split": "strong", "val_users": val_users, "test_users": test_users, "seed": seed},
-        counts={},
-    )
-    return _counted(interactions, split, known)
-
-
-def temporal(interactions: Plays, *, val_time: Any = None, test_time: Any = None) -> Split:
-    """As `recvae.data.splitting.temporal`, for timestamps that are numbers."""
-    table = _timed(interactions, "temporal")
-
-    def time_at(place: int) -> Any:
-        return _column(interactions, table.order_by("timestamp").limit(1, offset=place), "timestamp")[0]
-
-    bounds = time_bounds(time_at, interactions.n_interactions, False, val_time, test_time)
-    later = (table.timestamp >= bounds[0]).ifelse(VALIDATION, TRAIN)
-    parted = table.mutate(part=(table.timestamp >= bounds[1]).ifelse(TEST, later))
-    of_part = interactions.engine.frame(parted.group_by("part").aggregate(n=lambda t: t.count()))
-    sizes = dict(zip(of_part["part"], of_part["n"], strict=True))
-    refuse_empty_parts(
-        [sizes.get(part, 0) for part in (TRAIN, VALIDATION, TEST)],
-        bounds,
-        (time_at(0), time_at(interactions.n_interactions - 1)),
-    )
-    return _by_part(interactions, parted, temporal_protocol(bounds))
-
-
-def leave_last_out(interactions: Plays) -> Split:
-    """As `recvae.data.splitting.leave_last_out`."""
-    table = _timed(interactions, "leave-last")
-    ranked = table.group_by("user_idx").mutate(degree=lambda t: t.count())
-    latest_first = ibis.window(group_by="user_idx", order_by=[ranked.timestamp.desc(), ranked.item_idx.desc()])
-    ranked = ranked.mutate(place=ibis.row_number().over(latest_first))
-    long_enough = ranked.degree >= MIN_INTERACTIONS_TO_LEAVE_TWO
-    if not interactions.engine.value(ranked.filter(long_enough).count()):
-        raise ParameterError(NONE_LONG_ENOUGH)
-    before = (long_enough & (ranked.place == 1)).ifelse(VALIDATION, TRAIN)
-    return _by_part(
-        interactions,
-        ranked.mutate(part=(long_enough & (ranked.place == 0)).ifelse(TEST, before)),
-        {"split": "leave-last"},
-    )
-
-
-def _by_part(interactions: Plays, parted: Any, protocol: dict[str, Any]) -> Split:
-    """Split known users: rows of `train` are the users with training interactions, columns their items."""
-    train = parted.filter(parted.part == TRAIN)
-    users, vocabulary = (_column(interactions, train.select(name).distinct().order_by(name), name) for name in _PLACES)
-    if not len(users):
-        raise DataError(NO_TRAINING)
-    known = interactions.engine.kept(_numbered(interactions, parted, "item_idx", vocabulary, "column"))
-    folder, train_row = _folder(interactions), inverse(users, len(interactions.user_ids))
-
-    def holdout(which: int, name: str) -> Holdout | None:
-        shown, asked = known.filter(known.part < which), known.filter(known.part == which)
-        rows = _column(
-            interactions,
-            shown.select("user_idx").distinct().semi_join(asked, "user_idx").order_by("user_idx"),
-            "user_idx",
+    @classmethod
+    def from_interactions(cls, interactions: EngineInteractions) -> Self:
+        """Make a back end; its matrices live as long as the engine's scratch folder."""
+        folder = Path(mkdtemp(dir=interactions.engine.scratch))
+        write_ones(folder, interactions.n_interactions)
+        return cls(
+            interactions.engine,
+            interactions.user_ids,
+            interactions.item_ids,
+            interactions.indexed_table,
+            interactions.timestamp_type,
+            folder,
         )
-        if not len(rows):
-            return None
-        shape = (len(rows), len(vocabulary))
-        fold_in, held_out = (
-            _stored(
-                folder, interactions, _numbered(interactions, of, "user_idx", rows, "user_row"), f"{name}.{half}", shape
-            )
-            for of, half in ((shown, "fold_in"), (asked, "held_out"))
-        )
-        return Holdout(fold_in, held_out, interactions.user_ids[rows], train_row[rows].astype(np.int32))
 
-    test = holdout(TEST, "test")
-    if test is None:
-        raise DataError(NOTHING_TO_FIND)
-    rows = _numbered(interactions, known.filter(known.part == TRAIN), "user_idx", users, "user_row")
-    split = Split(
-        train=_stored(folder, interactions, rows, "train", (len(users), len(vocabulary))),
-        user_ids=interactions.user_ids[users],
-        item_ids=interactions.item_ids[vocabulary],
-        validation=holdout(VALIDATION, "validation"),
-        test=test,
-        protocol=protocol,
-        counts={},
-    )
-    return _counted(interactions, split, known)
+    @cached_property
+    def n_interactions(self) -> int:
+        return self.engine.read_count(self.table.count())
 
+    def count_missing_timestamps(self) -> int:
+        return self.engine.read_count(self.table.timestamp.isnull().sum())
 
-def _timed(interactions: Plays, split: str) -> Any:
-    """The indexed table, all of whose interactions have a time."""
-    table = interactions.indexed
-    if "timestamp" not in table.columns:
-        raise untimed(split)
-    if missing := interactions.engine.value(table.timestamp.isnull().sum()):
-        raise untimed(split, f"{missing:,} of {interactions.n_interactions:,} interactions have no timestamp")
-    return table
+    def find_timestamp(self, position: int) -> Any:
+        return self._read_column(self.table.order_by("timestamp").limit(1, offset=position), "timestamp")[0]
 
+    def assign_by_user(self, side_of_user: npt.NDArray[np.int8]) -> Self:
+        sides = pd.DataFrame({"user_idx": np.arange(len(side_of_user), dtype=np.int32), "side": side_of_user})
+        return replace(self, table=self.table.inner_join(self.engine.create_table(sides), "user_idx"))
 
-def _numbered(interactions: Plays, table: Any, name: str, values: Ints, place: str) -> Any:
-    """The rows of a table whose `name` is among the values, with its place among them."""
-    places = pd.DataFrame({name: values.astype(np.int32), place: np.arange(len(values), dtype=np.int32)})
-    return table.inner_join(interactions.engine.table(places), name)
+    def assign_by_time(self, val_time: Any, test_time: Any) -> Self:
+        times = self.table.timestamp
+        before_test = (times >= val_time).ifelse(VALIDATION, TRAIN)
+        return replace(self, table=self.table.mutate(side=(times >= test_time).ifelse(TEST, before_test)))
 
+    def assign_last_two(self, min_interactions: int) -> Self:
+        table = self.table.group_by("user_idx").mutate(degree=lambda t: t.count())
+        latest_first = ibis.window(group_by="user_idx", order_by=[table.timestamp.desc(), table.item_idx.desc()])
+        table = table.mutate(place=ibis.row_number().over(latest_first))
+        enough = table.degree >= min_interactions
+        one_before = (enough & (table.place == 1)).ifelse(VALIDATION, TRAIN)
+        return replace(self, table=table.mutate(side=(enough & (table.place == 0)).ifelse(TEST, one_before)))
 
-def _column(interactions: Plays, expression: Any, name: str) -> Ints:
-    return interactions.engine.frame(expression.select(name))[name].to_numpy()
+    def count_sides(self) -> list[int]:
+        counts = self.engine.read_frame(self.table.group_by("side").aggregate(n=lambda t: t.count()))
+        of_side = dict(zip(counts["side"], counts["n"], strict=True))
+        return [int(of_side.get(side, 0)) for side in (TRAIN, VALIDATION, TEST)]
 
+    def find_users(self, sides: Sequence[int]) -> Indices:
+        return self._read_distinct(self._select(sides), "user_idx")
 
-def _stored(folder: Path, interactions: Plays, table: Any, name: str, shape: tuple[int, int]) -> sparse.csr_matrix:
-    """The matrix of a table's `user_row` and `column`, streamed into the folder and mapped."""
-    n_interactions = interactions.engine.value(table.count())
-    write_stream(folder, name, shape[0], n_interactions, interactions.places(table))
-    return read_matrix(folder, name, shape)
+    def find_items(self, side: int) -> Indices:
+        return self._read_distinct(self._select([side]), "item_idx")
 
+    def find_items_by_appearance(self, side: int) -> Indices:
+        first = self._select([side]).group_by("item_idx").aggregate(first=lambda t: t.row.min())
+        return self._read_column(first.order_by("first"), "item_idx")
 
-def _folder(interactions: Plays) -> Path:
-    folder = Path(mkdtemp(dir=interactions.engine.scratch))
-    write_ones(folder, interactions.n_interactions)
-    return folder
+    def keep_items(self, items: Indices) -> Self:
+        kept = self._join_places(self.table, "item_idx", items, "place_of_item")
+        table = self.engine.materialise(kept.drop("item_idx").rename(item_idx="place_of_item"))
+        return replace(self, item_ids=self.item_ids[items], table=table)
 
+    def list_interactions(self, side: int) -> tuple[Indices, Indices]:
+        frame = self.engine.read_frame(self._select([side]).order_by("row").select("user_idx", "item_idx"))
+        return frame["user_idx"].to_numpy(), frame["item_idx"].to_numpy()
 
-def _counted(interactions: Plays, split: Split, known: Any) -> Split:
-    sizes = (len(interactions.user_ids), len(interactions.item_ids), interactions.n_interactions)
-    return counted(
-        split, sizes, dropped_interactions=interactions.n_interactions - interactions.engine.value(known.count())
-    )
+    def build_matrix(self, name: str, users: Indices, sides: Sequence[int]) -> sparse.csr_matrix:
+        table = self._join_places(self._select(sides), "user_idx", users, "user_row").select("user_row", "item_idx")
+        shape = (len(users), len(self.item_ids))
+        n_interactions = self.engine.read_count(table.count())
+        write_stream(self.folder, name, shape[0], n_interactions, self._stream_by_row(table))
+        return read_matrix(self.folder, name, shape)
+
+    def _stream_by_row(self, table: Any) -> Iterator[tuple[Indices, Indices]]:
+        for batch in self.engine.stream(table.order_by("user_row", "item_idx")):
+            yield batch["user_row"].to_numpy(), batch["item_idx"].to_numpy()
+
+    def _select(self, sides: Sequence[int]) -> Any:
+        return self.table.filter(self.table.side.isin(list(sides)))
+
+    def _join_places(self, table: Any, name: str, values: Indices, place: str) -> Any:
+        """Keep the rows of a table whose `name` is among the values, with its place in them as column `place`."""
+        places = pd.DataFrame({name: values.astype(np.int32), place: np.arange(len(values), dtype=np.int32)})
+        return table.inner_join(self.engine.create_table(places), name)
+
+    def _read_distinct(self, table: Any, name: str) -> npt.NDArray[Any]:
+        # Not `distinct()`: after a filter on another column, Ibis puts that column into SELECT DISTINCT as well.
+        return self._read_column(table.group_by(name).aggregate(n=lambda t: t.count()).order_by(name), name)
+
+    def _read_column(self, expression: Any, name: str) -> npt.NDArray[Any]:
+        return self.engine.read_frame(expression.select(name))[name].to_numpy()

@@ -1,9 +1,8 @@
 """From a source to a prepared directory: find it, filter it, split it, write it."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from recvae.data.columns import Columns
 from recvae.data.interactions import Interactions
 from recvae.data.prepared import KIND, write_prepared
-from recvae.data.readers import Columns, read_table
+from recvae.data.readers import read_table
+from recvae.data.split_backend import SplitBackend
 from recvae.data.splitting import Split, given, leave_last_out, strong_generalization, temporal
 from recvae.datasets import NAMES, Dataset, Recipe, load
 from recvae.datasets.formats import locate
@@ -23,7 +24,7 @@ from recvae.memory import available_bytes
 from recvae.storage.directories import refuse_foreign, sha256
 
 if TYPE_CHECKING:
-    from recvae.preparation.engine import Plays
+    from recvae.preparation.engine import EngineInteractions
 
 OWN_DATA = Recipe("own", split="strong", min_rating=3.5, min_user_items=5)
 LARGEST_HOLDOUT = 10_000
@@ -100,14 +101,14 @@ def prepare(
         If `out` holds something else or cannot be written.
     """
     refuse_foreign(Path(out), KIND)
-    if not isinstance(source, Dataset) and (backend := options.backend or _needed_backend(source)):
+    if not isinstance(source, Dataset) and (backend := options.backend or _choose_backend(source)):
         return _prepare_in_engine(backend, str(source), Path(out), options)
     found = source if isinstance(source, Dataset) else _find(source, options.columns, data_dir)
     notes = [f"{found.name} from {found.origin}: {len(found.ratings):,} rows"]
     data = Interactions.from_frame(found.ratings)
     filters = _filters(found.recipe, data.rating is not None, options, notes)
     data, counts = data.filter(**filters)
-    split = _split(data, _splits_of(data), found.recipe, options)
+    split = _split(data, found.recipe, options)
     write_prepared(
         out,
         data,
@@ -153,36 +154,30 @@ def _filters(recipe: Recipe, rated: bool, options: Options, notes: list[str]) ->
     }
 
 
-def _splits_of(data: Interactions) -> Mapping[str, Callable[..., Split]]:
-    return {
-        "strong": partial(strong_generalization, data),
-        "given": partial(given, data),
-        "temporal": partial(temporal, data),
-        "leave-last": partial(leave_last_out, data),
-    }
-
-
-def _split(
-    data: "Interactions | Plays", splits: Mapping[str, Callable[..., Split]], recipe: Recipe, options: Options
-) -> Split:
+def _split(data: Interactions | SplitBackend, recipe: Recipe, options: Options) -> Split:
     name = options.split or recipe.split
-    _refuse_ignored(name, options)
+    _refuse_ignored_options(name, options)
     usual = recipe if name == recipe.split else OWN_DATA  # a recipe's numbers are for its own split
     val_users = usual.val_users if options.val_users is None else options.val_users
     test_users = usual.test_users if options.test_users is None else options.test_users
     if name == "strong":
-        a_tenth = max(1, min(LARGEST_HOLDOUT, data.n_users // 10))
+        a_tenth = max(1, min(LARGEST_HOLDOUT, len(data.user_ids) // 10))
         val_users, test_users = (a_tenth if users is None else users for users in (val_users, test_users))
-        return splits[name](val_users=val_users, test_users=test_users, seed=options.seed)
+        return strong_generalization(data, val_users=val_users, test_users=test_users, seed=options.seed)
     if name == "given":
-        return splits[name](val_users=val_users, seed=options.seed)
+        if not isinstance(data, Interactions):
+            raise ParameterError("split is 'given' but a backend reads no train.txt and test.txt; leave it out")
+        return given(data, val_users=val_users, seed=options.seed)
     if name == "temporal":
-        times = {"val_time": options.val_time, "test_time": options.test_time}
-        return splits[name](**{which: _time(which, value, data.timestamp_type) for which, value in times.items()})
-    return splits[name]()
+        val_time, test_time = (
+            _parse_time(which, value, data.timestamp_type)
+            for which, value in (("val_time", options.val_time), ("test_time", options.test_time))
+        )
+        return temporal(data, val_time=val_time, test_time=test_time)
+    return leave_last_out(data)
 
 
-def _needed_backend(source: str | Path) -> str | None:
+def _choose_backend(source: str | Path) -> str | None:
     """The engine for what is a folder of Parquet files, or too large to be read into memory."""
     path = Path(source)
     if path.is_dir():
@@ -196,7 +191,7 @@ def _needed_backend(source: str | Path) -> str | None:
 
 def _prepare_in_engine(backend: str, source: str, out: Path, options: Options) -> list[str]:
     try:
-        from recvae.preparation import engine, engine_splits
+        from recvae.preparation.engine import EngineInteractions, open_engine, read_source
     except ImportError as error:
         raise MissingDependencyError(f"backend {backend} needs {error.name}; install recvae[scale]") from None
 
@@ -205,25 +200,25 @@ def _prepare_in_engine(backend: str, source: str, out: Path, options: Options) -
             f"backend is {backend}, which reads a file, a folder of Parquet files or a table: {source}"
         )
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with engine.opened(backend, out.absolute().parent) as opened:
-        whole = engine.Plays.of(opened, engine.read(opened, source, options.columns))
-        return _prepare_interactions(whole, engine_splits.of, Path(source), out, options)
+    with open_engine(backend, out.absolute().parent) as engine:
+        whole = EngineInteractions.from_table(engine, read_source(engine, source, options.columns))
+        return _prepare_interactions(whole, Path(source), out, options)
 
 
-def _prepare_interactions(
-    whole: "Plays", splits: Callable[["Plays"], Any], source: Path, out: Path, options: Options
-) -> list[str]:
+def _prepare_interactions(whole: "EngineInteractions", source: Path, out: Path, options: Options) -> list[str]:
+    from recvae.preparation.engine_splits import EngineBackend
+
     name, sums = (source.name, {source.name: sha256(source)}) if source.is_file() else (str(source), {})
     notes = [f"{name} in {whole.engine.connection.name}: {whole.n_interactions + whole.n_duplicates:,} rows"]
     filters = _filters(OWN_DATA, "rating" in whole.table.columns, options, notes)
     interactions, counts = whole.filter(**filters)
-    split = _split(interactions, splits(interactions), OWN_DATA, options)
-    found_at = {"origin": name, "sha256": sums, "citation": OWN_DATA.citation}
-    write_prepared(out, interactions.frames(), split, dataset=name, source=found_at, filters=filters, counts=counts)
+    split = _split(EngineBackend.from_interactions(interactions), OWN_DATA, options)
+    origin = {"origin": name, "sha256": sums, "citation": OWN_DATA.citation}
+    write_prepared(out, interactions.iter_frames(), split, dataset=name, source=origin, filters=filters, counts=counts)
     return notes + _summary(counts, split)
 
 
-def _refuse_ignored(split: str, options: Options) -> None:
+def _refuse_ignored_options(split: str, options: Options) -> None:
     if split not in SPLIT_OPTIONS:
         raise ParameterError(f"split is {split!r}; expected one of {', '.join(SPLIT_OPTIONS)}")
     for name in ("val_users", "test_users", "val_time", "test_time"):
@@ -232,7 +227,7 @@ def _refuse_ignored(split: str, options: Options) -> None:
             raise ParameterError(f"{name} is {value}, but split is {split!r}, which takes {takes}")
 
 
-def _time(name: str, value: str | None, timestamps: np.dtype[Any] | None) -> Any:
+def _parse_time(name: str, value: str | None, timestamps: np.dtype[Any] | None) -> Any:
     """A time point in the type of the data's timestamps: a number, or a date, read as UTC where those are seconds."""
     if value is None or timestamps is None:
         return None

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from recvae.data.columns import Columns
 from recvae.data.interactions import Interactions
-from recvae.data.readers import Columns
 from recvae.errors import DataError, ParameterError
 
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recvae.data.readers import Columns, read_delimited, read_lists, read_table
+from recvae.data.columns import Columns
+from recvae.data.readers import read_delimited, read_lists, read_table
 from recvae.errors import DataError
 
 PLAIN = "user_id,item_id,rating,timestamp\n1,20,4.5,100\n2,10,3,200\n"

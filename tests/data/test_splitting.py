@@ -12,8 +12,8 @@ from hypothesis import given as examples
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from recvae.data.columns import Columns
 from recvae.data.interactions import Interactions
-from recvae.data.readers import Columns
 from recvae.data.splitting import Holdout, Split, given, leave_last_out, strong_generalization, temporal
 from recvae.datasets import load
 from recvae.datasets.published_split import SplitFile, check_published, describe, published_files
@@ -509,7 +509,7 @@ def test_given_needs_a_source_that_comes_split() -> None:
 
 
 def test_given_needs_training_and_test_interactions() -> None:
-    with pytest.raises(DataError, match="the training part of the split is empty"):
+    with pytest.raises(DataError, match="the training side of the split is empty"):
         given(Interactions.from_frame(GIVEN[GIVEN["part"] == 2]))
     with pytest.raises(DataError, match="no user has both interactions to learn from and test interactions"):
         given(Interactions.from_frame(GIVEN[GIVEN["part"] == 0]))

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recvae.data.readers import Columns
+from recvae.data.columns import Columns
 from recvae.errors import DataError, MissingDependencyError, RecvaeError
 from recvae.preparation import pipeline
 from recvae.preparation.pipeline import Options, prepare
@@ -190,7 +190,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> 
         (
             "interactions.csv",
             Options(backend="postgres://me:secret@127.0.0.1:1/x"),
-            "backend is postgres://…@127.0.0.1:1/x, which",
+            "backend is postgres://me:\\*\\*\\*@127.0.0.1:1/x, which",
         ),
         ("interactions.csv", Options(backend="oracles://x"), "backend is oracles://x, which cannot be opened"),
         (
@@ -223,7 +223,9 @@ def test_what_the_engine_fails_at_is_told(tmp_path: Path, monkeypatch: pytest.Mo
 
     table().to_csv(tmp_path / "interactions.csv", index=False)
     monkeypatch.setattr(
-        recvae.preparation.engine, "_collapsed", lambda t: t.filter((t.user_id.cast("string") + "x").cast("int64") > 0)
+        recvae.preparation.engine,
+        "_collapse_duplicates",
+        lambda t: t.filter((t.user_id.cast("string") + "x").cast("int64") > 0),
     )
     with pytest.raises(DataError, match="backend duckdb failed: Conversion Error"):
         prepare(tmp_path / "interactions.csv", tmp_path / "out", Options(backend="duckdb"))

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from recvae.data.columns import Columns
 from recvae.data.prepared import read_prepared
-from recvae.data.readers import Columns
 from recvae.datasets import Dataset
 from recvae.datasets.recipes import Recipe
 from recvae.datasets.synthetic import generate

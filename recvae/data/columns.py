@@ -1,0 +1,54 @@
+"""Names of the columns in a user's own table."""
+
+from dataclasses import dataclass
+
+from recvae.errors import DataError
+
+_MOVIELENS = {"userId": "user_id", "movieId": "item_id", "rating": "rating", "timestamp": "timestamp"}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns of a table; `rating` and `timestamp` need not be there when they are None.
+
+    A header of exactly `userId,movieId,rating,timestamp`, as MovieLens has it, is understood without naming columns.
+    """
+
+    user: str = "user_id"
+    item: str = "item_id"
+    rating: str | None = None
+    timestamp: str | None = None
+
+    def map_names(self, names: list[str], where: str) -> dict[str, str]:
+        """Map the table's own column names to `user_id`, `item_id`, `rating` and `timestamp`.
+
+        Parameters
+        ----------
+        names : list of str
+            The table's columns.
+        where : str
+            The table's name in messages.
+
+        Raises
+        ------
+        DataError
+            If a column is missing, is there twice, or is named for two purposes.
+        """
+        if self == Columns() and names == list(_MOVIELENS):
+            return dict(_MOVIELENS)
+        wanted = {"user_id": self.user, "item_id": self.item, "rating": self.rating, "timestamp": self.timestamp}
+        mapping: dict[str, str] = {}
+        for standard, given in wanted.items():
+            if given is None:
+                if standard not in names or standard in mapping:
+                    continue
+                given = standard
+            if given not in names:
+                option = f"--{standard.removesuffix('_id')}-column"
+                raise DataError(f"{where} has no column {given!r} ({option}); it has: {', '.join(names)}")
+            if names.count(given) > 1:
+                raise DataError(f"{where} has {names.count(given)} columns named {given!r}; expected one")
+            if given in mapping:
+                raise DataError(f"column {given!r} of {where} is named for both {mapping[given]} and {standard}")
+            mapping[given] = standard
+        return mapping

@@ -1,0 +1,182 @@
+"""Delimited text (CSV, TSV): one row a line; messages name the line that is wrong."""
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv
+
+from recvae.data.columns import Columns
+from recvae.errors import DataError
+
+WHOLE_NUMBER = r"^(0|-?[1-9]\d{0,17})$"
+_DELIMITERS = ",\t;|"
+_LONGEST_NUMBER = 10**18
+
+
+@dataclass(frozen=True)
+class DelimitedText:
+    """Delimited text, and the format that its first line shows.
+
+    Attributes
+    ----------
+    source : Path or bytes
+    where : str
+        The source's name in messages.
+    delimiter : str
+    header : list of str
+    n_skipped : int
+        Lines before the first row.
+    mapping : dict of str to str
+        The file's own names of the columns that are read → `user_id`, `item_id`, `rating`, `timestamp`.
+    """
+
+    source: Path | bytes
+    where: str
+    delimiter: str
+    header: list[str]
+    n_skipped: int
+    mapping: dict[str, str]
+
+    @classmethod
+    def open(
+        cls,
+        source: Path | bytes,
+        columns: Columns,
+        delimiter: str | None = None,
+        names: list[str] | None = None,
+        where: str | None = None,
+    ) -> Self:
+        """Read the first line that is not blank: the header, unless `names` are given.
+
+        Raises
+        ------
+        DataError
+            For an unreadable or empty file, or a missing column.
+        """
+        where = where or str(source)
+        try:
+            number, head = _read_first_line(source)
+        except OSError as error:
+            raise DataError(f"{where} cannot be read: {error.strerror}") from None
+        if any(ord(character) < 32 and character != "\t" for character in head):
+            raise DataError(f"{where} is not text of one row a line; compressed files must be unpacked first")
+        if not head:
+            raise DataError(f"{where} is empty; expected a header line and at least one row")
+        delimiter = delimiter or max(_DELIMITERS, key=head.count)
+        header = names or [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
+        return cls(source, where, delimiter, header, 0 if names else number, columns.map_names(header, where))
+
+    def read(self) -> pa.Table:
+        """Read all rows, with columns `user_id`, `item_id` (text), and `rating` and `timestamp` where it has them.
+
+        Raises
+        ------
+        DataError
+            If a line has another number of columns, a rating is no number, or the text is not UTF-8.
+        """
+        try:
+            table = self._read(use_threads=True)
+        except pa.ArrowInvalid:
+            try:  # again on one thread, because only then does Arrow name the row that is wrong
+                table = self._read(use_threads=False)
+            except pa.ArrowInvalid as error:
+                raise DataError(self.explain(error)) from None
+        if any(pa.types.is_binary(kind) for kind in table.schema.types):  # Arrow's guess where text is not UTF-8
+            raise DataError(f"{self.where} is not UTF-8 text")
+        return table.rename_columns([self.mapping[name] for name in table.column_names])
+
+    def stream(self) -> pa.csv.CSVStreamingReader:
+        """Read the rows in batches under the file's own column names, timestamps as text; raises `ArrowInvalid`."""
+        return pa.csv.open_csv(self._open_input(), **self._options(False, timestamp=pa.string()))
+
+    def describe_row(self, row: int) -> str:
+        """Name the file and the line of a row, counted from 0; blank lines are not rows."""
+        with _open(self.source) as stream:
+            lines = enumerate(stream, start=1)
+            filled = (number for number, line in lines if number > self.n_skipped and line.strip(b"\r\n"))
+            return f"{self.where} line {next(islice(filled, row, None), self.n_skipped + row + 1)}"
+
+    def explain(self, error: pa.ArrowInvalid) -> str:
+        """Say what is wrong, and in which line, from Arrow's message."""
+        message = str(error)
+        if "Could not skip" in message:
+            return f"{self.where} has no rows"
+        row = re.search(r"Row #(\d+)", message)
+        where = self.describe_row(int(row.group(1)) - self.n_skipped - 1) if row else self.where
+        if column := re.search(
+            r"CSV column #(\d+).*?conversion error to \w+: invalid value '(.*)'", message, re.DOTALL
+        ):
+            name = self.header[int(column.group(1))]
+            return f"{where}: {self.mapping.get(name, name)} is {column.group(2)!r}; expected a number"
+        if fields := re.search(r"Expected (\d+) columns, got (\d+)", message):
+            return f"{where}: {fields.group(2)} columns; expected {fields.group(1)}, as in the first line"
+        if "invalid UTF8" in message:
+            return f"{where} is not UTF-8 text"
+        return f"{where} cannot be read as delimited text: {message.splitlines()[0]}"
+
+    def _read(self, use_threads: bool) -> pa.Table:
+        return pa.csv.read_csv(self._open_input(), **self._options(use_threads))
+
+    def _open_input(self) -> Path | BinaryIO:
+        return io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
+
+    def _options(self, use_threads: bool, **others: pa.DataType) -> dict[str, Any]:
+        types = {"user_id": pa.string(), "item_id": pa.string(), "rating": pa.float64(), **others}
+        return {
+            "read_options": pa.csv.ReadOptions(
+                use_threads=use_threads, column_names=self.header, skip_rows=self.n_skipped
+            ),
+            "parse_options": pa.csv.ParseOptions(delimiter=self.delimiter),
+            "convert_options": pa.csv.ConvertOptions(
+                include_columns=list(self.mapping),
+                column_types={name: types[standard] for name, standard in self.mapping.items() if standard in types},
+                strings_can_be_null=True,
+                null_values=["", "NaN", "nan", "NA"],
+            ),
+        }
+
+
+def parse_ids(texts: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """Parse ids as integers when every one of them is written as an integer, else keep them as text."""
+    try:
+        return pa.chunked_array([parse_whole_numbers(chunk) for chunk in texts.chunks], pa.int64())
+    except pa.ArrowInvalid:
+        pass
+    # Trimming and matching each distinct id once is many times faster than doing so in every row.
+    coded = texts.dictionary_encode().combine_chunks()
+    values = pa.compute.utf8_trim_whitespace(coded.dictionary.cast(pa.large_string()))
+    values = pa.compute.if_else(pa.compute.equal(values, ""), None, values)
+    if pa.compute.all(pa.compute.match_substring_regex(values, WHOLE_NUMBER)).as_py():
+        values = values.cast(pa.int64())
+    return values.take(coded.indices)
+
+
+def parse_whole_numbers(texts: pa.StringArray) -> pa.Int64Array:
+    """Parse integers; raises `ArrowInvalid` if one is not written as `WHOLE_NUMBER` asks, so that 007 is not 7."""
+    numbers = texts.cast(pa.int64())
+    if not pa.compute.all(pa.compute.equal(numbers.cast(pa.string()), texts)).as_py():
+        raise pa.ArrowInvalid("written in another way")
+    bounds = pa.compute.min_max(numbers).as_py()
+    if numbers.null_count < len(numbers) and not -_LONGEST_NUMBER < bounds["min"] <= bounds["max"] < _LONGEST_NUMBER:
+        raise pa.ArrowInvalid("too long")
+    return numbers
+
+
+def _open(source: Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
+def _read_first_line(source: Path | bytes) -> tuple[int, str]:
+    """Read number and text of the first line that is not blank; no text if there is none."""
+    with _open(source) as stream:
+        for number, line in enumerate(stream, start=1):
+            if text := line.decode("utf-8-sig", errors="replace").strip("\r\n"):
+                return number, text
+    return 0, ""

@@ -1,0 +1,208 @@
+"""Operations that splits are made of, and their implementation in memory.
+
+`recvae.preparation.engine_splits` implements the same operations in a database engine.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import sparse
+
+from recvae.data.interactions import Interactions
+from recvae.data.split import TEST, TRAIN, VALIDATION
+
+Indices = npt.NDArray[np.integer[Any]]
+Mask = npt.NDArray[np.bool_]
+
+
+class SplitBackend(Protocol):
+    """Interactions, each on one side of a split: `TRAIN`, `VALIDATION` or `TEST`.
+
+    Users and items are given by their index in `user_ids` and `item_ids`. A method that assigns sides or drops items
+    returns a new object.
+    """
+
+    @property
+    def user_ids(self) -> pd.Index:
+        """Raw id of each user index."""
+
+    @property
+    def item_ids(self) -> pd.Index:
+        """Raw id of each item index."""
+
+    @property
+    def n_interactions(self) -> int:
+        """Number of interactions."""
+
+    @property
+    def timestamp_type(self) -> np.dtype[Any] | None:
+        """Type of the timestamps; None without timestamps."""
+
+    def count_missing_timestamps(self) -> int:
+        """Count the interactions without a timestamp."""
+
+    def find_timestamp(self, position: int) -> Any:
+        """Find the timestamp at a position, from 0, of all timestamps in ascending order."""
+
+    def assign_by_user(self, side_of_user: npt.NDArray[np.int8]) -> Self:
+        """Put each user's interactions on the side that `side_of_user`, shape (n_users,), names."""
+
+    def assign_by_time(self, val_time: Any, test_time: Any) -> Self:
+        """Put interactions from `val_time` on in validation, from `test_time` on in test, earlier ones in training."""
+
+    def assign_last_two(self, min_interactions: int) -> Self:
+        """Put the last interaction of each user with enough of them in test, the one before it in validation.
+
+        Interactions of one user at the same time are ordered by item index.
+        """
+
+    def count_sides(self) -> list[int]:
+        """Count the interactions in training, validation and test."""
+
+    def find_users(self, sides: Sequence[int]) -> Indices:
+        """Find the users with an interaction on one of the sides, ascending."""
+
+    def find_items(self, side: int) -> Indices:
+        """Find the items with an interaction on a side, ascending."""
+
+    def find_items_by_appearance(self, side: int) -> Indices:
+        """Find the items with an interaction on a side, in the order in which the source first names them."""
+
+    def keep_items(self, items: Indices) -> Self:
+        """Keep the interactions of `items`, whose places in it become their indices."""
+
+    def list_interactions(self, side: int) -> tuple[Indices, Indices]:
+        """List user and item index of each interaction on a side, in the source's order."""
+
+    def build_matrix(self, name: str, users: Indices, sides: Sequence[int]) -> sparse.csr_matrix:
+        """Build the binary matrix of the users' interactions on some sides: a row for each of `users`.
+
+        `name` is the matrix's name among files, for back ends that write it.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryBackend:
+    """`SplitBackend` over arrays in memory, one entry an interaction, in the source's order."""
+
+    user_ids: pd.Index
+    item_ids: pd.Index
+    user_idx: Indices
+    item_idx: Indices
+    timestamp: npt.NDArray[Any] | None
+    side: npt.NDArray[np.int8]
+
+    @classmethod
+    def from_interactions(cls, data: Interactions, side: npt.NDArray[np.int8] | None = None) -> Self:
+        """Make a back end with every interaction on its given `side`, or in training."""
+        side = np.full(len(data), TRAIN, dtype=np.int8) if side is None else side
+        return cls(data.user_ids, data.item_ids, data.user_idx, data.item_idx, data.timestamp, side)
+
+    @property
+    def n_interactions(self) -> int:
+        return len(self.user_idx)
+
+    @property
+    def timestamp_type(self) -> np.dtype[Any] | None:
+        return None if self.timestamp is None else self.timestamp.dtype
+
+    def count_missing_timestamps(self) -> int:
+        return int(pd.isna(self._timestamps).sum())
+
+    def find_timestamp(self, position: int) -> Any:
+        return self._sorted_timestamps[position]
+
+    def assign_by_user(self, side_of_user: npt.NDArray[np.int8]) -> Self:
+        return replace(self, side=side_of_user[self.user_idx])
+
+    def assign_by_time(self, val_time: Any, test_time: Any) -> Self:
+        times = self._timestamps
+        side = np.where(times >= test_time, TEST, np.where(times >= val_time, VALIDATION, TRAIN))
+        return replace(self, side=side.astype(np.int8))
+
+    def assign_last_two(self, min_interactions: int) -> Self:
+        order = np.lexsort((self.item_idx, self._timestamps, self.user_idx))
+        degree = np.bincount(self.user_idx, minlength=len(self.user_ids))
+        last = (np.cumsum(degree) - 1)[degree >= min_interactions]  # place in `order` of each user's last interaction
+        side = np.full(self.n_interactions, TRAIN, dtype=np.int8)
+        side[order[last]] = TEST
+        side[order[last - 1]] = VALIDATION
+        return replace(self, side=side)
+
+    def count_sides(self) -> list[int]:
+        counts: list[int] = np.bincount(self.side, minlength=3).tolist()
+        return counts
+
+    def find_users(self, sides: Sequence[int]) -> Indices:
+        return _find_occurring(self.user_idx[self._mask(sides)], len(self.user_ids))
+
+    def find_items(self, side: int) -> Indices:
+        return _find_occurring(self.item_idx[self._mask([side])], len(self.item_ids))
+
+    def find_items_by_appearance(self, side: int) -> Indices:
+        return pd.unique(self.item_idx[self._mask([side])])
+
+    def keep_items(self, items: Indices) -> Self:
+        item_idx = invert_index(items, len(self.item_ids))[self.item_idx]
+        kept = item_idx >= 0
+        return replace(
+            self,
+            item_ids=self.item_ids[items],
+            user_idx=self.user_idx[kept],
+            item_idx=item_idx[kept],
+            timestamp=None if self.timestamp is None else self.timestamp[kept],
+            side=self.side[kept],
+        )
+
+    def list_interactions(self, side: int) -> tuple[Indices, Indices]:
+        mask = self._mask([side])
+        return self.user_idx[mask], self.item_idx[mask]
+
+    def build_matrix(self, name: str, users: Indices, sides: Sequence[int]) -> sparse.csr_matrix:
+        del name
+        rows = invert_index(users, len(self.user_ids))[self.user_idx]
+        kept = self._mask(sides) & (rows >= 0)
+        return build_binary_matrix(rows[kept], self.item_idx[kept], (len(users), len(self.item_ids)))
+
+    @property
+    def _timestamps(self) -> npt.NDArray[Any]:
+        if self.timestamp is None:
+            raise ValueError("these interactions have no timestamps")
+        return self.timestamp
+
+    @cached_property
+    def _sorted_timestamps(self) -> npt.NDArray[Any]:
+        return np.sort(self._timestamps)
+
+    def _mask(self, sides: Sequence[int]) -> Mask:
+        chosen = np.zeros(3, dtype=bool)
+        chosen[list(sides)] = True
+        mask: Mask = chosen[self.side]
+        return mask
+
+
+def invert_index(idx: Indices, size: int) -> npt.NDArray[np.int32]:
+    """Find the place in `idx` of each index from 0 to size - 1; -1 for those that are not in it."""
+    places = np.full(size, -1, dtype=np.int32)
+    places[idx] = np.arange(len(idx), dtype=np.int32)
+    return places
+
+
+def build_binary_matrix(rows: Indices, columns: Indices, shape: tuple[int, int]) -> sparse.csr_matrix:
+    """Build the canonical CSR matrix, float32, that is 1 at each row and column."""
+    ones = np.ones(len(rows), dtype=np.float32)
+    matrix = sparse.csr_matrix((ones, (rows, columns)), shape=shape)
+    matrix.sort_indices()
+    return matrix
+
+
+def _find_occurring(idx: Indices, size: int) -> Indices:
+    """As `np.unique`, without sorting."""
+    occurs = np.zeros(size, dtype=bool)
+    occurs[idx] = True
+    return np.flatnonzero(occurs)
