@@ -32,7 +32,6 @@ LAYERS = (
 
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("recvae.models.registry", "recvae"): "looks classes up by their public names",
-    ("recvae.serving.app", "recvae"): "reads the version",
     ("recvae.storage.artifact", "recvae.models.base"): "rebuilds the model itself",
     ("recvae.storage.artifact", "recvae.models.registry"): "rebuilds the model itself",
     ("recvae.storage.artifact", "recvae.models.autoencoders.frozen"): "rebuilds the model itself",

@@ -88,8 +88,8 @@ class ItemIndex:
             index = cls(model, clusters, file.nprobe, float(np.mean(hits)) / k, file)
         return index
 
-    def about(self) -> dict[str, Any]:
-        """For people: how large it is and how good."""
+    def describe(self) -> dict[str, Any]:
+        """Return the size and the measured recall of the index."""
         return {"clusters": self.clusters, "probes": self.probes, f"recall@{K}": self.recall}
 
     def search(self, histories: sparse.csr_matrix, hidden: Sequence[set[int]], n: Sequence[int]) -> list[Found | None]:

@@ -1,24 +1,21 @@
-"""The model that is served, and how another takes its place without a gap."""
+"""`LiveModel`, the artifact that is served, and `ModelReloader`, which replaces it while requests go on."""
 
 import asyncio
 import gc
 import hashlib
 import json
 import logging
-import re
-import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from recvae.errors import ArtifactError, RecvaeError
 from recvae.inference.ranker import Query, Ranked, Ranker
+from recvae.serving.batching import Steps
 from recvae.serving.telemetry import Metrics
+from recvae.serving.title_search import TitleSearch
 from recvae.storage import artifact
 from recvae.storage.directories import MANIFEST
 
@@ -26,142 +23,125 @@ LOGGER = logging.getLogger("recvae.models")
 N_REASONS = 3
 
 
-class Served:
-    """A loaded artifact that has passed its self-check.
+class LiveModel:
+    """A loaded artifact that has passed its self-check, with what the scoring thread does for requests.
 
     Attributes
     ----------
     ranker : Ranker
-    name : dict
-        The model's class, version and time of training, as every answer carries them.
+    version : dict
+        The model's class, version and time of training, which every answer carries.
     loaded_at : datetime
     """
 
     def __init__(self, path: Path, exact_items: int) -> None:
         loaded = artifact.load(path, frozen=True)
-        self.ranker = Ranker(loaded, exact_items)
+        self.ranker = ranker = Ranker(loaded, exact_items)
         self.loaded_at = datetime.now(UTC)
         manifest = loaded.manifest
-        version = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:12]
-        self.name = {"name": manifest["class"], "version": version, "trained_at": manifest.get("trained_at")}
-        _check(self.ranker)
+        digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:12]
+        self.version = {"name": manifest["class"], "version": digest, "trained_at": manifest.get("trained_at")}
+        named = zip(ranker.items.ids, ranker.titles, strict=True)
+        self._titles = TitleSearch([title or str(item) for item, title in named], ranker.model.item_counts_)
+        _check(ranker)
 
     def rank(self, queries: Sequence[Query]) -> list[Ranked]:
-        """The batch of `Batcher` for lists."""
+        """Rank a batch of queries."""
         return self.ranker.rank(queries)
 
-    def rank_with_reasons(self, queries: Sequence[Query]) -> list[tuple[Ranked, list[Ranked]]]:
-        """The batch of `Batcher` for lists with reasons."""
-        lists = self.ranker.rank(queries)
-        return [
-            (ranked, self.ranker.explain(query, ranked, N_REASONS))
-            for query, ranked in zip(queries, lists, strict=True)
-        ]
+    def explain(self, query: Query, ranked: Ranked) -> Steps[list[Ranked]]:
+        """Find the items of the history that raise each ranked item's score most."""
+        yield
+        return self.ranker.explain(query, ranked, N_REASONS)
 
-    def similar(self, asked: Sequence[tuple[int, int]]) -> list[Ranked]:
-        """The batch of `Batcher` for similar items."""
-        return [self.ranker.similar(index, n) for index, n in asked]
+    def similar(self, index: int, n: int) -> Steps[Ranked]:
+        """Find the n items most similar to one."""
+        yield
+        return self.ranker.similar(index, n)
 
-    def search(self, asked: Sequence[tuple[str, int]]) -> list[list[int]]:
-        """The batch of `Batcher` for titles: items whose title or id holds the text, the most played first."""
-        return [self._found(text, n) for text, n in asked]
-
-    def _found(self, text: str, n: int) -> list[int]:
-        counts = self.ranker.model.item_counts_
-        wanted = _folded(text).strip()
-        titles, starts = self._titles
-        if not wanted:
-            found = np.arange(len(counts))
-        else:
-            places = [match.start() for match in re.finditer(re.escape(wanted), titles)]
-            found = np.unique(np.searchsorted(starts, places, side="right") - 1)
-        best: list[int] = found[np.lexsort((found, -counts[found]))][:n].tolist()
-        return best
-
-    @cached_property
-    def _titles(self) -> tuple[str, np.ndarray[Any, Any]]:
-        """All titles as one text, a line each, and where each begins."""
-        ranker = self.ranker
-        lines = [
-            _folded(str(item if title is None else title))
-            for item, title in zip(ranker.items.ids, ranker.titles, strict=True)
-        ]
-        starts = np.fromiter(accumulate((len(line) + 1 for line in lines), initial=0), dtype=np.int64)[:-1]
-        return "\n".join(lines), starts
+    def search(self, text: str, n: int) -> Steps[list[int]]:
+        """Find the n most popular items whose title, or id where there is none, contains the text."""
+        return self._titles.find(text, n)
 
 
-class Models:
-    """The model now served, replaced when the artifact at its path is.
+class ModelReloader:
+    """Loads the artifact at a path, and again whenever another one takes its place.
 
-    Another artifact is loaded beside the present one, verified and checked; if any of that fails, the present one
-    goes on. Requests keep the one that they began with.
+    The new artifact is loaded beside the present one, verified and checked; if any of that fails, the present one
+    stays. Requests finish on the model that they began with.
+
+    Attributes
+    ----------
+    current : LiveModel, optional
+        None until a first artifact could be loaded.
+    error : str, optional
+        Why the artifact now at the path could not be loaded.
     """
 
     def __init__(self, path: Path, exact_items: int, metrics: Metrics) -> None:
         self._path, self._exact_items, self._metrics = path, exact_items, metrics
         self._lock = asyncio.Lock()
         self._seen: tuple[int, ...] | None = None
-        self.current: Served | None = None
+        self.current: LiveModel | None = None
         self.error: str | None = None
 
     async def watch(self, seconds: float) -> None:
-        """Look for another artifact every so many seconds, for ever."""
+        """Look for another artifact every so many seconds, until cancelled."""
         while True:
             await asyncio.sleep(seconds)
-            if _stamp(self._path) != self._seen:
+            if _identify(self._path) != self._seen:
                 try:
                     await self.reload()
                 except RecvaeError as error:
-                    LOGGER.error("the artifact was not taken: %s", error)
+                    LOGGER.error("the artifact was not loaded: %s", error)
                 except Exception:
-                    LOGGER.exception("the artifact was not taken")
+                    LOGGER.exception("the artifact was not loaded")
 
     async def reload(self) -> bool:
-        """Take what is at the path now; whether that was another artifact.
+        """Load the artifact at the path; return whether it is another one than before.
 
         Raises
         ------
         RecvaeError
-            If it is no sound artifact; what was served before still is.
+            If the artifact is not sound; the present model stays.
         """
         async with self._lock:
-            self._seen = _stamp(self._path)
+            self._seen = _identify(self._path)
             try:
-                served = await asyncio.to_thread(Served, self._path, self._exact_items)
+                model = await asyncio.to_thread(LiveModel, self._path, self._exact_items)
             except Exception as error:
                 self.error = str(error) if isinstance(error, RecvaeError) else f"{type(error).__name__} while loading"
                 self._metrics.reloads.labels("failed").inc()
                 raise
-            before, self.error = self.current, None
-            changed = before is None or before.name["version"] != served.name["version"]
-            self.current = served
+            before, self.current, self.error = self.current, model, None
             self._metrics.reloads.labels("loaded").inc()
-            self._report(served, before)
+            self._report(model, before)
+            # A model is millions of objects (ids, titles) that stay: without freezing them the garbage collector
+            # went through all of them every few seconds, and requests waited for a tenth of a second.
             gc.collect()
-            gc.freeze()  # what stays: the collector's rounds over it held requests up for a tenth of a second
-            return changed
+            gc.freeze()
+            return before is None or before.version["version"] != model.version["version"]
 
-    def _report(self, served: Served, before: Served | None) -> None:
-        name, version = served.name["name"], served.name["version"]
-        trained = datetime.fromisoformat(served.name["trained_at"] or served.loaded_at.isoformat())
-        earlier = None if before is None else (before.name["name"], before.name["version"])
+    def _report(self, model: LiveModel, before: LiveModel | None) -> None:
+        name, version = model.version["name"], model.version["version"]
+        trained = datetime.fromisoformat(model.version["trained_at"] or model.loaded_at.isoformat())
+        earlier = None if before is None else (before.version["name"], before.version["version"])
         self._metrics.serving(name, version, trained.timestamp(), earlier)
-        index = served.ranker.index
+        index = model.ranker.index
         self._metrics.recall.set(1.0 if index is None else index.recall)
-        LOGGER.info("serving %s %s, %s items", name, version, f"{len(served.ranker.items.ids):,}")
+        LOGGER.info("serving %s %s, %s items", name, version, f"{len(model.ranker.items):,}")
 
 
 def _check(ranker: Ranker) -> None:
-    """Raise `ArtifactError` unless lists are finite for an empty history, one interaction and a known user."""
+    """Raise `ArtifactError` unless lists are finite for an empty history, a single interaction and a known user."""
     queries = [Query(())]
     if ranker.model.folds_in:
-        played = int(ranker.model.item_counts_.argmax())
-        queries.append(Query((played,)))
-        if not np.isfinite(ranker.model.score(ranker.user_items([(played,)]))).all():
+        popular = int(ranker.model.item_counts_.argmax())
+        queries.append(Query((popular,)))
+        if not np.isfinite(ranker.model.score(ranker.user_items([(popular,)]))).all():
             raise ArtifactError("the self-check failed: scores that are not finite")
-    users = ranker.loaded.user_table
-    if users is not None and len(users):
-        row, history = ranker.find_user(users["user_id"][0].as_py()) or (0, [])
+    if ranker.users is not None and len(ranker.users):
+        row, history = ranker.find_user(ranker.users.ids[0]) or (0, [])
         queries.append(Query(history, user=row))
     for query, ranked in zip(queries, ranker.rank(queries), strict=True):
         left = len(ranker.items) - len(query.history)
@@ -169,16 +149,10 @@ def _check(ranker: Ranker) -> None:
             raise ArtifactError(f"the self-check failed: {len(ranked)} items with finite scores; expected {query.n}")
 
 
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """Tells one artifact at a path from the next without reading it."""
+def _identify(path: Path) -> tuple[int, ...] | None:
+    """Return what tells one artifact at a path from the next without reading it."""
     try:
         directory, manifest = path.stat(), (path / MANIFEST).stat()
     except OSError:
         return None
     return directory.st_ino, directory.st_mtime_ns, manifest.st_ino, manifest.st_mtime_ns, manifest.st_size
-
-
-def _folded(text: str) -> str:
-    """Without case and accents."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(c for c in decomposed if not unicodedata.combining(c)).replace("\n", " ")

@@ -1,4 +1,4 @@
-"""What stands around every route: keys, limits, time-outs, headers, request ids, figures and the access log."""
+"""ASGI middleware: authentication, body limits, time-outs, security headers, request ids, metrics, the access log."""
 
 import asyncio
 import hmac
@@ -8,47 +8,47 @@ import secrets
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recvae.serving.batching import QueueFullError
-from recvae.serving.problems import ProblemError, problem
-from recvae.serving.routes import Direct
+from recvae.serving.page import DOCS_FILES, PAGE_FILES
+from recvae.serving.problems import ProblemError, problem_response
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import LOGGER, AccessLog, Metrics
 from recvae.serving.user_store import StoreUnavailableError
 
-OPEN_PATHS = frozenset({"/", "/page.js", "/page.css", "/docs", "/docs.js", "/healthz", "/readyz", "/openapi.json"})
-"""What needs no API key: nothing of it tells about users or items."""
+OPEN_PATHS = frozenset({*PAGE_FILES, *DOCS_FILES, "/docs", "/healthz", "/readyz", "/openapi.json"})
+"""Paths that need no API key, since their content tells nothing about users or items."""
 ADMIN = "/admin/"
 PROCESS_ID, NUMBERS = secrets.token_hex(6), itertools.count()
 REQUEST_ID = re.compile(rb"[\w.-]{1,64}")
 JSON = re.compile(rb"application/json\s*(;.*)?", re.IGNORECASE)
+BEARER = re.compile(rb"bearer +", re.IGNORECASE)
+CSP = b"content-security-policy"
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
+)
+DEFAULT_CSP = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 Headers = Mapping[bytes, bytes]
 
 
-class Shell:
-    """ASGI middleware."""
+class Middleware:
+    """Stands around the application and answers what never reaches a route."""
 
-    def __init__(
-        self, app: ASGIApp, busiest: Mapping[str, Direct], settings: Settings, metrics: Metrics, log: AccessLog
-    ) -> None:
-        self._app, self._busiest, self._settings = app, busiest, settings
-        self._metrics, self._log = metrics, log
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, log: AccessLog) -> None:
+        self._app, self._settings, self._metrics, self._log = app, settings, metrics, log
+        self._key, self._admin_key = (key.get_secret_value().encode() for key in (settings.api_key, settings.admin_key))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -58,12 +58,12 @@ class Shell:
         exchange = _Exchange(scope, send)
         try:
             await self._answer(exchange, scope, receive)
-        except asyncio.CancelledError:  # the server gives up on it, or on everything
+        except asyncio.CancelledError:  # the client has left, or the server stops
             exchange.status = 499
             raise
-        except Exception:  # noqa: BLE001 it is logged, and its client told no more than that
+        except Exception:  # noqa: BLE001 it is logged; the client learns no more than that
             LOGGER.exception("unexpected error", extra={"fields": {"request_id": exchange.request_id}})
-            await exchange.respond(problem(500, "an unexpected error, which the log tells about"), receive)
+            await exchange.respond(problem_response(500, "an unexpected error, which the log describes"), receive)
         finally:
             self._record(exchange)
 
@@ -71,41 +71,35 @@ class Shell:
         body: bytes | None = None
         try:
             with _TimeLimit(self._settings.timeout_seconds):
-                self._refuse_strangers(scope, exchange.headers)
-                body = await self._body(exchange.headers, receive) if scope["method"] == "POST" else b""
-                direct = self._busiest.get(scope["path"]) if scope["method"] == "POST" else None
-                if direct is not None:
-                    exchange.route = scope["path"]
-                    await exchange.respond(await direct(body), receive)
-                else:
-                    await self._app(scope, _replayed(body, receive), exchange.send)
+                self._authenticate(scope, exchange.headers)
+                _refuse_undecodable(scope)
+                body = await self._read_body(exchange.headers, receive) if scope["method"] == "POST" else b""
+                await self._app(scope, _replay(body, receive), exchange.send)
         except TimeoutError:
             seconds = f"{self._settings.timeout_seconds:g} seconds"
-            status, what = (408, "not received") if body is None else (504, "no answer")
-            await exchange.respond(problem(status, f"{what} within {seconds}"), receive)
+            status, missing = (408, "not received") if body is None else (504, "no answer")
+            await exchange.respond(problem_response(status, f"{missing} within {seconds}"), receive)
         except ProblemError as error:
             await exchange.respond(error.response(), receive)
         except QueueFullError as error:
-            await exchange.respond(problem(503, str(error)), receive)
+            await exchange.respond(problem_response(503, str(error)), receive)
         except StoreUnavailableError as error:
             LOGGER.error("store: %s", error, extra={"fields": {"request_id": exchange.request_id}})
-            await exchange.respond(problem(503, "the store of users is not available; nothing was changed"), receive)
+            await exchange.respond(problem_response(503, "the store of interactions is not available"), receive)
 
-    def _refuse_strangers(self, scope: Scope, headers: Headers) -> None:
-        path, settings = scope["path"], self._settings
+    def _authenticate(self, scope: Scope, headers: Headers) -> None:
+        path, key = scope["path"], self._key
         if path.startswith(ADMIN):
-            if not settings.admin_key:
+            if not self._admin_key:
                 raise ProblemError(404, "admin routes are off; RECVAE_ADMIN_KEY switches them on")
-            key = settings.admin_key
-        elif not settings.api_key or path in OPEN_PATHS or scope["method"] == "OPTIONS":
+            key = self._admin_key
+        elif not key or path in OPEN_PATHS or scope["method"] == "OPTIONS":
             return
-        else:
-            key = settings.api_key
-        given = headers.get(b"x-api-key") or headers.get(b"authorization", b"").removeprefix(b"Bearer ")
-        if not hmac.compare_digest(given, key.encode()):
+        given = headers.get(b"x-api-key") or BEARER.sub(b"", headers.get(b"authorization", b""), count=1)
+        if not hmac.compare_digest(given, key):
             raise ProblemError(401, "X-API-Key is missing or wrong")
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+    async def _read_body(self, headers: Headers, receive: Receive) -> bytes:
         limit = self._settings.max_body_bytes
         length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length[:20]) > limit:
@@ -126,14 +120,14 @@ class Shell:
 
     def _record(self, exchange: "_Exchange") -> None:
         seconds = perf_counter() - exchange.started
-        route = exchange.route or getattr(exchange.scope.get("route"), "path", "other")
+        route = getattr(exchange.scope.get("route"), "path_format", "other")
         method = exchange.scope["method"] if route != "other" else "any"
         self._metrics.request(route, method, exchange.status, seconds)
         self._log.request(exchange.request_id, method, route, exchange.status, seconds)
 
 
 class _TimeLimit:
-    """What `asyncio.timeout` does, at a fifth of its cost, which every request pays."""
+    """Does what `asyncio.timeout` does, at a fifth of its cost, which every request pays."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds, self._expired = seconds, False
@@ -157,7 +151,7 @@ class _TimeLimit:
 
 
 class _Exchange:
-    """A request and its answer, which gets the headers that all answers have."""
+    """A request and its answer, to which it adds the headers that every answer has."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self.started = perf_counter()
@@ -165,16 +159,18 @@ class _Exchange:
         self.headers: Headers = dict(scope["headers"])
         given = self.headers.get(b"x-request-id", b"")
         self.request_id = given.decode() if REQUEST_ID.fullmatch(given) else f"{PROCESS_ID}-{next(NUMBERS):x}"
-        self.route = ""
         self.status = 500
         self._started = False
 
     async def send(self, message: Message) -> None:
-        """Pass on, with headers."""
+        """Pass on a message, the first one with headers."""
         if message["type"] == "http.response.start":
             self._started = True
             self.status = message["status"]
-            message["headers"] = [*message["headers"], (b"x-request-id", self.request_id.encode()), *SECURITY_HEADERS]
+            headers = [*message["headers"], (b"x-request-id", self.request_id.encode()), *SECURITY_HEADERS]
+            if all(name != CSP for name, _ in message["headers"]):
+                headers.append((CSP, DEFAULT_CSP))
+            message["headers"] = headers
         await self._send(message)
 
     async def respond(self, response: Response, receive: Receive) -> None:
@@ -183,15 +179,25 @@ class _Exchange:
             await response(self.scope, receive, self.send)
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """The body that was received, then whatever else comes."""
+def _refuse_undecodable(scope: Scope) -> None:
+    """Refuse a path whose percent escapes are not UTF-8: servers decode all of them to the same character."""
+    raw = scope.get("raw_path") or b""
+    if b"%" in raw:
+        try:
+            unquote_to_bytes(raw).decode()
+        except UnicodeDecodeError:
+            raise ProblemError(400, "the path holds percent escapes that are not UTF-8") from None
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives the body, which was read already, and then whatever else comes."""
     given = False
 
-    async def again() -> Message:
+    async def receive_again() -> Message:
         nonlocal given
         if given:
             return await receive()
         given = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return again
+    return receive_again

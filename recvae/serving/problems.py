@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents that name the field."""
+"""Errors as RFC 9457 problem documents that name the wrong field."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -10,19 +10,21 @@ from starlette.responses import Response
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
-PLACES = ("body", "query", "path")
+LOCATIONS = ("body", "query", "path")
 ID_KINDS = ("constrained-int", "constrained-str")
+MOST_ERRORS, MOST_IN_DETAIL = 20, 3
+"""Errors listed in a problem, and errors repeated in its one-line detail."""
 
 
 class FieldError(BaseModel):
-    """One thing that is wrong with a request."""
+    """One wrong field of a request."""
 
     field: str
     detail: str
 
 
 class Problem(BaseModel):
-    """RFC 9457."""
+    """A problem document of RFC 9457."""
 
     type: str = "about:blank"
     title: str
@@ -32,19 +34,20 @@ class Problem(BaseModel):
 
 
 class ProblemError(Exception):
-    """Raised where a request cannot be answered; becomes a problem document."""
+    """Raised where a request cannot be answered; it becomes a problem document."""
 
     def __init__(self, status: int, detail: str, field: str | None = None) -> None:
         super().__init__(detail)
         self.status, self.detail, self.field = status, detail, field
 
     def response(self) -> Response:
-        """The problem document."""
-        return problem(self.status, self.detail, [{"field": self.field, "detail": self.detail}] if self.field else ())
+        """Return the problem document as a response."""
+        errors = [{"field": self.field, "detail": self.detail}] if self.field else ()
+        return problem_response(self.status, self.detail, errors)
 
 
-def problem(status: int, detail: str, errors: Sequence[Mapping[str, str]] = ()) -> Response:
-    """The response for a problem; those that pass carry Retry-After."""
+def problem_response(status: int, detail: str, errors: Sequence[Mapping[str, str]] = ()) -> Response:
+    """Return a problem document as a response; one for a transient problem (503) carries Retry-After."""
     content: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -57,20 +60,28 @@ def problem(status: int, detail: str, errors: Sequence[Mapping[str, str]] = ()) 
     return Response(orjson.dumps(content), status, headers, MEDIA_TYPE)
 
 
-def invalid(errors: Sequence[Mapping[str, Any]]) -> Response:
-    """422 from pydantic's list of errors: each field, and what was expected."""
-    found = [{"field": _field(error["loc"]), "detail": str(error["msg"])} for error in errors]
-    detail = "; ".join(f"{error['field']}: {error['detail']}" for error in found[:3])
-    more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
-    return problem(422, detail + more, found[:20])
+def validation_response(errors: Sequence[Mapping[str, Any]]) -> Response:
+    """Return the 422 response for pydantic's errors: each wrong field, and what was expected."""
+    found = [_field_error(error) for error in errors]
+    detail = "; ".join(f"{error['field']}: {error['detail']}" for error in found[:MOST_IN_DETAIL])
+    more = f"; and {len(found) - MOST_IN_DETAIL} more" if len(found) > MOST_IN_DETAIL else ""
+    return problem_response(422, detail + more, found[:MOST_ERRORS])
 
 
-def _field(location: Sequence[int | str]) -> str:
-    """Such as `requests[3].history[0]`; where it stood and which kinds of id were tried are left out."""
+def _field_error(error: Mapping[str, Any]) -> dict[str, str]:
+    if error["type"] == "json_invalid":
+        return {"field": "body", "detail": f"Invalid JSON: {error['ctx']['error']}"}
+    if error["type"] == "missing" and error["loc"] == ("body",):
+        return {"field": "body", "detail": "Input should be a JSON object"}
+    return {"field": _field_name(error["loc"]), "detail": str(error["msg"])}
+
+
+def _field_name(location: Sequence[int | str]) -> str:
+    """Write pydantic's location as `requests[3].history[0]`, without the source and the kinds of id that were tried."""
     text = ""
-    for part in location[1:] if location and location[0] in PLACES else location:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif part not in ID_KINDS:
-            text += f".{part}" if text else part
+    for step in location[1:] if location and location[0] in LOCATIONS else location:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        elif step not in ID_KINDS:
+            text += f".{step}" if text else step
     return text or "body"

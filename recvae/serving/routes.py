@@ -1,216 +1,242 @@
-"""The routes and what the OpenAPI document says of them."""
+"""The routes that answer with JSON, and their entries in the OpenAPI document."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 import orjson
 from fastapi import FastAPI, Path, Query
-from pydantic import BaseModel, ValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.requests import Request
 from starlette.responses import Response
 
 from recvae.errors import RecvaeError, UnsupportedError
 from recvae.serving import schemas
-from recvae.serving.answers import Service, described
-from recvae.serving.problems import MEDIA_TYPE, ProblemError, invalid
+from recvae.serving.backend import Backend
+from recvae.serving.problems import MEDIA_TYPE, ProblemError
 from recvae.serving.telemetry import TEXT
 
 JSON = "application/json"
-Direct = Callable[[bytes], Awaitable[Response]]
 Id = Annotated[schemas.UserId, Path(openapi_examples={"MovieLens": {"value": "50"}})]
 
 
-def add_routes(app: FastAPI, service: Service) -> dict[str, Direct]:
-    """Add every route that answers with JSON; returns the busiest, which `Shell` asks itself."""
-    busiest = _add_recommendations(app, service)
-    _add_users(app, service)
-    _add_items(app, service)
-    _add_operations(app, service)
-    return busiest
+class _AnyText(Convertor[str]):
+    """Path parameter that may hold any character, `/` too."""
+
+    regex = r"(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
 
 
-def _add_recommendations(app: FastAPI, service: Service) -> dict[str, Direct]:
-    requests = schemas.request_models(service.settings)
+register_url_convertor("id", _AnyText())
 
-    async def recommend(body: schemas.Recommend) -> Response:
-        """The best items for a history."""
-        return _json(await service.answer(body, service.served))
 
-    async def recommend_batch(body: schemas.Batch) -> Response:
-        """One answer a request, in order."""
-        served = service.served
-        answers = await asyncio.gather(*(service.answer(asked, served) for asked in body.requests))
-        return _json({"answers": answers})
+class _JsonRequest(Request):
+    async def json(self) -> Any:
+        return orjson.loads(await self.body())
 
-    busiest = {}
-    for path, endpoint, given, answer in (
-        ("/recommend", recommend, requests.recommend, schemas.Answer),
-        ("/recommend/batch", recommend_batch, requests.batch, schemas.BatchAnswer),
+
+class _JsonRoute(APIRoute):
+    """Route that reads bodies with orjson, as strict as JSON is, and several times faster than the standard library."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_json(request: Request) -> Response:
+            return await handle(_JsonRequest(request.scope, request.receive))
+
+        return handle_json
+
+
+def add_routes(app: FastAPI, backend: Backend) -> None:
+    """Add every route that answers with JSON, and `/metrics`."""
+    app.router.route_class = _JsonRoute
+    _add_recommendations(app, backend)
+    _add_users(app, backend)
+    _add_items(app, backend)
+    _add_operations(app, backend)
+
+
+def _add_recommendations(app: FastAPI, backend: Backend) -> None:
+    requests = schemas.request_models(backend.settings)
+
+    async def recommend(body: schemas.RecommendFields) -> Response:
+        """Recommend items for a history."""
+        return _json(await backend.recommend(body))
+
+    async def recommend_batch(body: schemas.BatchFields) -> Response:
+        """Recommend items for several histories; the answers come in the order of the requests."""
+        return _json({"answers": await backend.recommend_batch(body.requests)})
+
+    for path, endpoint, body, answer in (
+        ("/recommend", recommend, requests.recommend, schemas.RecommendResponse),
+        ("/recommend/batch", recommend_batch, requests.batch, schemas.BatchResponse),
     ):
-        app.add_api_route(
+        _add(
+            app,
+            "recommendations",
             path,
-            _taking(endpoint, given),
-            methods=["POST"],
-            response_model=answer,
-            responses=_problems(400, 401, 413, 415, 422, 503, 504),
-            tags=["recommendations"],
+            _with_body(endpoint, body),
+            answer,
+            400,
+            401,
+            413,
+            415,
+            422,
+            503,
+            504,
+            post=True,
         )
-        busiest[path] = _direct(endpoint, given)
-    return busiest
 
 
-def _direct(endpoint: Callable[[Any], Awaitable[Response]], body: type[BaseModel]) -> Direct:
-    """An endpoint as a function of the bytes that it is sent: FastAPI's way there costs more than the endpoint."""
-    validate = body.__pydantic_validator__.validate_json
+def _add_users(app: FastAPI, backend: Backend) -> None:
+    requests = schemas.request_models(backend.settings)
+    store = backend.store
+    length = Query(ge=1, le=backend.settings.max_n)
 
-    async def answer(given: bytes) -> Response:
-        try:
-            asked = validate(given)
-        except ValidationError as error:
-            return invalid(error.errors(include_url=False, include_context=False, include_input=False))
-        return await endpoint(asked)
+    async def recommend_for_user(user_id: Id, n: Annotated[int, length] = 10, explain: bool = False) -> Response:
+        """Recommend items for a user, by the history of the artifact and the interactions appended since."""
+        return _json(await backend.recommend_for_user(user_id, n, explain))
 
-    return answer
-
-
-def _add_users(app: FastAPI, service: Service) -> None:
-    requests = schemas.request_models(service.settings)
-    store = service.store
-    length = Query(ge=1, le=service.settings.max_n)
-
-    async def recommendations(user_id: Id, n: Annotated[int, length] = 10, explain: bool = False) -> Response:
-        """The best items for a user: by the history of the artifact and the interactions appended since."""
-        served = service.served
-        query, unknown = await service.user_query(user_id, n, served)
-        return _json(await service.ranked(query, served, unknown, explain))
-
-    async def append(user_id: Id, body: schemas.Events) -> Response:
-        """Append interactions, which the next request for the user already takes into account."""
+    async def append_events(user_id: Id, body: schemas.EventsFields) -> Response:
+        """Append interactions of a user, which the next request takes into account."""
         if store is None:
-            raise ProblemError(501, "there is no store to keep interactions in; RECVAE_STORE names a database")
-        _, unknown = service.served.ranker.items.find(body.items)
-        return _json(
-            {
-                "stored": await store.append(user_id, [str(item) for item in body.items]),
-                "unknown": unknown,
-            }
-        )
+            raise ProblemError(501, "there is no store of interactions; RECVAE_STORE names a database")
+        _, unknown = backend.model.ranker.items.find(body.items)
+        stored = await store.append(user_id, [str(item) for item in body.items])
+        return _json({"stored": stored, "unknown": unknown})
 
-    app.add_api_route(
-        "/users/{user_id}/recommendations",
-        recommendations,
-        response_model=schemas.Answer,
-        responses=_problems(401, 404, 422, 503, 504),
-        tags=["users"],
+    _add(
+        app,
+        "users",
+        "/users/{user_id:id}/recommendations",
+        recommend_for_user,
+        schemas.RecommendResponse,
+        *(400, 401, 404, 422, 503, 504),
     )
-    app.add_api_route(
-        "/users/{user_id}/events",
-        _taking(append, requests.events),
-        methods=["POST"],
-        response_model=schemas.StoredAnswer,
-        responses=_problems(400, 401, 413, 415, 422, 501, 503, 504),
-        tags=["users"],
+    _add(
+        app,
+        "users",
+        "/users/{user_id:id}/events",
+        _with_body(append_events, requests.events),
+        schemas.EventsResponse,
+        *(400, 401, 413, 415, 422, 501, 503, 504),
+        post=True,
     )
 
 
-def _add_items(app: FastAPI, service: Service) -> None:
-    length = Query(ge=1, le=service.settings.max_n)
+def _add_items(app: FastAPI, backend: Backend) -> None:
+    length = Query(ge=1, le=backend.settings.max_n)
 
-    async def similar(item_id: Id, n: Annotated[int, length] = 10) -> Response:
-        """The items most like one."""
-        served = service.served
-        known, _ = served.ranker.items.find([item_id])
-        if not known:
+    async def similar_items(item_id: Id, n: Annotated[int, length] = 10) -> Response:
+        """List the items most similar to one."""
+        model = backend.model
+        index = model.ranker.items.get(item_id)
+        if index is None:
             raise ProblemError(404, f"item {item_id!r} is not known", "item_id")
         try:
-            ranked = await service.batcher.submit(served.similar, (known[0], n))
+            ranked = await backend.batcher.submit_steps(model.similar(index, n))
         except UnsupportedError as error:
             raise ProblemError(501, str(error)) from None
-        return _json({"items": described(served, ranked), "model": served.name})
+        return _json({"items": model.ranker.describe(ranked), "model": model.version})
 
-    async def search(
+    async def search_items(
         query: Annotated[str, Query(max_length=schemas.LONGEST_ID)] = "", n: Annotated[int, length] = 10
     ) -> Response:
-        """Items whose title holds the text, whatever its case and accents, the most played first."""
-        served = service.served
-        found = await service.batcher.submit(served.search, (query, n))
-        ranker = served.ranker
+        """Search items whose title contains the text, whatever its case and accents; the most popular come first."""
+        ranker = backend.model.ranker
+        found = await backend.batcher.submit_steps(backend.model.search(query, n))
         return _json({"items": [{"id": ranker.items.ids[i], "title": ranker.titles[i]} for i in found]})
 
-    answers = {"responses": _problems(401, 422, 503, 504), "tags": ["items"]}
-    app.add_api_route("/items", search, response_model=schemas.Titles, **answers)  # type: ignore[arg-type]
-    app.add_api_route(
-        "/items/{item_id}/similar",
-        similar,
-        response_model=schemas.SimilarAnswer,
-        responses=_problems(401, 404, 422, 501, 503, 504),
-        tags=["items"],
+    _add(app, "items", "/items", search_items, schemas.SearchResponse, 401, 422, 503, 504)
+    _add(
+        app,
+        "items",
+        "/items/{item_id:id}/similar",
+        similar_items,
+        schemas.SimilarItemsResponse,
+        *(400, 401, 404, 422, 501, 503, 504),
     )
 
 
-def _add_operations(app: FastAPI, service: Service) -> None:
-    async def model() -> Response:
-        """The model that serves: version, metrics, data, hyperparameters."""
-        served = service.served
-        ranker, manifest = served.ranker, served.ranker.loaded.manifest
-        shown = {key: manifest[key] for key in ("metrics", "data", "hyperparameters")}
-        index = None if ranker.index is None else ranker.index.about()
-        about = {
-            **served.name,
-            **shown,
-            "n_items": len(ranker.items),
-            "loaded_at": served.loaded_at,
-            "index": index,
-        }
-        return _json({**about, "last_error": service.models.error})
+def _add_operations(app: FastAPI, backend: Backend) -> None:
+    async def get_model() -> Response:
+        """Describe the model that is served: version, metrics, data, hyperparameters."""
+        model = backend.model
+        ranker, manifest = model.ranker, model.ranker.loaded.manifest
+        described = {key: manifest[key] for key in ("metrics", "data", "hyperparameters")}
+        index = None if ranker.index is None else ranker.index.describe()
+        content = {"n_items": len(ranker.items), "loaded_at": model.loaded_at, "index": index}
+        return _json({**model.version, **described, **content, "last_error": backend.models.error})
 
-    async def reload() -> Response:
-        """Serve the artifact now at the path, if it is sound; this worker does so at once, others within seconds."""
+    async def reload_model() -> Response:
+        """Load the artifact now at the path, in the worker that answers; the others do so within seconds."""
         try:
-            changed = await service.models.reload()
+            changed = await backend.models.reload()
         except RecvaeError as error:
-            raise ProblemError(409, f"the model that serves was kept: {error}") from None
-        return _json({"changed": changed, "model": service.served.name})
+            raise ProblemError(409, f"the present model stays: {error}") from None
+        return _json({"changed": changed, "model": backend.model.version})
 
-    async def healthz() -> Response:
-        """Whether the process lives."""
+    async def check_alive() -> Response:
+        """Answer while the process lives."""
         return _json({"status": "alive"})
 
-    async def readyz() -> Response:
-        """Whether a model is loaded."""
-        service.served  # noqa: B018 raises where there is none
+    async def check_ready() -> Response:
+        """Answer once a model is loaded."""
+        backend.model  # noqa: B018 raises where there is none
         return _json({"status": "ready"})
 
-    async def metrics() -> Response:
-        """Figures for Prometheus."""
-        service.metrics.queue.set(len(service.batcher))
-        return Response(service.metrics.exposition(), media_type=TEXT)
+    async def get_metrics() -> Response:
+        """Write the metrics of all workers in Prometheus's text format."""
+        backend.metrics.queue.set(len(backend.batcher))
+        return Response(backend.metrics.exposition(), media_type=TEXT)
 
-    def add(path: str, endpoint: Any, answer: type[BaseModel] | None, *statuses: int, **more: Any) -> None:
-        responses = _problems(*statuses)
-        app.add_api_route(path, endpoint, response_model=answer, responses=responses, tags=["operations"], **more)
-
-    add("/model", model, schemas.ModelAnswer, 401, 503)
-    add("/admin/reload", reload, schemas.ReloadAnswer, 401, 404, 409, 504, methods=["POST"])
-    add("/healthz", healthz, schemas.Status)
-    add("/readyz", readyz, schemas.Status, 503)
-    add("/metrics", metrics, None, 401, response_class=_PlainText)
+    tag = "operations"
+    _add(app, tag, "/model", get_model, schemas.ModelInfo, 401, 503)
+    _add(app, tag, "/admin/reload", reload_model, schemas.ReloadResponse, 401, 404, 409, 504, post=True)
+    _add(app, tag, "/healthz", check_alive, schemas.ServiceStatus)
+    _add(app, tag, "/readyz", check_ready, schemas.ServiceStatus, 503)
+    _add(app, tag, "/metrics", get_metrics, None, 401, response_class=_PlainText)
 
 
 class _PlainText(Response):
     media_type = "text/plain"
 
 
-def _taking(endpoint: Callable[..., Any], body: type[BaseModel]) -> Callable[..., Any]:
-    """The endpoint with a body that knows the service's limits."""
+def _add(
+    app: FastAPI,
+    tag: str,
+    path: str,
+    endpoint: Callable[..., Any],
+    answer: type[BaseModel] | None,
+    *problems: int,
+    post: bool = False,
+    **options: Any,
+) -> None:
+    """Add a route whose operation id is the endpoint's name, for generated clients."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    app.add_api_route(
+        path,
+        endpoint,
+        methods=["POST" if post else "GET"],
+        operation_id=endpoint.__name__,
+        response_model=answer,
+        responses={status: {"description": "Problem", "content": content} for status in problems},
+        tags=[tag],
+        **options,
+    )
+
+
+def _with_body(endpoint: Callable[..., Any], body: type[BaseModel]) -> Callable[..., Any]:
+    """Return the endpoint with a body type that has the service's limits."""
     endpoint.__annotations__["body"] = body
     return endpoint
 
 
 def _json(content: Any) -> Response:
     return Response(orjson.dumps(content), media_type=JSON)
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": "Problem", "content": content} for status in statuses}

@@ -1,4 +1,4 @@
-"""What requests and answers look like."""
+"""Pydantic models of requests and responses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from recvae.serving.settings import Settings
 
 LONGEST_ID = 256
 NO_NUL = r"^[^\x00]*$"
-"""Which databases cannot keep in a text."""
+"""PostgreSQL cannot keep NUL in a text."""
 
 ItemId = (
     Annotated[int, Field(strict=True, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
@@ -34,59 +34,59 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Recommend(_Request):
-    """What to list for a history."""
+class RecommendFields(_Request):
+    """A history, and which items to recommend for it."""
 
-    history: list[ItemId] = Field(description="Items played; none gives the popular items.")
+    history: list[ItemId] = Field(description="Items the user has interacted with; [] gives the popular items.")
     n: int = Field(10, description="Length of the list.")
-    exclude: list[ItemId] = Field([], description="Not to be listed, beside the history.")
-    only: list[ItemId] | None = Field(None, description="The only items to be listed.")
+    exclude: list[ItemId] = Field([], description="Items to leave out, besides those of the history.")
+    only: list[ItemId] | None = Field(None, description="Candidates: no other item is listed.")
     explain: Annotated[bool, Field(strict=True)] = Field(
-        False, description="Whether to say which items of the history speak for each item."
+        False, description="Whether to give the items of the history that raise each score most."
     )
 
 
-class Events(_Request):
-    """Interactions of a user, oldest first."""
+class BatchFields(_Request):
+    """Several requests at once."""
+
+    requests: Sequence[RecommendFields]
+
+
+class EventsFields(_Request):
+    """New interactions of a user, oldest first."""
 
     items: list[ItemId]
 
 
-class Batch(_Request):
-    """Several requests at once."""
-
-    requests: Sequence[Recommend]
-
-
 @dataclass(frozen=True)
 class Requests:
-    """Request models that know the service's limits."""
+    """Request models with the limits of the service."""
 
-    recommend: type[Recommend]
-    batch: type[Batch]
-    events: type[Events]
+    recommend: type[RecommendFields]
+    batch: type[BatchFields]
+    events: type[EventsFields]
 
 
 def request_models(settings: Settings) -> Requests:
-    """The requests with the limits of `settings`, which errors and the OpenAPI document name."""
+    """Return the request models with the limits of `settings`, which errors and the OpenAPI document then name."""
     listed = Field(max_length=settings.max_history, json_schema_extra={"uniqueItems": True})
-    distinct, whole = AfterValidator(_distinct), WrapValidator(_whole_ids)
+    distinct, whole = AfterValidator(_refuse_repetition), WrapValidator(_accept_whole_floats)
     example: dict[str, Any] = {"history": [50, 172, 181], "n": 10}
 
-    class RecommendRequest(Recommend):
+    class RecommendRequest(RecommendFields):
         model_config = ConfigDict(json_schema_extra={"examples": [example, {**example, "explain": True}]})
 
         history: Annotated[list[ItemId], listed, distinct, whole]
-        n: Annotated[int, Field(strict=True, ge=1, le=settings.max_n), BeforeValidator(_whole)] = 10
+        n: Annotated[int, Field(strict=True, ge=1, le=settings.max_n), BeforeValidator(_as_whole)] = 10
         exclude: Annotated[list[ItemId], listed, distinct, whole] = []
         only: Annotated[list[ItemId], listed, distinct, whole] | None = None
 
-    class BatchRequest(Batch):
+    class BatchRequest(BatchFields):
         model_config = ConfigDict(json_schema_extra={"examples": [{"requests": [example, {"history": []}]}]})
 
         requests: Annotated[list[RecommendRequest], Field(min_length=1, max_length=settings.max_batch)]
 
-    class EventsRequest(Events):
+    class EventsRequest(EventsFields):
         model_config = ConfigDict(json_schema_extra={"examples": [{"items": [50, 172]}]})
 
         items: Annotated[list[ItemId], Field(min_length=1), listed, distinct, whole]
@@ -94,73 +94,74 @@ def request_models(settings: Settings) -> Requests:
     return Requests(RecommendRequest, BatchRequest, EventsRequest)
 
 
-class Reason(BaseModel):
-    """An item of the history, and what the score owes to it."""
-
-    id: int | str
-    title: str | None
-    contribution: float
-
-
-class Item(BaseModel):
-    """An item, and reasons for it where asked for."""
-
-    id: int | str
-    title: str | None
-    score: float
-    because: list[Reason] | None = None
-
-
-class ModelName(BaseModel):
-    """Which model answered."""
+class ModelVersion(BaseModel):
+    """The model that answered."""
 
     name: str
     version: str
     trained_at: datetime | None
 
 
-class Answer(BaseModel):
-    """Items, best first, and the ids of the request that the model does not know."""
-
-    items: list[Item]
-    unknown: list[int | str]
-    model: ModelName
-
-
-class BatchAnswer(BaseModel):
-    """One answer a request, in order."""
-
-    answers: list[Answer]
-
-
-class SimilarAnswer(BaseModel):
-    """Items, most similar first."""
-
-    items: list[Item]
-    model: ModelName
-
-
-class Title(BaseModel):
-    """An item as the search finds it."""
+class FoundItem(BaseModel):
+    """An item of the catalogue."""
 
     id: int | str
     title: str | None
 
 
-class Titles(BaseModel):
-    """Items whose title holds what was searched for, the most played first."""
+class ScoredItem(FoundItem):
+    """An item of a ranked list."""
 
-    items: list[Title]
+    score: float
 
 
-class StoredAnswer(BaseModel):
-    """How many interactions were new to the store, and which items the model does not know yet."""
+class Reason(FoundItem):
+    """An item of the history that raises a score, and by how much."""
+
+    contribution: float
+
+
+class RecommendedItem(ScoredItem):
+    """A recommended item, with reasons where `explain` was set."""
+
+    because: list[Reason] | None = None
+
+
+class RecommendResponse(BaseModel):
+    """Recommended items, best first, and the ids of the request that the model does not know."""
+
+    items: list[RecommendedItem]
+    unknown: list[int | str]
+    model: ModelVersion
+
+
+class BatchResponse(BaseModel):
+    """One answer for each request, in the same order."""
+
+    answers: list[RecommendResponse]
+
+
+class SimilarItemsResponse(BaseModel):
+    """Items, most similar first."""
+
+    items: list[ScoredItem]
+    model: ModelVersion
+
+
+class SearchResponse(BaseModel):
+    """Items that match the search, most popular first."""
+
+    items: list[FoundItem]
+
+
+class EventsResponse(BaseModel):
+    """Number of interactions that were new to the store, and the item ids that the model does not know yet."""
 
     stored: int
     unknown: list[int | str]
 
 
-class ModelAnswer(ModelName):
+class ModelInfo(ModelVersion):
     """The manifest of the model that is served."""
 
     n_items: int
@@ -169,38 +170,38 @@ class ModelAnswer(ModelName):
     hyperparameters: dict[str, Any]
     loaded_at: datetime
     index: dict[str, Any] | None = Field(description="The approximate index of a large catalogue, with its recall.")
-    last_error: str | None = Field(description="Why the artifact now at the path is not the one that is served.")
+    last_error: str | None = Field(description="Why the artifact now at the path was not loaded, if it was not.")
 
 
-class ReloadAnswer(BaseModel):
-    """Whether another artifact was there, and which model serves now."""
+class ReloadResponse(BaseModel):
+    """Whether a new artifact was loaded, and the model that is served now."""
 
     changed: bool
-    model: ModelName
+    model: ModelVersion
 
 
-class Status(BaseModel):
-    """Of the process."""
+class ServiceStatus(BaseModel):
+    """State of the process."""
 
     status: str
 
 
-def _whole(number: Any) -> Any:
-    """To JSON 10.0 is the same number as 10."""
+def _as_whole(number: Any) -> Any:
+    """Turn 10.0 into 10: JSON knows one kind of number."""
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
-def _whole_ids(ids: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    """Looks for numbers such as 10.0 only where something is wrong, since there may be many ids."""
+def _accept_whole_floats(ids: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Validate ids, and only if that fails look for numbers such as 10.0: there may be many ids."""
     try:
         return validate(ids)
     except ValidationError:
         if not isinstance(ids, list):
             raise
-        return validate([_whole(item) for item in ids])
+        return validate([_as_whole(item) for item in ids])
 
 
-def _distinct(ids: list[Any]) -> list[Any]:
+def _refuse_repetition(ids: list[Any]) -> list[Any]:
     if len(set(ids)) < len(ids):
         raise ValueError("ids occur more than once")
     return ids

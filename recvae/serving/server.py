@@ -1,4 +1,4 @@
-"""Starting the service: uvicorn, its workers, and what they share."""
+"""`run`: starts uvicorn with its workers."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ BACKLOG = 2048
 
 
 def application() -> object:
-    """The application of one worker, by the environment."""
+    """Create the application of one worker, with the settings of the environment."""
     from recvae.serving.app import create_app
 
     log_as_json()
@@ -31,7 +31,7 @@ def run(model: Path, host: str, port: int, workers: int) -> None:
     Raises
     ------
     ArtifactError
-        If there is no sound artifact to begin with.
+        If there is no sound artifact at the start.
     ParameterError
         If a setting has a value that it cannot have.
     """
@@ -41,10 +41,11 @@ def run(model: Path, host: str, port: int, workers: int) -> None:
         raise ParameterError(f"--workers is {workers}; expected at least 1")
     artifact.load(model, frozen=True)
     os.environ.update(RECVAE_MODEL=str(model.absolute()), RECVAE_WORKERS=str(workers))
-    settings = Settings.from_environment()
+    settings = Settings()
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, str(settings.scoring_threads))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # comes after the requests under way, once more
+    # uvicorn raises the signal again after the last request; without a handler the process would die of it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with tempfile.TemporaryDirectory(prefix="recvae-metrics-") as shared:
         if workers > 1:
             os.environ[SHARED] = shared

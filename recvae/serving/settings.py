@@ -1,86 +1,91 @@
-"""What the service can be told, by environment variables `RECVAE_…`."""
+"""`Settings` of the service: environment variables `RECVAE_…`, and files for secrets."""
 
-import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any
+
+from annotated_types import Ge
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from recvae.errors import ParameterError
 
+PREFIX = "RECVAE_"
+SECRETS = "RECVAE_SECRETS_DIR"
+"""Names a directory with a file for each secret, such as `/run/secrets` with `recvae_api_key` in it."""
 MOST_THREADS = 4
-"""A batch is a few milliseconds of products, which more threads would only cut smaller."""
+"""A batch takes a few milliseconds; more threads would spend them on waiting for each other."""
+
+Count = Annotated[int, Ge(1)]
+Seconds = Annotated[float, Field(ge=1e-3, allow_inf_nan=False)]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """One field for each variable: `max_n` is `RECVAE_MAX_N`."""
+class Settings(BaseSettings):
+    """Settings of the service; `max_n` is `RECVAE_MAX_N`.
+
+    Arguments come before environment variables, and these before the files of `RECVAE_SECRETS_DIR`.
+
+    Raises
+    ------
+    ParameterError
+        If `model` is not given, or a value is not one that its variable can have.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, use_attribute_docstrings=True)
 
     model: Path
-    """Artifact directory; what is put in its place later is served from then on."""
-    api_key: str = ""
-    """What requests must carry as `X-API-Key` or `Authorization: Bearer`; none when empty."""
-    admin_key: str = ""
-    """The same for `/admin/…`, which is off when empty."""
-    store: str = ""
+    """Artifact directory; a new artifact at this path is served from then on."""
+    api_key: SecretStr = SecretStr("")
+    """Key that requests must carry as `X-API-Key` or `Authorization: Bearer`; none when empty."""
+    admin_key: SecretStr = SecretStr("")
+    """Key for `/admin/…`, which is off when empty."""
+    store: SecretStr = SecretStr("")
     """Database URL where interactions are appended, `sqlite:///…` or `postgresql+psycopg://…`; none when empty."""
     cors: str = ""
     """Origins whose pages may call the service, separated by commas."""
-    max_body_bytes: int = 2**20
-    max_history: int = 1000
+    max_body_bytes: Count = 2**20
+    """Size of the largest body."""
+    max_history: Count = 1000
     """Most ids in a history, in `exclude` or in `only`."""
-    max_batch: int = 100
+    max_batch: Count = 100
     """Most requests in one batch request."""
-    max_n: int = 500
-    """Longest list."""
-    queue: int = 1000
+    max_n: Count = 500
+    """Length of the longest list."""
+    queue: Count = 1000
     """Most requests that wait to be scored; further ones are answered 503."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Most requests that are scored together."""
-    batch_window_ms: float = 1.0
-    """How long requests that came while others were scored wait for more to share the next batch."""
-    timeout_seconds: float = 10.0
-    """For receiving a request and answering it."""
-    drain_seconds: float = 30.0
-    """How long requests under way may go on after SIGTERM."""
-    poll_seconds: float = 1.0
-    """How often to look for a changed artifact."""
-    exact_items: int = 100_000
-    """Largest catalogue of which every item is scored; larger ones go through an approximate index."""
-    threads: int = 0
-    """Threads that score in each worker; 0 shares the cores between the workers, `MOST_THREADS` at most."""
-    workers: int = 1
-    """Processes, as `recvae serve --workers` or `uvicorn --workers` was told."""
+    batch_window_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """Time that requests wait for others to share their batch, when the scorer was busy as they came."""
+    timeout_seconds: Seconds = 10.0
+    """Time for receiving a request and answering it."""
+    drain_seconds: Seconds = 30.0
+    """Time that requests under way may still take after SIGTERM."""
+    poll_seconds: Seconds = 1.0
+    """Time between two looks for a changed artifact."""
+    exact_items: Count = 100_000
+    """Largest catalogue of which every item is scored; larger ones use an approximate index."""
+    threads: Annotated[int, Ge(0)] = 0
+    """Threads that score in each worker; 0 shares the cores between the workers, at most `MOST_THREADS` each."""
+    workers: Count = 1
+    """Number of processes, as given to `recvae serve --workers` or `uvicorn --workers`."""
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, int | float) and field.name != "threads" and field.name != "batch_window_ms":
-                _at_least(1e-3 if isinstance(value, float) else 1, field.name, value)
-        _at_least(0, "threads", self.threads)
-        _at_least(0, "batch_window_ms", self.batch_window_ms)
-        for name in ("api_key", "admin_key"):
-            if not getattr(self, name).isascii():
-                raise ParameterError(f"{_variable(name)} holds characters that a header cannot; expected ASCII")
+    def __init__(self, model: Path | None = None, **values: Any) -> None:
+        given = values if model is None else {"model": model, **values}
+        directory = os.environ.get(SECRETS)
+        if directory is not None and not Path(directory).is_dir():  # a key that is not found would open the service
+            raise ParameterError(f"{SECRETS} is {directory!r}; expected a directory")
+        try:
+            super().__init__(_secrets_dir=directory, **given)
+        except ValidationError as error:
+            raise ParameterError(_first_wrong_value(error)) from None
 
+    @field_validator("api_key", "admin_key")
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Settings from environment variables.
-
-        Raises
-        ------
-        ParameterError
-            If `RECVAE_MODEL` is not set, or a value is none that its variable can have.
-        """
-        given = {
-            field.name: _parsed(_variable(field.name), environment[_variable(field.name)], field.type)
-            for field in fields(cls)
-            if _variable(field.name) in environment
-        }
-        if "model" not in given:
-            raise ParameterError("RECVAE_MODEL is not set; expected the path of a model artifact")
-        return cls(**given)
+    def _refuse_unsendable_keys(cls, key: SecretStr) -> SecretStr:
+        if not key.get_secret_value().isascii():
+            raise ValueError("holds characters that a header cannot; expected ASCII")
+        return key
 
     @property
     def scoring_threads(self) -> int:
@@ -89,17 +94,18 @@ class Settings:
         return self.threads or max(1, min(MOST_THREADS, cores // self.workers))
 
 
-def _variable(name: str) -> str:
-    return f"RECVAE_{name.upper()}"
-
-
-def _parsed(variable: str, text: str, kind: Any) -> Any:
-    try:
-        return kind(text)
-    except ValueError:
-        raise ParameterError(f"{variable} is {text!r}; expected a {'whole ' if kind is int else ''}number") from None
-
-
-def _at_least(minimum: float, name: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= minimum):
-        raise ParameterError(f"{_variable(name)} is {value}; expected at least {minimum:g}")
+def _first_wrong_value(error: ValidationError) -> str:
+    """Say which variable has which wrong value, and what was expected."""
+    wrong = error.errors(include_url=False)[0]
+    variable, given, limits = f"{PREFIX}{str(wrong['loc'][0]).upper()}", wrong["input"], wrong.get("ctx", {})
+    match wrong["type"]:
+        case "missing":
+            return f"{variable} is not set; expected the path of a model artifact"
+        case "value_error":
+            return f"{variable} {limits['error']}"
+        case "greater_than_equal":
+            return f"{variable} is {given}; expected at least {limits['ge']:g}"
+        case "finite_number":
+            return f"{variable} is {given}; expected a finite number"
+        case kind:
+            return f"{variable} is {given!r}; expected a {'whole ' if kind.startswith('int') else ''}number"

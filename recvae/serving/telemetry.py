@@ -1,4 +1,4 @@
-"""What the service tells about itself: Prometheus metrics and JSON logs."""
+"""Prometheus metrics and JSON logs of the service."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 ACCESS = logging.getLogger("recvae.access")
 LOGGER = logging.getLogger("recvae")
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
-"""Where the workers of one service keep their figures, so that each can report all."""
+"""Directory where the workers of one service keep their metrics, so that each worker can report them all."""
 FLUSH_SECONDS = 0.05
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -23,7 +23,7 @@ TEXT = "text/plain; version=1.0.0; charset=utf-8"
 
 
 class Metrics:
-    """The figures at `/metrics`, over all workers."""
+    """Metrics at `/metrics`, over all workers."""
 
     def __init__(self) -> None:
         own = CollectorRegistry()
@@ -34,7 +34,7 @@ class Metrics:
             multiprocess.MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]
         self._requests = Counter("recvae_requests", "Requests answered.", ("route", "method", "status"), registry=own)
         self._seconds = Histogram(
-            "recvae_request_seconds", "Time from receiving to answering.", ("route",), registry=own, buckets=SECONDS
+            "recvae_request_seconds", "Time from the headers to the answer.", ("route",), registry=own, buckets=SECONDS
         )
         self.batch_size = Histogram("recvae_batch_size", "Requests scored together.", registry=own, buckets=SIZES)
         self.queue = Gauge(
@@ -78,7 +78,7 @@ class Metrics:
         self._unknown.inc(unknown)
 
     def serving(self, name: str, version: str, trained: float, before: tuple[str, str] | None) -> None:
-        """Report another model."""
+        """Report that another model is served."""
         if before is not None:
             self._serving.labels(*before).set(0)
         self._serving.labels(name, version).set(1)
@@ -86,12 +86,12 @@ class Metrics:
         self._stamps["trained"].set(trained)
 
     def exposition(self) -> bytes:
-        """All figures in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self._registry)
 
 
 def _forget_dead_workers(directory: Path) -> None:
-    """What a killed worker last said of the present, such as its queue, is no longer true."""
+    """Drop what killed workers last reported of the present, such as the length of their queue."""
     for file in directory.glob("gauge_live*_*.db"):
         pid = int(file.stem.rsplit("_", 1)[1])
         if not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
@@ -100,7 +100,7 @@ def _forget_dead_workers(directory: Path) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; what a record carries in `fields` is part of it."""
+    """Writes a record as one line of JSON, with the entries of its attribute `fields`."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
@@ -122,20 +122,20 @@ class _StandardError(logging.Handler):
 
 
 def _write(text: str) -> None:
-    """A log that cannot be written, as on a full disk, is no reason to stop serving."""
+    """Write to standard error; a log that cannot be written, as on a full disk, is no reason to stop serving."""
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(text)
         sys.stderr.flush()
 
 
 class AccessLog:
-    """One JSON line for each request, written a few at a time: on a busy server the log is what costs most."""
+    """Writes a JSON line for each request, several at a time: one by one would cost more than the answers."""
 
     def __init__(self) -> None:
         self._entries: list[dict[str, Any]] = []
 
     def request(self, request_id: str, method: str, route: str, status: int, seconds: float) -> None:
-        """Log a request, within `FLUSH_SECONDS`."""
+        """Log a request within `FLUSH_SECONDS`."""
         if not ACCESS.isEnabledFor(logging.INFO):
             return
         if not self._entries:
@@ -154,7 +154,7 @@ class AccessLog:
         )
 
     def flush(self) -> None:
-        """Write what is not written yet."""
+        """Write the entries that are not written yet."""
         entries, self._entries = self._entries, []
         _write("".join(f"{orjson.dumps(entry).decode()}\n" for entry in entries))
 

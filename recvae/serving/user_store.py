@@ -1,4 +1,4 @@
-"""Interactions that users added after the model was trained: one small interface, and a database behind it."""
+"""Interactions appended after training: `UserStore`, and `DatabaseUserStore` for SQLite and PostgreSQL."""
 
 import asyncio
 import time
@@ -16,32 +16,32 @@ STATEMENT_SECONDS = 5
 
 
 class StoreUnavailableError(RecvaeError):
-    """The database cannot be reached or cannot write; nothing was acknowledged."""
+    """The database cannot be reached or cannot write."""
 
 
 class UserStore(Protocol):
-    """Where appended interactions are kept, by text ids."""
+    """Keeps appended interactions, by ids as text."""
 
     async def history(self, user: str, most: int) -> list[str]:
-        """The user's latest interactions, at most so many, oldest first; none for a user it does not know."""
+        """Return the user's latest interactions, at most so many, oldest first; none for an unknown user."""
 
     async def append(self, user: str, items: Sequence[str]) -> int:
-        """Keep interactions for good, and say how many were new."""
+        """Store interactions for good; return how many were new."""
 
     def close(self) -> None:
-        """Let go of everything that is open."""
+        """Close everything that is open."""
 
 
-class SQLStore:
-    """Interactions in the table `recvae_events` of an SQLite or PostgreSQL database, each (user, item) once.
+class DatabaseUserStore:
+    """Stores interactions in the table `recvae_events` of an SQLite or PostgreSQL database, each (user, item) once.
 
-    An interaction is acknowledged once its transaction is on disk. The table is made on first use, so that the service
-    starts while the database is away.
+    An interaction is acknowledged once its transaction is on disk. The table is created on first use, so that the
+    service can start while the database is away.
 
     Parameters
     ----------
     url : str
-        SQLAlchemy's.
+        SQLAlchemy's URL of the database.
     """
 
     def __init__(self, url: str) -> None:
@@ -58,12 +58,12 @@ class SQLStore:
             if dialect not in DIALECTS:
                 raise ParameterError(f"RECVAE_STORE is a {dialect} database; expected {' or '.join(DIALECTS)}")
             self._engine = sa.create_engine(
-                parsed, pool_pre_ping=True, connect_args=_options(dialect), **_pool(dialect)
+                parsed, pool_pre_ping=True, connect_args=_connect_options(dialect), **_pool_options(dialect)
             )
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
             raise ParameterError(f"RECVAE_STORE is no database URL: {error}") from None
         if dialect == "sqlite":
-            sa.event.listen(self._engine, "connect", _durable)
+            sa.event.listen(self._engine, "connect", _make_durable)
         self._events = sa.Table(
             "recvae_events",
             sa.MetaData(),
@@ -72,11 +72,11 @@ class SQLStore:
             sa.Column("at", sa.Double, nullable=False),
         )
         self._insert: Any = getattr(sa.dialects, dialect).insert
-        self._made = False
+        self._has_table = False
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
 
     async def history(self, user: str, most: int) -> list[str]:
-        """See `UserStore`; `StoreUnavailableError` if the database is."""
+        """See `UserStore`; `StoreUnavailableError` if the database cannot be reached."""
         events = self._events.c
         statement = (
             self._sa.select(events.item_id)
@@ -87,7 +87,7 @@ class SQLStore:
         return await self._run(lambda connection: list(connection.scalars(statement))[::-1])
 
     async def append(self, user: str, items: Sequence[str]) -> int:
-        """See `UserStore`; `StoreUnavailableError` if the database is or its disk is full: then nothing is kept."""
+        """See `UserStore`; `StoreUnavailableError` if the database cannot be reached or its disk is full."""
         now = time.time()
         rows = [{"user_id": user, "item_id": item, "at": now + i * 1e-6} for i, item in enumerate(items)]
         new = self._insert(self._events).values(rows).on_conflict_do_nothing().returning(self._events.c.item_id)
@@ -103,24 +103,24 @@ class SQLStore:
 
     def _transaction(self, work: Callable[[Any], Result]) -> Result:
         try:
-            if not self._made:
-                self._make()
+            if not self._has_table:
+                self._create_table()
             with self._engine.begin() as connection:
                 return work(connection)
         except self._sa.exc.SQLAlchemyError as error:
             raise StoreUnavailableError(f"{type(error).__name__}: {getattr(error, 'orig', error)}") from error
 
-    def _make(self) -> None:
-        """Make the table; another worker may do so at the same time."""
+    def _create_table(self) -> None:
+        """Create the table; another worker may do so at the same time."""
         try:
             self._events.metadata.create_all(self._engine)
         except (self._sa.exc.IntegrityError, self._sa.exc.ProgrammingError, self._sa.exc.OperationalError):
             if not self._sa.inspect(self._engine).has_table(self._events.name):
                 raise
-        self._made = True
+        self._has_table = True
 
 
-def _options(dialect: str) -> dict[str, Any]:
+def _connect_options(dialect: str) -> dict[str, Any]:
     if dialect == "sqlite":
         return {"timeout": STATEMENT_SECONDS}
     return {
@@ -130,11 +130,11 @@ def _options(dialect: str) -> dict[str, Any]:
     }
 
 
-def _pool(dialect: str) -> dict[str, Any]:
+def _pool_options(dialect: str) -> dict[str, Any]:
     return {} if dialect == "sqlite" else {"pool_size": THREADS, "max_overflow": 0, "pool_timeout": STATEMENT_SECONDS}
 
 
-def _durable(connection: Any, _: Any) -> None:
-    """SQLite: what is committed survives a crash of the machine, and readers do not wait for writers."""
+def _make_durable(connection: Any, _: Any) -> None:
+    """Set SQLite so that a commit survives a crash of the machine, and readers do not wait for writers."""
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")

@@ -45,7 +45,7 @@ def test_its_recall_is_what_it_says(model: MultVAE) -> None:
     assert index.recall == pytest.approx(sum(hits) / 500)
     assert index.recall >= 0.99
     assert 1 <= index.probes <= index.clusters
-    assert index.about() == {"clusters": index.clusters, "probes": index.probes, "recall@10": index.recall}
+    assert index.describe() == {"clusters": index.clusters, "probes": index.probes, "recall@10": index.recall}
 
 
 def test_lists_through_it_are_the_exact_ones(path: Path, model: MultVAE) -> None:

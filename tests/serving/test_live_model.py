@@ -16,7 +16,7 @@ from recvae.errors import ArtifactError
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.ease import EASE
 from recvae.serving import Settings, create_app
-from recvae.serving.live_model import Served
+from recvae.serving.live_model import LiveModel
 from recvae.storage import artifact
 from tests.contracts import one_thread as one_thread
 from tests.contracts import random_interactions
@@ -81,7 +81,7 @@ def test_a_damaged_artifact_is_not_taken(path: Path, damage: Callable[[Path], No
 
     before, refused, about, after, mended, later, figures = asked(settings(path), question)
     assert refused.status_code == 409
-    assert "the model that serves was kept" in refused.json()["detail"]
+    assert "the present model stays" in refused.json()["detail"]
     assert about.json()["last_error"] in refused.json()["detail"]
     assert after.json() == before.json()
     assert mended.json()["changed"]
@@ -136,7 +136,7 @@ def test_requests_finish_on_the_model_they_began_with(path: Path) -> None:
     async def question() -> tuple[Any, Any]:
         app = create_app(settings(path))
         async with client(app) as http:
-            models, batcher = app.state.service.models, app.state.service.batcher
+            models, batcher = app.state.backend.models, app.state.backend.batcher
             old = models.current
             expected = (await http.post("/recommend", json=BODY)).json()
             blocked = batcher.submit(pause, 0.3)
@@ -157,9 +157,9 @@ def test_a_replaced_model_is_forgotten(path: Path) -> None:
         app = create_app(settings(path))
         async with client(app) as http:
             await http.post("/recommend", json=BODY)
-            old = weakref.ref(app.state.service.models.current.ranker.model)
+            old = weakref.ref(app.state.backend.models.current.ranker.model)
             save(path, small(3))
-            await app.state.service.models.reload()
+            await app.state.backend.models.reload()
             await http.post("/recommend", json=BODY)
             return old() is None
 
@@ -167,7 +167,7 @@ def test_a_replaced_model_is_forgotten(path: Path) -> None:
 
 
 def test_mapped_weights_outlive_their_artifact(path: Path) -> None:
-    served = Served(path, 1000)
+    served = LiveModel(path, 1000)
     expected = served.ranker.model.score(random_interactions())
     save(path, EASE())
     assert np.array_equal(served.ranker.model.score(random_interactions()), expected)
@@ -176,4 +176,4 @@ def test_mapped_weights_outlive_their_artifact(path: Path) -> None:
 def test_what_is_not_sound_is_no_model(tmp_path: Path) -> None:
     infinite(tmp_path / "model")
     with pytest.raises(ArtifactError, match="self-check"):
-        Served(tmp_path / "model", 1000)
+        LiveModel(tmp_path / "model", 1000)

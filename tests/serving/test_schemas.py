@@ -35,9 +35,10 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", ["RECVAE_MAX_N", "RECVAE_MAX_HISTORY"])
-def test_limits_stand_in_the_document(tmp_path: Path, setting: str) -> None:
+def test_limits_stand_in_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
     from recvae.serving import Settings, create_app
 
-    app = create_app(Settings.from_environment({"RECVAE_MODEL": str(tmp_path), setting: "321"}))
+    monkeypatch.setenv(setting, "321")
+    app = create_app(Settings(tmp_path))
     properties = app.openapi()["components"]["schemas"]["RecommendRequest"]["properties"]
     assert 321 in (properties["n"]["maximum"], properties["history"]["maxItems"])

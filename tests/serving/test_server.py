@@ -95,10 +95,8 @@ def test_without_fastapi_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_settings_are_documented() -> None:
-    from dataclasses import fields
-
     from recvae.serving import Settings
 
     text = (Path(__file__).parent.parent.parent / "service" / "README.md").read_text(encoding="utf8")
-    for field in fields(Settings):
-        assert f"| `RECVAE_{field.name.upper()}` |" in text
+    for name in Settings.model_fields:
+        assert f"| `RECVAE_{name.upper()}` |" in text

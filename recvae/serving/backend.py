@@ -1,0 +1,118 @@
+"""`Backend`: from checked requests to the content of answers, by the model that is live when they begin."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from recvae.errors import UnsupportedError
+from recvae.inference.ids import Id
+from recvae.inference.ranker import Query, Ranked
+from recvae.serving.batching import Batcher, Steps
+from recvae.serving.live_model import LiveModel, ModelReloader
+from recvae.serving.problems import ProblemError
+from recvae.serving.schemas import RecommendFields
+from recvae.serving.settings import Settings
+from recvae.serving.telemetry import Metrics
+from recvae.serving.user_store import UserStore
+
+REQUESTS_A_STEP, IDS_A_STEP = 16, 2000
+"""Requests of a batch that are ranked in one step of the slow lane, and the most ids in them."""
+
+Content = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Everything that the routes use."""
+
+    settings: Settings
+    models: ModelReloader
+    batcher: Batcher
+    metrics: Metrics
+    store: UserStore | None
+
+    @property
+    def model(self) -> LiveModel:
+        """The live model; problem 503 where there is none."""
+        if self.models.current is None:
+            reason = f": {self.models.error}" if self.models.error else ""
+            raise ProblemError(503, f"no model is loaded{reason}")
+        return self.models.current
+
+    async def recommend(self, request: RecommendFields) -> Content:
+        """Answer one request, scored together with those of other clients."""
+        model = self.model
+        query, unknown = self._query(request, model)
+        return await self._answer(query, unknown, request.explain, model)
+
+    async def recommend_for_user(self, user: str, n: int, explain: bool) -> Content:
+        """Answer for a user by the history of the artifact and the interactions appended since."""
+        model = self.model
+        known = model.ranker.find_user(user)
+        appended = [] if self.store is None else await self.store.history(user, self.settings.max_history)
+        if known is None and not appended:
+            raise ProblemError(404, f"user {user!r} is not known", "user_id")
+        row, history = known or (None, [])
+        indices, unknown = model.ranker.items.find(appended)
+        query = Query(list(dict.fromkeys([*history, *indices])), n, user=row)
+        return await self._answer(query, unknown, explain, model)
+
+    async def recommend_batch(self, requests: Sequence[RecommendFields]) -> list[Content]:
+        """Answer many requests of one client, in the slow lane."""
+        try:
+            return await self.batcher.submit_steps(self._batch_steps(requests, self.model))
+        except UnsupportedError as error:
+            raise ProblemError(422, str(error), "history") from None
+
+    async def _answer(self, query: Query, unknown: list[Id], explain: bool, model: LiveModel) -> Content:
+        try:
+            ranked = await self.batcher.submit(model.rank, query)
+            reasons = await self.batcher.submit_steps(model.explain(query, ranked)) if explain else None
+        except UnsupportedError as error:
+            raise ProblemError(422, str(error), "history") from None
+        return _content(ranked, reasons, unknown, model)
+
+    def _batch_steps(self, requests: Sequence[RecommendFields], model: LiveModel) -> Steps[list[Content]]:
+        contents: list[Content] = []
+        for block in _blocks(requests):
+            queries, unknown = zip(*(self._query(request, model) for request in block), strict=True)
+            lists = model.rank(queries)
+            yield
+            for place, request in enumerate(block):
+                reasons = (yield from model.explain(queries[place], lists[place])) if request.explain else None
+                contents.append(_content(lists[place], reasons, unknown[place], model))
+        return contents
+
+    def _query(self, request: RecommendFields, model: LiveModel) -> tuple[Query, list[Id]]:
+        """Return the query for a request, and the ids that the model does not know."""
+        find = model.ranker.items.find
+        history, unknown = find(request.history)
+        exclude, unknown_exclude = find(request.exclude)
+        only, unknown_only = (None, []) if request.only is None else find(request.only)
+        unknown = [*unknown, *unknown_exclude, *unknown_only]
+        self.metrics.history(len(request.history), len(unknown))
+        return Query(history, request.n, exclude, only), unknown
+
+
+def _blocks(requests: Sequence[RecommendFields]) -> Iterator[list[RecommendFields]]:
+    block: list[RecommendFields] = []
+    n_ids = 0
+    for request in requests:
+        size = len(request.history) + len(request.exclude) + len(request.only or ())
+        if block and (len(block) == REQUESTS_A_STEP or n_ids + size > IDS_A_STEP):
+            yield block
+            block, n_ids = [], 0
+        block.append(request)
+        n_ids += size
+    if block:
+        yield block
+
+
+def _content(ranked: Ranked, reasons: list[Ranked] | None, unknown: list[Id], model: LiveModel) -> Content:
+    items = model.ranker.describe(ranked)
+    for item, because in zip(items, reasons or (), strict=reasons is not None):
+        item["because"] = [
+            {"id": reason["id"], "title": reason["title"], "contribution": reason["score"]}
+            for reason in model.ranker.describe(because)
+        ]
+    return {"items": items, "unknown": unknown, "model": model.version}

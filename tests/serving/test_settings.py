@@ -1,0 +1,58 @@
+"""Settings of the service: from variables, from files of secrets, and what they cannot be."""
+
+from pathlib import Path
+
+import pytest
+
+from recvae.errors import ParameterError
+from recvae.serving import Settings
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("RECVAE_MAX_N", "ten", "RECVAE_MAX_N is 'ten'; expected a whole number"),
+        ("RECVAE_MAX_N", "1.5", "RECVAE_MAX_N is '1.5'; expected a whole number"),
+        ("RECVAE_MAX_N", "0", "RECVAE_MAX_N is 0; expected at least 1"),
+        ("RECVAE_TIMEOUT_SECONDS", "soon", "RECVAE_TIMEOUT_SECONDS is 'soon'; expected a number"),
+        ("RECVAE_TIMEOUT_SECONDS", "nan", "RECVAE_TIMEOUT_SECONDS is nan; expected a finite number"),
+        ("RECVAE_TIMEOUT_SECONDS", "0", "RECVAE_TIMEOUT_SECONDS is 0; expected at least 0.001"),
+        ("RECVAE_BATCH_WINDOW_MS", "-1", "RECVAE_BATCH_WINDOW_MS is -1; expected at least 0"),
+        ("RECVAE_API_KEY", "schlüssel", "RECVAE_API_KEY holds characters"),
+        ("RECVAE_SECRETS_DIR", "nowhere", "RECVAE_SECRETS_DIR is 'nowhere'; expected a directory"),
+    ],
+)
+def test_settings_that_cannot_be(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ParameterError, match=said):
+        Settings(Path("model"))
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ParameterError, match="RECVAE_MODEL is not set"):
+        Settings()
+    for variable, value in (("RECVAE_MODEL", "m"), ("RECVAE_MAX_N", "7"), ("RECVAE_CORS", "a,b")):
+        monkeypatch.setenv(variable, value)
+    assert Settings() == Settings(Path("m"), max_n=7, cors="a,b")
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "threads"),
+    [(1, 1, 1), (2, 1, 2), (2, 2, 1), (8, 1, 4), (8, 3, 2), (8, 8, 1), (2, 8, 1)],
+)
+def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch, cores: int, workers: int, threads: int) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    assert Settings(Path("m"), workers=workers).scoring_threads == threads
+    assert Settings(Path("m"), threads=5).scoring_threads == 5
+
+
+def test_secrets_come_from_files_and_are_never_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recvae_api_key").write_text("from a file\n")
+    (tmp_path / "recvae_store").write_text("sqlite:///secret.db")
+    monkeypatch.setenv("RECVAE_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("RECVAE_ADMIN_KEY", "from a variable")
+    settings = Settings(Path("m"))
+    assert settings.api_key.get_secret_value() == "from a file"
+    assert settings.store.get_secret_value() == "sqlite:///secret.db"
+    for secret in ("file", "variable", "secret.db"):
+        assert secret not in f"{settings!r} {settings}"
