@@ -41,6 +41,7 @@ def library(module: str) -> Any:
 
 def _one_blas_thread() -> Any:
     """`implicit` runs its own threads; BLAS threads inside them would fight for the same cores."""
+    library("cpu.als")  # loads its BLAS, since only what is loaded can be limited
     return import_module("threadpoolctl").threadpool_limits(1, "blas")
 
 

@@ -1,5 +1,7 @@
 """ALS: settings that follow the data, and those chosen on validation users."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +104,8 @@ def test_defaults_suit_small_data(data_dir: Path) -> None:
     assert data.validation is not None
     model = ALS().fit(data.train, show_progress=False, validation=data.validation)
     assert evaluate(model, data.validation).mean("ndcg@100") > 0.52
+
+
+def test_als_warns_of_nothing_in_a_new_process() -> None:
+    program = "import recvae, scipy.sparse as s; recvae.ALS(2, 1, 1).fit(s.eye_array(5, format='csr', dtype='float32'))"
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
