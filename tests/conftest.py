@@ -11,5 +11,5 @@ def data_dir() -> Path:
     """The folder of real data sets that $RECVAE_DATA names."""
     root = os.environ.get("RECVAE_DATA")
     if not root:
-        pytest.skip("$RECVAE_DATA is not set: it names the folder of the real data sets (see data/README.md)")
+        pytest.skip("$RECVAE_DATA is not set: it names the folder of the real data sets (see docs/datasets.md)")
     return Path(root)

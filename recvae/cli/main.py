@@ -259,7 +259,7 @@ def serve(
 ) -> None:
     """Answer over HTTP: recommendations, a page at /, documentation at /docs, metrics at /metrics.
 
-    Environment variables RECVAE_… set keys, limits and a store of users; service/README.md lists them.
+    Environment variables RECVAE_… set keys, limits and a store of users; docs/deployment.md lists them.
     """
     from recvae import serving
 

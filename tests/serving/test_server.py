@@ -97,6 +97,6 @@ def test_without_fastapi_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
 def test_the_settings_are_documented() -> None:
     from recvae.serving import Settings
 
-    text = (Path(__file__).parent.parent.parent / "service" / "README.md").read_text(encoding="utf8")
+    text = (Path(__file__).parent.parent.parent / "docs" / "deployment.md").read_text(encoding="utf8")
     for name in Settings.model_fields:
         assert f"| `RECVAE_{name.upper()}` |" in text

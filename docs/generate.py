@@ -1,0 +1,134 @@
+"""Pages of the reference that are generated from the program: the command line, the HTTP interface, the settings."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from recvae.evaluation.results import read_results
+from recvae.serving import Settings, create_app
+
+Schema = Mapping[str, Any]
+
+
+def write(folder: Path) -> None:
+    """Write every generated page into `folder`; a page that is the same already is left alone."""
+    folder.mkdir(exist_ok=True)
+    for name, text in (("command-line.md", command_line()), ("http.md", http())):
+        page = folder / name
+        if not page.exists() or page.read_text(encoding="utf8") != text:
+            page.write_text(text, encoding="utf8")
+
+
+def command_line() -> str:
+    """The commands with their arguments and options, as Typer describes them."""
+    command = [sys.executable, "-m", "typer", "recvae.cli.main", "utils", "docs", "--name", "recvae"]
+    text = subprocess.run([*command, "--title", "Command line"], capture_output=True, text=True, check=True).stdout
+    return text.replace("\n## `recvae ", "\n## `")
+
+
+def http() -> str:
+    """The routes with their parameters, bodies and answers, as the OpenAPI document describes them."""
+    document = create_app(Settings(model=Path("model"))).openapi()
+    schemas = document["components"]["schemas"]
+    lines = [
+        "# HTTP",
+        "The service describes itself at `/docs` and `/openapi.json`. Every error is a problem document of "
+        "[RFC 9457](https://www.rfc-editor.org/rfc/rfc9457), `application/problem+json`.",
+    ]
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            lines += _operation(f"{method.upper()} {path}", operation)
+    lines += ["## Objects"]
+    for name, schema in schemas.items():
+        lines += [f"### {name}", *_described(schema), *_fields(schema)]
+    return "\n\n".join(lines) + "\n"
+
+
+def _operation(title: str, operation: Schema) -> Iterator[str]:
+    yield f"## `{title}`"
+    yield from _described(operation)
+    rows = [
+        f"| `{parameter['name']}` ({parameter['in']}) | {_type(parameter['schema'])} | {_default(parameter)} |"
+        for parameter in operation.get("parameters", [])
+    ]
+    if rows:
+        yield "\n".join(["| parameter | type | default |", "| --- | --- | --- |", *rows])
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+    if body:
+        yield f"Body: {_type(body)}."
+    answer = operation["responses"].get("200", {}).get("content", {}).get("application/json", {}).get("schema")
+    if answer:
+        yield f"Answer: {_type(answer)}."
+    problems = [status for status in operation["responses"] if status != "200"]
+    if problems:
+        yield f"Problems: {', '.join(problems)}."
+
+
+def _described(schema: Schema) -> Iterator[str]:
+    if text := schema.get("description", "").strip():
+        yield text
+
+
+def _fields(schema: Schema) -> Iterator[str]:
+    rows = [
+        f"| `{name}` | {_type(field)} | {_default({'required': name in schema.get('required', []), 'schema': field})} "
+        f"| {_one_line(field.get('description', ''))} |"
+        for name, field in schema.get("properties", {}).items()
+    ]
+    if rows:
+        yield "\n".join(["| field | type | default | |", "| --- | --- | --- | --- |", *rows])
+
+
+def _default(parameter: Schema) -> str:
+    schema = parameter["schema"]
+    return (
+        "required" if parameter.get("required") else f"`{json.dumps(schema['default'])}`" if "default" in schema else ""
+    )
+
+
+def _type(schema: Schema) -> str:
+    """A JSON schema in few words, with its bounds; a named object links to its fields."""
+    if "$ref" in schema:
+        name = schema["$ref"].rsplit("/", 1)[-1]
+        return f"[{name}](#{name.lower()})"
+    if kinds := schema.get("anyOf"):
+        return " or ".join(dict.fromkeys(_type(kind) for kind in kinds))
+    if schema.get("type") == "array":
+        most = f", at most {schema['maxItems']:,}" if "maxItems" in schema else ""
+        return f"list of {_type(schema.get('items', {}))}{most}"
+    low, high = schema.get("minimum"), schema.get("maximum")
+    bounds = f" from {low:,.0f} to {high:,.0f}" if low is not None and high is not None and high < 1e9 else ""
+    longest = f" of at most {schema['maxLength']:,} characters" if "maxLength" in schema else ""
+    return f"{schema.get('type', 'any')}{bounds}{longest}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+README_MODELS = ("blend", "ease", "als", "multvae", "graph", "popularity")
+
+
+def readme_results(folder: Path) -> str:
+    """README's table: six models on three data sets, from the results.json files in `folder`."""
+    ml_100k, ml_1m, gowalla = (
+        read_results(folder / f"{name}.json")["models"] for name in ("ml-100k", "ml-1m", "gowalla")
+    )
+    lines = [
+        "| | ML-100K<br>ndcg@100 | ML-1M<br>ndcg@100 | ML-1M<br>seconds to fit | Gowalla<br>recall@20 |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name in README_MODELS:
+        figures = [_figure(ml_100k[name], "ndcg@100"), _figure(ml_1m[name], "ndcg@100")]
+        seconds = f"{ml_1m[name]['fit_seconds']:.0f}" if name != "blend" else "its parts'"
+        figures += [seconds, _figure(gowalla[name], "recall_full@20")]
+        lines.append(f"| `{name}` | {' | '.join(figures)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _figure(model: Mapping[str, Any], metric: str) -> str:
+    figures = model["metrics"][metric]
+    return f"{figures['mean']:.3f} ±{figures['stderr']:.3f}".replace("0.", ".")
