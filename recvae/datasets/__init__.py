@@ -1,4 +1,4 @@
-"""Data sets by name: found or fetched, checked, parsed, with the protocol's defaults."""
+"""Data sets by name: found or downloaded, verified, parsed, with a default evaluation protocol."""
 
 from recvae.datasets.loading import Dataset, load
 from recvae.datasets.recipes import NAMES, Recipe

@@ -24,36 +24,36 @@ _log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 18
 _MAX_BYTES = 4 << 30
-_ABANDONED_SECONDS = 120.0  # a transfer that lives writes or gives up sooner
+_ABANDONED_SECONDS = 120.0  # a running transfer writes more often, or gives up sooner
 
 
 @dataclass(frozen=True)
 class Checksum:
-    """A digest that a file must have. MD5 only because publishers give no better; it guards against damage."""
+    """Digest that a file must have. MD5 where the publisher gives no other: it guards against damage, not attacks."""
 
     algorithm: Literal["md5", "sha256"]
     hexdigest: str
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
-    """The digest of a file's bytes, as lower-case hex."""
+    """Compute the digest of a file's bytes, as lower-case hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 class _CutOffError(Exception):
-    """The transfer broke off and is worth another try."""
+    """The transfer broke off and may succeed on another attempt."""
 
 
 def cache_dir() -> Path:
-    """The user's cache: $RECVAE_CACHE, else $XDG_CACHE_HOME/recvae, else ~/.cache/recvae."""
+    """Find the user's cache folder: $RECVAE_CACHE, else $XDG_CACHE_HOME/recvae, else ~/.cache/recvae."""
     if own := os.environ.get("RECVAE_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recvae"
 
 
-def offline() -> bool:
-    """True where $RECVAE_OFFLINE forbids every download."""
+def is_offline() -> bool:
+    """Check whether $RECVAE_OFFLINE forbids every download."""
     return os.environ.get("RECVAE_OFFLINE", "").lower() not in ("", "0", "false", "no")
 
 
@@ -68,43 +68,44 @@ def download(
     pause: float = 0.5,
     max_bytes: int = _MAX_BYTES,
 ) -> None:
-    """Fetch `url` into `target`, which appears only when whole and verified.
+    """Download `url` to `target`, which appears only when it is complete and verified.
 
-    Each call writes to a name of its own, so that several may fetch one file at once. What arrived before a failure
-    waits in `target` + `.part`, from where the next call goes on; what a killed process left, once it is old enough.
-    A server that cannot be reached is not tried again; a transfer that breaks off is, `attempts` times in all.
+    Each call writes to a file of its own, so that several may download one file at once. The bytes that arrived before
+    a failure are kept in `target` + `.part`, and the next call resumes there; the bytes of a killed process are taken
+    over once they are old enough. A server that cannot be reached is not tried again; a transfer that breaks off is,
+    `attempts` times in all.
 
     Parameters
     ----------
     url : str
         An http or https address.
     timeout, pause : float
-        Seconds until a silent server counts as gone, and between attempts.
+        Seconds until a silent server is given up, and between attempts.
     max_bytes : int
         A longer file is refused.
 
     Raises
     ------
     DownloadError
-        If the file cannot be had whole, or has another checksum; in the latter case nothing of it is kept.
+        If the file cannot be downloaded completely, or has another checksum; then nothing of it is kept.
     """
     if target.exists() and file_digest(target, checksum.algorithm) == checksum.hexdigest:
         return
     reason = ""
-    with _own_part(target) as part:
+    with _partial_file(target) as partial:
         for attempt in range(attempts):
             time.sleep(pause * attempt)
-            resumed = part.exists()
+            resumed = partial.exists()
             try:
-                _transfer(url, part, timeout, max_bytes, show_progress)
+                _transfer(url, partial, timeout, max_bytes, show_progress)
             except _CutOffError as error:
                 reason = str(error)
                 _log.info("%s: %s (attempt %d of %d)", url, reason, attempt + 1, attempts)
                 continue
-            if (found := file_digest(part, checksum.algorithm)) == checksum.hexdigest:
-                part.replace(target)
+            if (found := file_digest(partial, checksum.algorithm)) == checksum.hexdigest:
+                partial.replace(target)
                 return
-            part.unlink()
+            partial.unlink()
             reason = f"{checksum.algorithm} is {found}, expected {checksum.hexdigest}"
             if not resumed:
                 break
@@ -112,13 +113,13 @@ def download(
 
 
 @contextlib.contextmanager
-def _own_part(target: Path) -> Iterator[Path]:
-    """A name that no other call writes to, holding what an earlier one left; what it holds in the end is left again."""
+def _partial_file(target: Path) -> Iterator[Path]:
+    """Path that no other call writes to, with the bytes that an earlier call left; bytes left at the end are kept."""
     target.parent.mkdir(parents=True, exist_ok=True)
     left = target.with_name(f"{target.name}.part")
     own = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
     for candidate in (left, *target.parent.glob(f"{target.name}.????????.part")):
-        with contextlib.suppress(FileNotFoundError):  # another call has taken it
+        with contextlib.suppress(FileNotFoundError):  # another call was faster
             if candidate == left or time.time() - candidate.stat().st_mtime > _ABANDONED_SECONDS:
                 candidate.rename(own)
                 break
@@ -129,30 +130,30 @@ def _own_part(target: Path) -> Iterator[Path]:
             own.replace(left)
 
 
-def _transfer(url: str, part: Path, timeout: float, max_bytes: int, show_progress: bool) -> None:
-    """Append to `part` what it lacks of `url`; start afresh where the server does not resume."""
-    have = part.stat().st_size if part.exists() else 0
-    with _opened(url, have, timeout) as response:
+def _transfer(url: str, partial: Path, timeout: float, max_bytes: int, show_progress: bool) -> None:
+    """Append the missing bytes of `url` to `partial`; start from the beginning where the server cannot resume."""
+    have = partial.stat().st_size if partial.exists() else 0
+    with _request(url, have, timeout) as response:
         if response is None:
             return
         if response.status != http.client.PARTIAL_CONTENT:
             have = 0
         expected = None if response.length is None else have + response.length
-        with part.open("ab" if have else "wb") as out, _progress(show_progress, url, expected, have) as advance:
-            for chunk in _chunks(response):
+        with partial.open("ab" if have else "wb") as out, _progress(show_progress, url, expected, have) as advance:
+            for chunk in _iter_chunks(response):
                 out.write(chunk)
                 advance(len(chunk))
                 if out.tell() > max_bytes:
-                    part.unlink()
-                    raise DownloadError(f"{url}: longer than {max_bytes:,} bytes, which no known data set is")
+                    partial.unlink()
+                    raise DownloadError(f"{url}: longer than {max_bytes:,} bytes, the limit for a data set")
             received = out.tell()
     if expected is not None and received < expected:
         raise _CutOffError(f"cut off after {received:,} of {expected:,} bytes")
 
 
 @contextlib.contextmanager
-def _opened(url: str, have: int, timeout: float) -> Iterator[http.client.HTTPResponse | None]:
-    """The response to a GET from byte `have` on, or None where the server says that nothing is left to send."""
+def _request(url: str, have: int, timeout: float) -> Iterator[http.client.HTTPResponse | None]:
+    """Response to a GET from byte `have` on; None where the server says that there are no more bytes."""
     if urlsplit(url).scheme not in ("http", "https"):
         raise DownloadError(f"{url}: expected an http or https address")
     headers = {"User-Agent": "recvae"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -175,7 +176,7 @@ def _opened(url: str, have: int, timeout: float) -> Iterator[http.client.HTTPRes
         yield response
 
 
-def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
+def _iter_chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
     while True:
         try:
             chunk = response.read(_CHUNK)

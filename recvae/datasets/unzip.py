@@ -1,4 +1,4 @@
-"""Unpack an archive that is not trusted: no path outside, no link, no bomb, nothing half-written."""
+"""Unpacking of untrusted zip archives: no paths outside the folder, no links, bounded size, all or nothing."""
 
 import shutil
 import stat
@@ -25,7 +25,7 @@ BROKEN_ZIP = (
     NotImplementedError,
     RuntimeError,
 )
-"""What `zipfile` raises for an archive that is damaged, encrypted or too exotic."""
+"""Exceptions that `zipfile` raises for an archive that is damaged, encrypted or of an unknown kind."""
 
 
 def unzip(
@@ -36,15 +36,15 @@ def unzip(
     max_bytes: int = _MAX_BYTES,
     max_ratio: int = _MAX_RATIO,
 ) -> None:
-    """Unpack `archive` into the new folder `into`, which appears only when everything is in it.
+    """Unpack `archive` into the new folder `into`, which appears only when it is complete.
 
     Parameters
     ----------
     only : collection of str
-        File names to unpack, in whatever folder of the archive they lie; empty for all.
+        Names of the files to unpack, in any folder of the archive; empty for all.
     max_bytes, max_ratio : int
         Most bytes that may come out, in all and as a multiple of the archive's own size. Bytes are counted
-        as they come: what the archive says of itself is not believed.
+        as they come, because the sizes that the archive declares may be false.
 
     Raises
     ------
@@ -74,18 +74,18 @@ def _unpack(archive: Path, into: Path, only: Collection[str], budget: int) -> No
             path = PurePosixPath(entry.filename)
             if entry.is_dir() or (only and path.name not in only):
                 continue
-            with _entry(opened, entry) as source, _created(into / path, archive.name) as out:
+            with _open_entry(opened, entry) as source, _create_file(into / path, archive.name) as out:
                 budget = _copy(source, out, budget, archive.name)
 
 
-def _entry(opened: zipfile.ZipFile, entry: zipfile.ZipInfo) -> IO[bytes]:
+def _open_entry(opened: zipfile.ZipFile, entry: zipfile.ZipInfo) -> IO[bytes]:
     try:
         return opened.open(entry)
-    except OSError as error:  # a position that lies before the file's start
+    except OSError as error:  # a declared position before the start of the file
         raise zipfile.BadZipFile(f"{entry.filename!r} cannot be read ({error})") from None
 
 
-def _created(target: Path, where: str) -> IO[bytes]:
+def _create_file(target: Path, where: str) -> IO[bytes]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         return target.open("xb")
@@ -108,10 +108,10 @@ def _refuse_unsafe(entry: zipfile.ZipInfo, where: str) -> None:
 
 
 def _copy(source: IO[bytes], out: IO[bytes], budget: int, where: str) -> int:
-    """Copy all of `source` and return what is left of `budget`, both in bytes."""
+    """Copy all of `source` and return the rest of `budget`, in bytes."""
     while chunk := source.read(_CHUNK):
         budget -= len(chunk)
         if budget < 0:
-            raise DataError(f"{where} unpacks to far more than a data set of its size does")
+            raise DataError(f"{where} unpacks to far more bytes than a data set of its size")
         out.write(chunk)
     return budget

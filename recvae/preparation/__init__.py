@@ -1,1 +1,1 @@
-"""From a source to a prepared directory: find, filter, split, write."""
+"""Preparation of data: find a source, filter it, split it, write the prepared directory."""

@@ -1,4 +1,4 @@
-"""From a source to a prepared directory: find it, filter it, split it, write it."""
+"""Preparation of one source: find it, filter it, split it, write the prepared directory."""
 
 import re
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 OWN_DATA = Recipe("own", split="strong", min_rating=3.5, min_user_items=5)
 LARGEST_HOLDOUT = 10_000
-MEMORY_A_TEXT_BYTE, MEMORY_A_PARQUET_BYTE = 6, 40  # bytes that preparing in memory takes for each of the source
+MEMORY_A_TEXT_BYTE, MEMORY_A_PARQUET_BYTE = 6, 40  # bytes of memory that preparation takes for each byte of a file
 SPLIT_OPTIONS = {
     "strong": {"val_users", "test_users"},
     "given": {"val_users"},
@@ -39,7 +39,7 @@ SPLIT_OPTIONS = {
 
 @dataclass(frozen=True)
 class Options:
-    """How to prepare; None takes the data set's default.
+    """Options of `prepare`; None takes the data set's default.
 
     Attributes
     ----------
@@ -49,15 +49,15 @@ class Options:
         Users and items with fewer interactions are dropped.
     split : "strong", "given", "temporal" or "leave-last"
     val_users, test_users : int, optional
-        Held-out users of a strong split; `val_users` also those from whom a given split carves validation.
+        Held-out users of a strong split; `val_users` also the users from whom a given split takes validation.
     val_time, test_time : str, optional
         Time points of a temporal split: numbers or dates.
     seed : int
     columns : Columns
-        Names in the user's own file.
+        Column names in the user's own file.
     backend : str, optional
-        The database engine to prepare in, "duckdb" or a URL that Ibis knows; None works in memory unless the source is
-        too large for it.
+        The database engine to prepare in, "duckdb" or a URL that Ibis knows; None prepares in memory, unless the source
+        is too large.
     """
 
     min_rating: float | None = None
@@ -76,20 +76,20 @@ class Options:
 def prepare(
     source: str | Path | Dataset, out: str | Path, options: Options, *, data_dir: Path | None = None
 ) -> list[str]:
-    """Prepare a source and write it to `out`.
+    """Prepare a source and write the prepared directory `out`.
 
     Parameters
     ----------
     source : str, Path or Dataset
         A data set's name, a folder, a CSV, TSV or Parquet file, or `-` for standard input; with a backend a file, a
-        folder of Parquet files, or a table of the backend's.
+        folder of Parquet files, or the name of a table in the backend.
     data_dir : Path, optional
-        Where to look first for a data set that is named.
+        First place to look for a data set that is given by name.
 
     Returns
     -------
     list of str
-        What was done, a line each, for people to read.
+        Summary for people: the source, what the filters dropped, the size of each side of the split.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def prepare(
     found = source if isinstance(source, Dataset) else _find(source, options.columns, data_dir)
     notes = [f"{found.name} from {found.origin}: {len(found.ratings):,} rows"]
     data = Interactions.from_frame(found.ratings)
-    filters = _filters(found.recipe, data.rating is not None, options, notes)
+    filters = _choose_filters(found.recipe, data.rating is not None, options, notes)
     data, counts = data.filter(**filters)
     split = _split(data, found.recipe, options)
     write_prepared(
@@ -119,7 +119,7 @@ def prepare(
         counts=counts,
         items=found.items,
     )
-    notes += _summary(counts, split)
+    notes += _summarise(counts, split)
     if found.name == "ml-20m" and split.protocol["split"] == "strong":
         notes += describe(check_published(data, split))
     return notes
@@ -139,11 +139,12 @@ def _find(source: str | Path, columns: Columns, data_dir: Path | None) -> Datase
     return Dataset(name, ratings, None, name, sums, OWN_DATA)
 
 
-def _filters(recipe: Recipe, rated: bool, options: Options, notes: list[str]) -> dict[str, Any]:
+def _choose_filters(recipe: Recipe, has_ratings: bool, options: Options, notes: list[str]) -> dict[str, Any]:
+    """Choose the filters' settings; append to `notes` where an option has no effect."""
     min_rating = recipe.min_rating if options.min_rating is None else options.min_rating
     if min_rating is not None and np.isnan(min_rating):
         raise ParameterError(f"min_rating is {min_rating}; expected a number")
-    if not rated and min_rating is not None:
+    if not has_ratings and min_rating is not None:
         if options.min_rating is not None:
             notes.append(f"no ratings in this source: min_rating {options.min_rating:g} has no effect")
         min_rating = None
@@ -178,7 +179,7 @@ def _split(data: Interactions | SplitBackend, recipe: Recipe, options: Options) 
 
 
 def _choose_backend(source: str | Path) -> str | None:
-    """The engine for what is a folder of Parquet files, or too large to be read into memory."""
+    """Choose the engine for a folder of Parquet files, or a file too large to be read into memory; else None."""
     path = Path(source)
     if path.is_dir():
         return "duckdb" if locate(path) is None and any(path.glob("*.parquet")) else None
@@ -210,12 +211,12 @@ def _prepare_interactions(whole: "EngineInteractions", source: Path, out: Path, 
 
     name, sums = (source.name, {source.name: sha256(source)}) if source.is_file() else (str(source), {})
     notes = [f"{name} in {whole.engine.connection.name}: {whole.n_interactions + whole.n_duplicates:,} rows"]
-    filters = _filters(OWN_DATA, "rating" in whole.table.columns, options, notes)
+    filters = _choose_filters(OWN_DATA, "rating" in whole.table.columns, options, notes)
     interactions, counts = whole.filter(**filters)
     split = _split(EngineBackend.from_interactions(interactions), OWN_DATA, options)
     origin = {"origin": name, "sha256": sums, "citation": OWN_DATA.citation}
     write_prepared(out, interactions.iter_frames(), split, dataset=name, source=origin, filters=filters, counts=counts)
-    return notes + _summary(counts, split)
+    return notes + _summarise(counts, split)
 
 
 def _refuse_ignored_options(split: str, options: Options) -> None:
@@ -228,7 +229,7 @@ def _refuse_ignored_options(split: str, options: Options) -> None:
 
 
 def _parse_time(name: str, value: str | None, timestamps: np.dtype[Any] | None) -> Any:
-    """A time point in the type of the data's timestamps: a number, or a date, read as UTC where those are seconds."""
+    """Parse a time point as the type of the timestamps: a number or a date, which is UTC seconds among numbers."""
     if value is None or timestamps is None:
         return None
     try:
@@ -239,26 +240,27 @@ def _parse_time(name: str, value: str | None, timestamps: np.dtype[Any] | None) 
         raise ParameterError(f"{name} is {value!r}; expected a number or a date such as 2008-01-31") from None
 
 
-def _summary(counts: Mapping[str, int], split: Split) -> list[str]:
+def _summarise(counts: Mapping[str, int], split: Split) -> list[str]:
     dropped = [f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if n and what != "rows"]
-    of = split.counts
+    sizes = split.counts
     lines = [f"dropped: {', '.join(dropped)}"] if dropped else []
     lines.append(
-        f"train: {of['train_users']:,} users, {of['train_items']:,} items, {of['train_interactions']:,} interactions"
+        f"train: {sizes['train_users']:,} users, {sizes['train_items']:,} items, "
+        f"{sizes['train_interactions']:,} interactions"
     )
-    lines += [_part_summary(part, of) for part in ("validation", "test") if f"{part}_users" in of]
-    if of["items_outside_training"]:
+    lines += [_summarise_side(side, sizes) for side in ("validation", "test") if f"{side}_users" in sizes]
+    if sizes["items_outside_training"]:
         lines.append(
-            f"outside the training items: {of['items_outside_training']:,} items with "
-            f"{of['interactions_outside_training_items']:,} interactions, dropped"
+            f"outside the training items: {sizes['items_outside_training']:,} items with "
+            f"{sizes['interactions_outside_training_items']:,} interactions, dropped"
         )
     return lines
 
 
-def _part_summary(part: str, of: Mapping[str, int]) -> str:
+def _summarise_side(side: str, counts: Mapping[str, int]) -> str:
     users, fold_in, held_out, without = (
-        of[f"{part}_{what}"]
+        counts[f"{side}_{what}"]
         for what in ("users", "fold_in_interactions", "held_out_interactions", "users_without_held_out")
     )
     unscored = f", {without:,} users without any" if without else ""
-    return f"{part}: {users:,} users, {fold_in:,} interactions to fold in, {held_out:,} held out{unscored}"
+    return f"{side}: {users:,} users, {fold_in:,} interactions to fold in, {held_out:,} held out{unscored}"

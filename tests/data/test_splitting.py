@@ -16,7 +16,7 @@ from recvae.data.columns import Columns
 from recvae.data.interactions import Interactions
 from recvae.data.splitting import Holdout, Split, given, leave_last_out, strong_generalization, temporal
 from recvae.datasets import load
-from recvae.datasets.published_split import SplitFile, check_published, describe, published_files
+from recvae.datasets.published_split import SplitFile, build_published_files, check_published, describe
 from recvae.errors import DataError, ParameterError
 
 MOVIELENS = Columns("userId", "movieId", "rating", "timestamp")
@@ -163,7 +163,7 @@ def test_strong_generalization_gives_the_notebooks_files(ratings_csv: Path, tmp_
         file.writelines(f"{sid}\n" for sid in expected.unique_sid)
 
     written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert published_files(data, split) == written
+    assert build_published_files(data, split) == written
     oracle = [
         SplitFile(
             name,

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from recvae.datasets import fetch
-from recvae.datasets.fetch import Checksum, cache_dir, download, offline
+from recvae.datasets.fetch import Checksum, cache_dir, download, is_offline
 from recvae.errors import DownloadError
 
 BODY = bytes(range(256)) * 4000
@@ -240,4 +240,4 @@ def test_cache_dir_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 @pytest.mark.parametrize(("value", "forbidden"), [("1", True), ("yes", True), ("", False), ("0", False)])
 def test_offline_switch(monkeypatch: pytest.MonkeyPatch, value: str, forbidden: bool) -> None:
     monkeypatch.setenv("RECVAE_OFFLINE", value)
-    assert offline() is forbidden
+    assert is_offline() is forbidden

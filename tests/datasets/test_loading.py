@@ -234,8 +234,8 @@ def test_pip_is_asked_for_one_wheel_and_nothing_else(tmp_path: Path, monkeypatch
     ("script", "message"),
     [
         ("echo 'WARNING: retrying' >&2; echo 'ERROR: No match' >&2; exit 1", r"^pip download carrier==1\.0: No match$"),
-        ("exit 3", "failed without a word"),
-        ("exec sleep 5", r"no end after 0\.1 s"),
+        ("exit 3", "failed without a message"),
+        ("exec sleep 5", r"not finished after 0\.1 s"),
     ],
 )
 def test_pip_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, message: str) -> None:
@@ -350,7 +350,7 @@ def test_empty_folder_lists_what_was_expected(tmp_path: Path) -> None:
 
 
 def test_folder_with_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match="no data set's name"):
+    with pytest.raises(ParameterError, match="is not the name of a data set"):
         load(tmp_path, tmp_path)
 
 

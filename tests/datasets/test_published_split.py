@@ -8,7 +8,7 @@ import pytest
 
 from recvae.data.interactions import Interactions
 from recvae.data.splitting import Split, leave_last_out, strong_generalization
-from recvae.datasets.published_split import ML_20M, SplitFile, check_published, describe, published_files
+from recvae.datasets.published_split import ML_20M, SplitFile, build_published_files, check_published, describe
 from recvae.errors import DataError, ParameterError
 
 
@@ -32,7 +32,7 @@ def own_oracle(data: Interactions, split: Split) -> list[SplitFile]:
 def test_users_are_numbered_as_permuted_and_rows_follow_raw_ids_then_the_source(
     data: Interactions, split: Split
 ) -> None:
-    csv = published_files(data, split)["test_te.csv"].decode()
+    csv = build_published_files(data, split)["test_te.csv"].decode()
     assert csv.startswith("uid,sid\n")
     assert csv.endswith("\n")
     permuted = data.user_ids[np.random.RandomState(4).permutation(9)].tolist()
@@ -47,7 +47,7 @@ def test_users_are_numbered_as_permuted_and_rows_follow_raw_ids_then_the_source(
 
 
 def test_items_are_listed_in_column_order(data: Interactions, split: Split) -> None:
-    lines = published_files(data, split)["unique_sid.txt"].decode().splitlines()
+    lines = build_published_files(data, split)["unique_sid.txt"].decode().splitlines()
     assert lines == [str(item_id) for item_id in split.item_ids]
     assert lines != sorted(lines, key=int)
 
