@@ -1,4 +1,4 @@
-"""Compare models on the same test users: fit, evaluate, measure the cost, test every pair."""
+"""Comparison of models on the same test users: fit, evaluate, measure the cost, test every pair."""
 
 import os
 import platform
@@ -19,8 +19,8 @@ from recvae.evaluation.evaluate import (
     PRIMARY_METRICS,
     EvalResult,
     Ranks,
+    average_results,
     evaluate,
-    mean_result,
     refuse_new_users,
 )
 from recvae.evaluation.metrics import CATALOGUE_METRICS, parse_metric
@@ -33,18 +33,18 @@ RECALL_CURVE = tuple(f"recall@{k}" for k in (1, 2, 5, 10, 20, 50, 100))
 
 
 class Fits(Ranks, Protocol):
-    """What `compare` asks of a model on top of `Ranks`."""
+    """Methods of a model that `compare` calls beside those of `Ranks`."""
 
     def fit(self, user_items: Any, *, show_progress: bool = ..., callback: Any = ..., validation: Any = ...) -> Any:
         """Learn from the interactions of the training users."""
 
     def get_params(self) -> Mapping[str, Any]:
-        """The hyperparameters by name."""
+        """Get the hyperparameters by name."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A paired test of model `a` against model `b`; `p_value` is corrected for all pairs of the metric."""
+    """Paired test of model `a` against model `b`; `p_value` is corrected for all pairs of the metric."""
 
     a: str
     b: str
@@ -55,9 +55,9 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class ModelRun:
-    """One model in a comparison: its figures and what they cost.
+    """One model in a comparison: its figures, and their cost in seconds and memory.
 
-    Of a model with several seeds, the means over them; `by_seed` has the primary metrics of each.
+    With several seeds the figures are means over them, and `by_seed` has the primary metrics of each.
     """
 
     result: EvalResult
@@ -68,24 +68,24 @@ class ModelRun:
     by_seed: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """The model's entry in results.json."""
+        """Convert to the model's entry in results.json."""
         return {
             "metrics": self.result.as_dict(),
             "by_history_length": {
                 m: self.result.by_history_length(m) for m in self.result.per_user if m in PRIMARY_METRICS
             },
-            "history": _plain(self.history),
+            "history": _to_plain(self.history),
             "fit_seconds": self.fit_seconds,
             "score_seconds": self.result.score_seconds,
             "peak_rss_mb": self.peak_rss_mb,
-            "params": _plain(self.params),
-            **({"by_seed": _plain(self.by_seed)} if self.by_seed else {}),
+            "params": _to_plain(self.params),
+            **({"by_seed": _to_plain(self.by_seed)} if self.by_seed else {}),
         }
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Several models on the same test users.
+    """Results of several models on the same test users.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class Comparison:
     refused : mapping of model name to reason
         Models that cannot take part.
     n_users, n_without_held_out : int
-        Test users scored, and those without held-out items.
+        Scored test users, and test users without held-out items.
     """
 
     runs: Mapping[str, ModelRun]
@@ -105,17 +105,17 @@ class Comparison:
     n_without_held_out: int
 
     def as_dict(self, *, dataset: str, protocol: str | Mapping[str, Any], seed: int | None) -> dict[str, Any]:
-        """The content of results.json: plain values, ready for `recvae.evaluation.results.write_results`."""
+        """Convert to the content of results.json: plain values for `recvae.evaluation.results.write_results`."""
         return {
             "format_version": FORMAT_VERSION,
             "dataset": dataset,
-            "protocol": _plain(protocol),
+            "protocol": _to_plain(protocol),
             "seed": seed,
-            "versions": _versions(),
+            "versions": _list_versions(),
             "n_users": self.n_users,
             "n_without_held_out": self.n_without_held_out,
             "models": {name: run.as_dict() for name, run in self.runs.items()},
-            "comparisons": [_pair_as_dict(pair) for pair in self.pairs],
+            "comparisons": [_pair_to_dict(pair) for pair in self.pairs],
             "refused": dict(self.refused),
         }
 
@@ -134,27 +134,27 @@ def compare(
     Parameters
     ----------
     models : mapping of name to model, or to several that differ in their seed
-        A model that was fitted on `split.train` already is taken as it is. Several count as one: each user's figure
-        is the mean over them, which the paired tests compare.
+        A model that was fitted on `split.train` before is not fitted again. Several count as one model: each user's
+        figure is the mean over them, and the paired tests compare these means.
     split : Split
         Its validation users, if any, go to `fit`; its test users to `evaluate` only.
     metrics : sequence of str, optional
-        As for `evaluate`; the primary metrics are always among them.
+        As for `evaluate`; the primary metrics are always included.
     primary : sequence of str
-        Metrics for paired tests, corrected by `holm` over the pairs of each metric.
+        Metrics of the paired tests, corrected by `holm` over the pairs of each metric.
     show_progress : bool
-        Handed to `fit`.
+        Passed to `fit`.
     on_result : callable, optional
         `on_result(name, run)` after each model.
 
     Raises
     ------
     ParameterError
-        If `models` is empty, a metric is unknown, or a primary metric has no value a user.
+        If `models` is empty, a metric is unknown, or a primary metric has no value for each user.
     """
     if not models:
         raise ParameterError("models is empty; expected at least one")
-    metrics = _comparison_metrics(metrics, primary)
+    metrics = _list_metrics(metrics, primary)
     runs: dict[str, ModelRun] = {}
     refused: dict[str, str] = {}
     for name, model in models.items():
@@ -164,13 +164,13 @@ def compare(
         except ParameterError as error:
             refused[name] = str(error).removeprefix(f"{type(seeds[0]).__name__} ")
             continue
-        runs[name] = _mean_run([_run(seed, split, metrics, show_progress) for seed in seeds], primary)
+        runs[name] = _average_runs([_run(seed, split, metrics, show_progress) for seed in seeds], primary)
         if on_result:
             on_result(name, runs[name])
     if not runs:
         raise ParameterError("; ".join(f"{name} {reason}" for name, reason in refused.items()))
     n_users = int(np.count_nonzero(np.diff(check_csr(split.test.held_out, "held_out").indptr)))
-    return Comparison(runs, _pairs(runs, primary), refused, n_users, split.test.n_users - n_users)
+    return Comparison(runs, _test_pairs(runs, primary), refused, n_users, split.test.n_users - n_users)
 
 
 def _run(model: Fits, split: Split, metrics: Sequence[str], show_progress: bool) -> ModelRun:
@@ -181,7 +181,7 @@ def _run(model: Fits, split: Split, metrics: Sequence[str], show_progress: bool)
 
 
 def _fit(model: Fits, split: Split, show_progress: bool) -> float | None:
-    """Fit a model unless it was fitted on this matrix before; returns the seconds that fitting took, now or then."""
+    """Fit a model unless it was fitted on this matrix before; return the seconds that fitting took, now or then."""
     fitted_on = getattr(model, "fitted_on", None)  # of this package's models; another library's are fitted here
     if fitted_on and fitted_on(split.train):
         seconds: float | None = getattr(model, "fit_seconds_", None)
@@ -192,15 +192,15 @@ def _fit(model: Fits, split: Split, show_progress: bool) -> float | None:
     return perf_counter() - started
 
 
-def _mean_run(runs: Sequence[ModelRun], primary: Sequence[str]) -> ModelRun:
-    """One run for a model's seeds; the history and settings are the first one's."""
+def _average_runs(runs: Sequence[ModelRun], primary: Sequence[str]) -> ModelRun:
+    """Average the runs of a model's seeds; history and hyperparameters are those of the first."""
     if len(runs) == 1:
         return runs[0]
     seconds = [run.fit_seconds for run in runs if run.fit_seconds is not None]
     peaks = [run.peak_rss_mb for run in runs if run.peak_rss_mb is not None]
     return replace(
         runs[0],
-        result=mean_result([run.result for run in runs]),
+        result=average_results([run.result for run in runs]),
         fit_seconds=sum(seconds) / len(seconds) if seconds else None,
         peak_rss_mb=max(peaks, default=None),
         by_seed={metric: [run.result.mean(metric) for run in runs] for metric in primary},
@@ -213,14 +213,16 @@ def _fitted_params(model: Fits) -> Mapping[str, Any]:
     return fitted_params()
 
 
-def _comparison_metrics(metrics: Sequence[str] | None, primary: Sequence[str]) -> tuple[str, ...]:
+def _list_metrics(metrics: Sequence[str] | None, primary: Sequence[str]) -> tuple[str, ...]:
     for metric in primary:
         if parse_metric(metric)[0] in CATALOGUE_METRICS:
-            raise ParameterError(f"primary has {metric!r}, which has no value a user; expected metrics that have")
+            raise ParameterError(
+                f"primary has {metric!r}, which has no value for each user; expected metrics that have one"
+            )
     return (*primary, *((*DEFAULT_METRICS, *BEYOND_ACCURACY_METRICS, *RECALL_CURVE) if metrics is None else metrics))
 
 
-def _pairs(runs: Mapping[str, ModelRun], primary: Sequence[str]) -> list[Pair]:
+def _test_pairs(runs: Mapping[str, ModelRun], primary: Sequence[str]) -> list[Pair]:
     names = list(combinations(runs, 2))
     pairs = []
     for metric in dict.fromkeys(primary):
@@ -230,35 +232,35 @@ def _pairs(runs: Mapping[str, ModelRun], primary: Sequence[str]) -> list[Pair]:
     return pairs
 
 
-def _pair_as_dict(pair: Pair) -> dict[str, Any]:
+def _pair_to_dict(pair: Pair) -> dict[str, Any]:
     return {
         "a": pair.a,
         "b": pair.b,
         "metric": pair.metric,
-        "difference": _plain(pair.test.difference),
-        "ci95": _plain(pair.test.ci95),
+        "difference": _to_plain(pair.test.difference),
+        "ci95": _to_plain(pair.test.ci95),
         "p_value": pair.p_value,
         "p_value_uncorrected": pair.test.p_value,
     }
 
 
-def _versions() -> dict[str, str]:
+def _list_versions() -> dict[str, str]:
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
     return {"python": platform.python_version(), **versions("implicit"), "machine": machine}
 
 
-def _plain(value: Any) -> Any:
-    """`value` as JSON knows it: numbers that are not finite become None, anything unknown its text."""
+def _to_plain(value: Any) -> Any:
+    """Convert a value to JSON types: numbers that are not finite become None, other objects their text."""
     if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist())
+        return _to_plain(value.tolist())
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): _to_plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [_to_plain(entry) for entry in value]
     if hasattr(value, "get_params") and not isinstance(value, type):
-        return {"class": type(value).__name__, **_plain(value.get_params())}
+        return {"class": type(value).__name__, **_to_plain(value.get_params())}
     return str(value)

@@ -1,4 +1,4 @@
-"""Offline ranking evaluation of one model: metrics with their standard errors, and paired tests between two."""
+"""Offline ranking evaluation of one model: metrics of its lists, with their standard errors."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,11 +37,11 @@ MAX_BATCH_SIZE = 2048
 
 
 class Ranks(Protocol):
-    """What `evaluate` asks of a fitted model."""
+    """Methods of a fitted model that `evaluate` calls."""
 
     @property
     def folds_in(self) -> bool:
-        """Whether the model can rank for a user it was not trained on, given the user's interactions."""
+        """True if the model can rank for a user it was not trained on, from the user's history."""
 
     def recommend(
         self,
@@ -51,27 +51,27 @@ class Ranks(Protocol):
         *,
         recalculate_user: bool = ...,
     ) -> Any:
-        """The N best unseen items: (ids int32, scores float32), both (n, N), padded with -1 and -inf."""
+        """Rank the N best unseen items: (ids int32, scores float32), both (n, N), padded with -1 and -inf."""
 
 
 @dataclass(frozen=True, eq=False)
 class EvalResult:
-    """One model's figures on one holdout.
+    """Figures of one model on one holdout.
 
     Attributes
     ----------
     per_user : mapping of metric to (n_users,) float64
-        Rows are the scored users, in the holdout's order.
+        A value for each scored user, in the holdout's order.
     totals : mapping of metric to float
-        Figures of all lists together, such as coverage, which have no standard error.
+        Metrics of all lists together, such as coverage, which have no standard error.
     n_users : int
-        Users scored: those with at least one held-out item.
+        Scored users: those with at least one held-out item.
     n_without_held_out : int
-        Users counted, not scored.
+        Users without held-out items, who are not scored.
     score_seconds : float
         Seconds spent in `recommend`.
     history_lengths : (n_users,) int, optional
-        Interactions folded in of each scored user.
+        Number of fold-in interactions of each scored user.
     """
 
     per_user: Mapping[str, PerUser]
@@ -82,22 +82,22 @@ class EvalResult:
     history_lengths: npt.NDArray[np.intp] | None = None
 
     def mean(self, metric: str) -> float:
-        """The macro mean over users that have a value, or the total; NaN if no user has one."""
+        """Compute the mean over users who have a value, or return the total; NaN if no user has a value."""
         if metric in self.totals:
             return self.totals[metric]
-        values = self._present(metric)
+        values = self._known_values(metric)
         return float(values.mean()) if values.size else float("nan")
 
     def stderr(self, metric: str) -> float | None:
-        """The mean's standard error over users, with n - 1; None for a total or fewer than two users."""
-        values = np.empty(0) if metric in self.totals else self._present(metric)
+        """Compute the standard error of the mean over users, with n - 1; None for a total or fewer than two users."""
+        values = np.empty(0) if metric in self.totals else self._known_values(metric)
         return float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else None
 
     def as_dict(self) -> dict[str, dict[str, float | int | None]]:
-        """`{"recall@20": {"mean", "stderr", "n_users"}, …}`, as in results.json."""
+        """Convert to `{"recall@20": {"mean", "stderr", "n_users"}, …}`, as in results.json."""
         figures: dict[str, dict[str, float | int | None]] = {}
         for metric in (*self.per_user, *self.totals):
-            n_users = self.n_users if metric in self.totals else self._present(metric).size
+            n_users = self.n_users if metric in self.totals else self._known_values(metric).size
             mean = self.mean(metric)
             figures[metric] = {
                 "mean": None if np.isnan(mean) else mean,
@@ -107,7 +107,7 @@ class EvalResult:
         return figures
 
     def by_history_length(self, metric: str, groups: int = 4) -> list[dict[str, float | int | None]]:
-        """The metric by history length, in groups of equal size: range, users, mean, standard error."""
+        """Summarise a metric by history length, in groups of equal size: range, users, mean, standard error."""
         if self.history_lengths is None:
             return []
         order = np.argsort(self.history_lengths, kind="stable")
@@ -120,7 +120,7 @@ class EvalResult:
         return result
 
     def values(self, metric: str) -> PerUser:
-        """One value a scored user, shape (n_users,).
+        """Get the value of each scored user, shape (n_users,).
 
         Raises
         ------
@@ -128,10 +128,12 @@ class EvalResult:
             If the metric was not evaluated or is a total.
         """
         if metric not in self.per_user:
-            raise ParameterError(f"metric is {metric!r}; this result has, by user, {', '.join(self.per_user)}")
+            raise ParameterError(
+                f"metric is {metric!r}; expected one with a value for each user: {', '.join(self.per_user)}"
+            )
         return self.per_user[metric]
 
-    def _present(self, metric: str) -> PerUser:
+    def _known_values(self, metric: str) -> PerUser:
         values = self.values(metric)
         return values[~np.isnan(values)]
 
@@ -144,19 +146,19 @@ def evaluate(
     train: UserItems | None = None,
     batch_size: int | None = None,
 ) -> EvalResult:
-    """Rank for every user of `holdout` who has held-out items, and score the lists.
+    """Rank items for every user of `holdout` who has held-out items, and compute metrics of the lists.
 
     Parameters
     ----------
     model : Ranks
-        A fitted model. One that folds in sees the users' `fold_in` rows and nothing else of them.
+        A fitted model. If it folds in, it is given the users' `fold_in` rows and nothing else about them.
     holdout : Holdout
     metrics : sequence of str, optional
         Such as "ndcg@100". Default `DEFAULT_METRICS`, and with `train` also `BEYOND_ACCURACY_METRICS`.
     train : CSR, shape (n_train_users, n_items), optional
         The training interactions, which novelty and popularity need.
     batch_size : int, optional
-        Users ranked at a time. By default scores of 64 MB, at most 2,048 users.
+        Users ranked at a time. By default as many as `recvae.memory.rows_at_once` allows, at most 2,048.
 
     Raises
     ------
@@ -165,30 +167,30 @@ def evaluate(
     DataError
         If no user has held-out items.
     """
-    cutoffs = _cutoffs(metrics, train, holdout)
+    cutoffs = _parse_cutoffs(metrics, train, holdout)
     refuse_new_users(model, holdout)
     held_out = check_csr(holdout.held_out, "held_out")
     scored = np.flatnonzero(np.diff(held_out.indptr))
     if not scored.size:
         raise DataError(f"none of the {holdout.n_users:,} users has held-out items; there is nothing to score")
-    item_counts, n_train_users = _item_counts(train)
+    item_counts, n_train_users = _count_item_users(train)
     depth = max(k for _, k in cutoffs.values())
     widest = max((k for name, k in cutoffs.values() if name in CATALOGUE_METRICS), default=0)
-    seconds, lists, parts = 0.0, [], []
-    for rows in _batches(scored, held_out.shape[1], batch_size):
+    seconds, lists, values = 0.0, [], []
+    for rows in _iter_batches(scored, held_out.shape[1], batch_size):
         started = perf_counter()
         ids = _recommend(model, holdout, rows, depth)
         seconds += perf_counter() - started
-        parts.append(_score(ids, held_out[rows], cutoffs, item_counts, n_train_users))
+        values.append(_score_users(ids, held_out[rows], cutoffs, item_counts, n_train_users))
         lists.append(ids[:, :widest].copy())
-    per_user = {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
-    totals = _totals(np.concatenate(lists), held_out.shape[1], cutoffs)
+    per_user = {metric: np.concatenate([batch[metric] for batch in values]) for metric in values[0]}
+    totals = _score_catalogue(np.concatenate(lists), held_out.shape[1], cutoffs)
     lengths = np.diff(holdout.fold_in.indptr)[scored]
     return EvalResult(per_user, totals, len(scored), holdout.n_users - len(scored), seconds, lengths)
 
 
 def refuse_new_users(model: Ranks, holdout: Holdout) -> None:
-    """Raise `ParameterError` if `model` knows training users only and `holdout` has others."""
+    """Raise `ParameterError` if `model` can rank for training users only and `holdout` has others."""
     n_new = int(np.count_nonzero(holdout.train_rows < 0))
     if n_new and not model.folds_in:
         raise ParameterError(
@@ -197,8 +199,8 @@ def refuse_new_users(model: Ranks, holdout: Holdout) -> None:
         )
 
 
-def mean_result(results: Sequence[EvalResult]) -> EvalResult:
-    """What several models, such as seeds of one, reach on average on the same users: the mean for each user."""
+def average_results(results: Sequence[EvalResult]) -> EvalResult:
+    """Average the results of several models, such as seeds of one, on the same users: the mean for each user."""
     first = results[0]
     per_user = {m: np.mean([result.values(m) for result in results], axis=0) for m in first.per_user}
     totals = {m: float(np.mean([result.totals[m] for result in results])) for m in first.totals}
@@ -206,8 +208,10 @@ def mean_result(results: Sequence[EvalResult]) -> EvalResult:
     return replace(first, per_user=per_user, totals=totals, score_seconds=seconds)
 
 
-def _cutoffs(metrics: Sequence[str] | None, train: UserItems | None, holdout: Holdout) -> dict[str, tuple[str, int]]:
-    """Each metric as its name and cutoff, in the order asked for."""
+def _parse_cutoffs(
+    metrics: Sequence[str] | None, train: UserItems | None, holdout: Holdout
+) -> dict[str, tuple[str, int]]:
+    """Parse each metric to its name and cutoff, and check that it can be computed."""
     if metrics is None:
         metrics = DEFAULT_METRICS if train is None else (*DEFAULT_METRICS, *BEYOND_ACCURACY_METRICS)
     if not metrics:
@@ -222,7 +226,7 @@ def _cutoffs(metrics: Sequence[str] | None, train: UserItems | None, holdout: Ho
     return cutoffs
 
 
-def _batches(users: npt.NDArray[np.intp], n_items: int, batch_size: int | None) -> Iterator[npt.NDArray[np.intp]]:
+def _iter_batches(users: npt.NDArray[np.intp], n_items: int, batch_size: int | None) -> Iterator[npt.NDArray[np.intp]]:
     if batch_size is None:
         batch_size = min(MAX_BATCH_SIZE, rows_at_once(4 * n_items))
     if batch_size < 1:
@@ -237,7 +241,7 @@ def _recommend(model: Ranks, holdout: Holdout, rows: npt.NDArray[np.intp], n: in
     return np.asarray(ids, dtype=np.int32)
 
 
-def _score(
+def _score_users(
     ids: npt.NDArray[np.int32],
     held_out: sparse.csr_matrix,
     cutoffs: Mapping[str, tuple[str, int]],
@@ -254,13 +258,15 @@ def _score(
     return values
 
 
-def _totals(ids: npt.NDArray[np.int32], n_items: int, cutoffs: Mapping[str, tuple[str, int]]) -> dict[str, float]:
-    asked = {metric: named for metric, named in cutoffs.items() if named[0] in CATALOGUE_METRICS}
-    return {metric: CATALOGUE_METRICS[name](ids, n_items, k) for metric, (name, k) in asked.items()}
+def _score_catalogue(
+    ids: npt.NDArray[np.int32], n_items: int, cutoffs: Mapping[str, tuple[str, int]]
+) -> dict[str, float]:
+    wanted = {metric: parsed for metric, parsed in cutoffs.items() if parsed[0] in CATALOGUE_METRICS}
+    return {metric: CATALOGUE_METRICS[name](ids, n_items, k) for metric, (name, k) in wanted.items()}
 
 
-def _item_counts(train: UserItems | None) -> tuple[npt.NDArray[np.intp], int]:
-    """How many training users have each item, and how many training users there are."""
+def _count_item_users(train: UserItems | None) -> tuple[npt.NDArray[np.intp], int]:
+    """Count the training users of each item, and all training users."""
     if train is None:
         return np.zeros(0, dtype=np.intp), 0
     return np.bincount(train.indices[train.data != 0], minlength=train.shape[1]), train.shape[0]

@@ -1,4 +1,4 @@
-"""The report's plots, drawn from results.json as SVG text."""
+"""Plots of the report, drawn from results.json as SVG text."""
 
 import io
 import re
@@ -10,7 +10,8 @@ from recvae.evaluation.evaluate import PRIMARY_METRICS
 from recvae.evaluation.metrics import parse_metric
 from recvae.evaluation.results import Results
 
-# Okabe and Ito's colours, which people with any kind of colour vision can tell apart; then again with another line.
+# Okabe and Ito's colours, distinguishable with any kind of colour vision; models beyond them repeat the colours with
+# another line style.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#b5a900")
 LINES = ("-", "--", ":")
 MARKERS = "osD^vP*X<>p"
@@ -19,7 +20,7 @@ Z95 = 1.96
 
 
 class Figures:
-    """Draws one comparison; every model has the same colour, line and marker in every plot.
+    """Plots of one comparison; a model has the same colour, line and marker in every plot.
 
     Raises
     ------
@@ -28,7 +29,7 @@ class Figures:
     """
 
     def __init__(self, results: Results, metric: str = PRIMARY_METRICS[-1]) -> None:
-        self._figure_class = _matplotlib()
+        self._figure_class = _import_matplotlib()
         by_quality = sorted(results["models"].items(), key=lambda item: -(item[1]["metrics"][metric]["mean"] or 0))
         self.models: dict[str, dict[str, Any]] = dict(by_quality)
         self.comparisons: Sequence[Mapping[str, Any]] = results["comparisons"]
@@ -43,7 +44,7 @@ class Figures:
         }
 
     def metric_bars(self) -> str:
-        """Each primary metric with its 95% interval, models sorted by the last."""
+        """Plot each primary metric with its 95% interval, models sorted by the last one."""
         shown = [metric for metric in PRIMARY_METRICS if all(metric in m["metrics"] for m in self.models.values())]
         names = sorted(self.models, key=lambda name: self._mean(name, self.metric))
         figure = self._figure_class(figsize=(9, 0.9 + 0.32 * len(names)))
@@ -53,10 +54,10 @@ class Figures:
             colours = [self.styles[name]["color"] for name in names]
             axes.barh(names, means, xerr=errors, color=colours, height=0.7, error_kw={"lw": 1, "ecolor": "#222222"})
             axes.set_xlabel(metric)
-        return _svg(figure)
+        return _render_svg(figure)
 
     def training_curves(self) -> str | None:
-        """Loss, KL, β, learning rate and validation metric by epoch; None where no model trained in epochs."""
+        """Plot loss, KL, β, learning rate and validation metric by epoch; None if no model was trained in epochs."""
         trained = {name: model["history"] for name, model in self.models.items() if model.get("history")}
         if not trained:
             return None
@@ -80,10 +81,10 @@ class Figures:
             axes.set_visible(False)
         labels = {label: handle for a in grid for handle, label in zip(*a.get_legend_handles_labels(), strict=True)}
         figure.legend(labels.values(), labels.keys(), loc="lower right")
-        return _svg(figure)
+        return _render_svg(figure)
 
     def recall_curve(self) -> str:
-        """Recall against the length of the list."""
+        """Plot recall against the length of the list."""
         figure = self._figure_class(figsize=(9, 4))
         axes = figure.subplots()
         lengths = set[int]()
@@ -97,11 +98,11 @@ class Figures:
         axes.minorticks_off()
         axes.set_xlabel("K")
         axes.set_ylabel("recall@K")
-        _legend_beside(axes)
-        return _svg(figure)
+        _add_legend(axes)
+        return _render_svg(figure)
 
     def accuracy_against_bias(self) -> str | None:
-        """Accuracy against the popularity of the lists and the share of the catalogue that they show."""
+        """Plot accuracy against the popularity of the listed items, and against the coverage of the catalogue."""
         beyond = [m for m in ("popularity@20", "coverage@20") if all(m in o["metrics"] for o in self.models.values())]
         if not beyond:
             return None
@@ -113,11 +114,11 @@ class Figures:
                 axes.scatter(x, y, s=45, label=name, **style)
             axes.set_xlabel(metric)
             axes.set_ylabel(self.metric)
-        _legend_beside(axes)
-        return _svg(figure)
+        _add_legend(axes)
+        return _render_svg(figure)
 
     def by_history_length(self) -> str | None:
-        """Quality for users with short and with long histories."""
+        """Plot accuracy for users with short and with long histories."""
         groups = {name: model.get("by_history_length", {}).get(self.metric) for name, model in self.models.items()}
         if not all(groups.values()):
             return None
@@ -131,11 +132,11 @@ class Figures:
         axes.set_xticks(range(len(values)), labels=[f"{group['from']} to {group['to']}" for group in values])
         axes.set_xlabel("interactions in the user's history")
         axes.set_ylabel(self.metric)
-        _legend_beside(axes)
-        return _svg(figure)
+        _add_legend(axes)
+        return _render_svg(figure)
 
     def paired_differences(self) -> str | None:
-        """Each model's mean difference to the best one, over the same users, with its 95% interval."""
+        """Plot each model's mean difference to the best model, over the same users, with its 95% interval."""
         best = max(self.models, key=lambda name: self._mean(name, self.metric))
         rows = []
         for test in self.comparisons:
@@ -155,13 +156,13 @@ class Figures:
         axes.set_yticks(range(len(rows)), labels=[name for name, *_ in rows])
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.set_xlabel(f"{self.metric} minus that of {best}")
-        return _svg(figure)
+        return _render_svg(figure)
 
     def _mean(self, name: str, metric: str) -> float:
         return float(self.models[name]["metrics"][metric]["mean"] or 0)
 
 
-def _matplotlib() -> Any:
+def _import_matplotlib() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -169,12 +170,12 @@ def _matplotlib() -> Any:
     return Figure
 
 
-def _legend_beside(axes: Any) -> None:
+def _add_legend(axes: Any) -> None:
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)
 
 
-def _svg(figure: Any) -> str:
-    """The figure as an `<svg>` element that scales with the page; the same figure gives the same text."""
+def _render_svg(figure: Any) -> str:
+    """Render a figure as an `<svg>` element that scales with the page; the same figure gives the same text."""
     import matplotlib as mpl
 
     style: Any = {

@@ -1,10 +1,10 @@
-"""Ranking metrics: arrays in, one value a user out.
+"""Ranking metrics: functions from arrays to one value for each user.
 
-Accuracy metrics read `hits`, the bool matrix of shape (n_users, n) that says which listed item is held out,
-best first (`hit_matrix`), and `n_held_out`, the number of held-out items of each user, shape (n_users,).
+Accuracy metrics take `hits`, a bool matrix of shape (n_users, n): True where the listed item, best first, is held out
+(`hit_matrix`), and `n_held_out`, the number of held-out items of each user, shape (n_users,).
 They return float64 of shape (n_users,), between 0 and 1, and NaN for a user without held-out items.
 
-Beyond-accuracy metrics read `ids`, the lists themselves: int32 of shape (n_users, n), padded with -1.
+Beyond-accuracy metrics take `ids`, the lists themselves: int32 of shape (n_users, n), padded with -1.
 
 Every function raises `ParameterError` if the lists have fewer than `k` columns: short lists are padded.
 """
@@ -27,7 +27,7 @@ Value = TypeVar("Value", bound=np.generic)
 
 
 def hit_matrix(ids: Ids, held_out: sparse.csr_matrix | sparse.csr_array) -> Hits:
-    """Which listed items are held out; padding (-1) is a miss.
+    """Compare listed with held-out items: True where a listed item is held out; padding (-1) is False.
 
     Parameters
     ----------
@@ -54,6 +54,8 @@ def hit_matrix(ids: Ids, held_out: sparse.csr_matrix | sparse.csr_array) -> Hits
     row, column = (
         np.asarray(axis, dtype=np.int64)[interactions.data != 0] for axis in (interactions.row, interactions.col)
     )
+    # One number for each pair (user, item), so that one binary search finds all hits; the largest number of all at the
+    # end, so that every search ends inside the array.
     keys = np.append(np.sort(row * n_items + column), np.iinfo(np.int64).max)
     listed = np.arange(n_users, dtype=np.int64)[:, np.newaxis] * n_items + ids
     found: Hits = keys[np.searchsorted(keys, listed)] == listed
@@ -61,7 +63,7 @@ def hit_matrix(ids: Ids, held_out: sparse.csr_matrix | sparse.csr_array) -> Hits
 
 
 def recall_at_k(hits: Hits, n_held_out: Counts, k: int) -> PerUser:
-    """Hits in the top k, over min(k, held-out items): 1 is reachable for everybody.
+    """Recall: hits in the top k, over min(k, held-out items), so that 1 is reachable for every user.
 
     Liang et al. (2018), "Variational Autoencoders for Collaborative Filtering", section 4.2.
     """
@@ -69,17 +71,17 @@ def recall_at_k(hits: Hits, n_held_out: Counts, k: int) -> PerUser:
 
 
 def recall_full_at_k(hits: Hits, n_held_out: Counts, k: int) -> PerUser:
-    """Hits in the top k, over all held-out items: the textbook's recall, as in He et al. (2020), "LightGCN"."""
+    """Recall of textbooks: hits in the top k, over all held-out items, as in He et al. (2020), "LightGCN"."""
     return _ratio(_top(hits, k).sum(axis=1), n_held_out, n_held_out)
 
 
 def precision_at_k(hits: Hits, n_held_out: Counts, k: int) -> PerUser:
-    """Hits in the top k, over k, however few items are held out or listed (trec_eval's `P_k`)."""
+    """Precision: hits in the top k, over k, even if fewer items are held out or listed (trec_eval's `P_k`)."""
     return _ratio(_top(hits, k).sum(axis=1), k, n_held_out)
 
 
 def ndcg_at_k(hits: Hits, n_held_out: Counts, k: int) -> PerUser:
-    """Discounted gain of the top k over that of the best possible list, both cut at k.
+    """NDCG: discounted gain of the top k over that of the best possible list, both cut at k.
 
     Binary gain, discount 1 / log2(rank + 1), min(k, held-out items) hits in the ideal list: Järvelin and
     Kekäläinen (2002), "Cumulated gain-based evaluation of IR techniques", in the form of Liang et al. (2018).
@@ -90,7 +92,7 @@ def ndcg_at_k(hits: Hits, n_held_out: Counts, k: int) -> PerUser:
 
 
 def average_precision_at_k(hits: Hits, n_held_out: Counts, k: int) -> PerUser:
-    """Sum of the precision at each hit's rank, over min(k, held-out items); its mean over users is MAP@k.
+    """Average precision: sum of the precision at each hit's rank, over min(k, held-out items); its mean is MAP@k.
 
     The definition of `implicit.evaluation`; trec_eval's `map_cut_k` divides by all held-out items instead.
     """
@@ -100,7 +102,7 @@ def average_precision_at_k(hits: Hits, n_held_out: Counts, k: int) -> PerUser:
 
 
 def reciprocal_rank_at_k(hits: Hits, n_held_out: Counts, k: int) -> PerUser:
-    """1 over the rank of the first hit, 0 without a hit in the top k; its mean over users is MRR@k.
+    """Reciprocal rank of the first hit, 0 without a hit in the top k; its mean over users is MRR@k.
 
     Voorhees (1999), "The TREC-8 Question Answering Track Report".
     """
@@ -109,12 +111,12 @@ def reciprocal_rank_at_k(hits: Hits, n_held_out: Counts, k: int) -> PerUser:
 
 
 def hit_rate_at_k(hits: Hits, n_held_out: Counts, k: int) -> PerUser:
-    """1 if the top k hold any held-out item, else 0 (trec_eval's `success_k`)."""
+    """Hit rate: 1 if the top k have at least one held-out item, else 0 (trec_eval's `success_k`)."""
     return _ratio(_top(hits, k).any(axis=1), 1, n_held_out)
 
 
 def coverage_at_k(ids: Ids, n_items: int, k: int) -> float:
-    """Share of the catalogue's `n_items` items that stand in anybody's top k, from 0 to 1.
+    """Coverage: share of the `n_items` items that are in at least one user's top k, from 0 to 1.
 
     Catalogue coverage in Ge et al. (2010), "Beyond accuracy: evaluating recommender systems by coverage and
     serendipity", section 3.
@@ -123,10 +125,10 @@ def coverage_at_k(ids: Ids, n_items: int, k: int) -> float:
 
 
 def gini_at_k(ids: Ids, n_items: int, k: int) -> float:
-    """How unequally the top k are spread over the catalogue: 0 if evenly, (n_items - 1) / n_items if on one item.
+    """Gini coefficient of exposure: 0 if every item is listed equally often, (n_items - 1) / n_items if only one is.
 
-    The Gini coefficient of how often each item is listed, items that are never listed included; NaN if no
-    list holds an item. Shani and Gunawardana (2011), "Evaluating recommendation systems", section 3.3.
+    Exposure is how often an item is listed; items that are never listed are included. NaN if no list has an item.
+    Shani and Gunawardana (2011), "Evaluating recommendation systems", section 3.3.
     """
     exposure = np.sort(_exposure(ids, n_items, k))
     if not exposure.any():
@@ -136,7 +138,7 @@ def gini_at_k(ids: Ids, n_items: int, k: int) -> float:
 
 
 def novelty_at_k(ids: Ids, item_counts: Counts, n_train_users: int, k: int) -> PerUser:
-    """Mean self-information of the top k in bits: -log2 of the share of training users who have the item.
+    """Novelty: mean self-information of the top k in bits, -log2 of the share of training users who have the item.
 
     Vargas and Castells (2011), "Rank and relevance in novelty and diversity metrics for recommender systems",
     without their rank discount. Deviation: an item that no training user has counts as if one had it, which
@@ -159,7 +161,7 @@ def novelty_at_k(ids: Ids, item_counts: Counts, n_train_users: int, k: int) -> P
 
 
 def popularity_at_k(ids: Ids, item_counts: Counts, n_train_users: int, k: int) -> PerUser:
-    """Mean share, from 0 to 1, of training users who have the items of the top k; arguments as `novelty_at_k`.
+    """Popularity: mean share of training users who have the items of the top k, 0 to 1; arguments as `novelty_at_k`.
 
     Average recommendation popularity in Abdollahpouri et al. (2019), "Managing popularity bias in recommender
     systems with personalized re-ranking", as a share.
@@ -190,7 +192,7 @@ METRICS: Mapping[str, AccuracyMetric | CatalogueMetric | ListMetric] = MappingPr
 
 
 def parse_metric(metric: str) -> tuple[str, int]:
-    """`"ndcg@100"` → `("ndcg", 100)`.
+    """Parse a metric with its cutoff: `"ndcg@100"` → `("ndcg", 100)`.
 
     Raises
     ------
@@ -211,16 +213,18 @@ def _top(lists: npt.NDArray[Value], k: int) -> npt.NDArray[Value]:
 
 
 def _ratio(numerator: Any, denominator: npt.NDArray[Any] | int, n_held_out: Counts) -> PerUser:
-    """The quotient where something is held out, NaN elsewhere."""
+    """Divide where a user has held-out items; NaN elsewhere."""
     if n_held_out.shape != numerator.shape:
-        raise ParameterError(f"n_held_out has shape {n_held_out.shape}; expected {numerator.shape}, one number a list")
+        raise ParameterError(
+            f"n_held_out has shape {n_held_out.shape}; expected {numerator.shape}, one number for each list"
+        )
     quotient: PerUser = np.full(len(numerator), np.nan)
     np.divide(numerator, denominator, out=quotient, where=n_held_out > 0)
     return quotient
 
 
 def _exposure(ids: Ids, n_items: int, k: int) -> npt.NDArray[np.intp]:
-    """How many lists hold each item, shape (n_items,)."""
+    """Count the lists that hold each item, shape (n_items,)."""
     top = _top(ids, k)
     listed = top[top >= 0]
     if listed.size and listed.max() >= n_items:
@@ -229,7 +233,7 @@ def _exposure(ids: Ids, n_items: int, k: int) -> npt.NDArray[np.intp]:
 
 
 def _mean_listed(item_values: npt.NDArray[np.float64], ids: Ids) -> PerUser:
-    """Mean of `item_values` over each user's listed items, NaN for an empty list."""
+    """Average `item_values` over each user's listed items; NaN for an empty list."""
     if ids.size and ids.max() >= len(item_values):
         raise ParameterError(f"ids go up to {ids.max()} but item_counts has {len(item_values)} entries")
     listed = ids >= 0

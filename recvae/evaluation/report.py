@@ -1,4 +1,4 @@
-"""report.html: one self-contained page of a comparison, made from results.json alone."""
+"""report.html: one self-contained page about a comparison, made from results.json alone."""
 
 import html
 import json
@@ -32,26 +32,27 @@ SECTIONS = (
     (
         "paired_differences",
         "Differences to the best",
-        "Over the same users, with 95% intervals, not corrected for the number of models as the table's marks are.",
+        "Over the same users, with 95% intervals. The intervals are not corrected for the number of models; the marks "
+        "in the table are.",
     ),
     ("recall_curve", "Recall by length of the list", "Recall@K is hits / min(K, held-out items)."),
     (
         "by_history_length",
         "Short and long histories",
-        "Users in four groups of equal size by the interactions that the model was shown, with 95% intervals.",
+        "Users in four groups of equal size by the length of the history that the model was given, with 95% intervals.",
     ),
     (
         "accuracy_against_bias",
         "Accuracy, popularity and coverage",
-        "Left: the mean share of users who have a listed item; lower shows less of what everybody knows. Right: the "
-        "share of the catalogue in anybody's list.",
+        "Left: mean share of users who have the listed items; lower means less popular items. Right: share of the "
+        "catalogue in at least one list.",
     ),
     ("training_curves", "Training", "By epoch, for models that train in epochs."),
 )
 
 
 def write_report(path: Path, results: Mapping[str, Any]) -> None:
-    """Write report.html whole or not at all.
+    """Write report.html in one step: whole, or not at all.
 
     Raises
     ------
@@ -64,41 +65,43 @@ def write_report(path: Path, results: Mapping[str, Any]) -> None:
 
 
 def render_report(results: Mapping[str, Any]) -> str:
-    """The page: the table, the plots, and how they were made. It loads nothing from anywhere."""
+    """Render the page: the table, the plots, and how they were made. The page makes no request."""
     figures = Figures(results)
-    parts = [_table(results)]
+    sections = [_render_table(results)]
     for name, title, note in SECTIONS:
         svg = getattr(figures, name)()
         if svg is not None:
-            parts.append(_section(title, note, f"<figure>{svg}</figure>"))
-    parts.append(_run(results))
+            sections.append(_render_section(title, note, f"<figure>{svg}</figure>"))
+    sections.append(_render_run(results))
     title = f"recvae: {html.escape(str(results['dataset']))}"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<link rel="icon" href="data:,">\n'
         f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
-        + "\n".join(parts)
+        + "\n".join(sections)
         + "\n</body>\n</html>\n"
     )
 
 
-def _table(results: Mapping[str, Any]) -> str:
+def _render_table(results: Mapping[str, Any]) -> str:
     return f"<section>{html_table(results)}</section>"
 
 
-def _section(title: str, note: str, body: str) -> str:
+def _render_section(title: str, note: str, body: str) -> str:
     return f'<section>\n<h2>{html.escape(title)}</h2>\n<p class="note">{html.escape(note)}</p>\n{body}\n</section>'
 
 
-def _run(results: Mapping[str, Any]) -> str:
-    """Parameters, versions and machine."""
+def _render_run(results: Mapping[str, Any]) -> str:
+    """Render hyperparameters, versions and machine."""
     made = {key: results[key] for key in ("command", "seed", "protocol", "versions") if results.get(key) is not None}
-    body = _pre(made)
+    body = _render_json(made)
     for name, model in results["models"].items():
-        body += f"<details><summary>{html.escape(name)}</summary>{_pre(model['params'])}</details>"
-    return _section("How this was made", "Seed, protocol, versions and machine; each model's hyperparameters.", body)
+        body += f"<details><summary>{html.escape(name)}</summary>{_render_json(model['params'])}</details>"
+    return _render_section(
+        "How this was made", "Seed, protocol, versions and machine; each model's hyperparameters.", body
+    )
 
 
-def _pre(content: Any) -> str:
+def _render_json(content: Any) -> str:
     return f"<pre>{html.escape(json.dumps(content, indent=1, ensure_ascii=False))}</pre>"

@@ -111,7 +111,7 @@ def test_compare_lets_a_wrong_hyperparameter_be_heard() -> None:
 def test_compare_refuses_no_models_and_a_primary_metric_without_users() -> None:
     with pytest.raises(ParameterError, match="models is empty"):
         compare({}, split())
-    with pytest.raises(ParameterError, match=r"'gini@20', which has no value a user"):
+    with pytest.raises(ParameterError, match=r"'gini@20', which has no value for each user"):
         compare({"fixed": FixedOrder([0])}, split(), primary=["gini@20"])
 
 
