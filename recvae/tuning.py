@@ -1,4 +1,4 @@
-"""Hyperparameter search on validation users, on Optuna; test users are never looked at."""
+"""Hyperparameter search with Optuna, on the validation users; test users are never used."""
 
 import inspect
 import json
@@ -21,7 +21,7 @@ SAMPLERS = ("tpe", "random", "grid")
 
 @dataclass(frozen=True)
 class Trial:
-    """One finished trial: its number, hyperparameters, and validation metric (None if it was pruned)."""
+    """Finished trial: its number, hyperparameters, and validation metric (None if it was pruned)."""
 
     number: int
     params: Mapping[str, Any]
@@ -29,8 +29,8 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """The best hyperparameters of a study, their validation metric, and how many trials it holds."""
+class SearchResult:
+    """Best hyperparameters of a study, their validation metric, and the numbers of finished and of pruned trials."""
 
     params: dict[str, Any]
     value: float
@@ -50,8 +50,8 @@ def tune(
     params: Mapping[str, Any] | None = None,
     seed: int = 0,
     on_trial: Callable[[Trial], None] | None = None,
-) -> Tuned:
-    """Search a model's space until the study holds so many finished trials.
+) -> SearchResult:
+    """Search a model's hyperparameters until the study has a number of finished trials.
 
     Parameters
     ----------
@@ -60,17 +60,17 @@ def tune(
     split : Split
         Only `train` and `validation` are used.
     trials : int
-        Finished trials that the study shall hold, those of earlier and of other processes included.
+        Finished trials of the study to reach, trials of earlier and of other processes included.
     storage : str, optional
-        Database URL, such as `postgresql+psycopg://user@host/database`; a study in it is resumed, and shared by every
-        process that names it. None keeps it in memory.
+        Database URL, such as `postgresql+psycopg://user@host/database`; a study in it is resumed, and processes that
+        name the same study share it. None keeps the study in memory.
     study : str
-        The study's name in the storage.
+        Name of the study in the storage.
     sampler : "tpe", "random" or "grid"
     metric : str
-        What is maximised.
+        Metric to maximise on the validation users.
     params : mapping, optional
-        Hyperparameters that stay fixed.
+        Hyperparameters that are not searched.
     seed : int
         Seed of the sampler.
     on_trial : callable, optional
@@ -83,40 +83,47 @@ def tune(
     MissingDependencyError
         If Optuna or the database's driver is not installed.
     """
-    optuna = _optuna()
-    space, validation = _space(name, params or {}), _validation(split)
+    optuna = _import_optuna()
+    space, validation = _choose_space(name, params or {}), _get_validation(split)
     if trials < 1:
         raise ParameterError(f"trials is {trials}; expected at least 1")
-    fixed = {**_metric_of(name, metric), **(params or {})}
-    opened = _study(optuna, storage, study, {"model": name, "metric": metric, "fixed": json.loads(json.dumps(fixed))})
-    opened.sampler = _sampler(optuna, sampler, space, [seed, len(opened.trials), os.getpid() if storage else 0])
+    fixed = {**_metric_parameter(name, metric), **(params or {})}
+    shared = _open_study(
+        optuna, storage, study, {"model": name, "metric": metric, "fixed": json.loads(json.dumps(fixed))}
+    )
+    shared.sampler = _create_sampler(optuna, sampler, space, [seed, len(shared.trials), os.getpid() if storage else 0])
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
 
     def objective(trial: Any) -> float:
         chosen = {parameter: _suggest(trial, parameter, values) for parameter, values in space.items()}
         model = create(name, **{**fixed, **chosen})
         try:
-            model.fit(split.train, show_progress=False, callback=_pruning(optuna, trial, model), validation=validation)
+            model.fit(
+                split.train,
+                show_progress=False,
+                callback=_pruning_callback(optuna, trial, model),
+                validation=validation,
+            )
         except TrainingError as error:
             raise optuna.TrialPruned from error
         return evaluate(model, validation, [metric]).mean(metric)
 
-    def after(study: Any, trial: Any) -> None:
+    def stop_when_done(study: Any, trial: Any) -> None:
         if on_trial is not None:
             on_trial(Trial(trial.number, trial.params, trial.value))
         if len(study.get_trials(deepcopy=False, states=finished)) >= trials:
             study.stop()
 
-    if len(opened.get_trials(deepcopy=False, states=finished)) < trials:
-        opened.optimize(objective, n_trials=trials, callbacks=[after])
-    done = opened.get_trials(deepcopy=False, states=finished)
+    if len(shared.get_trials(deepcopy=False, states=finished)) < trials:
+        shared.optimize(objective, n_trials=trials, callbacks=[stop_when_done])
+    done = shared.get_trials(deepcopy=False, states=finished)
     pruned = sum(trial.state == optuna.trial.TrialState.PRUNED for trial in done)
     if pruned == len(done):
-        raise TrainingError(f"none of {pruned} trials came to a figure; every one diverged or was pruned")
-    return Tuned({**opened.best_params, **fixed}, opened.best_value, len(done), pruned)
+        raise TrainingError(f"none of {pruned} trials has a result; every one diverged or was pruned")
+    return SearchResult({**shared.best_params, **fixed}, shared.best_value, len(done), pruned)
 
 
-def _optuna() -> Any:
+def _import_optuna() -> Any:
     try:
         import optuna
     except ImportError:
@@ -125,29 +132,29 @@ def _optuna() -> Any:
     return optuna
 
 
-def _space(name: str, fixed: Mapping[str, Any]) -> SearchSpace:
+def _choose_space(name: str, fixed: Mapping[str, Any]) -> SearchSpace:
     if name not in MODELS:
         raise ParameterError(f"model is {name!r}; expected one of {', '.join(MODELS)}")
     space = {parameter: values for parameter, values in MODELS[name].SPACE.items() if parameter not in fixed}
     if not space:
         tunable = ", ".join(key for key, model in MODELS.items() if model.SPACE)
-        raise ParameterError(f"{name} has nothing left to tune; models with a search space are {tunable}")
+        raise ParameterError(f"{name} has no hyperparameter to search; models that have are {tunable}")
     return space
 
 
-def _validation(split: Split) -> Holdout:
+def _get_validation(split: Split) -> Holdout:
     if split.validation is None:
-        raise ParameterError("the split has no validation users; tuning never looks at test users")
+        raise ParameterError("the split has no validation users, and tuning never uses test users")
     return split.validation
 
 
-def _metric_of(name: str, metric: str) -> dict[str, str]:
-    """The metric as a hyperparameter, so that a model chooses its epoch by what is maximised."""
+def _metric_parameter(name: str, metric: str) -> dict[str, str]:
+    """Pass the metric to models that choose their best epoch by one, so that they choose it by the tuned metric."""
     return {"metric": metric} if "metric" in inspect.signature(MODELS[name]).parameters else {}
 
 
-def _sampler(optuna: Any, sampler: str, space: SearchSpace, entropy: list[int]) -> Any:
-    """A sampler that does not repeat what earlier or other processes of the study have drawn."""
+def _create_sampler(optuna: Any, sampler: str, space: SearchSpace, entropy: list[int]) -> Any:
+    """Create a sampler that does not repeat the draws of earlier or other processes of the study."""
     if sampler not in SAMPLERS:
         raise ParameterError(f"sampler is {sampler!r}; expected one of {', '.join(SAMPLERS)}")
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
@@ -156,11 +163,11 @@ def _sampler(optuna: Any, sampler: str, space: SearchSpace, entropy: list[int]) 
     return {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}[sampler](seed=seed)
 
 
-def _study(optuna: Any, storage: str | None, study: str, identity: Mapping[str, Any]) -> Any:
+def _open_study(optuna: Any, storage: str | None, study: str, identity: Mapping[str, Any]) -> Any:
     pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=5)
     try:
         opened = optuna.create_study(
-            storage=_database(optuna, storage),
+            storage=_open_database(optuna, storage),
             study_name=study,
             pruner=pruner,
             direction="maximize",
@@ -179,14 +186,14 @@ def _study(optuna: Any, storage: str | None, study: str, identity: Mapping[str, 
     for key, value in identity.items():
         if opened.user_attrs.setdefault(key, value) != value:
             raise ParameterError(
-                f"study {study!r} has {key} {opened.user_attrs[key]!r}, not {value!r}; another storage starts afresh"
+                f"study {study!r} has {key} {opened.user_attrs[key]!r}, not {value!r}; expected another storage for a new study"
             )
         opened.set_user_attr(key, value)
     return opened
 
 
-def _database(optuna: Any, storage: str | None) -> Any:
-    """The study's database, to which no connection stays open between two uses."""
+def _open_database(optuna: Any, storage: str | None) -> Any:
+    """Open the study's database without a connection pool: a study may wait for hours between two uses."""
     from sqlalchemy.pool import NullPool  # comes with Optuna
 
     return None if storage is None else optuna.storages.RDBStorage(storage, engine_kwargs={"poolclass": NullPool})
@@ -201,8 +208,8 @@ def _suggest(trial: Any, name: str, values: RealRange | WholeRange) -> Any:
     return suggest(name, values.low, values.high, log=values.log)
 
 
-def _pruning(optuna: Any, trial: Any, model: Recommender) -> Callable[[int, float, float], None]:
-    """Report the validation metric of each epoch, where the model has epochs, and stop what lags behind."""
+def _pruning_callback(optuna: Any, trial: Any, model: Recommender) -> Callable[[int, float, float], None]:
+    """Make a callback that reports the validation metric of each epoch, and ends the trial if Optuna prunes it."""
 
     def callback(epoch: int, seconds: float, loss: float) -> None:
         del seconds, loss

@@ -13,7 +13,7 @@ from recvae.data.splitting import Holdout, Split
 from recvae.errors import MissingDependencyError, ParameterError
 from recvae.models.hyperparameters import RealRange, WholeRange
 from recvae.models.registry import MODELS
-from recvae.tuning import SAMPLERS, Trial, Tuned, tune
+from recvae.tuning import SAMPLERS, SearchResult, Trial, tune
 from tests.contracts import one_thread as one_thread
 from tests.models.autoencoders.test_variational import tastes
 from tests.postgres import postgres
@@ -108,7 +108,7 @@ def test_trials_that_lag_behind_are_pruned() -> None:
     params = {"hidden": 8, "latent": 4, "epochs": 12, "encoder": "plain", "gamma": None, "batch_size": 20}
     fixed = {**params, "dropout": 0.5, "metric": "ndcg@10"}
     found = tune("multvae", split(), trials=14, params=fixed, sampler="random", metric="ndcg@10")
-    assert isinstance(found, Tuned)
+    assert isinstance(found, SearchResult)
     assert set(found.params) == {*fixed, "learning_rate"}
     assert found.n_pruned > 0
 
@@ -129,8 +129,8 @@ def test_grids() -> None:
 
 def test_what_it_refuses(tmp_path: Path) -> None:
     for arguments, message in (
-        ({"name": "popularity"}, "popularity has nothing left to tune"),
-        ({"name": "ease", "params": {"l2": 3.0}}, "ease has nothing left to tune"),
+        ({"name": "popularity"}, "popularity has no hyperparameter to search"),
+        ({"name": "ease", "params": {"l2": 3.0}}, "ease has no hyperparameter to search"),
         ({"name": "nonsense"}, "model is 'nonsense'"),
         ({"name": "ease", "sampler": "luck"}, "sampler is 'luck'"),
         ({"name": "ease", "trials": 0}, "trials is 0"),
@@ -153,7 +153,7 @@ def test_a_study_belongs_to_one_model_and_metric(tmp_path: Path) -> None:
 def test_a_study_keeps_its_fixed_hyperparameters(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     tune("graph", split(), trials=1, storage=storage)
-    with pytest.raises(ParameterError, match="another storage starts afresh"):
+    with pytest.raises(ParameterError, match="expected another storage for a new study"):
         tune("graph", split(), trials=1, storage=storage, params={"factors": 3})
 
 
