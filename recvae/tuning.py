@@ -88,22 +88,17 @@ def tune(
     if trials < 1:
         raise ParameterError(f"trials is {trials}; expected at least 1")
     fixed = {**_metric_parameter(name, metric), **(params or {})}
-    shared = _open_study(
-        optuna, storage, study, {"model": name, "metric": metric, "fixed": json.loads(json.dumps(fixed))}
-    )
+    identity = {"model": name, "metric": metric, "fixed": json.loads(json.dumps(fixed))}
+    shared = _open_study(optuna, storage, study, identity)
     shared.sampler = _create_sampler(optuna, sampler, space, [seed, len(shared.trials), os.getpid() if storage else 0])
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
 
     def objective(trial: Any) -> float:
         chosen = {parameter: _suggest(trial, parameter, values) for parameter, values in space.items()}
         model = create(name, **{**fixed, **chosen})
+        callback = _pruning_callback(optuna, trial, model)
         try:
-            model.fit(
-                split.train,
-                show_progress=False,
-                callback=_pruning_callback(optuna, trial, model),
-                validation=validation,
-            )
+            model.fit(split.train, show_progress=False, callback=callback, validation=validation)
         except TrainingError as error:
             raise optuna.TrialPruned from error
         return evaluate(model, validation, [metric]).mean(metric)
@@ -186,7 +181,8 @@ def _open_study(optuna: Any, storage: str | None, study: str, identity: Mapping[
     for key, value in identity.items():
         if opened.user_attrs.setdefault(key, value) != value:
             raise ParameterError(
-                f"study {study!r} has {key} {opened.user_attrs[key]!r}, not {value!r}; expected another storage for a new study"
+                f"study {study!r} has {key} {opened.user_attrs[key]!r}, not {value!r}; "
+                "expected another storage for a new study"
             )
         opened.set_user_attr(key, value)
     return opened
