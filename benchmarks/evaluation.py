@@ -29,9 +29,9 @@ from benchmarks.shapes import ML_20M, histories
 from benchmarks.speed_report import source, table
 from recvae.data.splitting import Holdout
 from recvae.evaluation.evaluate import PRIMARY_METRICS, evaluate
-from recvae.evaluation.results import write_text
 from recvae.models.base import Recommender
 from recvae.models.registry import create
+from recvae.storage.files import write_text
 
 N_USERS, BATCH = 10_000, 500
 TRAINING_USERS = 2_500

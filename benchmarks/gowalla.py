@@ -26,11 +26,11 @@ from recvae.errors import ArtifactError, RecvaeError
 from recvae.evaluation.compare import Comparison, ModelRun, compare
 from recvae.evaluation.results import write_results
 from recvae.evaluation.tables import console_table, markdown_table
+from recvae.models import registry
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.base import Recommender
 from recvae.models.blend import Blend
 from recvae.models.registry import MODELS, create, seed_of
-from recvae.storage import artifact
 
 HERE = Path(__file__).parent
 METRICS = ("recall_full@20", "ndcg@20")
@@ -67,13 +67,13 @@ ndcg@20
 def kept(model: Recommender, path: Path, train: sparse.csr_matrix) -> Recommender:
     """The model fitted, now or by an earlier run with the same settings on the same interactions."""
     with contextlib.suppress(ArtifactError):  # there is none, or it was written by another version
-        earlier = artifact.load(path)
+        earlier = registry.load(path)
         if earlier.model.get_params() == model.get_params() and earlier.model.fitted_on(train):
             return earlier.model
     state = path.with_suffix(".checkpoint") if model.resumable else None
     resume = state is not None and state.exists()
     model.fit(train, show_progress=False, checkpoint=state, resume=resume)
-    artifact.save(model, path)
+    registry.save(model, path)
     if state is not None:
         shutil.rmtree(state, ignore_errors=True)
     return model

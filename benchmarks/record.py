@@ -16,7 +16,7 @@ import torch
 from threadpoolctl import threadpool_info
 
 from recvae.evaluation.results import write_results
-from recvae.storage.directories import versions
+from recvae.storage.manifest import versions
 
 FORMAT_VERSION = 1
 RESULTS = Path(__file__).parent / "results"

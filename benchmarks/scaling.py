@@ -30,7 +30,7 @@ from recvae.models.autoencoders.base import PARALLEL
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.nn.distributed import Workers
 from recvae.nn.sharding import ItemShard
-from recvae.storage.directories import versions
+from recvae.storage.manifest import versions
 from recvae.training.trainer import Trainer
 
 RESULT = Path(__file__).parent / "results" / "scaling.md"

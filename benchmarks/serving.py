@@ -32,11 +32,11 @@ import torch
 
 from benchmarks import record
 from recvae.inference.ranker import Query, Ranker
+from recvae.models import registry
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.base import Recommender
 from recvae.models.factorization import ALS
 from recvae.nn.sharding import ItemShard
-from recvae.storage import artifact
 from tests.http_service import free_port, running, wait_until
 
 HISTORY, N = 50, 10
@@ -137,7 +137,7 @@ def saved(folder: Path, name: str, n_items: int) -> Path:
 
     titles = [f"A title of usual length {i} (1999)" for i in range(n_items)]
     path = folder / f"{name}-{n_items}"
-    artifact.save(unfitted(name, n_items), path, items=pd.DataFrame({"item_id": range(n_items), "title": titles}))
+    registry.save(unfitted(name, n_items), path, items=pd.DataFrame({"item_id": range(n_items), "title": titles}))
     return path
 
 
@@ -234,7 +234,7 @@ def catalogues(folder: Path, sizes: Sequence[int]) -> list[dict[str, Any]]:
 
 def recall(address: str, path: Path, n_items: int) -> float:
     """Share of the exact lists that the service gives, over histories that the index was not measured on."""
-    ranker = Ranker(artifact.load(path, frozen=True))
+    ranker = Ranker(registry.load(path, frozen=True))
     hits = []
     for body in bodies(n_items, 50):
         listed = {item["id"] for item in httpx.post(f"{address}/recommend", json=body, timeout=60).json()["items"]}
@@ -248,7 +248,7 @@ def loading(path: Path) -> dict[str, float]:
     seconds = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
-        Ranker(artifact.load(path, frozen=True))
+        Ranker(registry.load(path, frozen=True))
         seconds.append(time.perf_counter() - started)
     weights = (path / "model.safetensors").stat().st_size / 1e6
     return {"load_seconds": round(statistics.median(seconds), 3), "weights_mb": round(weights, 1)}

@@ -31,7 +31,7 @@ import numpy as np
 from scipy import sparse
 
 from recvae.memory import PROCESS
-from recvae.storage import artifact
+from recvae.models import registry
 from tests.http_service import N_ITEMS, Postgres, item_id, running, save, small, wait_until
 
 CLIENTS = 8
@@ -65,7 +65,7 @@ def history(number: int) -> list[int]:
 
 def expected(path: Path) -> Expected:
     """The library's own answers for an artifact, by its time of training and the history's number."""
-    loaded = artifact.load(path)
+    loaded = registry.load(path)
     answers: Expected = {}
     for number in range(HISTORIES):
         items = history(number)

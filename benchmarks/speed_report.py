@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record
-from recvae.evaluation.results import write_text
+from recvae.storage.files import write_text
 
 Results = Mapping[str, Any]
 

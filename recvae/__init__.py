@@ -1,7 +1,8 @@
 """Top-N recommendations with variational autoencoders for collaborative filtering."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from recvae.lazy import lazy_names
 
 if TYPE_CHECKING:
     from recvae.data.interactions import Interactions
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from recvae.models.graph_filter import GraphFilter
     from recvae.models.item_knn import BM25KNN, TFIDFKNN, CosineKNN
     from recvae.models.popularity import Popularity
-    from recvae.models.registry import create
-    from recvae.storage.artifact import Artifact, load, save
+    from recvae.models.registry import Artifact, create, load, save
     from recvae.tuning import tune
 
 __version__ = "0.1.0"
@@ -60,14 +60,14 @@ __all__ = [
     "tune",
 ]
 
-_HOMES = {
+_HOMES: dict[str, str | tuple[str, str]] = {
     "ALS": "recvae.models.factorization",
     "BM25KNN": "recvae.models.item_knn",
     "BPR": "recvae.models.factorization",
     "EASE": "recvae.models.ease",
     "LMF": "recvae.models.factorization",
     "TFIDFKNN": "recvae.models.item_knn",
-    "Artifact": "recvae.storage.artifact",
+    "Artifact": "recvae.models.registry",
     "BatchRecommender": "recvae.inference.batch_recommender",
     "Blend": "recvae.models.blend",
     "CosineKNN": "recvae.models.item_knn",
@@ -86,18 +86,13 @@ _HOMES = {
     "evaluate": "recvae.evaluation.evaluate",
     "given": "recvae.data.splitting",
     "leave_last_out": "recvae.data.splitting",
-    "load": "recvae.storage.artifact",
-    "save": "recvae.storage.artifact",
+    "load": "recvae.models.registry",
+    "load_dataset": ("recvae.datasets", "load"),
+    "save": "recvae.models.registry",
     "strong_generalization": "recvae.data.splitting",
     "temporal": "recvae.data.splitting",
     "tune": "recvae.tuning",
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that the command line need not wait for torch."""
-    if name == "load_dataset":
-        return import_module("recvae.datasets").load
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'recvae' has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -17,11 +17,12 @@ from recvae.evaluation import evaluate as ev
 from recvae.evaluation.report import write_report
 from recvae.evaluation.results import write_results
 from recvae.memory import peak_memory
+from recvae.models import registry
 from recvae.models.base import Recommender
-from recvae.models.registry import create, parts_of, seed_of
+from recvae.models.registry import MODELS, seed_of
 from recvae.nn import distributed
 from recvae.storage import artifact
-from recvae.storage.directories import refuse_foreign
+from recvae.storage.directories import refuse_foreign, refuse_other_files
 from recvae.training import checkpoint
 
 RESULTS, REPORT = "results.json", "report.html"
@@ -76,7 +77,7 @@ def train(
     refuse_unwritable(out)
     refuse_foreign(out, artifact.KIND)
     refuse_foreign(state, checkpoint.KIND)
-    model = _created(name, {**(params or {}), "preset": preset}, seed)
+    model = _create(name, {**(params or {}), "preset": preset}, seed)
     with distributed.joined() as workers:
         if workers.size > 1 and not model.resumable:
             raise ParameterError(f"torchrun started {workers.size} processes, but {name} is trained by one; expected 1")
@@ -141,7 +142,7 @@ def save(model: Recommender, out: Path, prepared: Prepared, metrics: Mapping[str
     users = prepared.histories()
     if not model.folds_in:
         users = users[: prepared.split.train.shape[0]]
-    artifact.save(model, out, items=prepared.items, users=users, data=prepared.identity, metrics=metrics)
+    registry.save(model, out, items=prepared.items, users=users, data=prepared.identity, metrics=metrics)
 
 
 def evaluate(model_path: Path, directory: Path) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def evaluate(model_path: Path, directory: Path) -> dict[str, Any]:
     ParameterError
         If the model cannot fold in the test users.
     """
-    loaded, prepared = artifact.load(model_path), read_prepared(directory)
+    loaded, prepared = registry.load(model_path), read_prepared(directory)
     if not loaded.items["item_id"].equals(prepared.items["item_id"]):
         raise ArtifactError(f"{model_path} was trained on other items than {directory} holds; prepare and train alike")
     if loaded.manifest["data"].get("split_sha256") not in (None, prepared.identity["split_sha256"]):
@@ -164,7 +165,7 @@ def evaluate(model_path: Path, directory: Path) -> dict[str, Any]:
         )
     with peak_memory() as peak:
         result = ev.evaluate(loaded.model, prepared.split.test, train=prepared.split.train)
-    run = comparison.ModelRun(result, None, peak.mb, loaded.model.get_params())
+    run = comparison.ModelRun(result, None, peak.mb, loaded.manifest["hyperparameters"])
     compared = comparison.Comparison(
         {type(loaded.model).__name__: run}, [], {}, result.n_users, result.n_without_held_out
     )
@@ -203,13 +204,15 @@ def compare(
         if name not in names:
             raise ParameterError(f"--set {name}.… sets a model that is not among those compared: {', '.join(names)}")
     models: dict[str, list[Recommender]] = {}
-    for name in sorted(names, key=lambda name: name == "blend"):  # a blend shares the models beside it
+    # A model that consists of others comes last and shares those beside it, so that each is fitted once.
+    for name in sorted(names, key=lambda name: name in MODELS and MODELS[name].consists_of_models):
         models[name] = [
-            _created(name, settings.get(name, {}), seed + i, {n: made[i % len(made)] for n, made in models.items()})
-            for i in range(n_seeds if _is_random(name) and "seed" not in settings.get(name, {}) else 1)
+            _create(name, settings.get(name, {}), seed + i, {n: made[i % len(made)] for n, made in models.items()})
+            for i in range(n_seeds if seed_of(name, seed) and "seed" not in settings.get(name, {}) else 1)
         ]
     refuse_unwritable(out)
-    _refuse_foreign_report(out)
+    own = (RESULTS, REPORT) if (out / RESULTS).is_file() else ()
+    refuse_other_files(out, "an earlier report", lambda file: file in own)
     prepared = read_prepared(directory)
     compared = comparison.compare(models, prepared.split, on_result=on_result)
     results = _results(compared, prepared, seed)
@@ -222,22 +225,12 @@ def compare(
     return Compared(results, {name: made[0] for name, made in models.items()}, written)
 
 
-def _is_random(name: str) -> bool:
-    return name == "blend" or bool(seed_of(name, 0))
-
-
-def _created(
+def _create(
     name: str, settings: Mapping[str, Any], seed: int, beside: Mapping[str, Recommender] | None = None
 ) -> Recommender:
-    """A model with the run's seed; a blend takes the models `beside` it where it has them, and makes the others.
-
-    "preset" among the settings picks a preset.
-    """
+    """Create a model with the run's seed; "preset" among the settings picks a preset."""
     params = {**seed_of(name, seed), **settings}
-    if name == "blend":
-        parts = parts_of(params.get("models"))
-        params["models"] = [(beside or {}).get(part) or _created(part, {}, seed) for part in parts]
-    return create(name, params.pop("preset", None), **params)
+    return MODELS.create(name, params.pop("preset", None), params, beside)
 
 
 def _validated(model: Recommender, split: Split) -> tuple[dict[str, Any], str]:
@@ -256,10 +249,3 @@ def _validated(model: Recommender, split: Split) -> tuple[dict[str, Any], str]:
 def _results(compared: comparison.Comparison, prepared: Prepared, seed: int | None) -> dict[str, Any]:
     protocol = {**prepared.manifest["protocol"], "filters": prepared.manifest["filters"]}
     return compared.as_dict(dataset=prepared.manifest["dataset"], protocol=protocol, seed=seed)
-
-
-def _refuse_foreign_report(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise ArtifactError(f"{out} exists and is not a directory; expected a new path or an earlier report")
-    if out.is_dir() and any(out.iterdir()) and not (out / RESULTS).is_file():
-        raise ArtifactError(f"{out} exists and holds something else; expected a new path or an earlier report")

@@ -474,8 +474,8 @@ class RecommenderContract:
         interactions = random_interactions()
         first = all_scores(fit(make, interactions), interactions)
         assert_array_equal(all_scores(fit(make, interactions), interactions), first)
-        parameters = make().get_params()
-        if "seed" in parameters:
+        parameters = make().get_params(deep=False)
+        if "seed" in parameters and not make().consists_of_models:  # these have seeds of their own
             other = type(make())(**parameters | {"seed": parameters["seed"] + 1})
             assert (all_scores(other.fit(interactions, show_progress=False), interactions) != first).any()
 
@@ -498,7 +498,7 @@ class RecommenderContract:
         fitted.save(tmp_path / "model")
         loaded = type(fitted).load(tmp_path / "model")
         assert type(loaded) is type(fitted)
-        assert loaded.get_params() == fitted.get_params()
+        assert loaded.describe() == fitted.describe()
         assert_array_equal(loaded.item_counts_, fitted.item_counts_)
         assert_array_equal(all_scores(loaded, interactions), all_scores(fitted, interactions))
 

@@ -23,11 +23,11 @@ import pytest
 from fastapi import FastAPI
 from psycopg import sql
 
+from recvae.models import registry
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.base import Recommender
 from recvae.serving import Settings, create_app
 from recvae.serving.telemetry import log_as_json
-from recvae.storage import artifact
 from tests.contracts import random_interactions
 
 N_USERS, N_ITEMS = 40, 25
@@ -53,7 +53,7 @@ def save(path: Path, model: Recommender | None = None, **belongings: Any) -> Non
     users = pd.DataFrame(
         {"user_id": [f"u{i}" for i in range(N_USERS)], "history": [row.indices for row in interactions]}
     )
-    artifact.save(
+    registry.save(
         model, path, **{"items": items, "users": users, "metrics": {"validation": {"users": 40}}, **belongings}
     )
 

@@ -12,7 +12,7 @@ import recvae
 
 LAYERS = (
     ("errors",),
-    ("progress", "memory", "topn"),
+    ("lazy", "progress", "memory", "topn"),
     ("storage",),
     ("data",),
     ("nn",),
@@ -30,12 +30,7 @@ LAYERS = (
 )
 """Packages and modules at the root, from the bottom up: each imports only what stands in a line above its own here."""
 
-EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("recvae.models.registry", "recvae"): "looks classes up by their public names",
-    ("recvae.storage.artifact", "recvae.models.base"): "rebuilds the model itself",
-    ("recvae.storage.artifact", "recvae.models.registry"): "rebuilds the model itself",
-    ("recvae.storage.artifact", "recvae.models.autoencoders.frozen"): "rebuilds the model itself",
-}
+EXCEPTIONS: dict[tuple[str, str], str] = {}
 """(module, imported module) that break the table, with the reason."""
 
 PACKAGE = Path(recvae.__file__).parent

@@ -17,8 +17,10 @@ import torch
 from recvae import workflow
 from recvae.datasets.synthetic import generate
 from recvae.errors import ArtifactError
+from recvae.models import registry
 from recvae.preparation.pipeline import Options, prepare
-from recvae.storage import artifact, directories
+from recvae.storage import directories
+from recvae.storage.manifest import read_manifest
 from recvae.training import checkpoint
 from recvae.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
@@ -65,9 +67,9 @@ def sha256(path: Path) -> str:
 def refuse_damage(out: Path) -> None:
     """Raise `ArtifactError` unless the artifact and the checkpoint are whole, as far as they are there."""
     if out.exists():
-        artifact.load(out)
+        registry.load(out)
     if workflow.checkpoint_of(out).exists():
-        directories.read_manifest(workflow.checkpoint_of(out), checkpoint.KIND, checkpoint.VERSION)
+        read_manifest(workflow.checkpoint_of(out), checkpoint.KIND, checkpoint.VERSION)
 
 
 def test_killed_at_random_points_and_resumed_training_gives_the_same_weights(
@@ -133,7 +135,7 @@ def test_a_full_disk_keeps_the_former_checkpoint(small_disk: Path) -> None:
     assert value_of(path) == 3
 
 
-@pytest.mark.parametrize("step", ["fsync", "_put", "_exchange"])
+@pytest.mark.parametrize("step", ["sync", "_put_in_place", "_exchange"])
 def test_power_lost_between_a_write_and_its_rename(step: str, tmp_path: Path) -> None:
     """The process ends there and tidies nothing up: the former checkpoint loads, and the next is written."""
     path = tmp_path / "model.checkpoint"

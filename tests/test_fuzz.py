@@ -27,9 +27,9 @@ from recvae.data.splitting import strong_generalization
 from recvae.datasets import load
 from recvae.datasets.unzip import unzip
 from recvae.errors import ArtifactError, DataError, RecvaeError
+from recvae.models import registry
 from recvae.models.popularity import Popularity
-from recvae.storage import artifact
-from recvae.storage.directories import MANIFEST, read_manifest, write_manifest
+from recvae.storage.manifest import MANIFEST, read_manifest, write_manifest
 
 INPUTS = int(os.environ.get("RECVAE_FUZZ_INPUTS", "60"))
 CSV = b'user_id,item_id,rating,timestamp\n1,20,4.5,100\n2,"10",3,\n\n007, 5,nan,1e9\n'
@@ -156,7 +156,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("fuzz") / "model"
-    artifact.save(Popularity().fit(sparse.csr_matrix(np.eye(5)), show_progress=False), path)
+    registry.save(Popularity().fit(sparse.csr_matrix(np.eye(5)), show_progress=False), path)
     return path
 
 
@@ -191,7 +191,7 @@ def test_prepared_directories(prepared: Path, tmp_path: Path, name: str, data: s
 def test_artifacts(saved: Path, tmp_path: Path, name: str, data: st.DataObject) -> None:
     content = data.draw(damaged((saved / name).read_bytes()))
     copy = resigned(saved, tmp_path / "copy", name, content)
-    either(lambda: artifact.load(copy), ArtifactError)
+    either(lambda: registry.load(copy), ArtifactError)
 
 
 def archive() -> bytes:

@@ -16,11 +16,11 @@ from recvae.datasets.synthetic import generate
 from recvae.errors import ArtifactError, ParameterError, RecvaeError, TrainingError, UnsupportedError
 from recvae.evaluation.results import read_results
 from recvae.inference import recommend as inference
+from recvae.models import registry
 from recvae.models.blend import Blend
 from recvae.models.registry import MODELS
 from recvae.preparation.pipeline import Options, prepare
 from recvae.progress import EpochProgress
-from recvae.storage import artifact
 
 N_USERS, N_ITEMS = 60, 40
 TINY = {"epochs": 3, "hidden": 16, "latent": 8, "batch_size": 20}
@@ -65,7 +65,7 @@ def digests(directory: Path) -> dict[str, str]:
 def test_train_evaluate_recommend(tmp_path: Path, known: Path, name: str) -> None:
     out, prepared = tmp_path / "model", read_prepared(known)
     lines = workflow.train(known, out, name, params=SMALL.get(name), seed=4)
-    model = artifact.load(out).model
+    model = registry.load(out).model
     assert lines[0].startswith(f"saved {out}: {type(model).__name__}(")
     assert lines[1].startswith("validation: recall@20 0.")
     assert model.get_params().get("seed", 4) == 4
@@ -143,7 +143,7 @@ def test_requests_that_cannot_be_answered(popularity: Path, request_: dict[str, 
 
 
 def test_a_user_where_the_artifact_holds_none(tmp_path: Path, popularity: Path) -> None:
-    artifact.save(artifact.load(popularity).model, tmp_path / "bare")
+    registry.save(registry.load(popularity).model, tmp_path / "bare")
     with pytest.raises(ParameterError, match=r"user is 1, but .* was saved without users; give a history instead"):
         inference.recommend(tmp_path / "bare", user="1")
 
@@ -154,7 +154,7 @@ def test_a_model_of_known_users_trains_on_any_split_but_is_not_evaluated_on_new_
     saved, not_validated = workflow.train(strong, tmp_path / "model", "bpr", params=SMALL["bpr"])
     assert saved.startswith("saved ")
     assert not_validated.startswith("not validated: BPR cannot fold in new users and 6 of 6 are new")
-    assert artifact.load(tmp_path / "model").manifest["metrics"] == {}
+    assert registry.load(tmp_path / "model").manifest["metrics"] == {}
     with pytest.raises(ParameterError, match=r"BPR cannot fold in new users and 6 of 6 are new; .* weak"):
         workflow.evaluate(tmp_path / "model", strong)
     with pytest.raises(UnsupportedError, match="BPR cannot fold in"):
@@ -266,7 +266,7 @@ def test_failed_training_leaves_an_earlier_artifact_untouched(tmp_path: Path, st
 def test_an_earlier_artifact_is_replaced(tmp_path: Path, strong: Path) -> None:
     for name in ("popularity", "cosine"):
         workflow.train(strong, tmp_path / "model", name)
-    assert artifact.load(tmp_path / "model").manifest["class"] == "CosineKNN"
+    assert registry.load(tmp_path / "model").manifest["class"] == "CosineKNN"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
@@ -276,7 +276,7 @@ def test_the_working_directory_may_become_the_artifact(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     workflow.train(strong, Path(), "popularity")
-    assert artifact.load(tmp_path / "here").manifest["class"] == "Popularity"
+    assert registry.load(tmp_path / "here").manifest["class"] == "Popularity"
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 10**30])
@@ -290,7 +290,7 @@ def test_seeds_out_of_range(tmp_path: Path, strong: Path, name: str, seed: int) 
 
 def test_a_seed_among_the_settings_wins(tmp_path: Path, strong: Path) -> None:
     workflow.train(strong, tmp_path / "model", "als", params={**SMALL["als"], "seed": 8}, seed=4)
-    assert artifact.load(tmp_path / "model").model.get_params()["seed"] == 8
+    assert registry.load(tmp_path / "model").model.get_params()["seed"] == 8
 
 
 def test_compare_trains_random_models_once_a_seed(tmp_path: Path, strong: Path) -> None:

@@ -23,7 +23,8 @@ from recvae.data.csr_files import ONES, matrix_files, read_array, read_matrix, w
 from recvae.data.interactions import Interactions
 from recvae.data.splitting import Holdout, Split
 from recvae.errors import ArtifactError
-from recvae.storage.directories import read_manifest, read_whole, replacing_directory, versions, write_manifest
+from recvae.storage.directories import read_consistently, replace_directory
+from recvae.storage.manifest import read_manifest, versions, write_manifest
 
 KIND, VERSION = "recvae-data", 2
 _INTERACTIONS, _ITEMS, _USERS = "interactions.parquet", "items.parquet", "users.parquet"
@@ -123,7 +124,7 @@ def write_prepared(
     vocabulary = pd.DataFrame({"item_id": split.item_ids})
     if items is not None:
         vocabulary = vocabulary.merge(items.drop_duplicates("item_id"), on="item_id", how="left", validate="1:1")
-    with replacing_directory(Path(path), KIND) as directory:
+    with replace_directory(Path(path), KIND) as directory:
         _write_interactions(directory / _INTERACTIONS, _iter_frames(data) if isinstance(data, Interactions) else data)
         vocabulary.to_parquet(directory / _ITEMS, index=False)
         _users(split).to_parquet(directory / _USERS, index=False)
@@ -139,7 +140,7 @@ def read_prepared(path: str | Path) -> Prepared:
     ArtifactError
         If it is missing, damaged, of an unknown version, or its files do not fit together.
     """
-    return read_whole(Path(path), _read)
+    return read_consistently(Path(path), _read)
 
 
 def _read(directory: Path) -> Prepared:

@@ -1,7 +1,6 @@
 """Download one file: with resume, a progress bar on a terminal, and a checksum before it gets its name."""
 
 import contextlib
-import hashlib
 import http.client
 import logging
 import os
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from recvae.errors import DownloadError
+from recvae.storage.checksums import digest_file
 
 _log = logging.getLogger(__name__)
 
@@ -33,12 +33,6 @@ class Checksum:
 
     algorithm: Literal["md5", "sha256"]
     hexdigest: str
-
-
-def file_digest(path: Path, algorithm: str = "sha256") -> str:
-    """Compute the digest of a file's bytes, as lower-case hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 class _CutOffError(Exception):
@@ -89,7 +83,7 @@ def download(
     DownloadError
         If the file cannot be downloaded completely, or has another checksum; then nothing of it is kept.
     """
-    if target.exists() and file_digest(target, checksum.algorithm) == checksum.hexdigest:
+    if target.exists() and digest_file(target, checksum.algorithm) == checksum.hexdigest:
         return
     reason = ""
     with _partial_file(target) as partial:
@@ -102,7 +96,7 @@ def download(
                 reason = str(error)
                 _log.info("%s: %s (attempt %d of %d)", url, reason, attempt + 1, attempts)
                 continue
-            if (found := file_digest(partial, checksum.algorithm)) == checksum.hexdigest:
+            if (found := digest_file(partial, checksum.algorithm)) == checksum.hexdigest:
                 partial.replace(target)
                 return
             partial.unlink()

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from recvae.datasets.fetch import cache_dir, file_digest
+from recvae.datasets.fetch import cache_dir
 from recvae.datasets.formats import EXPECTED, locate, parse
 from recvae.datasets.publisher import obtain
 from recvae.datasets.recipes import NAMES, RECIPES, Recipe, recognise
 from recvae.errors import DataError, DownloadError, ParameterError
+from recvae.storage.checksums import digest_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,5 +113,5 @@ def _read(folder: Path, origin: str, recipe: Recipe | None = None) -> Dataset:
     recipe = recipe or recognise((folder.resolve().name, inner.name), layout, len(ratings))
     if "rating" not in ratings:
         recipe = replace(recipe, min_rating=None)
-    sha256 = {path.name: file_digest(path) for path in files}
+    sha256 = {path.name: digest_file(path) for path in files}
     return Dataset(recipe.name, ratings, items, origin, sha256, recipe)

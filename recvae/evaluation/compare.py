@@ -27,7 +27,7 @@ from recvae.evaluation.metrics import CATALOGUE_METRICS, parse_metric
 from recvae.evaluation.results import FORMAT_VERSION
 from recvae.evaluation.significance import PairedTest, holm, paired_test
 from recvae.memory import peak_memory
-from recvae.storage.directories import versions
+from recvae.storage.manifest import versions
 
 RECALL_CURVE = tuple(f"recall@{k}" for k in (1, 2, 5, 10, 20, 50, 100))
 

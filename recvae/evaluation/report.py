@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from recvae.evaluation.figures import Figures
-from recvae.evaluation.results import write_text
 from recvae.evaluation.tables import html_table
+from recvae.storage.files import write_text
 
 STYLE = """
 :root { color-scheme: light; }

@@ -1,13 +1,12 @@
 """results.json: the file that a comparison or an evaluation writes, and that tables and reports read."""
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from recvae.errors import DataError
+from recvae.storage.files import write_text
 
 Results = Mapping[str, Any]
 
@@ -54,29 +53,3 @@ def read_results(path: str | Path) -> dict[str, Any]:
     if not isinstance(results.get("models"), dict):
         raise DataError(f"{path} has no models; expected an object of model name to figures")
     return dict(results)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step: whole, or not at all.
-
-    Raises
-    ------
-    DataError
-        If it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        _write_synced(temporary, text)
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

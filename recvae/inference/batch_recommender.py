@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from scipy import sparse
 
 from recvae.errors import ArtifactError, ParameterError
 from recvae.inference.ids import IdIndex
+from recvae.models import registry
+from recvae.models.registry import Artifact
 from recvae.storage import artifact
-from recvae.storage.artifact import Artifact
-from recvae.storage.directories import read_manifest
+from recvae.storage.manifest import read_manifest
 from recvae.topn import FloatArray, IntArray
 
 
@@ -136,7 +137,7 @@ class BatchRecommender:
         return rows
 
 
-def _identity(manifest: dict[str, Any]) -> str:
+def _identity(manifest: Mapping[str, Any]) -> str:
     """Return the SHA-256 of what defines a model; training again to the same weights gives the same."""
     parts = [manifest.get("class"), manifest.get("hyperparameters"), manifest["sha256"]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -144,7 +145,7 @@ def _identity(manifest: dict[str, Any]) -> str:
 
 @lru_cache(maxsize=1)
 def _load_once(path: Path, identity: str) -> Artifact:
-    loaded = artifact.load(path, frozen=True)
+    loaded = registry.load(path, frozen=True)
     if _identity(loaded.manifest) != identity:
         raise ArtifactError(f"{path} is no longer the artifact that this run began with; run it again")
     return loaded

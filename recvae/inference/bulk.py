@@ -13,16 +13,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recvae.errors import ArtifactError, DataError
-from recvae.evaluation.results import write_text
 from recvae.inference.batch_recommender import BatchRecommender
 from recvae.inference.histories import UserHistories
 from recvae.progress import EpochProgress
-from recvae.storage.directories import fsync, lock
+from recvae.storage.directories import refuse_other_files
+from recvae.storage.files import replace_file, write_text
+from recvae.storage.locks import hold_lock
 
 USERS_A_PART = 100_000
 SUCCESS = "_SUCCESS"
 _JOB = b"recvae"
-_PART = re.compile(r"\.?part-\d{5,}\.parquet(\.tmp)?")
+LOCK = ".lock"
+_OWN = re.compile(rf"part-\d{{5,}}\.parquet|{SUCCESS}|\.(part-\d{{5,}}\.parquet|{SUCCESS})(\.\w+)?\.tmp|\{LOCK}")
 
 
 def recommend_everybody(
@@ -45,7 +47,7 @@ def recommend_everybody(
         If n does not fit the catalogue, or a model that cannot fold in is asked for users it does not know.
     """
     stage, histories, out = BatchRecommender(model, n), UserHistories.open(users), Path(out)
-    _refuse_foreign(out)
+    refuse_other_files(out, "earlier lists", lambda name: _OWN.fullmatch(name) is not None)
     job = {"model": stage.identity, "users": histories.sha256(), "n": n}
     with _locked(out):
         if (out / SUCCESS).exists():
@@ -111,7 +113,7 @@ def _write_part(
     show: Callable[[int, dict[str, float]], None],
 ) -> dict[str, Any]:
     part = {**part, "n_users": 0, "n_interactions": 0, "n_unknown": 0}
-    with _whole_file(path) as temporary, contextlib.ExitStack() as stack:
+    with _replace_part(path) as temporary, contextlib.ExitStack() as stack:
         writer = None
         for users in stream.take(USERS_A_PART):
             lists = stage(users)
@@ -157,49 +159,36 @@ def _finished(path: Path, job: dict[str, Any]) -> dict[str, Any]:
     return part
 
 
-def _refuse_foreign(out: Path) -> None:
-    if not out.exists() and not out.is_symlink():
-        return
-    if not out.is_dir():
-        raise ArtifactError(f"{out} exists and is not a directory; expected a new path or earlier lists")
-    others = sorted(e.name for e in out.iterdir() if not (e.name.startswith(f".{SUCCESS}") or e.name == SUCCESS))
-    if others := [name for name in others if not _PART.fullmatch(name)]:
-        raise ArtifactError(
-            f"{out} exists and holds something else ({', '.join(others[:3])}); expected a new path or earlier lists"
-        )
-
-
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Make a directory and keep other processes from writing into it; an empty one does not stay."""
-    with contextlib.ExitStack() as stack:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(lock(out))
-        except BlockingIOError:
-            raise ArtifactError(f"{out} is being written by another process; expected a directory of its own") from None
-        except OSError as error:
-            raise ArtifactError(f"{out} could not be written: {error.strerror}") from None
-        try:
+    try:
+        with contextlib.ExitStack() as stack:
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(hold_lock(out / LOCK))
+                for left in out.glob(".*.tmp"):  # by a run that was killed
+                    left.unlink()
+            except BlockingIOError:
+                raise ArtifactError(
+                    f"{out} is being written by another process; expected a directory of its own"
+                ) from None
+            except OSError as error:
+                raise ArtifactError(f"{out} could not be written: {error.strerror}") from None
             yield
-        finally:
-            with contextlib.suppress(OSError):
-                out.rmdir()
+    finally:
+        with contextlib.suppress(OSError):
+            out.rmdir()
 
 
 @contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
+def _replace_part(path: Path) -> Iterator[Path]:
     """Give a temporary sibling to write into, then put it at `path`."""
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        yield temporary
-        fsync(temporary)
-        temporary.rename(path)
-        fsync(path.parent)
+        with replace_file(path) as temporary:
+            yield temporary
     except OSError as error:
         raise ArtifactError(f"{path} could not be written: {error.strerror or error}; parts before it stay") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _told(totals: dict[str, Any]) -> str:

@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from recvae.errors import DataError
 from recvae.inference.ids import decode_ids
 from recvae.storage.artifact import KIND as MODEL
-from recvae.storage.directories import MANIFEST, sha256
+from recvae.storage.checksums import digest_file
+from recvae.storage.manifest import MANIFEST
 
 USERS_A_BATCH, INTERACTIONS_A_BATCH = 4096, 1 << 17
 
@@ -76,7 +77,7 @@ class UserHistories:
 
     def sha256(self) -> str:
         """SHA-256 of the file, or of the files' digests."""
-        digests = [sha256(file) for file in self.files]
+        digests = [digest_file(file) for file in self.files]
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def batches(self, first_row: int = 0) -> Iterator[pa.Table]:

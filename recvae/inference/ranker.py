@@ -11,7 +11,7 @@ from scipy import sparse
 from recvae.inference.ids import IdIndex
 from recvae.inference.index import ItemIndex
 from recvae.models.autoencoders.decoder import Decoder
-from recvae.storage.artifact import Artifact
+from recvae.models.registry import Artifact
 from recvae.topn import FloatArray, IntArray
 
 DECIMALS = 6

@@ -8,7 +8,7 @@ from typing import Any
 from recvae.errors import ParameterError
 from recvae.inference.ids import Id
 from recvae.inference.ranker import Query, Ranker
-from recvae.storage import artifact
+from recvae.models import registry
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def recommend(
     UnsupportedError
         If the model ranks only for users it was trained on and a history is given.
     """
-    ranker = Ranker(artifact.load(model_path, frozen=True))
+    ranker = Ranker(registry.load(model_path, frozen=True))
     n_items = len(ranker.items)
     if not 1 <= n <= n_items:
         raise ParameterError(f"n is {n}; expected 1 to {n_items:,}, the items of the catalogue")

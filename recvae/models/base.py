@@ -1,10 +1,9 @@
 """The contract that every model keeps: a drop-in for `implicit`'s `RecommenderBase`, with fold-in of new users."""
 
-import inspect
 import time
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,8 @@ from scipy import sparse
 from recvae.data.csr import UserItems, check_csr, fingerprint, iter_chunks
 from recvae.errors import ArtifactError, ParameterError, UnsupportedError
 from recvae.memory import row_batches
-from recvae.models.fit_context import Callback, FitContext, Validation
+from recvae.models.estimator import Estimator
+from recvae.models.fit_context import Callback, FitContext, Validation, check_validation
 from recvae.models.hyperparameters import SearchSpace
 from recvae.models.similarity import SimilaritySearch, check_request
 from recvae.topn import FloatArray, IntArray, Scores, mask_seen, top_n
@@ -24,7 +24,20 @@ if TYPE_CHECKING:
 State = dict[str, npt.NDArray[Any]]
 
 
-class Recommender(SimilaritySearch):
+class Registry(Protocol):
+    """The part of `recvae.models.registry.ModelRegistry` that models use themselves."""
+
+    def create(self, name: str) -> "Recommender":
+        """Create an unfitted model by name."""
+
+    def save(self, model: "Recommender", path: str | Path, **content: Any) -> None:
+        """Write an artifact directory."""
+
+    def load(self, path: str | Path) -> "Recommender":
+        """Read the model of an artifact directory."""
+
+
+class Recommender(SimilaritySearch, Estimator):
     """Base of every model.
 
     Constructor arguments are hyperparameters, stored under their own names; what `fit` learns ends in `_`.
@@ -41,6 +54,8 @@ class Recommender(SimilaritySearch):
         What tuning may try of each hyperparameter.
     PRESETS : dict
         Hyperparameters by the name of a preset.
+    registry : Registry
+        Looks up model classes; set by `recvae.models.registry`.
     item_counts_ : (n_items,) float32
         Interactions of each item in training: the popularity prior, used for users without a history.
     """
@@ -50,6 +65,7 @@ class Recommender(SimilaritySearch):
     resumable: ClassVar[bool] = False
     SPACE: ClassVar[SearchSpace] = {}
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
+    registry: ClassVar[Registry]
     trained_on_: str | None = None
     fit_seconds_: float | None = None
 
@@ -112,16 +128,7 @@ class Recommender(SimilaritySearch):
         train = check_csr(user_items, "user_items")
         if train.nnz == 0:
             raise ParameterError(f"user_items has no interactions; its shape is {train.shape}")
-        held = None
-        if validation is not None:
-            if not isinstance(validation, tuple | list):
-                validation = (validation.fold_in, validation.held_out)
-            held = (check_csr(validation[0], "fold_in", train), check_csr(validation[1], "held_out", train))
-            if held[0].shape != held[1].shape or held[1].nnz == 0:
-                raise ParameterError(
-                    f"validation has {held[0].shape[0]:,} fold_in rows, and {held[1].shape[0]:,} held_out rows with "
-                    f"{held[1].nnz:,} interactions; expected a row each for the same users, and interactions to find"
-                )
+        held = None if validation is None else check_validation(validation, train)
         if resume and not self.resumable:
             raise ParameterError(f"{type(self).__name__} does not train in epochs, so there is nothing to resume")
         self.trained_on_ = None
@@ -134,24 +141,20 @@ class Recommender(SimilaritySearch):
         self.trained_on_, self.fit_seconds_ = data, time.monotonic() - started
         return self
 
-    def save(self, path: str | Path, **belongings: Any) -> None:
-        """Write an artifact directory; see `recvae.storage.artifact.save` for what may be carried along."""
-        from recvae.storage import artifact  # stands after the models
-
-        artifact.save(self, path, **belongings)
+    def save(self, path: str | Path, **content: Any) -> None:
+        """Write an artifact directory: `recvae.save(model, path, items=…, users=…, data=…, metrics=…)`."""
+        self.registry.save(self, path, **content)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read an artifact directory; see `recvae.storage.artifact.load`.
+        """Read the model of an artifact directory; `recvae.load` also gives its items, users and manifest.
 
         Raises
         ------
         ArtifactError
             If it is damaged, or holds a model of another class.
         """
-        from recvae.storage import artifact
-
-        model = artifact.load(path).model
+        model = cls.registry.load(path)
         if not isinstance(model, cls):
             raise ArtifactError(f"{path} holds a {type(model).__name__}, not a {cls.__name__}")
         return model
@@ -318,18 +321,6 @@ class Recommender(SimilaritySearch):
     def fitted_on(self, user_items: sparse.csr_matrix) -> bool:
         """Whether `fit` was given this very matrix."""
         return self.trained_on_ == fingerprint(user_items)
-
-    def get_params(self) -> dict[str, Any]:
-        """Hyperparameters by name, as given to the constructor."""
-        arguments = list(inspect.signature(type(self).__init__).parameters.values())[1:]
-        return {a.name: getattr(self, a.name) for a in arguments if a.kind is a.POSITIONAL_OR_KEYWORD}
-
-    def fitted_params(self) -> dict[str, Any]:
-        """Hyperparameters as `fit` used them: what was left to the data is filled in."""
-        return self.get_params()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
 
     def _score_users(self, users: npt.NDArray[np.int64]) -> FloatArray:
         """(n_users, n_items) scores for users of the training matrix, by its rows; for models that store users."""

@@ -1,7 +1,7 @@
 """Blend: a weighted sum of fitted models' scores, with weights chosen on validation users."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,12 @@ from recvae.errors import ArtifactError, ParameterError
 from recvae.evaluation.metrics import parse_metric
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
+from recvae.models.estimator import Estimator
 from recvae.models.fit_context import FitContext
 from recvae.models.validation import check_metric, mean_metric
 from recvae.topn import FloatArray, mask_seen, top_n
 
+DEFAULT_MODELS = ("ease", "graph", "als", "multvae")
 FACTORS = (0.0, 0.5, 0.7, 1.4, 2.0)
 MIN_GAIN = 1e-5
 VALIDATION_BYTES = 2**30
@@ -28,30 +30,51 @@ class Blend(Recommender):
 
     Parameters
     ----------
-    models : sequence of Recommender
-        Those already fitted on the same matrix are kept as they are, the others are fitted.
+    models : sequence of Recommender or str, or str, optional
+        Models, or their names in the registry, which may stand in one string with commas between them. Models already
+        fitted on the same matrix are kept as they are, the others are fitted. None takes `DEFAULT_MODELS`.
     weights : sequence of float, optional
         Given weights; None chooses them on the validation users, or takes equal ones where there are none.
     metric : str
         What the weights are chosen by.
+    seed : int
+        Handed to the models that are given by name and have a seed.
 
     Attributes
     ----------
     weights_ : (n_models,) float64, summing to 1
     """
 
+    consists_of_models: ClassVar[bool] = True
     weights_: npt.NDArray[np.float64]
 
     def __init__(
-        self, models: Sequence[Recommender], weights: Sequence[float] | None = None, metric: str = "ndcg@100"
+        self,
+        models: Sequence[Recommender | str] | str | None = None,
+        weights: Sequence[float] | None = None,
+        metric: str = "ndcg@100",
+        seed: int = 0,
     ) -> None:
-        self.models = list(models)
+        self.seed = check.whole("seed", seed, minimum=0)
+        self.models = tuple(self._create(model) if isinstance(model, str) else model for model in _split(models))
         if not self.models or not all(isinstance(model, Recommender) and model.folds_in for model in self.models):
             raise ParameterError(f"models is {models!r}; expected one or more models that fold in new users")
         self.weights = None if weights is None else [check.real("weights", weight) for weight in weights]
         if self.weights is not None and (len(self.weights) != len(self.models) or not sum(self.weights)):
             raise ParameterError(f"weights is {weights}; expected {len(self.models)} numbers, not all 0")
         self.metric = check_metric(metric)
+
+    @classmethod
+    def build(cls, params: Mapping[str, Any], beside: Mapping[str, Estimator]) -> Self:
+        models = [
+            beside.get(model, model) if isinstance(model, str) else model for model in _split(params.get("models"))
+        ]
+        return cls(**{**params, "models": models})
+
+    def _create(self, name: str) -> Recommender:
+        """Create a model by name, with the blend's seed if it has one."""
+        model = self.registry.create(name)
+        return model.set_params(seed=self.seed) if "seed" in model.get_params(deep=False) else model
 
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         with context.report_end():
@@ -62,22 +85,22 @@ class Blend(Recommender):
             if self.weights is not None:
                 self.weights_ = np.asarray(self.weights) / sum(self.weights)
             elif context.validation is not None:
-                self.weights_ = self._chosen(*context.validation)
+                self.weights_ = self._choose_weights(*context.validation)
 
     def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
         total = np.zeros(user_items.shape, dtype=np.float32)
         for model, weight in zip(self.models, self.weights_, strict=True):
             if weight:
-                total += np.float32(weight) * _standardised(model.score(user_items))
+                total += np.float32(weight) * _standardise(model.score(user_items))
         return total
 
-    def _chosen(self, fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix) -> npt.NDArray[np.float64]:
+    def _choose_weights(self, fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix) -> npt.NDArray[np.float64]:
         """Coordinate search over the weights, on as many validation users as memory allows."""
         n_users = max(1, VALIDATION_BYTES // (4 * fold_in.shape[1] * len(self.models)))
         fold_in, held_out = fold_in[:n_users], held_out[:n_users]
         scores = np.empty((len(self.models), *fold_in.shape), dtype=np.float32)
         for model, model_scores in zip(self.models, scores, strict=True):
-            model_scores[:] = _standardised(model.score(fold_in))
+            model_scores[:] = _standardise(model.score(fold_in))
             mask_seen(model_scores, fold_in)
         blended, weighted = np.empty((2, *fold_in.shape), dtype=np.float32)
         _, k = parse_metric(self.metric)
@@ -108,14 +131,9 @@ class Blend(Recommender):
         similarity: FloatArray = heaviest._item_similarity(queries)
         return similarity
 
-    def get_params(self) -> dict[str, Any]:
-        """Hyperparameters; models as their class names and their own hyperparameters."""
-        models = [{"class": type(model).__name__, "hyperparameters": model.get_params()} for model in self.models]
-        return {**super().get_params(), "models": models}
-
     def fitted_params(self) -> dict[str, Any]:
         models = [{"class": type(m).__name__, "hyperparameters": m.fitted_params()} for m in self.models]
-        return {**self.get_params(), "models": models, "weights": self.weights_.tolist()}
+        return {**self.get_params(deep=False), "models": models, "weights": self.weights_.tolist()}
 
     def _state(self) -> State:
         parts = {f"{i}.{name}": array for i, model in enumerate(self.models) for name, array in model._state().items()}
@@ -131,9 +149,16 @@ class Blend(Recommender):
             model._restore({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
 
 
-def _standardised(scores: FloatArray) -> FloatArray:
+def _standardise(scores: FloatArray) -> FloatArray:
     """Each row minus its mean, over its standard deviation; in place."""
     scores -= scores.mean(axis=1, keepdims=True)
     deviation = scores.std(axis=1, keepdims=True)
     scores /= np.where(deviation > 0, deviation, 1)
     return scores
+
+
+def _split(models: Sequence[Recommender | str] | str | None) -> list[Recommender | str]:
+    """Models and names as a list."""
+    if isinstance(models, str):
+        return [name.strip() for name in models.split(",")]
+    return list(DEFAULT_MODELS if models is None else models)

@@ -70,7 +70,7 @@ class EASE(Recommender):
                 ) from None
 
     def fitted_params(self) -> dict[str, Any]:
-        return {**self.get_params(), "l2": getattr(self, "l2_", self.l2)}
+        return {**self.get_params(deep=False), "l2": getattr(self, "l2_", self.l2)}
 
     def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
         scores: FloatArray

@@ -175,7 +175,7 @@ class ALS(_Factorization):
 
     def fitted_params(self) -> dict[str, Any]:
         fitted = {"factors": self.factors_, "alpha": self.alpha_, "regularization": self.regularization_}
-        return {**self.get_params(), **fitted}
+        return {**self.get_params(deep=False), **fitted}
 
     def _model(self) -> Any:
         return library("cpu.als").AlternatingLeastSquares(

@@ -6,10 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scipy import sparse
 
-from recvae.data.csr import UserItems
+from recvae.data.csr import UserItems, check_csr
+from recvae.errors import ParameterError
+
+if TYPE_CHECKING:
+    from recvae.data.splitting import Holdout
 
 Callback = Callable[[int, float, float], None]
 Validation = tuple[UserItems, UserItems]
@@ -53,3 +58,24 @@ class FitContext:
         yield
         if self.callback is not None:
             self.callback(0, time.perf_counter() - started, float("nan"))
+
+
+def check_validation(
+    validation: "Validation | Holdout", train: sparse.csr_matrix
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Check the two matrices of the validation users, `fold_in` and `held_out`, beside the training matrix.
+
+    Raises
+    ------
+    ParameterError
+        If they are no matrices with the columns of `train` and the same rows, or nothing is held out.
+    """
+    if not isinstance(validation, tuple | list):
+        validation = (validation.fold_in, validation.held_out)
+    fold_in, held_out = check_csr(validation[0], "fold_in", train), check_csr(validation[1], "held_out", train)
+    if fold_in.shape != held_out.shape or held_out.nnz == 0:
+        raise ParameterError(
+            f"validation has {fold_in.shape[0]:,} fold_in rows, and {held_out.shape[0]:,} held_out rows with "
+            f"{held_out.nnz:,} interactions; expected a row each for the same users, and interactions to find"
+        )
+    return fold_in, held_out

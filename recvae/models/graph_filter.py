@@ -86,7 +86,7 @@ class GraphFilter(Recommender):
         return values.astype(np.float32), np.ascontiguousarray(vectors, dtype=np.float32)
 
     def fitted_params(self) -> dict[str, Any]:
-        return {**self.get_params(), "weight": self.weight_}
+        return {**self.get_params(deep=False), "weight": self.weight_}
 
     def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
         near = np.empty(user_items.shape, dtype=np.float32)

@@ -1,65 +1,146 @@
-"""Models behind one contract, `recvae.models.base.Recommender`."""
+"""Every model by name: the table of their classes, `create`, `save` and `load`.
+
+A new model is one file and one line of `CLASSES`.
+"""
 
 import inspect
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import recvae as package  # whose name the submodule `recvae.models.autoencoders.recvae` takes here
-from recvae.errors import ParameterError
+import pyarrow as pa
+
+from recvae.errors import ArtifactError, ParameterError
+from recvae.models.autoencoders.frozen import VARIATIONAL, FrozenAutoencoder
 from recvae.models.base import Recommender
+from recvae.storage.artifact import StoredModel, read_artifact, write_artifact
+from recvae.storage.files import check_path
+from recvae.storage.manifest import versions
+from recvae.storage.tables import make_item_table, make_user_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLASSES = {
+    "popularity": ("recvae.models.popularity", "Popularity"),
+    "als": ("recvae.models.factorization", "ALS"),
+    "bpr": ("recvae.models.factorization", "BPR"),
+    "lmf": ("recvae.models.factorization", "LMF"),
+    "cosine": ("recvae.models.item_knn", "CosineKNN"),
+    "tfidf": ("recvae.models.item_knn", "TFIDFKNN"),
+    "bm25": ("recvae.models.item_knn", "BM25KNN"),
+    "ease": ("recvae.models.ease", "EASE"),
+    "graph": ("recvae.models.graph_filter", "GraphFilter"),
+    "multvae": ("recvae.models.autoencoders.multvae", "MultVAE"),
+    "multdae": ("recvae.models.autoencoders.multvae", "MultDAE"),
+    "recvae": ("recvae.models.autoencoders.recvae", "RecVAE"),
+    "blend": ("recvae.models.blend", "Blend"),
+}
+"""Module and class of each model, by the name that the command line knows it by."""
 
 
-class _Models(Mapping[str, type[Recommender]]):
-    """Imports a model's class when it is first asked for, since most need torch and some `implicit`."""
-
-    _classes: ClassVar = {
-        "popularity": "Popularity",
-        "als": "ALS",
-        "bpr": "BPR",
-        "lmf": "LMF",
-        "cosine": "CosineKNN",
-        "tfidf": "TFIDFKNN",
-        "bm25": "BM25KNN",
-        "ease": "EASE",
-        "graph": "GraphFilter",
-        "multvae": "MultVAE",
-        "multdae": "MultDAE",
-        "recvae": "RecVAE",
-        "blend": "Blend",
-    }
+class ModelRegistry(Mapping[str, type[Recommender]]):
+    """The classes by name, each imported when it is first asked for: most need torch, and some `implicit`."""
 
     def __getitem__(self, name: str) -> type[Recommender]:
-        model: type[Recommender] = getattr(package, self._classes[name])
+        module, class_name = CLASSES[name]
+        model: type[Recommender] = getattr(import_module(module), class_name)
         return model
 
     def __contains__(self, name: object) -> bool:
-        return name in self._classes
+        return name in CLASSES
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._classes)
+        return iter(CLASSES)
 
     def __len__(self) -> int:
-        return len(self._classes)
+        return len(CLASSES)
 
-    @property
-    def classes(self) -> list[str]:
-        """Names of all models' classes, sorted."""
-        return sorted(self._classes.values())
+    def find_class(self, class_name: str) -> type[Recommender] | None:
+        """The model whose class has this name, if there is one."""
+        return next((self[name] for name, (_, known) in CLASSES.items() if known == class_name), None)
 
-    def of_class(self, class_name: str) -> type[Recommender] | None:
-        """The model whose class has this name."""
-        return next((self[name] for name, known in self._classes.items() if known == class_name), None)
+    def create(
+        self,
+        name: str,
+        preset: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        beside: Mapping[str, Recommender] | None = None,
+    ) -> Recommender:
+        """Create an unfitted model; see `recvae.create`.
+
+        Parameters
+        ----------
+        beside : mapping of name to Recommender, optional
+            Models of the same comparison: a model that consists of others, such as a blend, takes them from here, so
+            that each is fitted once.
+        """
+        params = params or {}
+        if name not in self:
+            raise ParameterError(f"model is {name!r}; expected one of {', '.join(self)}")
+        model = self[name]
+        if preset is not None and preset not in model.PRESETS:
+            raise ParameterError(f"preset is {preset!r}; {name} has {', '.join(model.PRESETS) or 'none'}")
+        known = list(inspect.signature(model).parameters)
+        for parameter in params:
+            if parameter not in known:
+                raise ParameterError(f"{name} has no hyperparameter {parameter!r}; it has {', '.join(known) or 'none'}")
+        return model.build({**model.PRESETS.get(preset or "recommended", {}), **params}, beside or {})
+
+    def save(self, model: Recommender, path: str | Path, **content: Any) -> None:
+        """Write an artifact; see `recvae.models.registry.save`."""
+        save(model, path, **content)
+
+    def load(self, path: str | Path) -> Recommender:
+        """Read the model of an artifact; see `recvae.models.registry.load`."""
+        return load(path).model
 
 
-MODELS = _Models()
+MODELS = ModelRegistry()
 """Every model by the name that the command line knows it by."""
 
-BLENDED = ("ease", "graph", "als", "multvae")
-"""What a blend is made of unless told otherwise."""
+# The base class cannot import the registry, which imports the models: that would be a circle. It is given the registry
+# here instead, whenever anything of `recvae.models` is imported.
+Recommender.registry = MODELS
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """A loaded model with its items and users.
+
+    Attributes
+    ----------
+    model : Recommender
+    item_table : Arrow table
+        `item_id`, and `title` and more where given, one row for each item index.
+    user_table : Arrow table, optional
+        `user_id` and `history`, a list of item indices.
+    manifest : dict
+    """
+
+    model: Recommender
+    item_table: pa.Table
+    user_table: pa.Table | None
+    manifest: Mapping[str, Any]
+
+    @cached_property
+    def items(self) -> "pd.DataFrame":
+        """`item_table` as a DataFrame."""
+        frame: pd.DataFrame = self.item_table.to_pandas()
+        return frame
+
+    @cached_property
+    def users(self) -> "pd.DataFrame | None":
+        """`user_table` as a DataFrame, where there is one."""
+        return None if self.user_table is None else self.user_table.to_pandas()
 
 
 def create(name: str, preset: str | None = None, **params: Any) -> Recommender:
-    """A model by name, with hyperparameters from a preset and then from `params`.
+    """Create an unfitted model by name, with hyperparameters from a preset and then from `params`.
 
     Parameters
     ----------
@@ -70,36 +151,126 @@ def create(name: str, preset: str | None = None, **params: Any) -> Recommender:
         validation, MultVAE's "fast" for nearly that in a fraction of the time. None is "recommended" where there is
         one.
     **params
-        Hyperparameters; a blend's `models` may be names.
+        Hyperparameters.
 
     Raises
     ------
     ParameterError
         For an unknown model, preset, hyperparameter or value.
     """
-    if name not in MODELS:
-        raise ParameterError(f"model is {name!r}; expected one of {', '.join(MODELS)}")
-    model = MODELS[name]
-    if preset is not None and preset not in model.PRESETS:
-        raise ParameterError(f"preset is {preset!r}; {name} has {', '.join(model.PRESETS) or 'none'}")
-    known = list(inspect.signature(model).parameters)
-    for parameter in params:
-        if parameter not in known:
-            raise ParameterError(f"{name} has no hyperparameter {parameter!r}; it has {', '.join(known) or 'none'}")
-    if name == "blend":
-        params["models"] = [
-            part if isinstance(part, Recommender) else create(part) for part in parts_of(params.get("models"))
-        ]
-    return model(**{**model.PRESETS.get(preset or "recommended", {}), **params})
-
-
-def parts_of(models: Any) -> list[Any]:
-    """What a blend is made of: those given, as a list or as names separated by commas, or the usual ones."""
-    if isinstance(models, str):
-        return models.split(",")
-    return list(BLENDED if models is None else models)
+    return MODELS.create(name, preset, params)
 
 
 def seed_of(name: str, seed: int) -> dict[str, int]:
     """The seed as a hyperparameter, for models that have one."""
     return {"seed": seed} if name in MODELS and "seed" in inspect.signature(MODELS[name]).parameters else {}
+
+
+def save(
+    model: Recommender,
+    path: str | Path,
+    *,
+    items: "pd.DataFrame | Iterable[Any] | None" = None,
+    users: "pd.DataFrame | None" = None,
+    data: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> None:
+    """Write an artifact directory; an earlier artifact at `path` is replaced in one step.
+
+    Everything is checked before anything is written.
+
+    Parameters
+    ----------
+    items : DataFrame or ids, optional
+        One row or id for each item index, a DataFrame with a column `item_id`; indices serve as ids when None.
+    users : DataFrame, optional
+        `user_id` and `history` (lists of item indices), for look-ups by user id.
+    data : mapping, optional
+        What the model was trained on: the prepared data's manifest entries.
+    metrics : mapping, optional
+        Figures to carry along.
+
+    Raises
+    ------
+    ParameterError
+        If `items` or `users` does not fit the model, or the model's class is not in the registry, so that the
+        artifact could not be loaded again.
+    ArtifactError
+        If `path` holds something else or cannot be written.
+    """
+    n_items, state = model.n_items_, model._state()
+    name = type(model).__name__
+    if MODELS.find_class(name) is not type(model):
+        raise ParameterError(f"{name} is not in recvae.models.registry, so its artifact could not be loaded again")
+    manifest = {
+        **model.describe(),
+        "fitted_with": model.fitted_params(),
+        "versions": versions(),
+        "trained_on": model.trained_on_,
+        "fit_seconds": model.fit_seconds_,
+        "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "data": dict(data or {}),
+        "metrics": dict(metrics or {}),
+    }
+    tables = make_item_table(items, n_items), make_user_table(users, n_items)
+    write_artifact(check_path(path), StoredModel(manifest, state, model.item_counts_, *tables))
+
+
+def load(path: str | Path, *, frozen: bool = False) -> Artifact:
+    """Read and verify an artifact directory.
+
+    Parameters
+    ----------
+    frozen : bool
+        Only for ranking, as fast and in as little memory as may be: autoencoders are `FrozenAutoencoder`, without
+        torch, and weights are mapped into memory instead of read, so that processes that load the same artifact
+        share them. They stay what they were when another artifact takes its place, but the file must not be
+        overwritten.
+
+    Raises
+    ------
+    ArtifactError
+        If a file is missing, truncated or altered, the version or class is unknown, or the manifest does not
+        agree with what the files hold.
+    """
+    directory = check_path(path)
+    stored = read_artifact(directory, mapped=frozen)
+    try:
+        model = _build_model(stored.manifest, frozen)
+        _restore(model, stored)
+    except ArtifactError as error:
+        raise ArtifactError(f"{directory}{error}") from None
+    return Artifact(model, stored.items, stored.users, stored.manifest)
+
+
+def _build_model(description: Mapping[str, Any], frozen: bool) -> Recommender:
+    """Create the model that a manifest, or an entry of a list in it, describes by `class` and `hyperparameters`."""
+    name, parameters = description.get("class"), description.get("hyperparameters")
+    if not isinstance(parameters, dict):
+        raise ArtifactError(f": the manifest's hyperparameters are {parameters!r}; expected names and values")
+    if frozen and isinstance(name, str) and name in VARIATIONAL:
+        return FrozenAutoencoder(name)
+    model = MODELS.find_class(name) if isinstance(name, str) else None
+    if model is None:
+        known = ", ".join(sorted(known for _, known in CLASSES.values()))
+        raise ArtifactError(f" holds a model of class {name!r}; known are {known}")
+    try:
+        return model(**{key: _build_value(value, frozen) for key, value in parameters.items()})
+    except (TypeError, ParameterError) as error:
+        raise ArtifactError(f": the manifest's hyperparameters do not fit {name}: {error}") from None
+
+
+def _build_value(value: Any, frozen: bool) -> Any:
+    """A plain hyperparameter as it is, or the models that a model consists of."""
+    if isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
+        return [_build_model(entry if isinstance(entry, dict) else {}, frozen) for entry in value]
+    return value
+
+
+def _restore(model: Recommender, stored: StoredModel) -> None:
+    model.item_counts_ = stored.item_counts
+    model.trained_on_, model.fit_seconds_ = stored.manifest.get("trained_on"), stored.manifest.get("fit_seconds")
+    try:
+        model._restore(stored.arrays)
+    except (ArtifactError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise ArtifactError(f": the weights do not fit the manifest: {error}") from None

@@ -13,11 +13,11 @@ import numpy as np
 
 from recvae.errors import ArtifactError, RecvaeError
 from recvae.inference.ranker import Query, Ranked, Ranker
+from recvae.models import registry
 from recvae.serving.batching import Steps
 from recvae.serving.telemetry import Metrics
 from recvae.serving.title_search import TitleSearch
-from recvae.storage import artifact
-from recvae.storage.directories import MANIFEST
+from recvae.storage.manifest import MANIFEST
 
 LOGGER = logging.getLogger("recvae.models")
 N_REASONS = 3
@@ -35,7 +35,7 @@ class LiveModel:
     """
 
     def __init__(self, path: Path, exact_items: int) -> None:
-        loaded = artifact.load(path, frozen=True)
+        loaded = registry.load(path, frozen=True)
         self.ranker = ranker = Ranker(loaded, exact_items)
         self.loaded_at = datetime.now(UTC)
         manifest = loaded.manifest

@@ -9,9 +9,9 @@ from pathlib import Path
 import uvicorn
 
 from recvae.errors import ParameterError
+from recvae.models import registry
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import SHARED, log_as_json
-from recvae.storage import artifact
 
 APPLICATION = "recvae.serving.server:application"
 BACKLOG = 2048
@@ -39,7 +39,7 @@ def run(model: Path, host: str, port: int, workers: int) -> None:
         raise ParameterError(f"--port is {port}; expected 0 to {2**16 - 1}")
     if workers < 1:
         raise ParameterError(f"--workers is {workers}; expected at least 1")
-    artifact.load(model, frozen=True)
+    registry.load(model, frozen=True)
     os.environ.update(RECVAE_MODEL=str(model.absolute()), RECVAE_WORKERS=str(workers))
     settings = Settings()
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

@@ -10,7 +10,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from recvae.errors import ArtifactError, ParameterError
-from recvae.storage.directories import read_manifest, replacing_directory, write_manifest
+from recvae.storage.directories import replace_directory
+from recvae.storage.manifest import read_manifest, write_manifest
 
 KIND, VERSION = "recvae-checkpoint", 1
 _TENSORS = "state.safetensors"
@@ -27,7 +28,7 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint directory; the one before stays until the new one is whole."""
-    with replacing_directory(path, KIND) as directory:
+    with replace_directory(path, KIND) as directory:
         tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
         safetensors.torch.save_file(tensors, directory / _TENSORS)
         write_manifest(directory, KIND, VERSION, {"progress": checkpoint.progress, "identity": checkpoint.identity})

@@ -24,9 +24,9 @@ from recvae.cli.arguments import path
 from recvae.datasets.synthetic import generate
 from recvae.evaluation.results import read_results
 from recvae.inference import recommend as inference
+from recvae.models import registry
 from recvae.models.ease import EASE
 from recvae.preparation.pipeline import Options, prepare
-from recvae.storage import artifact
 from tests.contracts import random_interactions
 
 N_USERS, N_ITEMS = 60, 40
@@ -319,7 +319,7 @@ def test_every_command_in_turn(tmp_path: Path, made: Path, recvae: Command, monk
     assert trained.out.startswith("saved model: MultVAE(hidden=(16, 16), latent=8, ")
     assert "\nvalidation: recall@20 " in trained.out
     assert "MultVAE: epoch 1/2  loss " in trained.err
-    assert artifact.load("model").manifest["hyperparameters"]["seed"] == 6
+    assert registry.load("model").manifest["hyperparameters"]["seed"] == 6
 
     evaluated = recvae("evaluate model data --json results.json")
     assert evaluated.status == 0
@@ -498,7 +498,7 @@ def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tmp_path: Path, made: Path, r
     )
     assert not out.exists()
     assert recvae(f"{line} --resume").status == 0
-    assert artifact.load(out).manifest["class"] == "MultVAE"
+    assert registry.load(out).manifest["class"] == "MultVAE"
     assert not checkpoint.exists()
 
 
@@ -532,7 +532,7 @@ def test_help_does_not_wait_for_torch() -> None:
 
 
 def test_a_list_does_not_wait_for_torch(tmp_path: Path) -> None:
-    artifact.save(EASE().fit(random_interactions(), show_progress=False), tmp_path / "model")
+    registry.save(EASE().fit(random_interactions(), show_progress=False), tmp_path / "model")
     call = "cli.app(sys.argv[1:], standalone_mode=False)"
     code = f"import sys; from recvae.cli import main as cli; {call}; print('torch' in sys.modules)"
     command = [sys.executable, "-c", code, "recommend", str(tmp_path / "model"), "--history", "1,2", "-n", "3"]

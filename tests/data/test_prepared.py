@@ -21,7 +21,7 @@ from recvae.data.prepared import KIND, VERSION, Prepared, read_prepared, write_p
 from recvae.data.splitting import Holdout, Split, given, leave_last_out, strong_generalization, temporal
 from recvae.datasets import load
 from recvae.errors import ArtifactError
-from recvae.storage.directories import write_manifest
+from recvae.storage.manifest import write_manifest
 
 ARRAYS = (
     "ones.npy",

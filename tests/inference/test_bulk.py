@@ -26,8 +26,9 @@ from recvae.inference import recommend as inference
 from recvae.inference.batch_recommender import BatchRecommender
 from recvae.inference.bulk import recommend_everybody
 from recvae.inference.histories import UserHistories
+from recvae.models import registry
 from recvae.preparation.pipeline import Options, prepare
-from recvae.storage import artifact
+from recvae.storage import files
 
 N_ITEMS = 40
 N_USERS = 230
@@ -279,7 +280,7 @@ def test_a_full_disk_keeps_the_parts_before(made: Path, tmp_path: Path, monkeypa
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(bulk, "fsync", full)
+        patch.setattr(files, "sync", full)
         with pytest.raises(ArtifactError, match=r"part-00002\.parquet could not be written: No space left on device"):
             write(made / "popularity", made / "users.parquet", out)
     assert sorted(parts(out)) == ["part-00000.parquet", "part-00001.parquet"]
@@ -289,9 +290,9 @@ def test_a_full_disk_keeps_the_parts_before(made: Path, tmp_path: Path, monkeypa
 
 def test_a_model_that_is_replaced_meanwhile(made: Path, tmp_path: Path) -> None:
     """As in a worker on another machine, which loads the artifact for itself."""
-    artifact.save(artifact.load(made / "multvae").model, tmp_path / "model")
+    registry.save(registry.load(made / "multvae").model, tmp_path / "model")
     stage = BatchRecommender(tmp_path / "model")
-    artifact.save(artifact.load(made / "popularity").model, tmp_path / "model")
+    registry.save(registry.load(made / "popularity").model, tmp_path / "model")
     BatchRecommender(made / "popularity")  # takes the other's place in memory
     with pytest.raises(ArtifactError, match="model is no longer the artifact that this run began with"):
         stage(pa.table({"user_id": [1], "history": [[1]]}))
@@ -372,7 +373,7 @@ def test_what_a_model_cannot_answer(made: Path, tmp_path: Path) -> None:
     users = save_users(tmp_path / "users.parquet", {"user_id": [1, 900_000], "history": HISTORY})
     with pytest.raises(ParameterError, match=r"user_id 900000 is not among the users .*bpr was trained on; BPR cannot"):
         write(made / "bpr", users, tmp_path / "lists")
-    artifact.save(artifact.load(made / "bpr").model, tmp_path / "bare")
+    registry.save(registry.load(made / "bpr").model, tmp_path / "bare")
     with pytest.raises(ParameterError, match=r"BPR cannot fold in new users, and .*bare was saved without users"):
         write(tmp_path / "bare", users, tmp_path / "lists")
     for n in (0, -1, N_ITEMS + 1):

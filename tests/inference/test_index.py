@@ -10,9 +10,9 @@ from scipy import sparse
 from recvae.errors import MissingDependencyError
 from recvae.inference.index import ItemIndex
 from recvae.inference.ranker import Query, Ranker
+from recvae.models import registry
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.serving import Settings
-from recvae.storage import artifact
 from tests.contracts import one_thread as one_thread
 from tests.http_service import asked, item_id, save
 from tests.models.autoencoders.test_variational import tastes
@@ -28,7 +28,7 @@ def model() -> MultVAE:
 @pytest.fixture(scope="module")
 def path(model: MultVAE, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("index") / "model"
-    artifact.save(model, path)
+    registry.save(model, path)
     return path
 
 
@@ -49,7 +49,7 @@ def test_its_recall_is_what_it_says(model: MultVAE) -> None:
 
 
 def test_lists_through_it_are_the_exact_ones(path: Path, model: MultVAE) -> None:
-    exact, indexed = Ranker(artifact.load(path)), Ranker(artifact.load(path), exact_items=10)
+    exact, indexed = Ranker(registry.load(path)), Ranker(registry.load(path), exact_items=10)
     assert exact.index is None
     assert indexed.index is not None
     some = [*queries(model, n=5), *queries(model, n=3, exclude=[1, 2, 3]), *queries(model, only=[4, 5, 6]), Query(())]
@@ -59,7 +59,7 @@ def test_lists_through_it_are_the_exact_ones(path: Path, model: MultVAE) -> None
 
 
 def test_what_may_not_be_listed_never_is(path: Path, model: MultVAE) -> None:
-    ranker = Ranker(artifact.load(path), exact_items=10)
+    ranker = Ranker(registry.load(path), exact_items=10)
     history = tastes()[0].indices.tolist()
     left = [i for i in range(N_ITEMS) if i not in history][:4]
     exclude = [i for i in range(N_ITEMS) if i not in left]
@@ -75,7 +75,7 @@ def test_it_gives_way_where_it_finds_too_few(model: MultVAE) -> None:
 
 
 def test_who_has_played_everything_gets_an_empty_list(path: Path) -> None:
-    ranker = Ranker(artifact.load(path), exact_items=10)
+    ranker = Ranker(registry.load(path), exact_items=10)
     assert ranker.rank([Query(range(N_ITEMS))]) == [[]]
 
 
@@ -83,14 +83,14 @@ def test_made_up_users_leave_items_to_be_found(tmp_path: Path, monkeypatch: pyte
     save(tmp_path / "model", users=None)  # with fewer items than a made-up history has at most
     given: list[sparse.csr_matrix] = []
     monkeypatch.setattr(ItemIndex, "build", lambda model, histories: given.append(histories))
-    Ranker(artifact.load(tmp_path / "model"), exact_items=5)
+    Ranker(registry.load(tmp_path / "model"), exact_items=5)
     (histories,) = given
     assert set(np.diff(histories.indptr)) == {13}
     assert histories.shape[1] == 25
 
 
 def test_small_catalogues_and_other_models_have_none(path: Path, tmp_path: Path) -> None:
-    assert Ranker(artifact.load(path), exact_items=N_ITEMS).index is None
+    assert Ranker(registry.load(path), exact_items=N_ITEMS).index is None
 
 
 def test_it_is_reported(tmp_path: Path) -> None:
@@ -109,4 +109,4 @@ def test_it_is_reported(tmp_path: Path) -> None:
 def test_without_faiss_it_says_what_to_install(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     with pytest.raises(MissingDependencyError, match="extra 'ann'"):
-        Ranker(artifact.load(path), exact_items=10)
+        Ranker(registry.load(path), exact_items=10)

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from recvae.errors import ArtifactError
+from recvae.models import registry
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.ease import EASE
 from recvae.serving import Settings, create_app
 from recvae.serving.live_model import LiveModel
-from recvae.storage import artifact
 from tests.contracts import one_thread as one_thread
 from tests.contracts import random_interactions
 from tests.http_service import asked, client, item_id, save, small
@@ -50,7 +50,7 @@ def infinite(path: Path) -> None:
     model = small().fit(random_interactions(), show_progress=False)
     assert isinstance(model, MultVAE)
     model.module_.output.bias.data[7] = float("inf")
-    artifact.save(model, path, items=[item_id(i) for i in range(25)])
+    registry.save(model, path, items=[item_id(i) for i in range(25)])
 
 
 def test_another_artifact_is_taken_on_demand(path: Path) -> None:

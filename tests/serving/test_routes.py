@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from recvae.models import registry
 from recvae.models.factorization import BPR
 from recvae.models.popularity import Popularity
 from recvae.serving import Settings
-from recvae.storage import artifact
 from tests.contracts import one_thread as one_thread
 from tests.contracts import random_interactions
 from tests.http_service import N_ITEMS, N_USERS, asked, item_id, save, small
@@ -56,7 +56,7 @@ def ids(answer: dict[str, Any]) -> list[int]:
 
 
 def test_recommendations_are_the_library_s(model: Path, ask: Asker) -> None:
-    loaded = artifact.load(model)
+    loaded = registry.load(model)
     answer = ask.recommend(history=[item_id(1), item_id(7)], n=5)
     expected, scores = loaded.model.recommend(0, row(1, 7), N=5)
     assert ids(answer) == expected.tolist()
@@ -68,7 +68,7 @@ def test_recommendations_are_the_library_s(model: Path, ask: Asker) -> None:
 
 
 def test_without_a_history_the_popular_items(model: Path, ask: Asker) -> None:
-    counts = artifact.load(model).model.item_counts_
+    counts = registry.load(model).model.item_counts_
     assert ids(ask.recommend(history=[], n=3)) == np.argsort(-counts, kind="stable")[:3].tolist()
 
 
@@ -97,7 +97,7 @@ def test_reasons_are_items_of_the_history(model: Path, ask: Asker) -> None:
     answer = ask.recommend(history=history, n=4, explain=True)
     assert ids(answer) == ids(ask.recommend(history=history, n=4))
     assert any(item["because"] for item in answer["items"])
-    loaded = artifact.load(model)
+    loaded = registry.load(model)
     for item in answer["items"]:
         given = [reason["id"] for reason in item["because"]]
         because, lost = loaded.model.explain(row(1, 7, 9, 12), item["id"] - item_id(0), N=3)
@@ -116,7 +116,7 @@ def test_a_batch_is_answered_in_order(ask: Asker) -> None:
 
 
 def test_by_user(model: Path, ask: Asker) -> None:
-    loaded = artifact.load(model)
+    loaded = registry.load(model)
     assert loaded.users is not None
     answer = ask("GET", "/users/u5/recommendations?n=4&explain=true").json()
     assert ids(answer) == loaded.model.recommend(0, row(*loaded.users["history"][5]), N=4)[0].tolist()
@@ -132,14 +132,14 @@ def test_events_need_a_store(ask: Asker) -> None:
 
 def test_similar_items(model: Path, ask: Asker) -> None:
     answer = ask("GET", f"/items/{item_id(3)}/similar?n=4").json()
-    assert ids(answer) == artifact.load(model).model.similar_items(3, N=5)[0][1:].tolist()
+    assert ids(answer) == registry.load(model).model.similar_items(3, N=5)[0][1:].tolist()
     assert ask("GET", "/items/7/similar").status_code == 404
 
 
 def test_items_whose_ids_hold_slashes(tmp_path: Path) -> None:
     model = small().fit(random_interactions(N_USERS, N_ITEMS), show_progress=False)
     names = [f"a/{i}/similar" for i in range(N_ITEMS)]
-    artifact.save(model, tmp_path / "model", items=names)
+    registry.save(model, tmp_path / "model", items=names)
     ask = Asker(Settings(tmp_path / "model"))
     for path in ("a/3/similar", "a%2F3%2Fsimilar"):
         answer = ask("GET", f"/items/{path}/similar?n=4")
@@ -153,13 +153,13 @@ def test_items_whose_ids_hold_slashes(tmp_path: Path) -> None:
 )
 def test_search(model: Path, ask: Asker, query: str, found: list[int] | None) -> None:
     answer = ask("GET", "/items", params={"query": query, "n": 5}).json()
-    popular = np.argsort(-artifact.load(model).model.item_counts_, kind="stable")[:5].tolist()
+    popular = np.argsort(-registry.load(model).model.item_counts_, kind="stable")[:5].tolist()
     assert ids(answer) == (popular if found is None else found)
 
 
 def test_the_model_is_described(model: Path, ask: Asker) -> None:
     about = ask("GET", "/model").json()
-    manifest = artifact.load(model).manifest
+    manifest = registry.load(model).manifest
     assert about["metrics"] == manifest["metrics"]
     assert about["hyperparameters"]["latent"] == 8
     assert about["n_items"] == N_ITEMS

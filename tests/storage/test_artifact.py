@@ -15,9 +15,9 @@ from numpy.testing import assert_array_equal
 from safetensors import SafetensorError
 
 from recvae.errors import ArtifactError, NotFittedError, ParameterError
+from recvae.models import registry
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.popularity import Popularity
-from recvae.storage import artifact
 from tests.contracts import N_ITEMS, random_interactions
 from tests.contracts import one_thread as one_thread
 
@@ -52,7 +52,7 @@ def model() -> MultVAE:
 @pytest.fixture(scope="module")
 def original(model: MultVAE, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("artifacts") / "model"
-    artifact.save(model, path, items=catalogue(), users=members(), data={"source": "here"}, metrics={"ndcg@5": 0.25})
+    registry.save(model, path, items=catalogue(), users=members(), data={"source": "here"}, metrics={"ndcg@5": 0.25})
     return path
 
 
@@ -65,10 +65,10 @@ def saved(original: Path, tmp_path: Path) -> Path:
 def refused(path: Path, *, frozen: bool = True) -> str:
     """What the error says beside the path, which holds the test's name; also with `frozen` there is one."""
     with pytest.raises(ArtifactError) as error:
-        artifact.load(path)
+        registry.load(path)
     if frozen:
         with pytest.raises(ArtifactError):
-            artifact.load(path, frozen=True)
+            registry.load(path, frozen=True)
     return str(error.value).replace(str(path), path.name)
 
 
@@ -97,7 +97,7 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 def test_everything_comes_back(original: Path, model: MultVAE) -> None:
-    loaded = artifact.load(str(original))
+    loaded = registry.load(str(original))
     assert isinstance(loaded.model, MultVAE)
     assert loaded.model.get_params() == model.get_params()
     assert_array_equal(loaded.model.score(random_interactions()), model.score(random_interactions()))
@@ -125,21 +125,21 @@ def test_a_loaded_model_can_be_saved_and_trained_again(original: Path, model: Mu
 
 def test_without_items_their_indices_serve_as_ids(model: MultVAE, tmp_path: Path) -> None:
     model.save(tmp_path / "model")
-    loaded = artifact.load(tmp_path / "model")
+    loaded = registry.load(tmp_path / "model")
     assert loaded.items["item_id"].tolist() == list(range(N_ITEMS))
     assert loaded.users is None
 
 
 @pytest.mark.parametrize("items", [catalogue()[:-1], catalogue().drop(columns="item_id")])
 def test_items_must_fit_the_model(items: pd.DataFrame, model: MultVAE, tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match=rf"^items has {len(items)} rows; expected {N_ITEMS}, one an item"):
-        artifact.save(model, tmp_path / "model", items=items)
+    with pytest.raises(ParameterError, match=rf"^items has {len(items)} rows; expected {N_ITEMS}, one for each item"):
+        registry.save(model, tmp_path / "model", items=items)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_saved_of_a_model_that_is_not_fitted(tmp_path: Path) -> None:
     with pytest.raises(NotFittedError, match="MultVAE is not fitted"):
-        artifact.save(MultVAE(), tmp_path / "model")
+        registry.save(MultVAE(), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -191,7 +191,7 @@ def test_each_bit_of_the_manifest_may_flip(saved: Path) -> None:
         (saved / MANIFEST).write_bytes(content)
         for frozen in (False, True):
             try:
-                artifact.load(saved, frozen=frozen)
+                registry.load(saved, frozen=frozen)
                 outcomes["loaded"] += 1
             except ArtifactError:
                 outcomes["refused"] += 1
@@ -306,10 +306,10 @@ def test_item_counts_that_do_not_fit(change: Any, saved: Path) -> None:
 def test_items_that_do_not_fit(saved: Path) -> None:
     catalogue()[:-1].to_parquet(saved / ITEMS, index=False)
     reseal(saved)
-    assert f"{ITEMS} has 24 rows; expected 25 with an item_id" in refused(saved)
+    assert f"{ITEMS} has 24 rows; expected 25, one for each item, with an item_id" in refused(saved)
     catalogue().drop(columns="item_id").to_parquet(saved / ITEMS, index=False)
     reseal(saved)
-    assert f"{ITEMS} has 25 rows; expected 25 with an item_id" in refused(saved)
+    assert f"{ITEMS} has 25 rows; expected 25, one for each item, with an item_id" in refused(saved)
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/hostname", "sub/model.safetensors"])
@@ -323,7 +323,7 @@ def test_a_manifest_that_names_files_outside_the_directory(name: str, saved: Pat
 def test_nothing_in_an_artifact_is_executed(saved: Path, tmp_path: Path) -> None:
     code = f"__import__('pathlib').Path({str(tmp_path / 'executed')!r}).touch()"
     edit(saved, data={"source": code}, metrics={code: code}, trained_at=code, versions={"recvae": code})
-    assert artifact.load(saved).manifest["data"] == {"source": code}
+    assert registry.load(saved).manifest["data"] == {"source": code}
     set_hyperparameters(saved, metric=code)
     assert "metric is " in refused(saved, frozen=False)
     edit(saved, **{"class": code})
@@ -342,7 +342,7 @@ def test_no_pickle_anywhere(original: Path) -> None:
 def test_saving_again_replaces_the_artifact(saved: Path) -> None:
     popularity = Popularity().fit(random_interactions(), show_progress=False)
     popularity.save(saved)
-    assert isinstance(artifact.load(saved).model, Popularity)
+    assert isinstance(registry.load(saved).model, Popularity)
     assert sorted(file.name for file in saved.iterdir()) == [ITEMS, MANIFEST, MODEL]
     assert list(saved.parent.iterdir()) == [saved]
 
@@ -378,7 +378,7 @@ def test_a_full_disk_leaves_the_old_artifact(
     with pytest.raises(ArtifactError, match=r"saved could not be written: No space left on device; what was there is"):
         model.save(saved)
     assert contents(saved.parent) == before
-    assert artifact.load(saved).manifest["metrics"] == {"ndcg@5": 0.25}
+    assert registry.load(saved).manifest["metrics"] == {"ndcg@5": 0.25}
     assert list(saved.parent.iterdir()) == [saved]
 
 
@@ -405,7 +405,7 @@ def test_a_reader_never_sees_half(tmp_path: Path) -> None:
     def read() -> None:
         while not finished.is_set():
             try:
-                loaded = artifact.load(path)
+                loaded = registry.load(path)
                 which = loaded.manifest["metrics"]["which"]
                 assert_array_equal(loaded.model.score(random_interactions()), scores[which])
                 found.append(which)

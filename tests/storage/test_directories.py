@@ -1,6 +1,8 @@
 import errno
 import hashlib
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any, Never
 
@@ -8,20 +10,16 @@ import pytest
 from safetensors import SafetensorError
 
 from recvae.errors import ArtifactError
-from recvae.storage import directories
-from recvae.storage.directories import (
-    read_manifest,
-    read_whole,
-    replacing_directory,
-    sha256,
-    write_manifest,
-)
+from recvae.storage import directories, manifest
+from recvae.storage.checksums import digest_file
+from recvae.storage.directories import read_consistently, replace_directory
+from recvae.storage.manifest import read_manifest, write_manifest
 
 KIND = "recvae-test"
 
 
 def write(path: Path, content: str, **fields: Any) -> None:
-    with replacing_directory(path, KIND) as directory:
+    with replace_directory(path, KIND) as directory:
         (directory / "data.txt").write_text(content)
         write_manifest(directory, KIND, 1, {"note": "für «alle»", **fields})
 
@@ -51,11 +49,50 @@ def test_a_manifest_carries_what_was_given_and_the_checksums(saved: Path) -> Non
 
 
 def test_a_new_directory_replaces_the_old(saved: Path) -> None:
-    (saved / "stale.txt").write_text("from before")
     write(saved, "new")
     assert listing(saved).keys() == {"data.txt", "manifest.json"}
     assert (saved / "data.txt").read_text() == "new"
     assert list(saved.parent.iterdir()) == [saved]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".hidden", "model/manifest.json"])
+def test_files_that_the_manifest_does_not_name_are_never_deleted(name: str, saved: Path) -> None:
+    (saved / name).parent.mkdir(exist_ok=True)
+    (saved / name).write_text("mine")
+    before = listing(saved.parent)
+    with pytest.raises(ArtifactError) as error:
+        write(saved, "new")
+    first = name.split("/")[0]
+    assert f"{saved} holds files that its manifest does not name ({first})" in str(error.value)
+    assert listing(saved.parent) == before
+
+
+def test_a_link_to_a_directory_is_followed(saved: Path) -> None:
+    link = saved.parent / "current"
+    link.symlink_to(saved.name)
+    write(link, "new")
+    assert link.is_symlink()
+    assert (saved / "data.txt").read_text() == "new"
+    (saved.parent / "dangling").symlink_to("elsewhere")
+    write(saved.parent / "dangling", "new")
+    assert (saved.parent / "elsewhere" / "data.txt").read_text() == "new"
+    (saved.parent / "circle").symlink_to("circle")
+    with pytest.raises(ArtifactError, match=r"circle (is not readable|could not be written)"):
+        write(saved.parent / "circle", "new")
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_modes_follow_the_umask(umask: int, mode: int, tmp_path: Path) -> None:
+    former = os.umask(umask)
+    try:
+        with replace_directory(tmp_path / "new", KIND) as directory:
+            (directory / "closed").touch(0o600)  # as safetensors writes
+            write_manifest(directory, KIND, 1, {})
+    finally:
+        os.umask(former)
+    modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in (tmp_path / "new").iterdir()}
+    assert modes == {"closed": mode, "manifest.json": mode}
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o777 & ~umask
 
 
 def test_replacing_without_an_atomic_exchange(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +160,7 @@ def test_a_failure_leaves_what_was_there(failure: Exception, reason: str, saved:
     before = listing(saved.parent)
 
     def fail() -> None:
-        with replacing_directory(saved, KIND) as directory:
+        with replace_directory(saved, KIND) as directory:
             (directory / "data.txt").write_text("half")
             raise failure
 
@@ -136,7 +173,7 @@ def test_an_error_of_the_caller_passes_and_leaves_what_was_there(saved: Path) ->
     before = listing(saved.parent)
 
     def fail() -> None:
-        with replacing_directory(saved, KIND) as directory:
+        with replace_directory(saved, KIND) as directory:
             (directory / "data.txt").write_text("half")
             raise KeyboardInterrupt
 
@@ -193,7 +230,7 @@ def test_an_unknown_version(version: Any, saved: Path) -> None:
 def test_files_outside_the_directory_are_not_read(name: str, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (saved.parent / "outside.txt").write_text("secret")
     edit(saved, sha256={name: hashlib.sha256(b"secret").hexdigest()})
-    monkeypatch.setattr(directories, "sha256", lambda file: pytest.fail(f"{file} was read"))
+    monkeypatch.setattr(manifest, "digest_file", lambda file: pytest.fail(f"{file} was read"))
     with pytest.raises(ArtifactError, match=r"of files outside the directory$"):
         read_manifest(saved, KIND, 1)
 
@@ -232,7 +269,7 @@ def test_a_file_that_cannot_be_read(saved: Path, monkeypatch: pytest.MonkeyPatch
     def refuse(_: Path) -> Never:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(directories, "sha256", refuse)
+    monkeypatch.setattr(manifest, "digest_file", refuse)
     with pytest.raises(ArtifactError, match=r"data\.txt is not readable: Permission denied$"):
         read_manifest(saved, KIND, 1)
 
@@ -249,7 +286,7 @@ def test_reading_starts_again_when_the_directory_was_replaced(saved: Path) -> No
             raise ArtifactError("of two minds")
         return seen[-1]
 
-    assert read_whole(saved, read) == "third"
+    assert read_consistently(saved, read) == "third"
     assert seen == ["old", "second", "third"]
 
 
@@ -261,19 +298,19 @@ def test_an_error_in_an_unchanged_directory_is_told_at_once(saved: Path) -> None
         raise ArtifactError("damaged")
 
     with pytest.raises(ArtifactError, match=r"^damaged$"):
-        read_whole(saved, read)
+        read_consistently(saved, read)
     assert calls == [saved]
 
 
 def test_reading_gives_up_in_the_end(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(directories, "READ_PATIENCE", 0.1)
     with pytest.raises(ArtifactError, match=r"was replaced whenever it was read, for 0\.1 s$"):
-        read_whole(saved, lambda path: write(path, "new"))
+        read_consistently(saved, lambda path: write(path, "new"))
 
 
 def test_two_writers_of_one_path(saved: Path) -> None:
     """The one that ends last is kept, and neither takes the other's half for abandoned."""
-    with replacing_directory(saved, KIND) as first:
+    with replace_directory(saved, KIND) as first:
         (first / "data.txt").write_text("first")
         write(saved, "second")
         assert (saved / "data.txt").read_text() == "second"
@@ -293,4 +330,4 @@ def test_only_what_a_writer_of_this_path_left_is_removed(saved: Path) -> None:
 
 def test_sha256_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
-    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert digest_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
 from recvae.errors import ArtifactError, UnsupportedError
+from recvae.models import registry
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.autoencoders.frozen import LANES, VARIATIONAL, FrozenAutoencoder
 from recvae.models.autoencoders.multvae import MultDAE, MultVAE
@@ -46,12 +47,12 @@ def trained(request: pytest.FixtureRequest) -> Autoencoder:
 
 @pytest.fixture
 def path(trained: Autoencoder, tmp_path: Path) -> Path:
-    artifact.save(trained, tmp_path / "model")
+    registry.save(trained, tmp_path / "model")
     return tmp_path / "model"
 
 
 def frozen(path: Path) -> FrozenAutoencoder:
-    model = artifact.load(path, frozen=True).model
+    model = registry.load(path, frozen=True).model
     assert isinstance(model, FrozenAutoencoder)
     return model
 
@@ -89,14 +90,14 @@ def test_large_activations_are_no_warning(tmp_path: Path) -> None:
     model = FACTORIES["dense multvae"]().fit(PLAYS, show_progress=False)
     assert isinstance(model, Autoencoder)
     model.module_.encoder.input.bias.data[:] = -200.0
-    artifact.save(model, tmp_path / "model")
+    registry.save(model, tmp_path / "model")
     assert_allclose(frozen(tmp_path / "model").score(PLAYS), model.score(PLAYS), rtol=1e-5, atol=1e-5)
 
 
 def test_a_blend_scores_by_frozen_parts(tmp_path: Path) -> None:
     blend = Blend([EASE(), FACTORIES["multvae"](), FACTORIES["multdae"]()]).fit(PLAYS, show_progress=False)
-    artifact.save(blend, tmp_path / "model")
-    loaded = artifact.load(tmp_path / "model", frozen=True).model
+    registry.save(blend, tmp_path / "model")
+    loaded = registry.load(tmp_path / "model", frozen=True).model
     assert isinstance(loaded, Blend)
     assert [type(model) for model in loaded.models] == [EASE, FrozenAutoencoder, FrozenAutoencoder]
     assert_allclose(loaded.score(PLAYS), blend.score(PLAYS), rtol=1e-5, atol=1e-5)
@@ -107,7 +108,7 @@ def test_it_is_neither_trained_nor_saved(trained: Autoencoder, path: Path, tmp_p
     with pytest.raises(UnsupportedError, match=f"^a frozen {name} cannot be trained; load it with frozen=False"):
         model.fit(PLAYS, show_progress=False)
     with pytest.raises(UnsupportedError, match=f"^a frozen {name} cannot be saved; load it with frozen=False"):
-        artifact.save(model, tmp_path / "another")
+        registry.save(model, tmp_path / "another")
     assert not (tmp_path / "another").exists()
 
 
@@ -131,15 +132,15 @@ def test_every_array_must_be_there_and_fit(trained: Autoencoder) -> None:
 
 def test_an_array_of_a_type_that_no_model_has(tmp_path: Path) -> None:
     model = EASE().fit(PLAYS, show_progress=False)
-    artifact.save(model, tmp_path / "model")
+    registry.save(model, tmp_path / "model")
     file = tmp_path / "model" / "model.safetensors"
     state = safetensors.numpy.load_file(file)
-    weights = artifact._mapped(file)["weights"]
+    weights = artifact._map_arrays(file)["weights"]
     assert_array_equal(weights, state["weights"])
     assert not weights.flags.owndata
     safetensors.numpy.save_file(state | {"weights": state["weights"].astype(np.float16)}, file)
     with pytest.raises(ValueError, match=r"^weights is F16; expected F64, F32, I64, I32$"):
-        artifact._mapped(file)
+        artifact._map_arrays(file)
 
 
 def test_every_autoencoder_can_be_frozen() -> None:
@@ -150,7 +151,7 @@ def test_every_autoencoder_can_be_frozen() -> None:
 @pytest.mark.parametrize("name", ["multvae", "ease"])
 def test_a_process_that_serves_does_without_torch_and_pandas(name: str, tmp_path: Path) -> None:
     model = EASE() if name == "ease" else FACTORIES[name]()
-    artifact.save(model.fit(PLAYS, show_progress=False), tmp_path / "model")
+    registry.save(model.fit(PLAYS, show_progress=False), tmp_path / "model")
     code = f"""
 import asyncio, sys
 from pathlib import Path

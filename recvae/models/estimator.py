@@ -1,0 +1,86 @@
+"""Hyperparameters of a model as scikit-learn handles them, so that its tools can copy and search models."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from recvae.errors import ParameterError
+
+
+class Estimator:
+    """Base of `Recommender`: the constructor's arguments are hyperparameters, stored under their own names.
+
+    Attributes
+    ----------
+    consists_of_models : bool
+        Whether a hyperparameter is a sequence of models.
+    """
+
+    consists_of_models: ClassVar[bool] = False
+
+    @classmethod
+    def build(cls, params: Mapping[str, Any], beside: Mapping[str, "Estimator"]) -> Self:
+        """Create an unfitted model from hyperparameters by name.
+
+        Parameters
+        ----------
+        beside : mapping of name to model
+            Models that a model which consists of others may take instead of its own.
+        """
+        del beside
+        return cls(**params)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Hyperparameters by name, as the constructor stores them.
+
+        Parameters
+        ----------
+        deep : bool
+            Where a hyperparameter is a sequence of models, also give theirs, as "models__0__l2".
+        """
+        arguments = list(inspect.signature(type(self).__init__).parameters.values())[1:]
+        kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+        params = {argument.name: getattr(self, argument.name) for argument in arguments if argument.kind in kinds}
+        if deep:
+            for name, value in list(params.items()):
+                for i, model in enumerate(value) if _are_models(value) else ():
+                    params |= {f"{name}__{i}__{key}": inner for key, inner in model.get_params().items()}
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Change hyperparameters, checked as the constructor checks them; what was fitted stays until the next `fit`.
+
+        Raises
+        ------
+        ParameterError
+            For an unknown name, or a value that the hyperparameter cannot have.
+        """
+        own = self.get_params(deep=False)
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise ParameterError(f"{type(self).__name__} has no hyperparameter {name!r}; it has {', '.join(known)}")
+            if name in own:
+                own[name] = value
+            else:
+                attribute, i, inner = name.split("__", 2)
+                own[attribute][int(i)].set_params(**{inner: value})
+        type(self).__init__(self, **own)
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """The class and its hyperparameters as plain data, from which the registry can create the model again."""
+        params = self.get_params(deep=False)
+        plain = {name: [m.describe() for m in value] if _are_models(value) else value for name, value in params.items()}
+        return {"class": type(self).__name__, "hyperparameters": plain}
+
+    def fitted_params(self) -> dict[str, Any]:
+        """Hyperparameters as `fit` used them: what was left to the data is filled in."""
+        return self.get_params(deep=False)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params(deep=False).items())})"
+
+
+def _are_models(value: Any) -> bool:
+    return isinstance(value, tuple) and any(isinstance(entry, Estimator) for entry in value)

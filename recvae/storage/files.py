@@ -1,0 +1,89 @@
+"""Single files that are written whole or not at all."""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from recvae.errors import DataError, ParameterError
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Give a temporary sibling to write to, then put it at `path` in one step.
+
+    A reader sees the old file or the new one, never half of either. A symbolic link at `path` is followed, and a file
+    that is replaced keeps its mode.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; what was at `path` is unchanged.
+    """
+    path = path.resolve()
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copymode(path, temporary)
+        # Renaming replaces the name at once, but a file system may write the content later than the name. Without the
+        # first sync a power failure could leave an empty file under the new name; without the second, the old file.
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one step: whole, or not at all.
+
+    A device or a pipe, such as /dev/stdout, is written to as it is.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            with path.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+            return
+        with replace_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be written: {reason}") from error
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk holds a file's content or a directory's names.
+
+    Windows cannot sync a directory; there the names may be lost in a power failure, the files' content not.
+    """
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def check_path(path: Any, what: str = "a directory") -> Path:
+    """Check that `path` is a path, not an open file.
+
+    Raises
+    ------
+    ParameterError
+        If it is anything else.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ParameterError(f"path is a {type(path).__name__}; expected the path of {what}")
+    return Path(path)
