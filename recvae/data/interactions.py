@@ -1,5 +1,6 @@
 """Interactions of users with items: raw ids and their indices, ratings, timestamps, and the `user_items` matrix."""
 
+import numbers
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,10 +10,12 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 from pandas.api.types import is_datetime64_any_dtype
 from scipy import sparse
 
 from recvae.data.columns import Columns
+from recvae.data.frames import to_frame
 from recvae.data.readers import read_table
 from recvae.errors import DataError, ParameterError
 
@@ -76,19 +79,22 @@ class Interactions:
         return sparse.csr_matrix((ones, (self.user_idx, self.item_idx)), shape=shape)
 
     @classmethod
-    def from_frame(cls, frame: pd.DataFrame, columns: Columns | None = None) -> Self:
-        """Make interactions of a DataFrame with one row an interaction; ids may be of any hashable type.
+    def from_frame(cls, frame: Any, columns: Columns | None = None) -> Self:
+        """Make interactions of a table with one row an interaction.
 
-        Timestamps are numbers, datetimes or ISO 8601 text. A column `part` (0 train, 1 validation, 2 test) gives the
-        split that the source itself comes with.
+        The table is a pandas DataFrame or has the Arrow stream interface, as tables of polars, pyarrow, DuckDB and
+        Ibis do. Ids are numbers or text, one kind in each column. Timestamps are numbers, datetimes or ISO 8601 text.
+        A column `part` (0 train, 1 validation, 2 test) gives the split that the source itself comes with.
 
         Raises
         ------
+        ParameterError
+            If the table is of no such kind.
         DataError
             If a column is missing, an id or rating is missing, a value is of the wrong kind, or there are no rows.
         """
         columns = columns or Columns()
-        frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
+        frame = to_frame(frame, "the table")
         mapping = columns.map_names(list(frame.columns), "the table")
         if "part" in frame:
             mapping.setdefault("part", "part")
@@ -126,7 +132,7 @@ class Interactions:
         Raises
         ------
         ParameterError
-            If there are more or fewer ids than rows or columns.
+            If there are more or fewer ids than rows or columns, or an id stands for two of them.
         """
         interactions = sparse.coo_matrix(user_items)
         interactions.eliminate_zeros()
@@ -255,6 +261,9 @@ def _check_labels(ids: Iterable[Hashable] | None, size: int, name: str, what: st
     labels = ids if isinstance(ids, pd.Index) else pd.Index(list(ids), tupleize_cols=False)
     if len(labels) != size:
         raise ParameterError(f"{name} has {len(labels):,} entries but user_items has {size:,} {what}")
+    if not labels.is_unique:
+        repeated = labels[labels.duplicated()].tolist()[0]
+        raise ParameterError(f"{name} has {repeated!r} more than once; expected a different id for each of the {what}")
     return labels
 
 
@@ -273,15 +282,35 @@ def _index_ids(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
     try:
         codes, uniques = pd.factorize(ids)
     except TypeError as error:
-        raise DataError(f"{name} has values of {error}; expected numbers, text or other hashable ids") from None
+        raise DataError(f"{name} has values of {error}; expected numbers or text") from None
     unique_ids = pd.Index(uniques, tupleize_cols=False)
-    try:
-        order = unique_ids.argsort()
-    except TypeError:  # ids of several types have no order of their own
-        order = np.array(sorted(range(len(uniques)), key=lambda i: (type(uniques[i]).__name__, repr(uniques[i]))))
+    if unique_ids.dtype == object:
+        _check_one_kind(unique_ids, name)
+    order = unique_ids.argsort()
     rank = np.empty(len(order), dtype=np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
     return rank[codes], unique_ids[order]
+
+
+def _check_one_kind(ids: pd.Index, name: str) -> None:
+    """Raise `DataError` unless distinct ids are all text, all numbers, or all of another kind that a file can hold."""
+    kinds = {_kind(value): value for value in reversed(ids.tolist())}
+    if len(kinds) > 1:
+        examples = " and ".join(f"{kind} such as {value!r}" for kind, value in sorted(kinds.items()))
+        raise DataError(f"{name} has {examples}; expected ids of one kind, numbers or text")
+    ((kind, value),) = kinds.items()
+    try:
+        nested = pa.types.is_nested(pa.array([value]).type)
+    except (pa.ArrowException, TypeError):
+        nested = True
+    if nested:
+        raise DataError(f"{name} has values of type {kind} such as {value!r}; expected numbers or text")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_):
+        return "numbers"
+    return "text" if isinstance(value, str) else type(value).__name__
 
 
 def _parse_ratings(ratings: pd.Series) -> npt.NDArray[np.float64]:

@@ -20,6 +20,7 @@ import pyarrow.parquet
 from scipy import sparse
 
 from recvae.data.csr_files import ONES, matrix_files, read_array, read_matrix, write_matrix, write_ones
+from recvae.data.frames import to_frame
 from recvae.data.interactions import Interactions
 from recvae.data.splitting import Holdout, Split
 from recvae.errors import ArtifactError
@@ -91,7 +92,7 @@ def write_prepared(
     source: Mapping[str, Any],
     filters: Mapping[str, Any],
     counts: Mapping[str, int],
-    items: pd.DataFrame | None = None,
+    items: Any = None,
 ) -> None:
     """Write a prepared directory; replace an earlier one at `path` in one step.
 
@@ -105,7 +106,7 @@ def write_prepared(
         Origin of the data, with the SHA-256 of each file.
     filters, counts : mapping
         The filters' settings, and how many interactions each dropped.
-    items : DataFrame, optional
+    items : DataFrame or table with the Arrow stream interface, optional
         `item_id` with `title` and other columns, of any items in any order.
 
     Raises
@@ -123,7 +124,8 @@ def write_prepared(
     }
     vocabulary = pd.DataFrame({"item_id": split.item_ids})
     if items is not None:
-        vocabulary = vocabulary.merge(items.drop_duplicates("item_id"), on="item_id", how="left", validate="1:1")
+        described = to_frame(items, "items").drop_duplicates("item_id")
+        vocabulary = vocabulary.merge(described, on="item_id", how="left", validate="1:1")
     with replace_directory(Path(path), KIND) as directory:
         _write_interactions(directory / _INTERACTIONS, _iter_frames(data) if isinstance(data, Interactions) else data)
         vocabulary.to_parquet(directory / _ITEMS, index=False)
