@@ -22,7 +22,7 @@ from recvae.evaluation.results import write_results
 
 ROOT = Path(__file__).parent.parent
 GROUPS: dict[str, tuple[dict[str, str], list[str]]] = {
-    "20 kills of training": ({"RECVAE_KILLS": "20"}, ["tests/test_faults.py", "tests/nn/test_distributed.py"]),
+    "20 kills of training": ({"RECVAE_KILLS": "20"}, ["tests/test_faults.py", "tests/nn/test_parallelism.py"]),
     "1,000 inputs for each reader": ({"RECVAE_FUZZ_INPUTS": "1000"}, ["tests/test_fuzz.py"]),
     "Spark": ({}, ["tests/preparation/test_engine.py", "tests/inference/test_batch_recommender.py", "-k", "spark"]),
     "Ray": ({}, ["tests/inference/test_batch_recommender.py", "-k", "ray"]),

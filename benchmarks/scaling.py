@@ -26,10 +26,8 @@ import torch.distributed as dist
 from scipy import sparse
 from torch.multiprocessing.spawn import start_processes
 
-from recvae.models.autoencoders.base import PARALLEL
 from recvae.models.autoencoders.multvae import MultVAE
-from recvae.nn.distributed import Workers
-from recvae.nn.sharding import ItemShard
+from recvae.nn.parallelism import DIVIDED, Parallelism
 from recvae.storage.manifest import versions
 from recvae.training.trainer import Trainer
 
@@ -124,8 +122,8 @@ def _measure(rank: int, size: int, data: Data, batch_size: int, parallel: str, f
         steps.append((time.perf_counter() - began - spent[0] - spent[1], *spent))
 
     setattr(Trainer, "_update", marked_update)  # noqa: B010 mypy knows no patches
-    for owner, name in ((Workers, "sum_gradients"), (ItemShard, "sum_"), (ItemShard, "logsumexp")):
-        _mark(owner, name, spent)
+    for name in ("sum_gradients", "sum_over_items_", "logsumexp_over_items"):
+        _mark(Parallelism, name, spent)
     for name in ("all_reduce", "all_gather"):
         _count(name, spent)
     model = MultVAE(hidden=data.width, latent=LATENT, epochs=1, batch_size=batch_size, device="cpu", parallel=parallel)
@@ -177,7 +175,7 @@ def check(data: Data) -> list[str]:
     whole, quarter = (measured(data, 1, batch) for batch in (data.batch_size, data.batch_size // 4))
     user = (whole.compute - quarter.compute) / (data.batch_size - data.batch_size // 4)
     fixed = whole.compute - user * data.batch_size
-    several = [(size, parallel) for parallel in PARALLEL for size in SIZES if size > 1]
+    several = [(size, parallel) for parallel in DIVIDED for size in SIZES if size > 1]
     steps = {(1, "-"): whole} | {
         (size, parallel): measured(data, size, data.batch_size, parallel) for size, parallel in several
     }

@@ -36,7 +36,6 @@ from recvae.models import registry
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.base import Recommender
 from recvae.models.factorization import ALS
-from recvae.nn.sharding import ItemShard
 from tests.http_service import free_port, running, wait_until
 
 HISTORY, N = 50, 10
@@ -126,7 +125,7 @@ def unfitted(name: str, n_items: int) -> Recommender:
     model = MultVAE(**{**MultVAE.PRESETS["recommended"], "epochs": 1, "batch_size": 1})
     model.item_counts_, model.n_users_ = counts, 1
     model.history_lengths_ = np.linspace(1, 200, 101).astype(np.float32)
-    model.module_ = model._build(ItemShard(n_items), generator)
+    model.module_ = model._build(n_items, generator)
     clustered(model.module_, generator)
     return model
 

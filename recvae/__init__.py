@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from recvae.evaluation.compare import compare
     from recvae.evaluation.evaluate import evaluate
     from recvae.inference.batch_recommender import BatchRecommender
-    from recvae.models.autoencoders.multvae import MultDAE, MultVAE
+    from recvae.models.autoencoders.multdae import MultDAE
+    from recvae.models.autoencoders.multvae import MultVAE
     from recvae.models.autoencoders.recvae import RecVAE
     from recvae.models.base import Recommender
     from recvae.models.blend import Blend
@@ -74,7 +75,7 @@ _HOMES: dict[str, str | tuple[str, str]] = {
     "GraphFilter": "recvae.models.graph_filter",
     "Holdout": "recvae.data.splitting",
     "Interactions": "recvae.data.interactions",
-    "MultDAE": "recvae.models.autoencoders.multvae",
+    "MultDAE": "recvae.models.autoencoders.multdae",
     "MultVAE": "recvae.models.autoencoders.multvae",
     "Popularity": "recvae.models.popularity",
     "RecVAE": "recvae.models.autoencoders.recvae",

@@ -20,7 +20,7 @@ from recvae.memory import peak_memory
 from recvae.models import registry
 from recvae.models.base import Recommender
 from recvae.models.registry import MODELS, seed_of
-from recvae.nn import distributed
+from recvae.nn.parallelism import join_process_group
 from recvae.storage import artifact
 from recvae.storage.directories import refuse_foreign, refuse_other_files
 from recvae.training import checkpoint
@@ -78,13 +78,15 @@ def train(
     refuse_foreign(out, artifact.KIND)
     refuse_foreign(state, checkpoint.KIND)
     model = _create(name, {**(params or {}), "preset": preset}, seed)
-    with distributed.joined() as workers:
-        if workers.size > 1 and not model.resumable:
-            raise ParameterError(f"torchrun started {workers.size} processes, but {name} is trained by one; expected 1")
+    with join_process_group() as parallelism:
+        if parallelism.size > 1 and not model.resumable:
+            raise ParameterError(
+                f"torchrun started {parallelism.size} processes, but {name} is trained by one; expected 1"
+            )
         prepared = read_prepared(directory)
         split = prepared.split
         model.fit(split.train, validation=split.validation, checkpoint=state, resume=resume)
-    if not workers.leads:
+    if not parallelism.is_first:
         return []
     metrics, line = _validated(model, split)
     save(model, out, prepared, metrics)

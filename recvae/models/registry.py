@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from recvae.errors import ArtifactError, ParameterError
-from recvae.models.autoencoders.frozen import VARIATIONAL, FrozenAutoencoder
+from recvae.models.autoencoders.architecture import VARIATIONAL
+from recvae.models.autoencoders.frozen import FrozenAutoencoder
 from recvae.models.base import Recommender
 from recvae.storage.artifact import StoredModel, read_artifact, write_artifact
 from recvae.storage.files import check_path
@@ -36,7 +37,7 @@ CLASSES = {
     "ease": ("recvae.models.ease", "EASE"),
     "graph": ("recvae.models.graph_filter", "GraphFilter"),
     "multvae": ("recvae.models.autoencoders.multvae", "MultVAE"),
-    "multdae": ("recvae.models.autoencoders.multvae", "MultDAE"),
+    "multdae": ("recvae.models.autoencoders.multdae", "MultDAE"),
     "recvae": ("recvae.models.autoencoders.recvae", "RecVAE"),
     "blend": ("recvae.models.blend", "Blend"),
 }

@@ -12,7 +12,7 @@ from recvae.models.base import Recommender
 from recvae.topn import IntArray
 
 if TYPE_CHECKING:
-    from recvae.nn.distributed import Workers
+    from recvae.nn.parallelism import Parallelism
 
 
 def check_metric(metric: Any) -> str:
@@ -43,18 +43,18 @@ def validate(
     model: Recommender,
     validation: tuple[sparse.csr_matrix, sparse.csr_matrix],
     metric: str,
-    workers: "Workers | None" = None,
+    parallelism: "Parallelism | None" = None,
 ) -> float:
     """The mean over validation users, (fold_in, held_out), of what the model as it is recommends.
 
-    Several workers share these users.
+    Several processes share these users.
     """
     fold_in, held_out = validation
-    if workers is not None:
-        users = workers.share(fold_in.shape[0]).users
+    if parallelism is not None:
+        users = parallelism.own_users(fold_in.shape[0])
         fold_in, held_out = fold_in[users], held_out[users]
     ids, _ = model.recommend(np.arange(fold_in.shape[0]), fold_in, N=parse_metric(metric)[1], recalculate_user=True)
     values = metric_by_user(ids, held_out, metric)
     sums = float(np.nansum(values)), float(np.isfinite(values).sum())
-    total, n_users = sums if workers is None else workers.sums(*sums)
+    total, n_users = sums if parallelism is None else parallelism.sum_over_users(*sums)
     return total / n_users

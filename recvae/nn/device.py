@@ -1,4 +1,4 @@
-"""Where to compute, and in which precision to multiply."""
+"""Devices by name, and the precision of matrix products."""
 
 import re
 from typing import Any
@@ -10,13 +10,13 @@ from recvae.errors import ParameterError
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
-def device_named(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
     """The device of that name; "auto" is the GPU where there is one.
 
     Raises
     ------
     ParameterError
-        If there is no such device here.
+        If this machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -26,23 +26,23 @@ def device_named(name: str) -> torch.device:
     return device
 
 
-def checked_device(name: Any) -> str:
-    """A device's name as a hyperparameter: "auto", "cpu", "cuda" or "cuda:N", whether or not it is here.
+def check_device_name(name: Any) -> str:
+    """The name, if it is "auto", "cpu", "cuda" or "cuda:N"; this machine need not have the device.
 
     Raises
     ------
     ParameterError
-        If it is none of these.
+        If it is anything else.
     """
     if not isinstance(name, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise ParameterError(f"device is {name!r}; expected auto, cpu, cuda or cuda:N")
     return name
 
 
-def multiplying(precision: str, device: torch.device) -> torch.autocast:
-    """A context in which matrix products are made in the precision asked for; sums and statistics stay in float32.
+def matmul_precision(precision: str, device: torch.device) -> torch.autocast:
+    """A context in which matrix products have the given precision; sums and statistics stay in float32.
 
-    "auto" is bfloat16 where the processor has instructions for it, about twice as fast, and float32 elsewhere.
+    "auto" is bfloat16, about twice as fast, where the processor has instructions for it, and float32 elsewhere.
     """
     reduced = precision == "bfloat16" or (precision == "auto" and _has_bfloat16(device))
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=reduced, cache_enabled=False)

@@ -1,6 +1,10 @@
 """The output layer and its likelihood over all items, with exact gradients and no dense (batch, n_items) tensor.
 
-Logits, loss and gradients are computed in chunks of users over one reused buffer, in the forward pass.
+Written with autograd's own operations, the layer would keep logits, softmax and their gradient for the whole batch,
+(batch, n_items) each. But the gradient of the loss to the logits is known in closed form, softmax minus target, as soon
+as the logits are. So loss and gradients are computed together, in the forward pass, a chunk of users at a time: a
+chunk's logits are made, turned in place into their gradient, multiplied into the gradients to the layer's inputs and
+weights, and forgotten. The backward pass only hands those out.
 """
 
 import math
@@ -13,92 +17,95 @@ import torch.nn.functional as F  # noqa: N812 the field's name
 from torch import Tensor
 
 from recvae.memory import rows_at_once
-from recvae.nn.batches import Rows, per_user_sums
+from recvae.nn.batches import Batch, sum_per_user
 from recvae.nn.layers import Workspace
 from recvae.nn.matmul import accumulate, linear
-from recvae.nn.sharding import ItemShard
+from recvae.nn.parallelism import ALONE, Parallelism
 
 MIN_CHUNK = 125
+"""Fewer users at a time would make the matrix products slow."""
+
 FINENESS = 32
-"""Sampled items are filled up, by items without any chance, to a multiple of the next power of two over it: oneDNN
-keeps a program of a megabyte for each size of a product that it meets.
+"""The number of sampled items is rounded up, to a multiple of the next power of two divided by this: oneDNN keeps a
+compiled program of a megabyte for each size of a product that it meets.
 """
 
 
 @dataclass(frozen=True)
-class Plays:
-    """The interactions of a chunk of users among the items that this process holds.
+class Targets:
+    """The interactions of a chunk of users, as entries of the chunk's logits, (n_users, own items).
 
     Attributes
     ----------
-    row, place, values : (n_interactions,)
-        Row, place in the flattened logits, weight.
-    offsets : (n_rows + 1,)
-        Where each user's interactions begin.
-    total : (n_rows,)
-        Weight of all interactions of each user, of other processes' items too.
-    shard : ItemShard
-        The items.
+    users, places, values : (n_interactions,)
+        Row, index into the flattened logits, and weight of each interaction.
+    offsets : (n_users + 1,)
+        Index of each user's first interaction.
+    totals : (n_users,)
+        Weight of all of a user's interactions, those with other processes' items included.
+    parallelism : Parallelism
+        The processes that hold the other items.
     """
 
-    row: Tensor
-    place: Tensor
+    users: Tensor
+    places: Tensor
     values: Tensor
     offsets: Tensor
-    total: Tensor
-    shard: ItemShard
+    totals: Tensor
+    parallelism: Parallelism
 
-    def sums(self, weights: Tensor) -> Tensor:
-        """(n_rows,) sum of each user's weights."""
-        return per_user_sums(weights, self.offsets)
+    def sum_per_user(self, per_interaction: Tensor) -> Tensor:
+        """(n_interactions,) to (n_users,)."""
+        return sum_per_user(per_interaction, self.offsets)
 
-    def explained(self, logits: Tensor) -> Tensor:
-        """(n_rows,) sum over each user's interactions of value times logit."""
-        return self.sums(logits.take(self.place) * self.values)
+    def weighted_logits(self, logits: Tensor) -> Tensor:
+        """Σ_i x_i f_i of each user, (n_users,)."""
+        return self.sum_per_user(logits.take(self.places) * self.values)
 
     def subtract_from(self, logits: Tensor, scale: Tensor | None = None) -> None:
-        """Take the values, over their user's scale, off the logits of the interactions, in place."""
-        values = self.values if scale is None else self.values / scale[self.row]
-        logits.view(-1)[self.place] = (logits.take(self.place) - values).to(logits.dtype)
+        """Subtract the values, divided by their user's scale, from the interactions' logits, in place."""
+        values = self.values if scale is None else self.values / scale[self.users]
+        logits.view(-1)[self.places] = (logits.take(self.places) - values).to(logits.dtype)
 
 
-def multinomial(logits: Tensor, interactions: Plays) -> tuple[Tensor, Tensor]:
+def multinomial(logits: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
     """−Σ_i x_i log softmax(f)_i of each user; Liang et al. (2018), equation 2. Items compete for a user."""
-    weight = interactions.sums(interactions.values)
-    explained, largest = interactions.explained(logits), logits.amax(dim=1)
+    own_weight = targets.sum_per_user(targets.values)
+    weighted, largest = targets.weighted_logits(logits), logits.amax(dim=1)
     torch.softmax(logits, dim=1, out=logits)
-    normaliser = largest.to(weight.dtype) - logits.amax(dim=1).to(weight.dtype).log()
-    if interactions.shard.divided:
-        own, normaliser = normaliser, interactions.shard.logsumexp(normaliser)
-        logits *= (own - normaliser).exp().to(logits.dtype)[:, None]
-    interactions.subtract_from(logits, interactions.total)
-    return normaliser * weight - explained, interactions.total
+    # log Σ exp(f) without another pass over the logits: the largest has probability exp(largest − log Σ exp(f)).
+    own_normaliser = largest.to(own_weight.dtype) - logits.amax(dim=1).to(own_weight.dtype).log()
+    normaliser = targets.parallelism.logsumexp_over_items(own_normaliser)
+    if targets.parallelism.divides_items:  # the softmax was over the own items only
+        logits *= (own_normaliser - normaliser).exp().to(logits.dtype)[:, None]
+    targets.subtract_from(logits, targets.totals)
+    return normaliser * own_weight - weighted, targets.totals
 
 
-def logistic(logits: Tensor, interactions: Plays) -> tuple[Tensor, Tensor]:
+def logistic(logits: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
     """−Σ_i x_i log σ(f_i) + (1 − x_i) log(1 − σ(f_i)) of each user; equation 4. Every item is a decision of its own."""
-    nll = F.softplus(logits).sum(dim=1, dtype=interactions.values.dtype) - interactions.explained(logits)
+    nll = F.softplus(logits).sum(dim=1, dtype=targets.values.dtype) - targets.weighted_logits(logits)
     logits.sigmoid_()
-    interactions.subtract_from(logits)
+    targets.subtract_from(logits)
     return nll, torch.ones_like(nll)
 
 
-def gaussian(logits: Tensor, interactions: Plays) -> tuple[Tensor, Tensor]:
+def gaussian(logits: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
     """½ Σ_i (x_i − f_i)² of each user; equation 3, with one confidence for interactions and non-interactions alike."""
-    nll = 0.5 * logits.square().sum(dim=1, dtype=interactions.values.dtype) - interactions.explained(logits)
-    nll += 0.5 * interactions.sums(interactions.values.square())
-    interactions.subtract_from(logits)
+    nll = 0.5 * logits.square().sum(dim=1, dtype=targets.values.dtype) - targets.weighted_logits(logits)
+    nll += 0.5 * targets.sum_per_user(targets.values.square())
+    targets.subtract_from(logits)
     return nll, torch.ones_like(nll)
 
 
-LIKELIHOODS: dict[str, Callable[[Tensor, Plays], tuple[Tensor, Tensor]]] = {
+LIKELIHOODS: dict[str, Callable[[Tensor, Targets], tuple[Tensor, Tensor]]] = {
     "multinomial": multinomial,
     "logistic": logistic,
     "gaussian": gaussian,
 }
-"""Each returns the users' negative log-likelihood and a scale, and turns logits, (n_rows, n_items), in place into
-their gradient over that scale: scaling the rows of the smaller tensors in the products is cheaper. Of divided items
-it is the likelihood's part, which adds up to the whole.
+"""Each returns the users' negative log-likelihood and a scale, (n_users,), and turns the logits, (n_users, own items),
+in place into their gradient divided by that scale: to scale the rows of the smaller tensors in the products is cheaper
+than to scale all logits. Where items are divided, the likelihood is the own items' part of a sum.
 """
 
 
@@ -109,14 +116,17 @@ class _OutputLayer(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor,
-        rows: Rows,
+        batch: Batch,
         likelihood: str,
         workspace: Workspace,
-        shard: ItemShard,
+        n_items: int,
+        parallelism: Parallelism,
     ) -> Tensor:
         device = weight.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-        size = min(len(hidden), rows_at_once(shard.longest * dtype.itemsize, MIN_CHUNK))  # for all the same
+        # By the process that has most items, so that all exchange normalisers of the same chunks.
+        chunk_size = rows_at_once(parallelism.most_items(n_items) * dtype.itemsize, MIN_CHUNK)
+        size = min(len(hidden), chunk_size)
         buffer = workspace.take("logits", (size, len(weight)), weight, dtype)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
@@ -125,21 +135,22 @@ class _OutputLayer(torch.autograd.Function):
         nll = torch.empty(len(hidden), dtype=weight.dtype, device=weight.device)
         w = weight if dtype == weight.dtype else workspace.take("weight", weight.shape, weight, dtype).copy_(weight)
         b = bias.to(dtype)
-        for users, interactions in _chunks(rows, size, shard):
+        for users, targets in _cut_into_chunks(batch, size, n_items, parallelism):
             h = hidden[users].to(dtype)
             logits = linear(h, w, b, out=buffer[: len(h)])
-            nll[users], scale = LIKELIHOODS[likelihood](logits, interactions)
+            nll[users], scale = LIKELIHOODS[likelihood](logits, targets)  # logits are their own gradient from here on
             scale = (scale / len(hidden))[:, None]
             if grad_hidden is not None:
                 torch.mul(linear(logits, w.T), scale, out=grad_hidden[users])
-            if grad_weight is not None:  # the bias is the weight of a constant
+            if grad_weight is not None:
+                # A bias is the weight of an input that is always 1, so one product gives both gradients.
                 inputs = torch.cat([h * scale, scale], dim=1).to(dtype)
                 accumulate([grad_weight, grad_bias[:, None]], logits.T, inputs, first=users.start == 0)
-            del logits  # before the next are made
+            del logits  # frees them, where they don't lie in the buffer, before the next chunk's are made
         if grad_hidden is not None:
-            shard.sum_(grad_hidden)
+            parallelism.sum_over_items_(grad_hidden)
         ctx.gradients = (grad_hidden, grad_weight, None if grad_weight is None else grad_bias)
-        return shard.sum_(nll).mean()
+        return parallelism.sum_over_items_(nll).mean()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -148,18 +159,19 @@ class _OutputLayer(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         if grad.device.type != "cpu" or grad != 1:
             gradients = [None if gradient is None else gradient.mul_(grad) for gradient in gradients]
-        # Aliases, which autograd takes as they are instead of copying them.
-        return (*[None if gradient is None else gradient.detach() for gradient in gradients], *[None] * 4)
+        # Aliases: autograd would copy tensors that something else, here the workspace, holds too.
+        return (*[None if gradient is None else gradient.detach() for gradient in gradients], *[None] * 5)
 
 
 def output_nll(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor,
-    rows: Rows,
+    batch: Batch,
     likelihood: str = "multinomial",
     workspace: Workspace | None = None,
-    shard: ItemShard | None = None,
+    n_items: int | None = None,
+    parallelism: Parallelism = ALONE,
 ) -> Tensor:
     """Negative log-likelihood of a batch under a linear output layer, the mean over users, without constants.
 
@@ -169,21 +181,29 @@ def output_nll(
 
     Parameters
     ----------
-    hidden : (batch, size)
-    weight : (n_items, size)
-    bias : (n_items,)
-    rows : Rows
-        The interactions to be explained, among all items.
+    hidden : (n_users, size)
+    weight : (own items, size)
+    bias : (own items,)
+    batch : Batch
+        The interactions to be explained, with all items.
     likelihood : str
         One of `LIKELIHOODS`.
     workspace : Workspace, optional
-        Where logits and the gradient to weight are kept; the latter only until the next call with the same one.
-    shard : ItemShard, optional
-        The items that weight and bias are of, where several processes have the others; loss and gradient to hidden
-        are then the same in all.
+        Keeps logits and the gradient to weight; the latter only until the next call with the same one.
+    n_items : int, optional
+        Items of all processes; the rows of `weight` when None.
+    parallelism : Parallelism
+        The processes that hold the other items; loss and gradient to hidden are then the same in all.
     """
     loss: Tensor = _OutputLayer.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, rows, likelihood, workspace or Workspace(), shard or ItemShard(len(weight))
+        hidden,
+        weight,
+        bias,
+        batch,
+        likelihood,
+        workspace or Workspace(),
+        len(weight) if n_items is None else n_items,
+        parallelism,
     )
     return loss
 
@@ -192,66 +212,74 @@ def sampled_nll(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor,
-    rows: Rows,
-    negatives: Tensor,
-    log_expected: Tensor,
+    batch: Batch,
+    batch_items: Tensor,
+    negatives: tuple[Tensor, Tensor],
     workspace: Workspace | None = None,
 ) -> Tensor:
-    """The multinomial likelihood with its normaliser estimated on a part of the items, for very large catalogues.
+    """The multinomial likelihood with its normaliser estimated on some of the items, for very large catalogues.
 
-    Σ_i exp(f_i) is the sum over all items that anybody in the batch has played, whose rows are touched anyway, plus,
-    over the `negatives` outside them, of exp(f_j) over the expected number of times that j was drawn: an unbiased
-    estimate (Bengio & Senécal 2003, "Quick training of probabilistic neural nets by importance sampling"). Its
-    logarithm, and so the loss, is biased low by about half its relative variance. The gradient to `weight` is sparse.
+    Σ_i exp(f_i) is estimated without bias (Bengio & Senécal 2003, "Quick training of probabilistic neural nets by
+    importance sampling"): summed over all items of the batch's interactions, whose rows are needed anyway, plus, over
+    the drawn items outside them, of exp(f_j) divided by the expected number of times that j was drawn. Its logarithm,
+    and so the loss, is biased low by about half its relative variance. The gradient to `weight` is sparse.
 
     Parameters
     ----------
-    hidden : (batch, size)
+    hidden : (n_users, size)
     weight : (n_items, size)
     bias : (n_items,)
-    rows : Rows
-    negatives : (n_negatives,) int64
-        Items drawn with replacement, for the whole batch.
-    log_expected : (n_negatives,)
-        Logarithm of the expected number of times that each was drawn.
+    batch : Batch
+    batch_items : (n,)
+        Items of all interactions of the batch, also of users that other processes have.
+    negatives : two tensors, (n_negatives,)
+        Items drawn with replacement, int64, and the logarithm of the expected number of times that each was drawn.
     workspace : Workspace, optional
         As for `output_nll`.
     """
-    played: Tensor = torch.unique(rows.batch_items).long()
-    drawn, places = torch.unique(negatives, return_inverse=True)
-    times = log_expected.new_zeros(len(drawn)).index_add_(0, places, (-log_expected).exp())
-    outside = ~torch.isin(drawn, played)
-    items = torch.cat([played, drawn[outside]])
-    corrected = bias[items] + F.pad(times[outside].log(), (len(played), 0))
-    spare = -len(items) % max(1, 2 ** len(items).bit_length() // FINENESS)
-    items, corrected = torch.cat([items, items[:1].expand(spare)]), F.pad(corrected, (0, spare), value=-math.inf)
-    among = replace(rows, items=torch.searchsorted(played, rows.items.long(), out_int32=True))
-    return output_nll(hidden, F.embedding(items, weight, sparse=True), corrected, among, workspace=workspace)
+    drawn, log_expected = negatives
+    positives: Tensor = torch.unique(batch_items).long()
+    drawn, places = torch.unique(drawn, return_inverse=True)
+    # An item drawn several times counts as often: Σ of 1 / expected, added to its logit as a logarithm.
+    weights = log_expected.new_zeros(len(drawn)).index_add_(0, places, (-log_expected).exp())
+    outside = ~torch.isin(drawn, positives)
+    items = torch.cat([positives, drawn[outside]])
+    corrected = bias[items] + F.pad(weights[outside].log(), (len(positives), 0))
+    padding = -len(items) % max(1, 2 ** len(items).bit_length() // FINENESS)
+    # Padded with items of logit −∞, which have probability 0.
+    items, corrected = torch.cat([items, items[:1].expand(padding)]), F.pad(corrected, (0, padding), value=-math.inf)
+    renumbered = replace(batch, items=torch.searchsorted(positives, batch.items.long(), out_int32=True))
+    return output_nll(hidden, F.embedding(items, weight, sparse=True), corrected, renumbered, workspace=workspace)
 
 
-def user_nll(logits: Tensor, rows: Rows, likelihood: str = "multinomial") -> Tensor:
-    """(batch,) negative log-likelihood of each user given all logits, (batch, n_items), which are used up."""
-    ((_, interactions),) = _chunks(rows, len(rows), ItemShard(logits.shape[1]))
-    nll, _ = LIKELIHOODS[likelihood](logits, interactions)
+def user_nll(logits: Tensor, batch: Batch, likelihood: str = "multinomial") -> Tensor:
+    """(n_users,) negative log-likelihood of each user given all logits, (n_users, n_items), which are overwritten."""
+    ((_, targets),) = _cut_into_chunks(batch, len(batch), logits.shape[1], ALONE)
+    nll, _ = LIKELIHOODS[likelihood](logits, targets)
     return nll
 
 
-def _chunks(rows: Rows, size: int, shard: ItemShard) -> Iterator[tuple[slice, Plays]]:
-    """The batch in chunks of `size` users."""
-    total, rows, n_items = rows.sums(), shard.interactions(rows), len(shard)
-    row_of, place = rows.users.long(), rows.users.long() * n_items + rows.items
-    for start in range(0, len(rows), size):
-        stop = min(start + size, len(rows))
-        interactions = slice(rows.starts[start], rows.starts[stop])
-        users, offsets = slice(start, stop), rows.offsets[start : stop + 1] - rows.offsets[start]
+def _cut_into_chunks(
+    batch: Batch, size: int, n_items: int, parallelism: Parallelism
+) -> Iterator[tuple[slice, Targets]]:
+    """The targets of `size` users at a time, as slices of arrays that are made once for the batch."""
+    totals, own = batch.sums(), parallelism.own_interactions(batch, n_items)
+    own_items = parallelism.own_items(n_items)
+    n_own = own_items.stop - own_items.start
+    rows = own.users.long()
+    places = rows * n_own + own.items
+    for start in range(0, len(own), size):
+        stop = min(start + size, len(own))
+        interactions = slice(own.host_offsets[start], own.host_offsets[stop])
+        users = slice(start, stop)
         yield (
             users,
-            Plays(
-                row_of[interactions] - start,
-                place[interactions] - start * n_items,
-                rows.values[interactions],
-                offsets,
-                total[users],
-                shard,
+            Targets(
+                rows[interactions] - start,
+                places[interactions] - start * n_own,
+                own.values[interactions],
+                own.offsets[start : stop + 1] - own.offsets[start],
+                totals[users],
+                parallelism,
             ),
         )

@@ -1,4 +1,4 @@
-"""Requests to stop, heard between updates instead of in the middle of one."""
+"""Signals to stop, noted when they come and obeyed between two updates."""
 
 import signal
 import threading
@@ -8,7 +8,19 @@ from contextlib import contextmanager
 
 @contextmanager
 def interrupt_flag(armed: bool) -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM, by which schedulers and torchrun end a process, into a flag."""
+    """Note Ctrl-C, and SIGTERM by which schedulers and torchrun end a process, instead of stopping at once.
+
+    Parameters
+    ----------
+    armed : bool
+        Without it signals keep their usual effect.
+
+    Yields
+    ------
+    callable
+        Tells whether such a signal has come.
+    """
+    # Python delivers signals to the main thread only, and lets no other thread set handlers.
     if not armed or threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return

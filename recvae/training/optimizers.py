@@ -1,4 +1,4 @@
-"""How gradients change weights."""
+"""Optimizers: Adam, and Adam for sparse gradients."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
 
 class Optimizer(Protocol):
-    """What the loop needs of an optimizer."""
+    """The part of `torch.optim.Optimizer` that the trainer uses."""
 
     param_groups: list[dict[str, Any]]
 
@@ -26,7 +26,10 @@ class Optimizer(Protocol):
 class Adam:
     """Adam (Kingma & Ba 2015, algorithm 1) in one fused operation: `torch.optim.Adam(fused=True)`, bit for bit.
 
-    Torch's optimizers import its compiler, which takes longer than a small training run and 70 MB.
+    Torch's own optimizers import its compiler, which takes 70 MB, and longer than a small training run.
+
+    ε is added to √v̂ after bias correction, as in the paper and in PyTorch. TensorFlow's Adam, which the authors' code
+    for Mult-VAE used, adds it before ("ε̂" in the paper), which makes it the larger the fewer updates were made.
 
     Parameters
     ----------
@@ -76,11 +79,11 @@ class Adam:
         return self._state[number]
 
     def state_dict(self) -> dict[str, Any]:
-        """`state`: by parameter number, its `step` count and moments `exp_avg` and `exp_avg_sq`."""
+        """Under `state`, by number of the parameter: its `step` count and moments `exp_avg` and `exp_avg_sq`."""
         return {"state": self._state}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore the moments that `state_dict` gave."""
         parameters = self.param_groups[0]["params"]
         self._state = {
             number: {name: tensor.to(parameters[number].device) for name, tensor in state.items()}
@@ -89,8 +92,10 @@ class Adam:
 
 
 class RowAdam(Adam):
-    """Adam for sparse gradients: the rows that a gradient has are updated with their moments, as in
-    `torch.optim.SparseAdam`, and the others are left alone, so that an update costs what its batch touches.
+    """Adam for sparse gradients, as `torch.optim.SparseAdam`.
+
+    Only the rows that a gradient has are updated, with their moments, so that the cost of an update follows the batch
+    and not the catalogue.
     """
 
     @torch.no_grad()

@@ -1,10 +1,10 @@
-"""How the learning rate and the KL weight move over a training run."""
+"""Learning rate and KL weight in the course of a training run."""
 
 import math
 
 
-def scheduled(schedule: str, progress: float) -> float:
-    """The factor on the learning rate when a share `progress` of all updates is done.
+def learning_rate_factor(schedule: str, progress: float) -> float:
+    """The factor on the learning rate after a fraction `progress` of all updates.
 
     - "constant": 1.
     - "cosine": from 1 down to 0 along half a cosine; a steady choice when the number of epochs is fixed.

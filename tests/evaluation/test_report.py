@@ -16,7 +16,8 @@ from recvae.data.splitting import Holdout, Split
 from recvae.errors import MissingDependencyError
 from recvae.evaluation.compare import compare
 from recvae.evaluation.report import render_report, write_report
-from recvae.models.autoencoders.multvae import MultDAE, MultVAE
+from recvae.models.autoencoders.multdae import MultDAE
+from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.base import Recommender
 from recvae.models.ease import EASE
 from recvae.models.factorization import BPR

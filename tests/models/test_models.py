@@ -6,7 +6,8 @@ from scipy import sparse
 
 from recvae.errors import ParameterError, UnsupportedError
 from recvae.evaluation.metrics import hit_matrix, ndcg_at_k
-from recvae.models.autoencoders.multvae import MultDAE, MultVAE
+from recvae.models.autoencoders.multdae import MultDAE
+from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.autoencoders.recvae import RecVAE
 from recvae.models.base import Recommender
 from recvae.models.blend import Blend

@@ -12,21 +12,18 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recvae.models.autoencoders.multvae import MultDAE, MultVAE
+from recvae.models.autoencoders.multdae import MultDAE
+from recvae.models.autoencoders.multvae import MultVAE
+from recvae.models.autoencoders.network import PlainEncoder
 from recvae.models.autoencoders.recvae import RecVAE
-from recvae.nn.batches import Part, Rows
-from recvae.nn.layers import (
-    Linear,
-    PlainEncoder,
-    SparseLinear,
-    dropout,
-    glorot_,
-    kl_to_standard_normal,
-    sampled,
-    uniform_,
-)
+from recvae.models.autoencoders.variational import kl_to_standard_normal
+from recvae.nn.batches import Batch
+from recvae.nn.initialisation import draw_glorot_, draw_uniform_
+from recvae.nn.item_layers import ItemInput
+from recvae.nn.layers import Linear
 from recvae.nn.likelihood import output_nll
-from recvae.nn.sharding import ItemShard
+from recvae.nn.parallelism import Parallelism
+from recvae.nn.sampling import draw_noise, drop_out, sample_normal
 from tests.contracts import one_thread as one_thread
 
 BATCH, N_ITEMS = 10, 13
@@ -35,23 +32,23 @@ CHUNKS = [1, 3, 4, BATCH, 1000]
 
 
 def interactions(weighted: bool, n_users: int = BATCH, n_items: int = N_ITEMS) -> sparse.csr_matrix:
-    """Random rows; the first, one in the middle and the last two are empty."""
+    """Random batch; the first, one in the middle and the last two are empty."""
     rng = np.random.default_rng(7)
     dense = (rng.random((n_users, n_items)) < 0.4) * (rng.uniform(0.2, 5, (n_users, n_items)) if weighted else 1.0)
     dense[[0, n_users // 2, -2, -1]] = 0
     return sparse.csr_matrix(dense.astype(np.float32))
 
 
-def double_rows(user_items: sparse.csr_matrix) -> Rows:
-    rows = Rows.of(user_items)
-    return replace(rows, values=rows.values.double())
+def double_batch(user_items: sparse.csr_matrix) -> Batch:
+    batch = Batch.from_csr(user_items)
+    return replace(batch, values=batch.values.double())
 
 
-def on_dense(rows: Rows, values: Tensor, n_items: int = N_ITEMS) -> Tensor:
-    dense = torch.zeros(len(rows), n_items, dtype=torch.float64)
-    for user in range(len(rows)):
-        for place in range(int(rows.offsets[user]), int(rows.offsets[user + 1])):
-            dense[user, rows.items[place]] = values[place]
+def on_dense(batch: Batch, values: Tensor, n_items: int = N_ITEMS) -> Tensor:
+    dense = torch.zeros(len(batch), n_items, dtype=torch.float64)
+    for user in range(len(batch)):
+        for place in range(int(batch.offsets[user]), int(batch.offsets[user + 1])):
+            dense[user, batch.items[place]] = values[place]
     return dense
 
 
@@ -94,19 +91,20 @@ def nll_of(module: Any, z: Tensor, x: Tensor) -> Tensor:
 
 def random_module(model: MultVAE | MultDAE | RecVAE) -> Any:
     """Weights of a size at which every term of the loss counts, biases included."""
-    module = model._build(ItemShard(N_ITEMS), torch.Generator().manual_seed(1)).double()
+    module = model._build(N_ITEMS, torch.Generator().manual_seed(1)).double()
+    model.module_ = module
     generator = torch.Generator().manual_seed(2)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.6, generator=generator)
     return module
 
 
-def kept_of(rows: Rows, p: float, generator: torch.Generator) -> Tensor:
+def kept_of(batch: Batch, p: float, generator: torch.Generator) -> Tensor:
     if p == 0:
-        return torch.ones(len(rows), N_ITEMS, dtype=torch.float64)
-    drawn = torch.rand(len(rows.items), dtype=torch.float64, generator=generator)
+        return torch.ones(len(batch), N_ITEMS, dtype=torch.float64)
+    drawn = torch.rand(len(batch.items), dtype=torch.float64, generator=generator)
     kept = (drawn >= p).double() / (1 - p)
-    return on_dense(rows, kept)
+    return on_dense(batch, kept)
 
 
 def assert_same_gradients(module: nn.Module, loss: Tensor, reference: Tensor) -> None:
@@ -143,12 +141,12 @@ def test_multvae_loss_and_gradients_equal_a_dense_reference(
 ) -> None:
     model = MultVAE(hidden=hidden, latent=5, dropout=p, **options)
     module, user_items = random_module(model), interactions(weighted)
-    rows, x = double_rows(user_items), torch.from_numpy(user_items.toarray()).double()
+    batch, x = double_batch(user_items), torch.from_numpy(user_items.toarray()).double()
 
-    loss, parts = model._loss(module, rows, 30, 0, torch.Generator().manual_seed(5))
+    loss, parts = model._loss(batch, slice(None), 30, 0, torch.Generator().manual_seed(5))
 
     generator = torch.Generator().manual_seed(5)
-    kept = kept_of(rows, p, generator)
+    kept = kept_of(batch, p, generator)
     mu, logvar = code_of(module, x, kept).chunk(2, dim=1)
     z = mu + torch.randn(BATCH, 5, dtype=torch.float64, generator=generator) * logvar.exp().sqrt()
     q = torch.distributions.Normal(mu, logvar.exp().sqrt())
@@ -167,11 +165,11 @@ def test_multvae_loss_and_gradients_equal_a_dense_reference(
 def test_multdae_loss_and_gradients_equal_a_dense_reference(hidden: tuple[int, ...], p: float, weighted: bool) -> None:
     model = MultDAE(hidden=hidden, latent=5, dropout=p, l2=0.03)
     module, user_items = random_module(model), interactions(weighted)
-    rows, x = double_rows(user_items), torch.from_numpy(user_items.toarray()).double()
+    batch, x = double_batch(user_items), torch.from_numpy(user_items.toarray()).double()
 
-    loss, parts = model._loss(module, rows, 30, 0, torch.Generator().manual_seed(5))
+    loss, parts = model._loss(batch, slice(None), 30, 0, torch.Generator().manual_seed(5))
 
-    kept = kept_of(rows, p, torch.Generator().manual_seed(5))
+    kept = kept_of(batch, p, torch.Generator().manual_seed(5))
     nll = nll_of(module, torch.tanh(code_of(module, x, kept)), x)
     encoder: Any = module.encoder
     weights: list[Any] = [encoder.input, *encoder.layers, *module.decoder, module.output]
@@ -187,12 +185,12 @@ def test_recvae_loss_and_gradients_equal_a_dense_reference(number: int, weighted
     """Passes 0 to 2 are the encoder's, pass 3 is the decoder's."""
     model = RecVAE(hidden=(6, 6, 6), latent=5, dropout=0.4, gamma=0.05, prior_weights=(0.2, 0.5, 0.3))
     module, user_items = random_module(model), interactions(weighted)
-    rows, x = double_rows(user_items), torch.from_numpy(user_items.toarray()).double()
+    batch, x = double_batch(user_items), torch.from_numpy(user_items.toarray()).double()
 
-    loss, parts = model._loss(module, rows, 30, number, torch.Generator().manual_seed(5))
+    loss, parts = model._loss(batch, slice(None), 30, number, torch.Generator().manual_seed(5))
 
     generator = torch.Generator().manual_seed(5)
-    kept = kept_of(rows, 0.4 if number < 3 else 0.0, generator)
+    kept = kept_of(batch, 0.4 if number < 3 else 0.0, generator)
     mu, logvar = code_of(module, x, kept).chunk(2, dim=1)
     q: Any = torch.distributions.Normal(mu, logvar.exp().sqrt())
     z = mu + torch.randn(BATCH, 5, dtype=torch.float64, generator=generator) * q.scale
@@ -224,7 +222,7 @@ def test_recvaes_prior_takes_a_copy_of_the_encoder_before_the_decoders_pass() ->
     module = random_module(model)
     new, old = module.encoder.state_dict(), module.old_encoder.state_dict()
     for number, same in ((0, False), (1, False), (2, True)):
-        model._begin_pass(module, number)
+        model.begin_pass(number)
         assert all(torch.equal(old[name], new[name]) is same for name in new)
 
 
@@ -242,9 +240,7 @@ def test_scores_are_the_dense_networks_logits_without_noise(model: MultVAE | Mul
     code = code_of(module, x, torch.ones_like(x))
     z = code[:, :5] if isinstance(model, MultVAE) else torch.tanh(code)
     expected = F.linear(through(z, module.decoder, before=False), module.output.weight, module.output.bias)
-    assert_allclose(
-        model._logits(module, double_rows(user_items)).detach().numpy(), expected.detach().numpy(), rtol=1e-10
-    )
+    assert_allclose(model._logits(double_batch(user_items)).detach().numpy(), expected.detach().numpy(), rtol=1e-10)
 
 
 def random_output(batch: int = BATCH, size: int = 3) -> tuple[Tensor, Tensor, Tensor]:
@@ -258,8 +254,8 @@ def random_output(batch: int = BATCH, size: int = 3) -> tuple[Tensor, Tensor, Te
 
 @pytest.mark.usefixtures("chunk")
 def test_nll_gradients_equal_finite_differences() -> None:
-    rows, inputs = double_rows(interactions(weighted=True)), random_output()
-    gradients = torch.autograd.grad(output_nll(*inputs, rows), inputs)
+    batch, inputs = double_batch(interactions(weighted=True)), random_output()
+    gradients = torch.autograd.grad(output_nll(*inputs, batch), inputs)
     step = 1e-5
     with torch.no_grad():
         for tensor, gradient in zip(inputs, gradients, strict=True):
@@ -267,24 +263,24 @@ def test_nll_gradients_equal_finite_differences() -> None:
             for place in range(flat.numel()):
                 value = flat[place].item()
                 flat[place] = value + step
-                above = output_nll(*inputs, rows)
+                above = output_nll(*inputs, batch)
                 flat[place] = value - step
-                below = output_nll(*inputs, rows)
+                below = output_nll(*inputs, batch)
                 flat[place] = value
                 slope = (above - below).item() / (2 * step)
                 assert gradient.view(-1)[place].item() == pytest.approx(slope, rel=1e-6, abs=1e-7)
 
 
 def test_nll_gradients_follow_the_factor_of_the_loss() -> None:
-    rows, inputs = double_rows(interactions(weighted=False)), random_output()
-    once = torch.autograd.grad(output_nll(*inputs, rows), inputs)
-    scaled = torch.autograd.grad(-2.5 * output_nll(*inputs, rows), inputs)
+    batch, inputs = double_batch(interactions(weighted=False)), random_output()
+    once = torch.autograd.grad(output_nll(*inputs, batch), inputs)
+    scaled = torch.autograd.grad(-2.5 * output_nll(*inputs, batch), inputs)
     for gradient, other in zip(once, scaled, strict=True):
         assert_allclose(other.numpy(), -2.5 * gradient.numpy(), rtol=1e-12)
 
 
 def test_nll_gives_its_gradients_once() -> None:
-    loss = output_nll(*random_output(), double_rows(interactions(weighted=False)))
+    loss = output_nll(*random_output(), double_batch(interactions(weighted=False)))
     loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
     with pytest.raises(RuntimeError, match="gives its gradients once"):
         loss.backward()  # type: ignore[no-untyped-call]
@@ -292,8 +288,8 @@ def test_nll_gives_its_gradients_once() -> None:
 
 def test_nll_of_enormous_logits_is_finite() -> None:
     hidden, weight, bias = random_output()
-    rows = double_rows(interactions(weighted=False))
-    loss = output_nll(hidden * 1e4, weight, bias, rows)
+    batch = double_batch(interactions(weighted=False))
+    loss = output_nll(hidden * 1e4, weight, bias, batch)
     assert torch.isfinite(loss)
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss, (hidden, weight, bias)))
 
@@ -301,7 +297,7 @@ def test_nll_of_enormous_logits_is_finite() -> None:
 @pytest.mark.parametrize("n_users", [1, 4])
 def test_nll_of_rows_without_interactions_is_nothing(n_users: int) -> None:
     inputs = random_output(batch=n_users)
-    loss = output_nll(*inputs, double_rows(sparse.csr_matrix(np.zeros((n_users, N_ITEMS), dtype=np.float32))))
+    loss = output_nll(*inputs, double_batch(sparse.csr_matrix(np.zeros((n_users, N_ITEMS), dtype=np.float32))))
     assert loss.item() == 0
     assert all((g == 0).all() for g in torch.autograd.grad(loss, inputs))
 
@@ -329,8 +325,8 @@ def test_no_tensor_as_large_as_batch_times_items(
     monkeypatch.setattr("recvae.memory.BATCH_BYTES", at_once * n_items * 4)
     monkeypatch.setattr("recvae.nn.likelihood.MIN_CHUNK", 1)
     model = make(hidden=(6,), latent=4)
-    module = model._build(ItemShard(n_items), torch.Generator().manual_seed(1))
-    rows = Rows.of(interactions(weighted=False, n_users=n_users, n_items=n_items))
+    module = model.module_ = model._build(n_items, torch.Generator().manual_seed(1))
+    batch = Batch.from_csr(interactions(weighted=False, n_users=n_users, n_items=n_items))
     saved: set[int] = set()
 
     def save(tensor: Tensor) -> Tensor:
@@ -338,10 +334,10 @@ def test_no_tensor_as_large_as_batch_times_items(
         return tensor
 
     with _Sizes() as sizes, torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-        loss, _ = model._loss(module, rows, 0, 0, torch.Generator().manual_seed(1))
+        loss, _ = model._loss(batch, slice(None), 0, 0, torch.Generator().manual_seed(1))
         loss.backward()  # type: ignore[no-untyped-call]
     largest_parameter = max(parameter.numel() for parameter in module.parameters())
-    assert max(saved) <= max(largest_parameter, len(rows.items))
+    assert max(saved) <= max(largest_parameter, len(batch.items))
     assert at_once * n_items in sizes.seen
     assert n_users % at_once * n_items in sizes.seen
     assert max(sizes.seen) < n_users * n_items
@@ -354,53 +350,75 @@ def test_kl_by_hand() -> None:
     assert_allclose(kl_to_standard_normal(mu, logvar).numpy(), expected, rtol=1e-6)
 
 
+def values_of(dense: list[list[float]]) -> Batch:
+    return Batch.from_csr(sparse.csr_matrix(np.array(dense, dtype=np.float32)))
+
+
 def test_dropout_keeps_the_mean_and_uses_its_generator_only() -> None:
-    values = torch.full((200_000,), 3.0)
+    batch = values_of([[3.0] * 200_000])
     before = torch.get_rng_state()
-    dropped = dropout(values, 0.3, torch.Generator().manual_seed(4))
+    dropped = drop_out(batch, 0.3, torch.Generator().manual_seed(4)).values
     assert torch.equal(torch.get_rng_state(), before)
     assert dropped.mean().item() == pytest.approx(3.0, abs=0.02)
     assert (dropped == 0).float().mean().item() == pytest.approx(0.3, abs=0.005)
     assert_allclose(dropped[dropped != 0].numpy(), 3.0 / 0.7, rtol=1e-6)
-    assert torch.equal(dropout(values, 0.3, torch.Generator().manual_seed(4)), dropped)
-    assert not torch.equal(dropout(values, 0.3, torch.Generator().manual_seed(5)), dropped)
-    assert (values == 3.0).all()
+    assert torch.equal(drop_out(batch, 0.3, torch.Generator().manual_seed(4)).values, dropped)
+    assert not torch.equal(drop_out(batch, 0.3, torch.Generator().manual_seed(5)).values, dropped)
+    assert (batch.values == 3.0).all()
 
 
-def test_parts_draw_what_the_whole_draws() -> None:
-    def generator() -> torch.Generator:
-        return torch.Generator().manual_seed(4)
+def test_noise_has_the_posteriors_mean_and_variance() -> None:
+    mu, logvar = torch.full((20_000, 2), 3.0), torch.full((20_000, 2), 1.0)
+    noise = draw_noise(values_of([[1.0]] * 20_000), 2, torch.Generator().manual_seed(4))
+    z = sample_normal(mu, logvar, noise)
+    assert z.mean().item() == pytest.approx(3.0, abs=0.03)
+    assert z.var().item() == pytest.approx(np.e, rel=0.03)
 
-    values, mu, logvar = torch.ones(100), torch.arange(60.0).view(20, 3), torch.zeros(20, 3)
-    for start, stop in ((0, 7), (7, 20)):
-        part = dropout(values[5 * start : 5 * stop], 0.3, generator(), Part(5 * start, 100))
-        assert torch.equal(part, dropout(values, 0.3, generator())[5 * start : 5 * stop])
-        part = sampled(mu[start:stop], logvar[start:stop], generator(), Part(start, 20))
-        assert torch.equal(part, sampled(mu, logvar, generator())[start:stop])
+
+@pytest.mark.parametrize("size", [2, 3, 20])
+@pytest.mark.parametrize(
+    "model",
+    [
+        MultVAE(hidden=(8,), latent=5, total_anneal_steps=7),
+        MultDAE(latent=5, l2=0.01),
+        RecVAE(hidden=(6, 6), latent=5),
+    ],
+    ids=str,
+)
+def test_losses_of_the_processes_add_up_to_one_alone(model: MultVAE | MultDAE | RecVAE, size: int) -> None:
+    random_module(model)
+    batch = double_batch(interactions(weighted=True))
+
+    def loss_of(process: Parallelism) -> float:
+        generator = torch.Generator().manual_seed(5)
+        loss, _ = model.training_loss(batch, process.own_users(len(batch)), 3, 0, generator)
+        return loss.item() * process.weight(len(batch))
+
+    assert sum(loss_of(Parallelism(rank, size)) for rank in range(size)) == pytest.approx(loss_of(Parallelism()))
 
 
 def test_no_dropout_draws_nothing() -> None:
     generator = torch.Generator().manual_seed(4)
     before = generator.get_state()
-    values = torch.tensor([1.0, 2.0])
-    assert torch.equal(dropout(values, 0.0, generator), values)
+    batch = values_of([[1.0, 2.0]])
+    assert torch.equal(drop_out(batch, 0.0, generator).values, batch.values)
     assert torch.equal(generator.get_state(), before)
 
 
 def test_sparse_linear_is_a_matrix_product() -> None:
-    layer = SparseLinear(ItemShard(N_ITEMS), 4)
+    layer = ItemInput(N_ITEMS, 4)
     nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(1))
     nn.init.normal_(layer.bias, generator=torch.Generator().manual_seed(2))
     user_items = interactions(weighted=True)
-    rows = Rows.of(user_items)
+    batch = Batch.from_csr(user_items)
     expected = user_items.toarray() @ layer.weight.detach().numpy() + layer.bias.detach().numpy()
-    assert_allclose(layer(rows, rows.values).detach().numpy(), expected, rtol=1e-5, atol=1e-5)
+    assert_allclose(layer(batch).detach().numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_glorot_weights_are_uniform_and_biases_truncated_normal() -> None:
     before = torch.get_rng_state()
     layer = Linear(300, 500)
-    glorot_(layer, torch.Generator().manual_seed(0))
+    draw_glorot_(layer, torch.Generator().manual_seed(0))
     assert torch.equal(torch.get_rng_state(), before)
     bound = (6 / 800) ** 0.5
     assert 0.99 * bound < layer.weight.abs().max().item() <= bound
@@ -412,7 +430,7 @@ def test_glorot_weights_are_uniform_and_biases_truncated_normal() -> None:
 def test_uniform_weights_and_biases_are_within_the_fan_in() -> None:
     before = torch.get_rng_state()
     layer = Linear(400, 500)
-    uniform_(layer, 400, torch.Generator().manual_seed(0))
+    draw_uniform_(layer, 400, torch.Generator().manual_seed(0))
     assert torch.equal(torch.get_rng_state(), before)
     for parameter in (layer.weight, layer.bias):
         assert 0.98 * 0.05 < parameter.abs().max().item() <= 0.05
@@ -420,7 +438,7 @@ def test_uniform_weights_and_biases_are_within_the_fan_in() -> None:
 
 
 def matrices(model: MultVAE | MultDAE) -> dict[str, tuple[int, ...]]:
-    module = model._build(ItemShard(20), torch.Generator())
+    module = model._build(20, torch.Generator())
     return {name: tuple(p.shape) for name, p in module.named_parameters() if p.ndim == 2}
 
 

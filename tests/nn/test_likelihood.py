@@ -1,4 +1,4 @@
-"""Each likelihood against its dense float64 formula; the kernel's own tests for the multinomial are in test_nn.py."""
+"""Each likelihood against its dense float64 formula; more of the multinomial's are in test_layers.py."""
 
 from typing import Any
 
@@ -10,9 +10,10 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.models.autoencoders.multvae import MultVAE
-from recvae.nn.batches import Rows
-from recvae.nn.layers import Negatives, Workspace
+from recvae.nn.batches import Batch
+from recvae.nn.layers import Workspace
 from recvae.nn.likelihood import LIKELIHOODS, output_nll, sampled_nll, user_nll
+from recvae.nn.sampling import Negatives
 from tests.contracts import checkerboard
 from tests.contracts import one_thread as one_thread
 
@@ -56,7 +57,7 @@ def test_loss_and_gradients_equal_the_dense_ones(
     inputs = random_inputs(torch.float64)
     hidden, weight, bias = inputs
     expected = dense_nll(hidden @ weight.T + bias, torch.from_numpy(interactions().toarray()), likelihood).mean()
-    found = output_nll(hidden, weight, bias, Rows.of(interactions()), likelihood)
+    found = output_nll(hidden, weight, bias, Batch.from_csr(interactions()), likelihood)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     for a, b in zip(torch.autograd.grad(found, inputs), torch.autograd.grad(expected, inputs), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
@@ -65,10 +66,10 @@ def test_loss_and_gradients_equal_the_dense_ones(
 @each_likelihood
 def test_products_in_bfloat16_are_close(likelihood: str) -> None:
     inputs = random_inputs(torch.float32)
-    rows = Rows.of(interactions().astype(np.float32))
-    exact = torch.autograd.grad(output_nll(*inputs, rows, likelihood), inputs)
+    batch = Batch.from_csr(interactions().astype(np.float32))
+    exact = torch.autograd.grad(output_nll(*inputs, batch, likelihood), inputs)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = output_nll(*inputs, rows, likelihood)
+        loss = output_nll(*inputs, batch, likelihood)
     assert loss.dtype == torch.float32
     for a, b in zip(torch.autograd.grad(loss, inputs), exact, strict=True):
         assert a.dtype == torch.float32
@@ -80,11 +81,11 @@ def test_a_workspace_is_used_again_and_its_gradient_is_not_copied() -> None:
     workspace = Workspace()
     for _ in range(2):
         weight.grad = None
-        output_nll(hidden, weight, bias, Rows.of(interactions()), workspace=workspace).backward()  # type: ignore[no-untyped-call]
+        output_nll(hidden, weight, bias, Batch.from_csr(interactions()), workspace=workspace).backward()  # type: ignore[no-untyped-call]
         held = workspace.take("output gradient", weight.shape, weight)
         assert weight.grad is not None
         assert weight.grad.data_ptr() == held.data_ptr()
-    expected = torch.autograd.grad(output_nll(hidden, weight, bias, Rows.of(interactions())), weight)
+    expected = torch.autograd.grad(output_nll(hidden, weight, bias, Batch.from_csr(interactions())), weight)
     torch.testing.assert_close(weight.grad, *expected)
 
 
@@ -115,7 +116,8 @@ def test_sampled_loss_and_gradients_equal_the_formula(
         return output_nll(hidden, weight, *rest, **options)
 
     monkeypatch.setattr("recvae.nn.likelihood.output_nll", counted)
-    found = sampled_nll(*inputs, Rows.of(interactions()), negatives, log_expected)
+    batch = Batch.from_csr(interactions())
+    found = sampled_nll(*inputs, batch, batch.items, (negatives, log_expected))
     expected = sampled_reference(inputs, negatives, log_expected)
     assert sizes == [size]
     torch.testing.assert_close(found, expected)
@@ -125,17 +127,19 @@ def test_sampled_loss_and_gradients_equal_the_formula(
 
 def test_every_item_drawn_once_is_the_softmax_over_all() -> None:
     inputs = random_inputs(torch.float64)
-    everything = torch.arange(N_ITEMS)
-    found = sampled_nll(*inputs, Rows.of(interactions()), everything, torch.zeros(N_ITEMS, dtype=torch.float64))
-    torch.testing.assert_close(found, output_nll(*inputs, Rows.of(interactions())))
+    everything = torch.arange(N_ITEMS), torch.zeros(N_ITEMS, dtype=torch.float64)
+    batch = Batch.from_csr(interactions())
+    found = sampled_nll(*inputs, batch, batch.items, everything)
+    torch.testing.assert_close(found, output_nll(*inputs, Batch.from_csr(interactions())))
 
 
 @pytest.mark.parametrize("weights", [torch.ones(N_ITEMS), torch.arange(1.0, N_ITEMS + 1)])
 def test_many_sampled_items_estimate_the_softmax_over_all(weights: Tensor) -> None:
     inputs = random_inputs(torch.float64)
     drawn = Negatives(200_000, weights).draw(torch.Generator().manual_seed(0))
-    found = sampled_nll(*inputs, Rows.of(interactions()), *drawn)
-    torch.testing.assert_close(found, output_nll(*inputs, Rows.of(interactions())), rtol=2e-3, atol=0)
+    batch = Batch.from_csr(interactions())
+    found = sampled_nll(*inputs, batch, batch.items, drawn)
+    torch.testing.assert_close(found, output_nll(*inputs, Batch.from_csr(interactions())), rtol=2e-3, atol=0)
 
 
 def test_negatives_are_drawn_by_their_weights() -> None:
@@ -150,7 +154,7 @@ def test_negatives_are_drawn_by_their_weights() -> None:
 def test_each_user_has_a_likelihood_of_its_own(likelihood: str) -> None:
     logits = torch.randn((N_USERS, N_ITEMS), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     expected = dense_nll(logits, torch.from_numpy(interactions().toarray()), likelihood)
-    torch.testing.assert_close(user_nll(logits.clone(), Rows.of(interactions()), likelihood), expected)
+    torch.testing.assert_close(user_nll(logits.clone(), Batch.from_csr(interactions()), likelihood), expected)
 
 
 @each_likelihood

@@ -8,7 +8,6 @@ from scipy import sparse
 
 from recvae.models.autoencoders.multvae import INPUT_SCALE, MultVAE
 from recvae.nn import spectrum
-from recvae.nn.sharding import ItemShard
 from recvae.nn.spectrum import item_vectors
 
 
@@ -71,8 +70,8 @@ def test_layers_start_from_them(interactions: sparse.csr_matrix) -> None:
     modules = {}
     for initial in ("random", "spectral"):
         model = MultVAE(hidden=(60, 60), latent=5, encoder="dense", initial=initial)
-        modules[initial] = model._build(ItemShard(interactions.shape[1]), generator())
-        model._begin(modules[initial], interactions, generator())
+        modules[initial] = model.module_ = model._build(interactions.shape[1], generator())
+        model._prepare_training(interactions, generator())
     vectors = item_vectors(interactions, 60, generator())
     for layer, columns, scale in (("encoder.input.weight", 48, INPUT_SCALE), ("output.weight", 5, 1.0)):
         random, spectral = (modules[initial].get_parameter(layer).detach() for initial in ("random", "spectral"))
@@ -84,7 +83,7 @@ def test_layers_start_from_them(interactions: sparse.csr_matrix) -> None:
 
 def test_a_decoder_with_hidden_layers_starts_at_random(interactions: sparse.csr_matrix) -> None:
     model = MultVAE(hidden=7, latent=5, initial="spectral")
-    module = model._build(ItemShard(interactions.shape[1]), generator())
+    module = model.module_ = model._build(interactions.shape[1], generator())
     before = module.output.weight.detach().clone()
-    model._begin(module, interactions, generator())
+    model._prepare_training(interactions, generator())
     assert torch.equal(module.output.weight, before)

@@ -1,6 +1,6 @@
 import pytest
 
-from recvae.training.schedules import annealed_beta, scheduled
+from recvae.training.schedules import annealed_beta, learning_rate_factor
 
 
 @pytest.mark.parametrize(
@@ -14,12 +14,14 @@ from recvae.training.schedules import annealed_beta, scheduled
     ],
 )
 def test_schedules_by_hand(schedule: str, factors: list[float]) -> None:
-    assert [scheduled(schedule, quarter / 4) for quarter in range(5)] == pytest.approx(factors, rel=1e-5, abs=1e-12)
+    assert [learning_rate_factor(schedule, quarter / 4) for quarter in range(5)] == pytest.approx(
+        factors, rel=1e-5, abs=1e-12
+    )
 
 
 def test_one_cycle_peaks_after_three_tenths() -> None:
-    assert scheduled("one-cycle", 0.3) == pytest.approx(1)
-    assert scheduled("one-cycle", 0.3 - 1e-9) == pytest.approx(1)
+    assert learning_rate_factor("one-cycle", 0.3) == pytest.approx(1)
+    assert learning_rate_factor("one-cycle", 0.3 - 1e-9) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from scipy import sparse
 from recvae.errors import ArtifactError, ParameterError, TrainingError
 from recvae.evaluation.metrics import hit_matrix, ndcg_at_k
 from recvae.models.autoencoders.base import Autoencoder
-from recvae.models.autoencoders.multvae import MultDAE, MultVAE
+from recvae.models.autoencoders.multdae import MultDAE
+from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.autoencoders.recvae import RecVAE
-from recvae.nn.batches import Rows
-from recvae.nn.sharding import ItemShard
-from recvae.training.schedules import SCHEDULES, scheduled
+from recvae.nn.batches import Batch
+from recvae.training.schedules import SCHEDULES, learning_rate_factor
 from recvae.training.trainer import Trainer
 from tests.contracts import one_thread as one_thread
 from tests.contracts import random_interactions
@@ -160,9 +160,9 @@ def test_each_epoch_takes_every_user_once_in_an_order_of_its_own(monkeypatch: py
     interactions, update, taken = random_interactions(), Trainer._update, list[list[float]]()
     interactions.data = np.repeat(np.arange(1, N_USERS + 1, dtype=np.float32), np.diff(interactions.indptr))
 
-    def noting(trainer: Trainer, rows: Rows, *arguments: Any) -> None:
-        taken.append(rows.values[rows.offsets[:-1].long()].tolist())
-        update(trainer, rows, *arguments)
+    def noting(trainer: Trainer, batch: Batch, *arguments: Any) -> None:
+        taken.append(batch.values[batch.offsets[:-1].long()].tolist())
+        update(trainer, batch, *arguments)
 
     monkeypatch.setattr(Trainer, "_update", noting)
     small(epochs=2).fit(interactions, show_progress=False)
@@ -189,9 +189,9 @@ def test_weights_spoilt_by_an_epochs_last_update_are_not_kept(monkeypatch: pytes
 
     def spoiling(trainer: Trainer, *arguments: Any) -> None:
         update(trainer, *arguments)
-        if trainer.state.step == 2 * UPDATES_AN_EPOCH:
+        if trainer.progress.step == 2 * UPDATES_AN_EPOCH:
             with torch.no_grad():
-                next(trainer.objective.module.parameters())[0] = float("nan")
+                next(trainer.module.parameters())[0] = float("nan")
 
     first = small(epochs=1).fit(random_interactions(), show_progress=False)
     monkeypatch.setattr(Trainer, "_update", spoiling)
@@ -300,7 +300,7 @@ def test_a_crash_loses_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     interactions, update = random_interactions(), Trainer._update
 
     def crashing(trainer: Trainer, *arguments: Any) -> None:
-        if trainer.state.step == 2 * UPDATES_AN_EPOCH + 3:
+        if trainer.progress.step == 2 * UPDATES_AN_EPOCH + 3:
             raise MemoryError
         update(trainer, *arguments)
 
@@ -312,7 +312,7 @@ def test_a_crash_loses_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     made: list[int] = []
 
     def counting(trainer: Trainer, *arguments: Any) -> None:
-        made.append(trainer.state.step)
+        made.append(trainer.progress.step)
         update(trainer, *arguments)
 
     monkeypatch.setattr(Trainer, "_update", counting)
@@ -480,7 +480,7 @@ def test_sampled_updates_touch_only_the_rows_of_interactions_and_negatives() -> 
         [interactions, sparse.csr_matrix((interactions.shape[0], 500))], format="csr", dtype=np.float32
     )
     model = small(n_negatives=3, epochs=1)
-    before = model._build(ItemShard(interactions.shape[1]), torch.Generator().manual_seed(model.seed))
+    before = model._build(interactions.shape[1], torch.Generator().manual_seed(model.seed))
     model.fit(interactions, show_progress=False)
     changed = {
         name: (model.module_.get_parameter(name) != before.get_parameter(name)).any(dim=1)[-500:].sum()
@@ -519,7 +519,7 @@ def test_a_scheduled_run_resumes_where_it_stood(schedule: str, tmp_path: Path, m
     whole = small(schedule=schedule).fit(interactions, show_progress=False)
     last_updates = [UPDATES_AN_EPOCH * epoch - 1 for epoch in range(1, EPOCHS + 1)]
     assert [record["learning_rate"] for record in whole.history_] == pytest.approx(
-        [5e-3 * scheduled(schedule, update / (UPDATES_AN_EPOCH * EPOCHS)) for update in last_updates]
+        [5e-3 * learning_rate_factor(schedule, update / (UPDATES_AN_EPOCH * EPOCHS)) for update in last_updates]
     )
     with monkeypatch.context() as patch:
         interrupt_after(patch, 12)

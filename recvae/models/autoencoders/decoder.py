@@ -1,4 +1,4 @@
-"""What all models share whose scores are a decoder's output layer times what they make of a history."""
+"""Base of models whose scores are a linear layer's output, so that an index can search for the best items."""
 
 from abc import abstractmethod
 
@@ -16,11 +16,11 @@ class Decoder(Recommender):
 
     @abstractmethod
     def queries(self, user_items: UserItems) -> FloatArray:
-        """What the output layer multiplies for each history, (n_users, size of the last hidden layer) float32."""
+        """The output layer's input for each history, (n_users, size of the last hidden layer) float32."""
 
     @abstractmethod
     def output_layer(self) -> tuple[FloatArray, FloatArray]:
-        """Weights (n_items, size of the last hidden layer) and biases (n_items,)."""
+        """Weights W (n_items, size of the last hidden layer) and biases b (n_items,)."""
 
     def _item_vectors(self) -> npt.NDArray[np.float32]:
         """The output layer's row of each item."""

@@ -1,5 +1,5 @@
-"""Mult-VAE and Mult-DAE: D. Liang, R. Krishnan, M. Hoffman, T. Jebara, "Variational Autoencoders for Collaborative
-Filtering", WWW 2018, and the authors' notebook (repository dawenl/vae_cf).
+"""Mult-VAE: D. Liang, R. Krishnan, M. Hoffman, T. Jebara, "Variational Autoencoders for Collaborative Filtering", WWW
+2018, and the authors' notebook (repository dawenl/vae_cf).
 """
 
 from collections.abc import Sequence
@@ -11,26 +11,18 @@ from torch import Tensor
 
 from recvae.errors import ParameterError
 from recvae.models import hyperparameters as check
-from recvae.models.autoencoders.base import PARALLEL, Autoencoder
-from recvae.models.autoencoders.network import AutoencoderNet
-from recvae.models.autoencoders.variational import VariationalAutoencoder
-from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
-from recvae.nn.batches import Rows
-from recvae.nn.layers import (
-    DenseEncoder,
-    Negatives,
-    PlainEncoder,
-    dropout,
-    kl_to_standard_normal,
-    sampled,
-)
+from recvae.models.autoencoders.architecture import ENCODERS, Architecture
+from recvae.models.autoencoders.variational import VariationalAutoencoder, kl_to_standard_normal
+from recvae.nn.batches import Batch
 from recvae.nn.likelihood import LIKELIHOODS
-from recvae.nn.sharding import ItemShard
+from recvae.nn.parallelism import DIVIDED
+from recvae.nn.sampling import Negatives, draw_noise, drop_out, sample_normal
 from recvae.nn.spectrum import item_vectors
 from recvae.training.optimizers import Adam, Optimizer, RowAdam
 from recvae.training.schedules import SCHEDULES, annealed_beta
 
-INPUT_SCALE = 4.0  # of the random weights' norm, where a layer starts from singular vectors
+INPUT_SCALE = 4.0
+"""Norm of the input layer's singular vectors, where it starts from them, as a multiple of the random weights' norm."""
 
 
 class MultVAE(VariationalAutoencoder):
@@ -75,7 +67,7 @@ class MultVAE(VariationalAutoencoder):
     learning_rate : float
         Adam's step size, at its peak.
     schedule : str
-        How the learning rate moves; see `recvae.training.schedules.scheduled`.
+        How the learning rate moves; see `recvae.training.schedules.learning_rate_factor`.
     patience : int
         Stop after so many epochs without a better validation metric; 0 trains all epochs.
     metric : str
@@ -85,12 +77,11 @@ class MultVAE(VariationalAutoencoder):
     device : str
         "cpu", "cuda", "cuda:1", …; "auto" is the GPU where there is one.
     precision : "float32", "bfloat16" or "auto"
-        Of matrix products in training; see `recvae.nn.device.multiplying`.
+        Of matrix products in training; see `recvae.nn.device.matmul_precision`.
     parallel : "users" or "items"
-        What several processes divide among themselves: the users of each batch, where each process holds the whole
-        network; or the items of the first and the last layer, for catalogues too large for that (see
-        `recvae.nn.sharding`), where all must score together until `fit` is done. The outcome is the same, and a process
-        alone has all of both.
+        What several processes divide among themselves (see `recvae.nn.parallelism`): the users of each batch, with the
+        whole network in each process; or, for catalogues too large for that, the items of the first and the last layer,
+        where all processes must score together until `fit` is done. The outcome is the same.
     n_negatives : int, optional
         For catalogues of hundreds of thousands of items: estimate the multinomial likelihood on so many items drawn
         for each batch, and update only the rows of items that the batch touches, so that an update costs the same
@@ -139,7 +130,7 @@ class MultVAE(VariationalAutoencoder):
         negatives: str = "popularity",
     ) -> None:
         super().__init__(epochs, batch_size, learning_rate, patience, metric, seed, device, precision)
-        self.encoder = check.one_of("encoder", encoder, ("plain", "dense"))
+        self.encoder = check.one_of("encoder", encoder, ENCODERS)
         self.initial = check.one_of("initial", initial, ("random", "spectral"))
         self.hidden = (check.equal_sizes if encoder == "dense" else check.sizes)("hidden", hidden)
         self.latent = None if latent is None else check.whole("latent", latent, maximum=check.LARGEST_LAYER)
@@ -155,27 +146,14 @@ class MultVAE(VariationalAutoencoder):
             raise ParameterError(
                 f"n_negatives is {n_negatives}, but likelihood is {likelihood!r}; expected multinomial"
             )
-        self.parallel = check.one_of("parallel", parallel, PARALLEL)
+        self.parallel = check.one_of("parallel", parallel, DIVIDED)
         if parallel == "items" and n_negatives is not None:
             raise ParameterError(f"n_negatives is {n_negatives}, but parallel is 'items'; expected 'users'")
         if parallel == "items" and initial == "spectral":
             raise ParameterError("initial is 'spectral', but parallel is 'items'; expected 'users'")
 
-    def _build(self, shard: ItemShard, generator: torch.Generator) -> AutoencoderNet:
-        latent = self._latent(shard.total)
-        if self.encoder == "dense":
-            dense = DenseEncoder(shard, self.hidden[0], len(self.hidden), 2 * latent, generator)
-            return AutoencoderNet(dense, latent, (), shard, generator)
-        plain = PlainEncoder(shard, self.hidden, 2 * latent, generator)
-        return AutoencoderNet(plain, latent, self.hidden[::-1], shard, generator)
-
-    def _begin(self, module: AutoencoderNet, user_items: sparse.csr_matrix, generator: torch.Generator) -> None:
-        if self.initial == "random":
-            return
-        vectors = item_vectors(user_items, module.encoder.input.weight.shape[1], generator)
-        _start(module.encoder.input.weight, vectors, INPUT_SCALE)
-        if not module.decoder:
-            _start(module.output.weight, vectors, 1.0)
+    def _architecture(self, n_items: int) -> Architecture:
+        return Architecture(self.encoder, self.hidden, self._latent(n_items), variational=True)
 
     def _latent(self, n_items: int) -> int:
         return self.latent or max(200, min(400, n_items // 100))
@@ -184,108 +162,56 @@ class MultVAE(VariationalAutoencoder):
         latent = self._latent(self.n_items_) if hasattr(self, "item_counts_") else self.latent
         return {**super().fitted_params(), "latent": latent}
 
-    def _optimizers(self, module: AutoencoderNet) -> Sequence[Optimizer]:
+    def _prepare_training(self, user_items: sparse.csr_matrix, generator: torch.Generator) -> None:
+        module = self.module_
+        if self.initial == "spectral":
+            vectors = item_vectors(user_items, module.encoder.input.weight.shape[1], generator)
+            _start_from_vectors(module.encoder.input.weight, vectors, INPUT_SCALE)
+            if not module.decoder:
+                _start_from_vectors(module.output.weight, vectors, 1.0)
+        if self.n_negatives is not None:
+            module.encoder.input.sparse_gradient = True
+            counts = torch.from_numpy(self.item_counts_).to(self._device)
+            # Items without interactions are drawn too, if rarely, so that training lowers their scores.
+            weights = counts.clamp(min=1) if self.negatives == "popularity" else torch.ones_like(counts)
+            self._negative_sampler = Negatives(self.n_negatives, weights)
+
+    def make_optimizers(self) -> Sequence[Optimizer]:
         if self.n_negatives is None:
-            return super()._optimizers(module)
-        module.encoder.input.sparse_gradient = True
+            return super().make_optimizers()
+        module = self.module_
         by_row = [layer.get_parameter("weight") for layer in (module.encoder.input, module.output)]
         rest = [p for p in module.parameters() if all(p is not row for row in by_row)]
-        counts = torch.from_numpy(self.item_counts_).to(module.output.weight.device)
-        self._drawn = Negatives(
-            self.n_negatives, counts.clamp(min=1) if self.negatives == "popularity" else counts * 0 + 1
-        )
         return [RowAdam(by_row, self.learning_rate), Adam(rest, self.learning_rate)]
 
     def _loss(
-        self, module: AutoencoderNet, rows: Rows, step: int, number: int, generator: torch.Generator
+        self, batch: Batch, users: slice, step: int, number: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        values = dropout(rows.normalised(), self.dropout, generator, rows.of_interactions)
-        mu, logvar = module.encoder(rows, values).chunk(2, dim=1)  # (batch, latent) each
-        z = sampled(mu, logvar, generator, rows.of_users)
+        inputs = drop_out(batch.normalised(), self.dropout, generator)
+        noise = draw_noise(batch, self.module_.architecture.latent, generator)
+        own = batch[users]
+        mu, logvar = self.module_.encoder(inputs[users]).chunk(2, dim=1)  # (n_users, latent) each
+        z = sample_normal(mu, logvar, noise[users])
         if self.n_negatives is None:
-            nll = module.nll(z, rows, self.likelihood)
+            nll = self.module_.nll(z, own, self.likelihood)
         else:
-            nll = module.sampled_nll(z, rows, *self._drawn.draw(generator))
-        kl = kl_to_standard_normal(mu, logvar)  # (batch,)
-        beta = self._beta(rows, step)  # (batch,)
-        parts = {"nll": nll.detach(), "kl": kl.detach().mean(), "beta": beta.mean()}
-        return nll + (beta * kl).mean(), parts
+            nll = self.module_.sampled_nll(z, own, batch.items, self._negative_sampler.draw(generator))
+        kl = kl_to_standard_normal(mu, logvar)  # (n_users,)
+        beta = self._beta(own, step)  # (n_users,)
+        terms = {"nll": nll.detach(), "kl": kl.detach().mean(), "beta": beta.mean()}
+        return nll + (beta * kl).mean(), terms
 
-    def _beta(self, rows: Rows, step: int) -> Tensor:
+    def _beta(self, batch: Batch, step: int) -> Tensor:
+        """(n_users,) KL weight of each user."""
         if self.gamma is not None:
-            return self.gamma * rows.sums()
+            return self.gamma * batch.sums()
         beta = annealed_beta(step, self.anneal_cap, self.total_anneal_steps)
-        return torch.full((len(rows),), beta, dtype=rows.values.dtype, device=rows.values.device)
-
-
-class MultDAE(Autoencoder):
-    """Denoising autoencoder with a multinomial likelihood: Mult-VAE without noise and KL, with weight decay instead.
-
-    Loss: −Σ_i x_i log softmax(f(g(x)))_i as a mean over users, + λ·Σ‖W‖² over all weight matrices.
-
-    Parameters
-    ----------
-    hidden : int or sequence of int
-        Hidden layer sizes between the items and the code; the decoder mirrors them.
-    latent : int
-        Size of the code, which goes through tanh.
-    l2 : float
-        λ; the notebook's 0.01 / 500.
-
-    The others are those of `MultVAE`.
-    """
-
-    SPACE: ClassVar[SearchSpace] = {
-        "l2": RealRange(1e-7, 1e-3),
-        "dropout": RealRange(0.2, 0.8, log=False),
-        "latent": WholeRange(64, 600),
-        "learning_rate": RealRange(2e-4, 4e-3),
-        "batch_size": WholeRange(50, 500),
-    }
-    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "recommended": {"precision": "auto"}}
-
-    def __init__(
-        self,
-        hidden: int | Sequence[int] = (),
-        latent: int = 200,
-        dropout: float = 0.5,
-        l2: float = 0.01 / 500,
-        epochs: int = 200,
-        batch_size: int = 500,
-        learning_rate: float = 1e-3,
-        patience: int = 0,
-        metric: str = "ndcg@100",
-        seed: int = 0,
-        device: str = "auto",
-        precision: str = "float32",
-    ) -> None:
-        super().__init__(epochs, batch_size, learning_rate, patience, metric, seed, device, precision)
-        self.hidden = check.sizes("hidden", hidden)
-        self.latent = check.whole("latent", latent, maximum=check.LARGEST_LAYER)
-        self.dropout = check.real("dropout", dropout, 0.0, 0.99)
-        self.l2 = check.real("l2", l2)
-
-    def _build(self, shard: ItemShard, generator: torch.Generator) -> AutoencoderNet:
-        encoder = PlainEncoder(shard, self.hidden, self.latent, generator)
-        return AutoencoderNet(encoder, self.latent, self.hidden[::-1], shard, generator)
-
-    def _loss(
-        self, module: AutoencoderNet, rows: Rows, step: int, number: int, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        values = dropout(rows.normalised(), self.dropout, generator, rows.of_interactions)
-        code = torch.tanh(module.encoder(rows, values))
-        nll = module.nll(code, rows)
-        weights = [p for p in module.parameters() if p.ndim == 2]
-        penalty = self.l2 * torch.stack([w.square().sum() for w in weights]).sum()
-        return nll + penalty, {"nll": nll.detach(), "l2": penalty.detach()}
-
-    def _code(self, module: AutoencoderNet, rows: Rows) -> Tensor:
-        return torch.tanh(module.encoder(rows, rows.normalised()))
+        return torch.full((len(batch),), beta, dtype=batch.values.dtype, device=batch.values.device)
 
 
 @torch.no_grad()
-def _start(weight: Tensor, vectors: Tensor, scale: float) -> None:
-    """Put singular vectors, `scale` times as large, in the place of the random columns of an (n_items, size) weight."""
+def _start_from_vectors(weight: Tensor, vectors: Tensor, scale: float) -> None:
+    """Replace random columns of a weight, (n_items, size), by singular vectors with `scale` times their norm."""
     random = weight[:, : vectors.shape[1]]
     used = vectors[:, : random.shape[1]]
     random.copy_(used * (scale * random.norm() / used.norm()))

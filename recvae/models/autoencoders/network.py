@@ -1,70 +1,127 @@
-"""The network of the autoencoders: an encoder of sparse histories and a decoder to all items."""
+"""The torch network of the autoencoders: an encoder of sparse histories, and a decoder to all items."""
 
-from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F  # noqa: N812 the field's name
 from torch import Tensor, nn
 
-from recvae.nn.batches import Rows
-from recvae.nn.layers import DenseEncoder, ItemLinear, Linear, PlainEncoder, Workspace, glorot_, uniform_
+from recvae.models.autoencoders.architecture import (
+    LAYER_NORM_EPSILON,
+    Architecture,
+    decode,
+    encode_dense,
+    encode_plain,
+)
+from recvae.nn.batches import Batch
+from recvae.nn.initialisation import draw_glorot_, draw_uniform_
+from recvae.nn.item_layers import ItemInput, ItemOutput
+from recvae.nn.layers import Linear, Workspace
 from recvae.nn.likelihood import output_nll, sampled_nll
 from recvae.nn.matmul import linear
-from recvae.nn.sharding import ItemShard
+from recvae.nn.parallelism import ALONE, Parallelism
 
 
-class AutoencoderNet(nn.Module):
-    """items → encoder → code, and z → hidden layers with tanh → items.
+class PlainEncoder(nn.Module):
+    """Mult-VAE's encoder; parameters are those of `AutoencoderNetwork`."""
+
+    def __init__(
+        self, architecture: Architecture, n_items: int, generator: torch.Generator, parallelism: Parallelism
+    ) -> None:
+        super().__init__()
+        sizes = [*architecture.hidden, architecture.code]
+        self.input = ItemInput(n_items, sizes[0], parallelism)
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(sizes))
+        for layer in (self.input, *self.layers):
+            draw_glorot_(layer, generator)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(n_users, n_items), sparse → (n_users, code)."""
+        code: Tensor = encode_plain(self.input(batch), self.layers, torch.tanh)  # type: ignore[arg-type]
+        return code.to(self.input.weight.dtype)
+
+
+class DenseEncoder(nn.Module):
+    """RecVAE's encoder; parameters are those of `AutoencoderNetwork`."""
+
+    def __init__(
+        self, architecture: Architecture, n_items: int, generator: torch.Generator, parallelism: Parallelism
+    ) -> None:
+        super().__init__()
+        width, depth = architecture.hidden[0], len(architecture.hidden)
+        self.input = ItemInput(n_items, width, parallelism)
+        self.hidden = nn.ModuleList(Linear(width, width) for _ in range(depth - 1))
+        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=LAYER_NORM_EPSILON) for _ in range(depth))
+        self.code = Linear(width, architecture.code)
+        draw_uniform_(self.input, n_items, generator)
+        for layer in (*self.hidden, self.code):
+            draw_uniform_(layer, width, generator)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(n_users, n_items), sparse → (n_users, code)."""
+        h = self.input(batch)
+        code: Tensor = encode_dense(h, [*self.hidden, self.code], self.norms, F.silu)  # type: ignore[arg-type]
+        return code.to(self.input.weight.dtype)
+
+
+class AutoencoderNetwork(nn.Module):
+    """items → encoder → code, and z → hidden layers with tanh → items, with weights drawn at random.
 
     Parameters
     ----------
-    encoder : PlainEncoder or DenseEncoder
-    latent : int
-        Size of z.
-    hidden : sequence of int
-        Sizes of the decoder's hidden layers; none makes it linear.
-    shard : ItemShard
-        The items of the first and of the last layer.
+    architecture : Architecture
+    n_items : int
+    generator : torch.Generator
+    parallelism : Parallelism
+        The processes that divide the items of the first and the last layer.
     """
 
     def __init__(
         self,
-        encoder: PlainEncoder | DenseEncoder,
-        latent: int,
-        hidden: Sequence[int],
-        shard: ItemShard,
+        architecture: Architecture,
+        n_items: int,
         generator: torch.Generator,
+        parallelism: Parallelism = ALONE,
     ) -> None:
         super().__init__()
-        sizes = [latent, *hidden]
-        self.latent = latent
-        self.encoder = encoder
+        plain = architecture.encoder == "plain"
+        self.architecture = architecture
+        self.encoder = (PlainEncoder if plain else DenseEncoder)(architecture, n_items, generator, parallelism)
+        sizes = [architecture.latent, *architecture.decoder]
         self.decoder = nn.ModuleList(Linear(a, b) for a, b in pairwise(sizes))
-        self.output = ItemLinear(sizes[-1], shard)
+        self.output = ItemOutput(sizes[-1], n_items, parallelism)
         self._workspace = Workspace()
         for layer in (*self.decoder, self.output):
-            if isinstance(encoder, PlainEncoder):
-                glorot_(layer, generator)
-            else:
-                uniform_(layer, layer.in_features, generator)
+            draw = draw_glorot_ if plain else partial(draw_uniform_, fan_in=layer.in_features)
+            draw(layer, generator=generator)
 
     def decode(self, z: Tensor) -> Tensor:
-        """(batch, latent) → (batch, size of the last hidden layer), what the output layer multiplies."""
-        for layer in self.decoder:
-            z = torch.tanh(layer(z))
-        return z
+        """(n_users, latent) → (n_users, size of the last hidden layer), the output layer's input."""
+        return decode(z, self.decoder, torch.tanh)  # type: ignore[arg-type]
 
     def logits(self, z: Tensor) -> Tensor:
-        """(batch, latent) → (batch, n_items), for scoring only; of divided items by all processes together."""
-        own, shard = linear(self.decode(z), self.output.weight, self.output.bias), self.output.shard
-        return shard.whole(own.T).T.contiguous() if shard.divided else own
+        """(n_users, latent) → (n_users, n_items), without gradients; divided items need all processes to call it."""
+        own = linear(self.decode(z), self.output.weight, self.output.bias)
+        if not self.output.parallelism.divides_items:
+            return own
+        return self.output.parallelism.gather_rows(own.T, self.output.n_items).T.contiguous()
 
-    def nll(self, z: Tensor, rows: Rows, likelihood: str = "multinomial") -> Tensor:
+    def nll(self, z: Tensor, batch: Batch, likelihood: str = "multinomial") -> Tensor:
         """Mean negative log-likelihood of the batch, given z."""
         output = self.output
-        return output_nll(self.decode(z), output.weight, output.bias, rows, likelihood, self._workspace, output.shard)
+        return output_nll(
+            self.decode(z),
+            output.weight,
+            output.bias,
+            batch,
+            likelihood,
+            self._workspace,
+            output.n_items,
+            output.parallelism,
+        )
 
-    def sampled_nll(self, z: Tensor, rows: Rows, negatives: Tensor, log_expected: Tensor) -> Tensor:
-        """`nll` with a multinomial likelihood whose normaliser is estimated on items drawn at random."""
+    def sampled_nll(self, z: Tensor, batch: Batch, batch_items: Tensor, negatives: tuple[Tensor, Tensor]) -> Tensor:
+        """`nll` with a multinomial likelihood whose normaliser is estimated; see `recvae.nn.likelihood.sampled_nll`."""
         output = self.output
-        return sampled_nll(self.decode(z), output.weight, output.bias, rows, negatives, log_expected, self._workspace)
+        return sampled_nll(self.decode(z), output.weight, output.bias, batch, batch_items, negatives, self._workspace)

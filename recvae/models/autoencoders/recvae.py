@@ -3,34 +3,34 @@ Top-N Recommendations with Implicit Feedback", WSDM 2020, and the authors' code 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from recvae.models import hyperparameters as check
-from recvae.models.autoencoders.base import PARALLEL
-from recvae.models.autoencoders.network import AutoencoderNet
+from recvae.models.autoencoders.architecture import Architecture
+from recvae.models.autoencoders.network import AutoencoderNetwork, DenseEncoder
 from recvae.models.autoencoders.variational import VariationalAutoencoder
 from recvae.models.base import State
-from recvae.nn.batches import Rows
-from recvae.nn.layers import DenseEncoder, dropout, sampled
-from recvae.nn.sharding import ItemShard
+from recvae.nn.batches import Batch
+from recvae.nn.parallelism import ALONE, DIVIDED, Parallelism
+from recvae.nn.sampling import draw_noise, drop_out, sample_normal
 
 WIDE_LOGVAR = 10.0
+"""Log variance of the prior's wide component."""
 OLD_ENCODER = "old_encoder."
 
 
-class RecVAENet(AutoencoderNet):
-    """A dense encoder, a linear decoder, and the encoder as it was when the prior was last updated."""
+class RecVAENetwork(AutoencoderNetwork):
+    """The network, and its encoder as it was when the prior was last updated."""
 
-    def __init__(self, shard: ItemShard, hidden: Sequence[int], latent: int, generator: torch.Generator) -> None:
-        def encoder() -> DenseEncoder:
-            return DenseEncoder(shard, hidden[0], len(hidden), 2 * latent, generator)
-
-        super().__init__(encoder(), latent, (), shard, generator)
-        self.old_encoder = encoder().requires_grad_(False)
+    def __init__(
+        self, architecture: Architecture, n_items: int, generator: torch.Generator, parallelism: Parallelism = ALONE
+    ) -> None:
+        super().__init__(architecture, n_items, generator, parallelism)
+        self.old_encoder = DenseEncoder(architecture, n_items, generator, parallelism).requires_grad_(False)
 
 
 class RecVAE(VariationalAutoencoder):
@@ -69,7 +69,7 @@ class RecVAE(VariationalAutoencoder):
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "recommended": {"precision": "auto"}}
 
-    module_: RecVAENet
+    module_: RecVAENetwork
 
     def __init__(
         self,
@@ -99,36 +99,42 @@ class RecVAE(VariationalAutoencoder):
         self.encoder_passes = check.whole("encoder_passes", encoder_passes)
         self.decoder_passes = check.whole("decoder_passes", decoder_passes)
         self.passes = self.encoder_passes + self.decoder_passes
-        self.parallel = check.one_of("parallel", parallel, PARALLEL)
+        self.parallel = check.one_of("parallel", parallel, DIVIDED)
 
-    def _build(self, shard: ItemShard, generator: torch.Generator) -> RecVAENet:
-        return RecVAENet(shard, self.hidden, self.latent, generator)
+    def _architecture(self, n_items: int) -> Architecture:
+        return Architecture("dense", self.hidden, self.latent, variational=True)
 
-    def _begin_pass(self, module: RecVAENet, number: int) -> None:
+    def _build(self, n_items: int, generator: torch.Generator, parallelism: Parallelism = ALONE) -> RecVAENetwork:
+        return RecVAENetwork(self._architecture(n_items), n_items, generator, parallelism)
+
+    def begin_pass(self, number: int) -> None:
         if number == self.encoder_passes:
-            module.old_encoder.load_state_dict(module.encoder.state_dict())
+            self.module_.old_encoder.load_state_dict(self.module_.encoder.state_dict())
 
     def _loss(
-        self, module: RecVAENet, rows: Rows, step: int, number: int, generator: torch.Generator
+        self, batch: Batch, users: slice, step: int, number: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        for_encoder = number < self.encoder_passes
-        module.encoder.requires_grad_(for_encoder)
-        module.output.requires_grad_(not for_encoder)
-        whole = rows.normalised()
-        values = dropout(whole, self.dropout if for_encoder else 0.0, generator, rows.of_interactions)
-        mu, logvar = module.encoder(rows, values).chunk(2, dim=1)  # (batch, latent) each
-        z = sampled(mu, logvar, generator, rows.of_users)
-        nll = module.nll(z, rows)
-        if not for_encoder:  # KL does not depend on the decoder
+        module, own = self.module_, batch[users]
+        trains_encoder = number < self.encoder_passes
+        module.encoder.requires_grad_(trains_encoder)
+        module.output.requires_grad_(not trains_encoder)
+        undropped = batch.normalised()
+        inputs = drop_out(undropped, self.dropout if trains_encoder else 0.0, generator)
+        noise = draw_noise(batch, module.architecture.latent, generator)
+        mu, logvar = module.encoder(inputs[users]).chunk(2, dim=1)  # (n_users, latent) each
+        z = sample_normal(mu, logvar, noise[users])
+        nll = module.nll(z, own)
+        if not trains_encoder:  # KL does not depend on the decoder
             return nll, {"nll": nll.detach()}
-        kl = (_log_normal(z, mu, logvar) - self._log_prior(module, rows, whole, z)).sum(dim=1)  # (batch,)
-        beta = self.gamma * rows.sums()  # (batch,)
-        parts = {"nll": nll.detach(), "kl": kl.detach().mean(), "beta": beta.mean()}
-        return nll + (beta * kl).mean(), parts
+        log_prior = self._log_prior(undropped[users], z)
+        kl = (_log_normal(z, mu, logvar) - log_prior).sum(dim=1)  # (n_users,)
+        beta = self.gamma * own.sums()  # (n_users,)
+        terms = {"nll": nll.detach(), "kl": kl.detach().mean(), "beta": beta.mean()}
+        return nll + (beta * kl).mean(), terms
 
-    def _log_prior(self, module: RecVAENet, rows: Rows, whole: Tensor, z: Tensor) -> Tensor:
-        """Log density of the composite prior, (batch, latent); equation 6, a mixture for each dimension."""
-        old_mu, old_logvar = module.old_encoder(rows, whole).chunk(2, dim=1)
+    def _log_prior(self, undropped: Batch, z: Tensor) -> Tensor:
+        """Log density of the composite prior at z, (n_users, latent); equation 6, a mixture for each dimension."""
+        old_mu, old_logvar = self.module_.old_encoder(undropped).chunk(2, dim=1)
         zero = torch.zeros((), dtype=z.dtype, device=z.device)
         densities = (
             _log_normal(z, zero, zero),
@@ -139,12 +145,12 @@ class RecVAE(VariationalAutoencoder):
         return torch.stack(weighted).logsumexp(dim=0)
 
     def _state(self) -> State:
-        """Without the old encoder, which only training uses."""
+        # The old encoder is only needed in training.
         return {name: array for name, array in super()._state().items() if not name.startswith(OLD_ENCODER)}
 
-    def _restore(self, state: State) -> None:
-        encoder = {name: array for name, array in state.items() if name.startswith("encoder.")}
-        super()._restore({**state, **{f"old_{name}": array for name, array in encoder.items()}})
+    def _load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        old = {f"old_{name}": tensor for name, tensor in weights.items() if name.startswith("encoder.")}
+        super()._load_weights({**old, **weights})
 
 
 def _log_normal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:

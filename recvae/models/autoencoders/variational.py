@@ -1,6 +1,6 @@
-"""What a variational autoencoder gives beyond ranking: a likelihood, synthetic histories, and a space of users."""
+"""Base of the variational autoencoders: likelihood of a history, synthetic histories, vectors of users."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,17 +12,16 @@ from recvae.data.csr import UserItems
 from recvae.errors import UnsupportedError
 from recvae.memory import row_batches
 from recvae.models import hyperparameters as check
+from recvae.models.autoencoders.architecture import HISTORY_LENGTHS
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.base import State
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
-from recvae.nn.batches import Rows
-from recvae.nn.layers import kl_to_standard_normal
+from recvae.nn.batches import Batch
 from recvae.nn.likelihood import user_nll
 from recvae.topn import FloatArray
 
 N_QUANTILES = 101
-_LENGTHS = "history_lengths"
 
 
 class VariationalAutoencoder(Autoencoder):
@@ -44,23 +43,24 @@ class VariationalAutoencoder(Autoencoder):
     likelihood: str = "multinomial"
     history_lengths_: npt.NDArray[np.float32]
 
-    def _posterior(self, module: Any, rows: Rows) -> tuple[Tensor, Tensor]:
-        """mu and logvar of q(z|x) for whole histories, (batch, latent) each."""
-        mu, logvar = module.encoder(rows, rows.normalised()).chunk(2, dim=1)
+    def _posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """mu and logvar of q(z|x) for whole histories, (n_users, latent) each."""
+        mu, logvar = self.module_.encoder(batch.normalised()).chunk(2, dim=1)
         return mu, logvar
 
-    def _code(self, module: Any, rows: Rows) -> Tensor:
-        return self._posterior(module, rows)[0]
+    def _code(self, batch: Batch) -> Tensor:
+        return self._posterior(batch)[0]
 
+    @torch.inference_mode()
     def embed(self, user_items: UserItems) -> FloatArray:
         """The posterior mean mu of each history, (n_users, latent) float32."""
         histories = self._check_histories(user_items)
-        mu = np.empty((histories.shape[0], self.module_.latent), dtype=np.float32)
-        with torch.inference_mode():
-            for batch in row_batches(len(mu), 4 * self.n_items_):
-                mu[batch] = self._posterior(self.module_, self._rows(histories[batch]))[0].cpu().numpy()
+        mu = np.empty((histories.shape[0], self.module_.architecture.latent), dtype=np.float32)
+        for rows in row_batches(len(mu), 4 * self.n_items_):
+            mu[rows] = self._posterior(self._batch(histories[rows]))[0].cpu().numpy()
         return mu
 
+    @torch.inference_mode()
     def log_likelihood(self, user_items: UserItems) -> npt.NDArray[np.float64]:
         """Evidence lower bound of each history, (n_users,); divided by the number of interactions, low means unusual.
 
@@ -69,12 +69,11 @@ class VariationalAutoencoder(Autoencoder):
         """
         histories = self._check_histories(user_items)
         bounds = np.zeros(histories.shape[0])
-        with torch.inference_mode():
-            for batch in row_batches(histories.shape[0], 4 * self.n_items_):
-                rows = self._rows(histories[batch])
-                mu, logvar = self._posterior(self.module_, rows)
-                nll = user_nll(self.module_.logits(mu), rows, self.likelihood)
-                bounds[batch] = -(nll + kl_to_standard_normal(mu, logvar)).cpu().numpy()
+        for rows in row_batches(histories.shape[0], 4 * self.n_items_):
+            batch = self._batch(histories[rows])
+            mu, logvar = self._posterior(batch)
+            nll = user_nll(self.module_.logits(mu), batch, self.likelihood)
+            bounds[rows] = -(nll + kl_to_standard_normal(mu, logvar)).cpu().numpy()
         return bounds
 
     def sample(self, n: int, seed: int = 0) -> sparse.csr_matrix:
@@ -91,7 +90,7 @@ class VariationalAutoencoder(Autoencoder):
         csr_matrix, float32, shape (n, n_items)
         """
         if self.likelihood != "multinomial":
-            raise UnsupportedError(f"likelihood is {self.likelihood}; histories are drawn from a multinomial one only")
+            raise UnsupportedError(f"likelihood is {self.likelihood}; expected multinomial, to draw histories from")
         check.whole("n", n)
         n_items = self.n_items_
         generator = np.random.default_rng(check.whole("seed", seed, minimum=0))
@@ -99,7 +98,7 @@ class VariationalAutoencoder(Autoencoder):
         lengths = lengths.round().astype(np.int64).clip(1, n_items)
         items = []
         for batch in row_batches(n, 4 * n_items):
-            z = generator.standard_normal((len(lengths[batch]), self.module_.latent), dtype=np.float32)
+            z = generator.standard_normal((len(lengths[batch]), self.module_.architecture.latent), dtype=np.float32)
             with torch.inference_mode():
                 logits: FloatArray = self.module_.logits(torch.from_numpy(z).to(self._device)).cpu().numpy()
             # The largest of logits + Gumbel noise are a sample without replacement (Vieira 2014).
@@ -120,9 +119,14 @@ class VariationalAutoencoder(Autoencoder):
         super()._fit(user_items, context)
 
     def _state(self) -> State:
-        return {**super()._state(), _LENGTHS: self.history_lengths_}
+        return {**super()._state(), HISTORY_LENGTHS: self.history_lengths_}
 
     def _restore(self, state: State) -> None:
         state = dict(state)
-        self.history_lengths_ = state.pop(_LENGTHS)
+        self.history_lengths_ = state.pop(HISTORY_LENGTHS)
         super()._restore(state)
+
+
+def kl_to_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mu, exp(logvar)) ‖ N(0, I)) of each row, (n_users,); Kingma & Welling (2014), appendix B."""
+    return 0.5 * (logvar.exp() + mu.square() - 1 - logvar).sum(dim=1)

@@ -13,9 +13,11 @@ from scipy import sparse
 
 from recvae.errors import ArtifactError, UnsupportedError
 from recvae.models import registry
+from recvae.models.autoencoders.architecture import VARIATIONAL
 from recvae.models.autoencoders.base import Autoencoder
-from recvae.models.autoencoders.frozen import LANES, VARIATIONAL, FrozenAutoencoder
-from recvae.models.autoencoders.multvae import MultDAE, MultVAE
+from recvae.models.autoencoders.frozen import LANES, FrozenAutoencoder
+from recvae.models.autoencoders.multdae import MultDAE
+from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.autoencoders.recvae import RecVAE
 from recvae.models.blend import Blend
 from recvae.models.ease import EASE

@@ -19,11 +19,12 @@ from recvae.errors import ParameterError, TrainingError
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.autoencoders.recvae import RecVAE
-from recvae.nn import likelihood, sharding
-from recvae.nn.batches import Rows
-from recvae.nn.distributed import Workers, workers
+from recvae.nn import initialisation, likelihood
+from recvae.nn.batches import Batch
+from recvae.nn.initialisation import draw_own_rows
+from recvae.nn.item_layers import find_item_layers
 from recvae.nn.likelihood import LIKELIHOODS, output_nll
-from recvae.nn.sharding import ItemShard
+from recvae.nn.parallelism import ALONE, Parallelism
 from recvae.training import trainer as training
 from recvae.training.trainer import Trainer
 from tests.contracts import one_thread as one_thread
@@ -80,7 +81,7 @@ def _interrupted(make: Callable[[], MultVAE], state: Path | None, rank: int) -> 
     model, update = make(), Trainer._update
 
     def interrupted(trainer: Trainer, *arguments: Any) -> None:
-        if trainer.state.step == STEP and trainer.workers.rank == rank:
+        if trainer.progress.step == STEP and trainer.parallelism.rank == rank:
             signal.raise_signal(signal.SIGINT)
         update(trainer, *arguments)
 
@@ -140,18 +141,18 @@ def _holds_its_own_rows_only(folder: Path) -> None:
 
     def noting(trainer: Trainer, *arguments: Any) -> None:
         update(trainer, *arguments)
-        module, (optimizer,) = trainer.objective.module, trainer.objective.optimizers
+        module, (optimizer,) = trainer.module, trainer.optimizers
         for (name, parameter), moments in zip(
             module.named_parameters(), optimizer.state_dict()["state"].values(), strict=True
         ):
             assert parameter.grad is not None
-            tensors = (parameter, parameter.grad, moments["exp_avg"], moments["exp_avg_sq"], trainer.good[name])
+            tensors = (parameter, parameter.grad, moments["exp_avg"], moments["exp_avg_sq"], trainer.best_weights[name])
             held[name] = [tensor.shape for tensor in tensors]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_update", noting)
         model = MultVAE(**PLAIN).fit(random_interactions(), show_progress=False)
-    own = len(range(N_ITEMS)[ItemShard(N_ITEMS, workers()).items])
+    own = len(range(N_ITEMS)[Parallelism.current("items").own_items(N_ITEMS)])
     assert own < N_ITEMS
     by_item = {"encoder.input.weight": (own, 12), "output.weight": (own, 12), "output.bias": (own,)}
     for name, parameter in model.module_.named_parameters():
@@ -165,24 +166,25 @@ def _exact_likelihood(folder: Path) -> None:
     interactions = random_interactions().astype(np.float64)
     interactions.data = rng.uniform(0.5, 3, interactions.nnz)
     hidden, weight = (torch.from_numpy(rng.normal(size=(n, 5))) for n in interactions.shape)
-    bias, shard, rows = torch.from_numpy(rng.normal(size=N_ITEMS)), ItemShard(N_ITEMS, workers()), Rows.of(interactions)
+    bias, batch = torch.from_numpy(rng.normal(size=N_ITEMS)), Batch.from_csr(interactions)
+    process = Parallelism.current("items")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(likelihood, "MIN_CHUNK", 1)
         patch.setattr(memory, "BATCH_BYTES", 7 * 8 * 8)  # of 8 users with 7 items, of 7 with 8
         for name in LIKELIHOODS:
             for scale in (1.0, 300.0):
                 inputs = ((hidden * scale).detach(), weight, bias)
-                loss, gradients = _with_gradients(inputs, rows, name, ItemShard(N_ITEMS))
-                own = (inputs[0], *map(shard.part, inputs[1:]))
-                found = _with_gradients(own, rows, name, shard)
-                torch.testing.assert_close(found, (loss, (gradients[0], *map(shard.part, gradients[1:]))))
+                loss, gradients = _with_gradients(inputs, batch, name, ALONE)
+                own = (inputs[0], *map(process.own_rows, inputs[1:]))
+                found = _with_gradients(own, batch, name, process)
+                torch.testing.assert_close(found, (loss, (gradients[0], *map(process.own_rows, gradients[1:]))))
 
 
 def _with_gradients(
-    inputs: tuple[Tensor, ...], rows: Rows, name: str, shard: ItemShard
+    inputs: tuple[Tensor, ...], batch: Batch, name: str, parallelism: Parallelism
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     hidden, weight, bias = (tensor.clone().requires_grad_() for tensor in inputs)
-    loss = output_nll(hidden, weight, bias, rows, name, shard=shard)
+    loss = output_nll(hidden, weight, bias, batch, name, n_items=N_ITEMS, parallelism=parallelism)
     return loss, torch.autograd.grad(loss, (hidden, weight, bias))
 
 
@@ -226,7 +228,7 @@ def _left_alone(folder: Path) -> None:
     update = Trainer._update
 
     def leaving(trainer: Trainer, *arguments: Any) -> None:
-        if trainer.state.step == STEP:
+        if trainer.progress.step == STEP:
             os._exit(0)
         update(trainer, *arguments)
 
@@ -258,24 +260,25 @@ def _check_all(folder: Path) -> None:
 
 @pytest.mark.parametrize("model", [MultVAE(**PLAIN), MultVAE(**{**PLAIN, "encoder": "dense"})])
 def test_shards_are_drawn_as_the_whole_in_pieces(model: MultVAE, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharding, "PIECE", 50)
+    monkeypatch.setattr(initialisation, "PIECE", 50)
     generator = torch.Generator().manual_seed(1)
-    whole = model._build(ItemShard(N_ITEMS), generator)
+    whole = model._build(N_ITEMS, generator)
     shards = []
     for rank in range(4):
         own = torch.Generator().manual_seed(1)
-        shards.append(model._build(ItemShard(N_ITEMS, Workers(rank, 4)), own))
+        shards.append(model._build(N_ITEMS, own, Parallelism(rank, 4, "items")))
         assert torch.equal(own.get_state(), generator.get_state())
     for name, parameter in whole.named_parameters():
         parts: list[Tensor] = [shard.get_parameter(name) for shard in shards]
-        drawn = torch.cat(parts) if name in sharding.item_parameters(whole) else parts[0]
+        drawn = torch.cat(parts) if name in find_item_layers(whole) else parts[0]
         assert torch.equal(drawn, parameter)
 
 
 def test_only_so_much_is_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharding, "PIECE", 50)
+    monkeypatch.setattr(initialisation, "PIECE", 50)
     sizes: list[int] = []
-    ItemShard(1000, Workers(1, 4)).draw(torch.empty(250, 8), lambda piece: sizes.append(piece.numel()))
+    own_items = Parallelism(1, 4, "items").own_items(1000)
+    draw_own_rows(torch.empty(250, 8), own_items, 1000, lambda piece: sizes.append(piece.numel()))
     assert sum(sizes) == 8000
     assert max(sizes) <= 50
 
@@ -301,4 +304,4 @@ def test_every_process_needs_an_item() -> None:
     with pytest.raises(
         ParameterError, match=r"^parallel is 'items', but 3 items cannot be divided among 4 processes; "
     ):
-        ItemShard(3, Workers(0, 4))
+        Parallelism(0, 4, "items").own_items(3)

@@ -16,9 +16,10 @@ from recvae import workflow
 from recvae.datasets.synthetic import generate
 from recvae.errors import ParameterError, TrainingError
 from recvae.models.autoencoders.base import Autoencoder
-from recvae.models.autoencoders.multvae import MultDAE, MultVAE
+from recvae.models.autoencoders.multdae import MultDAE
+from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.autoencoders.recvae import RecVAE
-from recvae.nn.distributed import ALONE, Workers, joined, workers
+from recvae.nn.parallelism import ALONE, Parallelism, join_process_group
 from recvae.preparation.pipeline import Options, prepare
 from recvae.training.trainer import Trainer
 from tests.contracts import one_thread as one_thread
@@ -63,7 +64,7 @@ def _interrupted(folder: Path) -> None:
     interactions, state, update = random_interactions(), folder / "state", Trainer._update
 
     def interrupted(trainer: Trainer, *arguments: Any) -> None:
-        if trainer.state.step == 5 and trainer.workers.rank == 1:
+        if trainer.progress.step == 5 and trainer.parallelism.rank == 1:
             signal.raise_signal(signal.SIGINT)
         update(trainer, *arguments)
 
@@ -96,7 +97,7 @@ def _left_alone(folder: Path) -> None:
     update = Trainer._update
 
     def leaving(trainer: Trainer, *arguments: Any) -> None:
-        if trainer.state.step == 5:
+        if trainer.progress.step == 5:
             os._exit(0)
         update(trainer, *arguments)
 
@@ -124,22 +125,22 @@ def test_refused(function: Callable[..., None], tmp_path: Path) -> None:
     start(function, 2, tmp_path / "refused")
 
 
+@pytest.mark.parametrize("divided", ["users", "items"])
 @pytest.mark.parametrize("n_users", [1, 3, 4, 11])
-def test_shares_are_the_whole(n_users: int) -> None:
-    shares = [Workers(rank, 4).share(n_users) for rank in range(4)]
+def test_weighted_means_of_all_processes_are_the_batchs_mean(n_users: int, divided: str) -> None:
     weights = np.zeros(n_users)
-    for share in shares:
-        weights[share.users] += share.weight / len(weights[share.users])
-    assert_allclose(weights, 1 / n_users)
-    assert {share.total for share in shares} == {n_users}
+    for process in (Parallelism(rank, 4, divided) for rank in range(4)):
+        own = weights[process.own_users(n_users)]
+        own += process.weight(n_users) / len(own)
+    assert_allclose(weights, (4 if divided == "items" else 1) / n_users)  # by items every process has the whole mean
 
 
 def test_a_process_on_its_own_is_alone() -> None:
-    assert workers() == ALONE
-    with joined() as together:
-        assert together == ALONE
-    assert ALONE.leads
-    assert ALONE.any(True, False) == [True, False]
+    assert Parallelism.current() == ALONE
+    with join_process_group() as parallelism:
+        assert parallelism == ALONE
+    assert ALONE.is_first
+    assert ALONE.any_process(True, False) == [True, False]
 
 
 def test_each_process_needs_a_cuda_device_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +149,10 @@ def test_each_process_needs_a_cuda_device_where_there_are_some(monkeypatch: pyte
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    with pytest.raises(ParameterError, match=r"^torchrun started 4 processes for the 2 CUDA devices of this"), joined():
+    with (
+        pytest.raises(ParameterError, match=r"^torchrun started 4 processes for the 2 CUDA devices of this"),
+        join_process_group(),
+    ):
         pass
 
 
@@ -160,7 +164,7 @@ from recvae.training import trainer as training
 update = training.Trainer._update
 
 def killed(trainer, *arguments):
-    if trainer.state.step == 7 and trainer.workers.rank == 1:
+    if trainer.progress.step == 7 and trainer.parallelism.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     update(trainer, *arguments)
 
