@@ -26,7 +26,12 @@ class TitleSearch:
 
     def __init__(self, titles: Sequence[str], counts: npt.NDArray[np.float32]) -> None:
         self._order = np.lexsort((np.arange(len(counts)), -counts))
-        self._titles = pa.array([_fold(titles[item]) for item in self._order], pa.large_string())
+        folded = [_fold(titles[item]).encode() for item in self._order]
+        offsets = np.cumsum([0, *map(len, folded)], dtype=np.int64)
+        # From buffers, because `pa.array` would import pandas.
+        self._titles = pa.LargeStringArray.from_buffers(
+            len(folded), pa.py_buffer(offsets), pa.py_buffer(b"".join(folded))
+        )
 
     def find(self, text: str, n: int) -> Steps[list[int]]:
         """Find the n most popular items whose title contains the text, whatever its case and accents.
