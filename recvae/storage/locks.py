@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def hold_lock(file: Path) -> Iterator[None]:
-    """Hold the lock on a file, which is created for that and removed afterwards.
+    """Hold the lock on a file, which is created for that, with its folder, and removed afterwards.
 
     The system releases the lock when the process ends, however it ends; the file may then stay behind and harms
     nobody.
