@@ -5,13 +5,16 @@ READY := .venv/.ready
 
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint docs pictures bench serve long clean
+.PHONY: demo test gate lint docs pictures bench serve long clean
 
 demo: $(READY)
 	$(BIN)/recvae demo
 
 test: $(READY)
 	$(BIN)/pytest -rs
+
+gate: $(READY)
+	$(BIN)/pytest -rs --unexpected-skips-fail --cov --cov-report=term
 
 long: $(READY)
 	$(INSTALL) --editable '.[all,spark,ray]' --group dev

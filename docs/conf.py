@@ -9,7 +9,7 @@ from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import generate
+import generate  # type: ignore[import-not-found] # stands beside this file
 
 project = "recvae"
 author = "recvae authors"
@@ -23,8 +23,7 @@ exclude_patterns = ["*.py"]
 default_role = "code"  # docstrings write `name` for code
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
-autodoc_typehints_format = "short"
+autodoc_typehints = "none"  # the docstrings have them, with shapes
 autodoc_inherit_docstrings = True
 autodoc_preserve_defaults = True
 napoleon_google_docstring = False
@@ -39,14 +38,19 @@ html_show_sphinx = False
 copybutton_exclude = ".linenos, .gp, .go"
 
 CODE = re.compile(r"(`+[^`]*`+)")
+SEVERAL = re.compile(r"^(\w+(?:, \w+)+) : ")
 
 
 def setup(app: Sphinx) -> None:
-    """Write the generated pages before Sphinx looks for sources."""
+    """Write the generated pages before Sphinx looks for sources, and adapt docstrings before napoleon reads them."""
     app.connect("config-inited", lambda app, _: generate.write(Path(app.srcdir) / "generated"))
-    app.connect("autodoc-process-docstring", lambda *event: keep_bars(event[-1]))
+    app.connect("autodoc-process-docstring", lambda *event: adapt(event[-1]), priority=400)
 
 
-def keep_bars(lines: list[str]) -> None:
-    """Escape the bars of |x|, which reStructuredText would take for a substitution."""
-    lines[:] = ["".join(p if p.startswith("`") else p.replace("|", r"\|") for p in CODE.split(line)) for line in lines]
+def adapt(lines: list[str]) -> None:
+    """Escape the bars of |x|, and join names of attributes that share a line: napoleon takes the second for a type."""
+    attributes = False
+    for i, line in enumerate(lines):
+        attributes = line == "Attributes" or (attributes and line not in ("Notes", "Parameters"))
+        text = SEVERAL.sub(lambda found: f"{found[1].replace(', ', ',')} : ", line) if attributes else line
+        lines[i] = "".join(part if part.startswith("`") else part.replace("|", r"\|") for part in CODE.split(text))
