@@ -1,6 +1,6 @@
 """Training on a prepared set several times as large as the memory that the process may have.
 
-    python -m benchmarks.larger_than_memory [--plays 400000000] [--megabytes 600]
+    python -m benchmarks.larger_than_memory [--interactions 400000000] [--megabytes 600]
 
 Writes a prepared directory, then trains Mult-VAE for one epoch in a control group of its own, without and with the
 bound on memory (as root, on Linux). The system's cache of the files counts towards the bound and gives way to it; a
@@ -34,27 +34,27 @@ from recvae.evaluation.results import write_results
 from recvae.models.autoencoders.multvae import MultVAE
 
 CGROUPS = Path("/sys/fs/cgroup")
-N_ITEMS, PLAYS_A_USER, USERS_A_BLOCK = 5_000, 400, 20_000
+N_ITEMS, INTERACTIONS_A_USER, USERS_A_BLOCK = 5_000, 400, 20_000
 HIDDEN, LATENT, BATCH_SIZE = 64, 32, 500
 
 
 def places(n_users: int, seed: int) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-    """Rows and columns of `PLAYS_A_USER` random items for each user, a block of users at a time."""
+    """Rows and columns of `INTERACTIONS_A_USER` random items for each user, a block of users at a time."""
     rng = np.random.default_rng(seed)
     for start in range(0, n_users, USERS_A_BLOCK):
         size = min(USERS_A_BLOCK, n_users - start)
-        gaps = rng.integers(1, N_ITEMS // PLAYS_A_USER, (size, PLAYS_A_USER), dtype=np.int32)
-        yield np.repeat(np.arange(start, start + size), PLAYS_A_USER), np.cumsum(gaps, axis=1).ravel()
+        gaps = rng.integers(1, N_ITEMS // INTERACTIONS_A_USER, (size, INTERACTIONS_A_USER), dtype=np.int32)
+        yield np.repeat(np.arange(start, start + size), INTERACTIONS_A_USER), np.cumsum(gaps, axis=1).ravel()
 
 
 def write(path: Path, n_interactions: int, seed: int) -> None:
     """Write a prepared directory with about so many training interactions; its table of interactions is not read."""
-    n_users = n_interactions // PLAYS_A_USER
+    n_users = n_interactions // INTERACTIONS_A_USER
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         folder = Path(scratch)
-        write_ones(folder, n_users * PLAYS_A_USER)
+        write_ones(folder, n_users * INTERACTIONS_A_USER)
         for name, users in (("train", n_users), ("fold_in", 100), ("held_out", 100)):
-            write_stream(folder, name, users, users * PLAYS_A_USER, places(users, seed + users))
+            write_stream(folder, name, users, users * INTERACTIONS_A_USER, places(users, seed + users))
         fold_in, held_out = (read_matrix(folder, name, (100, N_ITEMS)) for name in ("fold_in", "held_out"))
         test = Holdout(fold_in, held_out, pd.Index(range(n_users, n_users + 100)), np.full(100, -1, dtype=np.int32))
         train = read_matrix(folder, "train", (n_users, N_ITEMS))
@@ -122,7 +122,7 @@ def train(path: Path) -> None:
 def main() -> None:
     """Write, train with and without the bound, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plays", type=int, default=400_000_000)
+    parser.add_argument("--interactions", type=int, default=400_000_000)
     parser.add_argument("--megabytes", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scratch", type=Path, help="folder for the prepared set")

@@ -38,7 +38,7 @@ LATENT = 64
 ADAM_TRAFFIC = 7 * 4  # bytes a number: gradient, weight and both moments read, the last three written
 ADAM_MEMORY = 4 * 4  # bytes a number: weight, gradient, both moments
 SPARSE_MEMORY = 3 * 4  # bytes a number: the gradient has only the rows of the batch
-PLAY_MEMORY = 2 * 4  # bytes an interaction: item and value
+HISTORY_MEMORY = 2 * 4  # bytes an interaction: item and value
 MATRIX_SHARE, STREAM_SHARE, MEMORY_SHARE = 0.4, 0.7, 0.9  # of the data sheet's figures that can be had
 USERS_A_DEVICE = 1000
 
@@ -217,7 +217,7 @@ def predict(hardware: Hardware, data: Data, negatives: int | None, parallel: str
     adam = ADAM_TRAFFIC * updated * data.width / (STREAM_SHARE * hardware.stream)
     wire = sent / (STREAM_SHARE * hardware.wire)
     step = matrices + adam + wire
-    histories = PLAY_MEMORY * data.users * data.interactions
+    histories = HISTORY_MEMORY * data.users * data.interactions
     fits = "yes" if layers + histories < MEMORY_SHARE * hardware.memory else "no"
     parts = " | ".join(f"{1e3 * seconds:.2f}" for seconds in (matrices, adam, wire, step))
     epoch = step * data.users / data.batch_size / 60
@@ -258,7 +258,7 @@ of the batch):
   (D-1)·4 for each of a device's rows of a sparse gradient, at {STREAM_SHARE:.0%} of the link's rate, none of it hidden
   behind the computing;
 - memory of each device: {ADAM_MEMORY} bytes for each number of the input and the output layer, {SPARSE_MEMORY} where
-  gradients are sparse, a D-th of it divided by items, and {PLAY_MEMORY} bytes for each interaction of all users; it
+  gradients are sparse, a D-th of it divided by items, and {HISTORY_MEMORY} bytes for each interaction of all users; it
   fits up to {MEMORY_SHARE:.0%}.
 
 {USERS_A_DEVICE:,} users a device and step, 100 interactions a user. Rates are the makers' data sheets'; nothing of this
