@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow.csv
 from recvae.data.columns import Columns
 from recvae.errors import DataError
 
+NO_NUMBER = ["", "NaN", "nan", "NA"]  # a missing rating or timestamp
 WHOLE_NUMBER = r"^(0|-?[1-9]\d{0,17})$"
 _DELIMITERS = ",\t;|"
 _LONGEST_NUMBER = 10**18
@@ -90,11 +92,22 @@ class DelimitedText:
                 raise DataError(self.explain(error)) from None
         if any(pa.types.is_binary(kind) for kind in table.schema.types):  # Arrow's guess where text is not UTF-8
             raise DataError(f"{self.where} is not UTF-8 text")
-        return table.rename_columns([self.mapping[name] for name in table.column_names])
+        table = table.rename_columns([self.mapping[name] for name in table.column_names])
+        position = table.schema.get_field_index("timestamp")
+        if position >= 0 and table.schema.types[position] == pa.string():
+            table = table.set_column(position, "timestamp", trim(table["timestamp"], NO_NUMBER))
+        return table
 
-    def stream(self) -> pa.csv.CSVStreamingReader:
-        """Read the rows in batches under the file's own column names, timestamps as text; raises `ArrowInvalid`."""
-        return pa.csv.open_csv(self._open_input(), **self._options(False, timestamp=pa.string()))
+    def stream(self) -> Iterator[pa.RecordBatch]:
+        """Read the rows in batches, with the columns of `read`, timestamps as text; raises `ArrowInvalid`."""
+        for batch in pa.csv.open_csv(self._open_input(), **self._options(False, timestamp=pa.string())):
+            names = [self.mapping[name] for name in batch.schema.names]
+            missing = {"user_id": [""], "item_id": [""], "timestamp": NO_NUMBER}
+            arrays = [
+                trim(array, missing[name]) if name in missing else array
+                for name, array in zip(names, batch.columns, strict=True)
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, names)
 
     def describe_row(self, row: int) -> str:
         """Name the file and the line of a row, counted from 0; blank lines are not rows."""
@@ -137,8 +150,8 @@ class DelimitedText:
             "convert_options": pa.csv.ConvertOptions(
                 include_columns=list(self.mapping),
                 column_types={name: types[standard] for name, standard in self.mapping.items() if standard in types},
-                strings_can_be_null=True,
-                null_values=["", "NaN", "nan", "NA"],
+                strings_can_be_null=False,  # NA and nan are ids like any other; an id is missing only where it is blank
+                null_values=NO_NUMBER,
             ),
         }
 
@@ -151,11 +164,17 @@ def parse_ids(texts: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
         pass
     # Trimming and matching each distinct id once is many times faster than doing so in every row.
     coded = texts.dictionary_encode().combine_chunks()
-    values = pa.compute.utf8_trim_whitespace(coded.dictionary.cast(pa.large_string()))
-    values = pa.compute.if_else(pa.compute.equal(values, ""), None, values)
+    values = trim(coded.dictionary.cast(pa.large_string()), [""])
     if pa.compute.all(pa.compute.match_substring_regex(values, WHOLE_NUMBER)).as_py():
         values = values.cast(pa.int64())
     return values.take(coded.indices)
+
+
+def trim(texts: pa.Array | pa.ChunkedArray, missing: list[str]) -> pa.Array | pa.ChunkedArray:
+    """Remove white space around texts; those in `missing` become null."""
+    trimmed = pa.compute.utf8_trim_whitespace(texts)
+    is_missing = pa.compute.is_in(trimmed, pa.array(missing, trimmed.type))
+    return pa.compute.if_else(is_missing, pa.scalar(None, trimmed.type), trimmed)
 
 
 def parse_whole_numbers(texts: pa.StringArray) -> pa.Int64Array:

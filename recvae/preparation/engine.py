@@ -164,8 +164,8 @@ def _connect(url: str, scratch: Path) -> Any:
     return ibis.connect(url)
 
 
-def read_source(engine: Engine, source: str, columns: Columns) -> Any:
-    """Make a table of a source: `user_id`, `item_id`, and `rating`, `timestamp` (numbers) and `row` where it has any.
+def read_source(engine: Engine, source: str, columns: Columns) -> "EngineInteractions":
+    """Read the interactions of a source.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def read_source(engine: Engine, source: str, columns: Columns) -> Any:
         staged = stage(path, columns, engine.scratch / "staged.parquet")
         table = engine.connection.read_parquet(str(staged.path))
         numbers = {name: table[name].cast(kind) for name, kind in staged.numbers.items()}
-        return _check_values(engine, table.mutate(**numbers), source)
+        return EngineInteractions.from_table(engine, table.mutate(**numbers), source, staged.timestamp_unit)
     if path.is_dir():
         table = engine.connection.read_parquet(str(path / "*.parquet"))
     else:
@@ -193,10 +193,11 @@ def read_source(engine: Engine, source: str, columns: Columns) -> Any:
         except Exception as error:  # noqa: BLE001  (each driver has errors of its own)
             raise DataError(f"{source} is neither a file, a folder nor a table of the backend ({error})") from None
     mapping = columns.map_names(list(table.columns), source)
-    return _check_values(engine, table.select(**{ours: table[theirs] for theirs, ours in mapping.items()}), source)
+    selected = table.select(**{standard: table[given] for given, standard in mapping.items()})
+    return EngineInteractions.from_table(engine, selected, source)
 
 
-def _check_values(engine: Engine, table: Any, where: str) -> Any:
+def _check_values(engine: Engine, table: Any, where: str, timestamp_unit: str | None) -> Any:
     """Check that no id or rating is missing; ratings become float64 and timestamps numbers."""
     types = table.schema()
     missing = {name: table[name].isnull().sum() for name in PAIR}
@@ -219,7 +220,7 @@ def _check_values(engine: Engine, table: Any, where: str) -> Any:
     for name in (*PAIR, "rating"):
         if found.get(name):
             raise DataError(f"{where}: {name} is missing or no number in {found[name]:,} rows")
-    if found.get("timestamp"):  # as pandas does in memory, where integers with missing values become floats
+    if found.get("timestamp") and not timestamp_unit:  # as in memory, where integers with missing values become floats
         table = table.mutate(timestamp=table.timestamp.cast("float64"))
     return table
 
@@ -234,18 +235,30 @@ class EngineInteractions:
         `user_id`, `item_id`, and `rating`, `timestamp`, `row` where the source has them; one row a pair.
     n_duplicates : int
         Rows of the source that repeated an earlier pair.
+    timestamp_unit : str, optional
+        Unit of timestamps that are dates, which the table has as int64, since 1970 in UTC.
     """
 
     engine: Engine
     table: Any
     n_duplicates: int
+    timestamp_unit: str | None = None
 
     @classmethod
-    def from_table(cls, engine: Engine, table: Any) -> Self:
-        """Make interactions of a table that `read_source` returned; a repeated pair is one interaction."""
+    def from_table(cls, engine: Engine, table: Any, where: str, timestamp_unit: str | None = None) -> Self:
+        """Make interactions of a table; a repeated pair is one interaction. `where` names the table in messages.
+
+        Raises
+        ------
+        DataError
+            If there are no rows, or a value is missing or of the wrong kind.
+        """
+        table = _check_values(engine, table, where, timestamp_unit)
         rows = engine.read_count(table.count())
         pairs = engine.read_count(table.select(*PAIR).distinct().count())
-        return cls(engine, engine.materialise(_collapse_duplicates(table)) if pairs < rows else table, rows - pairs)
+        if pairs < rows:
+            table = engine.materialise(_collapse_duplicates(table))
+        return cls(engine, table, rows - pairs, timestamp_unit)
 
     @cached_property
     def n_interactions(self) -> int:
@@ -253,7 +266,9 @@ class EngineInteractions:
 
     @property
     def timestamp_type(self) -> np.dtype[Any] | None:
-        return np.dtype(np.float64) if "timestamp" in self.table.columns else None
+        if "timestamp" not in self.table.columns:
+            return None
+        return np.dtype(f"datetime64[{self.timestamp_unit}]" if self.timestamp_unit else np.float64)
 
     @cached_property
     def user_ids(self) -> pd.Index:
@@ -309,7 +324,10 @@ class EngineInteractions:
         ordered = self.indexed_table.order_by("row").select("user_idx", "item_idx", *names)
         for batch in self.engine.stream(ordered):
             ids = {"user_id": self.user_ids[batch["user_idx"]], "item_id": self.item_ids[batch["item_idx"]]}
-            yield pd.DataFrame(ids | {name: batch[name].to_pandas() for name in names})
+            values = {name: batch[name] for name in names}
+            if self.timestamp_unit and "timestamp" in values:
+                values["timestamp"] = values["timestamp"].cast(pa.timestamp(self.timestamp_unit))
+            yield pd.DataFrame(ids | {name: array.to_pandas() for name, array in values.items()})
 
     def _read_ids(self, name: str) -> pd.Index:
         # Sorted here, not by the engine: each engine orders text by a collation of its own.

@@ -62,7 +62,8 @@ class EngineBackend:
         return self.engine.read_count(self.table.timestamp.isnull().sum())
 
     def find_timestamp(self, position: int) -> Any:
-        return self._read_column(self.table.order_by("timestamp").limit(1, offset=position), "timestamp")[0]
+        found = self._read_column(self.table.order_by("timestamp").limit(1, offset=position), "timestamp")[0]
+        return np.datetime64(int(found), self._date_unit) if self._date_unit else found
 
     def assign_by_user(self, side_of_user: npt.NDArray[np.int8]) -> Self:
         sides = pd.DataFrame({"user_idx": np.arange(len(side_of_user), dtype=np.int32), "side": side_of_user})
@@ -70,6 +71,7 @@ class EngineBackend:
 
     def assign_by_time(self, val_time: Any, test_time: Any) -> Self:
         times = self.table.timestamp
+        val_time, test_time = self._to_number(val_time), self._to_number(test_time)
         before_test = (times >= val_time).ifelse(VALIDATION, TRAIN)
         return replace(self, table=self.table.mutate(side=(times >= test_time).ifelse(TEST, before_test)))
 
@@ -111,6 +113,18 @@ class EngineBackend:
         n_interactions = self.engine.read_count(table.count())
         write_stream(self.folder, name, shape[0], n_interactions, self._stream_by_row(table))
         return read_matrix(self.folder, name, shape)
+
+    @property
+    def _date_unit(self) -> Any:
+        """Unit of timestamps that are dates, which the table has as numbers; None for other timestamps."""
+        kind = self.timestamp_type
+        return np.datetime_data(kind)[0] if kind is not None and kind.kind == "M" else None
+
+    def _to_number(self, time: Any) -> Any:
+        if not self._date_unit:
+            return time
+        whole = time.astype(self.timestamp_type)  # of a finer time the unit that it lies in: the next one is the bound
+        return int(whole.astype(np.int64)) + bool(whole < time)
 
     def _stream_by_row(self, table: Any) -> Iterator[tuple[Indices, Indices]]:
         for batch in self.engine.stream(table.order_by("user_row", "item_idx")):

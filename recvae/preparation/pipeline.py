@@ -193,7 +193,7 @@ def _choose_backend(source: str | Path) -> str | None:
 
 def _prepare_in_engine(backend: str, source: str, out: Path, options: Options) -> list[str]:
     try:
-        from recvae.preparation.engine import EngineInteractions, open_engine, read_source
+        from recvae.preparation.engine import open_engine, read_source
     except ImportError as error:
         raise MissingDependencyError(f"backend {backend} needs {error.name}; install recvae[scale]") from None
 
@@ -203,8 +203,7 @@ def _prepare_in_engine(backend: str, source: str, out: Path, options: Options) -
         )
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with open_engine(backend, out.absolute().parent) as engine:
-        whole = EngineInteractions.from_table(engine, read_source(engine, source, options.columns))
-        return _prepare_interactions(whole, Path(source), out, options)
+        return _prepare_interactions(read_source(engine, source, options.columns), Path(source), out, options)
 
 
 def _prepare_interactions(whole: "EngineInteractions", source: Path, out: Path, options: Options) -> list[str]:

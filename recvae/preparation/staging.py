@@ -1,7 +1,7 @@
-"""A ratings file rewritten as Parquet with its rows numbered, for engines: in one pass, a batch at a time.
+"""A ratings file rewritten as Parquet with its rows numbered, for engines: a batch at a time.
 
-Engines read files in any order and by rules of their own. Staging keeps the order of the rows, and reads ids and
-numbers by the rules of `recvae.data.readers`, so that an engine comes to the same result as memory.
+Engines read files in any order and by rules of their own. Staging keeps the order of the rows, and reads ids, numbers
+and dates by the rules of `recvae.data.readers`, so that an engine comes to the same result as memory.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.parquet
 
 from recvae.data.columns import Columns
@@ -18,6 +18,12 @@ from recvae.data.delimited import DelimitedText, parse_whole_numbers
 from recvae.errors import DataError
 
 _ROWS_A_BATCH = 1 << 18
+_NUMBERS = [pa.int64(), pa.float64()]
+# Types that Arrow's CSV reader guesses for a column of dates, in its order; the last is its guess for all other text.
+_DATES = [pa.date32(), pa.timestamp("s"), pa.timestamp("s", "UTC"), pa.timestamp("ns"), pa.timestamp("ns", "UTC")]
+_TEXT = pa.string()
+
+Candidates = dict[str, list[pa.DataType]]
 
 
 @dataclass
@@ -30,11 +36,14 @@ class StagedFile:
     n_rows : int
     numbers : dict of str to str
         Text columns that hold numbers only → the type to cast them to.
+    timestamp_unit : str, optional
+        "s", "ms", "us" or "ns" where timestamps are dates, staged as their int64 number of units since 1970 in UTC.
     """
 
     path: Path
     n_rows: int = 0
     numbers: dict[str, str] = field(default_factory=dict)
+    timestamp_unit: str | None = None
 
 
 def stage(source: Path, columns: Columns, target: Path) -> StagedFile:
@@ -43,14 +52,16 @@ def stage(source: Path, columns: Columns, target: Path) -> StagedFile:
     Raises
     ------
     DataError
-        As `recvae.data.readers.read_table` does; the message names the line.
+        As `recvae.data.readers.read_table` and `Interactions.from_frame` do; the message names the line.
     """
     staged = StagedFile(target)
     text = None if source.suffix.lower() == ".parquet" else DelimitedText.open(source, columns)
-    batches = _read_parquet(source, columns) if text is None else _read_delimited(text)
+    batches = _read_parquet(source, columns, staged) if text is None else text.stream()
     describe_row = (lambda row: f"{source} row {row}") if text is None else text.describe_row
-    # A column's type is known only after its last row, so all types that fit so far are kept.
-    candidates = {} if text is None else {"user_id": ["int64"], "item_id": ["int64"], "timestamp": ["int64", "float64"]}
+    # The type of a text column is known only after its last row, so all types that fit so far are kept.
+    candidates: Candidates = {"timestamp": [*_NUMBERS, _TEXT]}
+    if text is not None:
+        candidates = {"user_id": [pa.int64()], "item_id": [pa.int64()], "timestamp": [*_NUMBERS, *_DATES, _TEXT]}
     try:
         first = next(batches, None)
         if first is None:
@@ -63,36 +74,42 @@ def stage(source: Path, columns: Columns, target: Path) -> StagedFile:
         raise DataError(text.explain(error) if text else f"{source} is not a readable Parquet file: {error}") from None
     if not staged.n_rows:
         raise DataError(f"{source} has no rows")
-    read = set(first.schema.names) & set(candidates)
-    staged.numbers = {name: candidates[name][0] for name in sorted(read) if candidates[name]}
-    if "timestamp" in read and "timestamp" not in staged.numbers:
-        raise DataError(
-            f"{source}: timestamp holds what is no number; expected seconds, or no backend for dates as text"
-        )
+    found = {name: candidates[name][0] for name in candidates if candidates[name] and _is_text(first, name)}
+    staged.numbers = {name: str(kind) for name, kind in found.items() if kind in _NUMBERS}
+    if "timestamp" in found and "timestamp" not in staged.numbers:
+        _replace_dates(staged, found["timestamp"], describe_row)
     return staged
+
+
+def _is_text(batch: pa.RecordBatch, name: str) -> bool:
+    return name in batch.schema.names and _is_string(batch.schema.field(name).type)
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _add_row_number(schema: pa.Schema) -> pa.Schema:
     return schema.append(pa.field("row", pa.int64()))
 
 
-def _read_delimited(text: DelimitedText) -> Iterator[pa.RecordBatch]:
-    for batch in text.stream():
-        arrays = {text.mapping[name]: _trim(batch[name]) for name in batch.schema.names}
-        yield pa.RecordBatch.from_pydict(arrays)
-
-
-def _read_parquet(source: Path, columns: Columns) -> Iterator[pa.RecordBatch]:
+def _read_parquet(source: Path, columns: Columns, staged: StagedFile) -> Iterator[pa.RecordBatch]:
     with pa.parquet.ParquetFile(source) as file:
         mapping = columns.map_names(file.schema_arrow.names, str(source))
         for batch in file.iter_batches(_ROWS_A_BATCH, columns=list(mapping)):
-            yield batch.rename_columns([mapping[name] for name in batch.schema.names])
+            renamed = batch.rename_columns([mapping[name] for name in batch.schema.names])
+            position = renamed.schema.get_field_index("timestamp")
+            if position >= 0 and pa.types.is_temporal(renamed.schema.types[position]):
+                staged.timestamp_unit = _unit(renamed.schema.types[position])
+                numbers = _count_units(renamed.column(position), staged.timestamp_unit)
+                renamed = renamed.set_column(position, "timestamp", numbers)
+            yield renamed
 
 
 def _number_rows(
     batches: Iterable[pa.RecordBatch],
     staged: StagedFile,
-    candidates: dict[str, list[str]],
+    candidates: Candidates,
     describe_row: Callable[[int], str],
 ) -> Iterator[pa.RecordBatch]:
     """Check each batch, add its rows' numbers, and remove the candidate types that its texts do not fit."""
@@ -101,21 +118,14 @@ def _number_rows(
             if name != "timestamp" and array.null_count:
                 row = staged.n_rows + array.is_null().index(True).as_py()
                 raise DataError(f"{describe_row(row)}: {name} is missing")
-            if candidates.get(name) and array.type == pa.string():
+            if candidates.get(name) and _is_string(array.type):
                 candidates[name] = [kind for kind in candidates[name] if _fits(array, name, kind)]
         row = pa.array(range(staged.n_rows, staged.n_rows + len(batch)), pa.int64())
         staged.n_rows += len(batch)
         yield pa.RecordBatch.from_arrays([*batch.columns, row], schema=_add_row_number(batch.schema))
 
 
-def _trim(array: pa.Array) -> pa.Array:
-    if array.type != pa.string():
-        return array
-    trimmed = pa.compute.utf8_trim_whitespace(array)
-    return pa.compute.if_else(pa.compute.equal(trimmed, ""), None, trimmed)
-
-
-def _fits(texts: pa.Array, name: str, kind: str) -> bool:
+def _fits(texts: pa.Array, name: str, kind: pa.DataType) -> bool:
     try:
         if name == "timestamp":
             texts.cast(kind)
@@ -124,3 +134,49 @@ def _fits(texts: pa.Array, name: str, kind: str) -> bool:
     except pa.ArrowInvalid:
         return False
     return True
+
+
+def _replace_dates(staged: StagedFile, kind: pa.DataType, describe_row: Callable[[int], str]) -> None:
+    """Replace timestamps, texts that all fit `kind`, by numbers; sets the unit that reading into memory gives them."""
+    staged.timestamp_unit = _unit(kind)
+    if kind == _TEXT:  # pandas parses these in memory, and takes nanoseconds only where there are any
+        units = {_parse_text(batch, describe_row).dt.unit for batch in _iter_batches(staged.path, ["timestamp", "row"])}
+        staged.timestamp_unit = "ns" if "ns" in units else "us"
+    target = staged.path.with_name(f"dated.{staged.path.name}")
+    with pa.parquet.ParquetFile(staged.path) as file:
+        schema = file.schema_arrow
+    position = schema.get_field_index("timestamp")
+    with pa.parquet.ParquetWriter(target, schema.set(position, pa.field("timestamp", pa.int64()))) as writer:
+        for batch in _iter_batches(staged.path):
+            if kind == _TEXT:
+                dates = pa.array(_parse_text(batch, describe_row).dt.as_unit(staged.timestamp_unit))
+            else:
+                dates = batch["timestamp"].cast(kind)
+            numbers = _count_units(dates, staged.timestamp_unit)
+            writer.write_batch(batch.set_column(position, "timestamp", numbers))
+    staged.path = target
+
+
+def _unit(kind: pa.DataType) -> str:
+    """Choose the unit that timestamps of a type have in memory: their own; microseconds for days and for text."""
+    return str(kind.unit) if pa.types.is_timestamp(kind) else "us"
+
+
+def _count_units(dates: pa.Array, unit: str) -> pa.Array:
+    return dates.cast(pa.timestamp(unit, getattr(dates.type, "tz", None))).cast(pa.int64())
+
+
+def _parse_text(batch: pa.RecordBatch, describe_row: Callable[[int], str]) -> pd.Series:
+    texts = batch["timestamp"].to_pandas()
+    dates: pd.Series = pd.to_datetime(texts.astype("string"), format="ISO8601", errors="coerce", utc=True)
+    wrong = (dates.isna() & texts.notna()).to_numpy()
+    if wrong.any():
+        place = int(wrong.argmax())
+        where = describe_row(batch["row"][place].as_py())
+        raise DataError(f"{where}: timestamp is {texts.iloc[place]!r}; expected a number or an ISO 8601 date")
+    return dates
+
+
+def _iter_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    with pa.parquet.ParquetFile(path) as file:
+        yield from file.iter_batches(_ROWS_A_BATCH, columns=columns)

@@ -64,7 +64,7 @@ def make(folder: Path) -> None:
     source = generate(N_USERS, N_ITEMS)
     source.ratings.to_csv(folder / "interactions.csv", index=False)
     (folder / "empty.csv").write_text("")
-    (folder / "nan.csv").write_text("user_id,item_id\na,b\n\nNaN,c\n")
+    (folder / "blank.csv").write_text("user_id,item_id\na,b\n\n ,c\n")
     (folder / "text.csv").write_text("user_id,item_id,rating\na,b,3\na,c,good\n")
     (folder / "thesis").mkdir()
     (folder / "thesis" / "mine.txt").write_text("mine")
@@ -110,7 +110,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "prepare nowhere.csv --out new": ("nowhere.csv", "neither a file, a folder nor a data set's name", "ml-100k"),
     "prepare empty.csv --out new": ("empty.csv is empty", "expected a header line"),
     "prepare thesis --out new": ("thesis", "holds no data set", "expected one of u.data"),
-    "prepare nan.csv --out new": ("nan.csv line 4", "user_id is missing"),
+    "prepare blank.csv --out new": ("nan.csv line 4", "user_id is missing"),
     "prepare text.csv --out new": ("text.csv line 3", "rating is 'good'", "expected a number"),
     "prepare interactions.csv --out new --user-column who": (
         "'who'",

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recvae.data.columns import Columns
-from recvae.errors import DataError, MissingDependencyError, RecvaeError
-from recvae.preparation import pipeline
+from recvae.data.prepared import read_prepared
+from recvae.errors import DataError, MissingDependencyError, ParameterError, RecvaeError
+from recvae.preparation import pipeline, staging
 from recvae.preparation.pipeline import Options, prepare
 
 pytest.importorskip("ibis", reason="the extra 'scale' is not installed")
@@ -104,9 +105,70 @@ def test_times_that_are_no_whole_numbers_or_missing(tmp_path: Path, times: list[
     assert_same(tmp_path / "interactions.csv", SPLITS["strong"], "duckdb", tmp_path)
 
 
+DATES = {
+    "days": ["2020-01-05", "2020-01-06", "2019-12-31", "2020-02-29"],
+    "seconds": ["2020-01-05 10:00:00", "2020-01-06T11:00:07", "2019-12-31 23:59:59"],
+    "minutes and days": ["2020-01-05 10:00", "2020-01-06", "2019-12-31 23:59"],
+    "in UTC": ["2020-01-05T10:00:00Z", "2020-01-05T10:00:00+02:00", "2019-12-31T00:00:00-11:30"],
+    "milliseconds": ["2020-01-05 10:00:00.123", "2020-01-06 11:00:00", "1969-12-31 23:59:59.5"],
+    "nanoseconds in UTC": ["2020-01-05T10:00:00.123456789Z", "2020-01-06T11:00:00Z", "2020-01-05T10:00:00.1Z"],
+    "nanoseconds of some": ["2020-01-05T10:00:00.123456789Z", "2020-01-06", "2020-01-07"],
+    "with and without a zone": ["2020-01-05", "2020-01-06T11:00:00Z", "1066-10-14"],
+    "compact": ["20200105T100000", "20200106", "2019"],
+    "some missing": ["2020-01-05", "", "2019-12-31", "NA"],
+    "some missing, by seconds": ["2020-01-05 10:00:00", "nan", " 2019-12-31 10:00:00"],
+}
+
+
+@pytest.mark.parametrize("kind", DATES)
+@pytest.mark.parametrize("split", ["strong", "temporal", "temporal by days", "leave-last"])
+def test_dates_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, split: str) -> None:
+    options = SPLITS.get(split, Options(split="temporal", val_time="2020-01-01", test_time="2020-01-05T10:00:00.2Z"))
+    monkeypatch.setattr(staging, "_ROWS_A_BATCH", 100)
+    frame, dates = table(), DATES[kind]
+    frame["timestamp"] = [dates[number * number % len(dates)] for number in range(len(frame))]
+    frame.to_csv(tmp_path / "interactions.csv", index=False)
+    outcomes = []
+    for name, backend in (("memory", None), ("engine", "duckdb")):
+        try:
+            prepare(tmp_path / "interactions.csv", tmp_path / name, replace(options, backend=backend))
+            outcomes.append(content(tmp_path / name))
+        except ParameterError as error:
+            outcomes.append({"error": str(error).encode()})
+    assert outcomes[0] == outcomes[1]
+    if split == "strong":
+        assert "error" not in outcomes[0]
+
+
+@pytest.mark.parametrize("kind", ["datetime64[ms]", "datetime64[ns]", "datetime64[us, UTC]", "date", "text"])
+def test_dates_of_a_parquet_file(tmp_path: Path, kind: Any) -> None:
+    frame = table()
+    times = pd.to_datetime(frame["timestamp"] * 86_400, unit="s")
+    if kind == "date":
+        frame["timestamp"] = times.dt.date
+    elif kind == "text":
+        frame["timestamp"] = times.astype(str)
+    else:
+        frame["timestamp"] = (times.dt.tz_localize("UTC") if "UTC" in kind else times).astype(kind)
+    frame.to_parquet(tmp_path / "interactions.parquet", index=False)
+    assert_same(tmp_path / "interactions.parquet", SPLITS["temporal"], "duckdb", tmp_path)
+
+
+@pytest.mark.parametrize("backend", [None, "duckdb"])
+def test_ids_that_look_like_missing_numbers(tmp_path: Path, backend: str | None) -> None:
+    frame = table(text=True)
+    frame["user_id"] = frame["user_id"].replace({"ü08": "NA", "ü01": "nan", "ü15": "NaN", "ü22": "null"})
+    frame["item_id"] = frame["item_id"].replace({"Film, 1": "NA", "Film, 2": "None"})
+    frame.to_csv(tmp_path / "interactions.csv", index=False)
+    prepare(tmp_path / "interactions.csv", tmp_path / "out", replace(SPLITS["leave-last"], backend=backend))
+    found = read_prepared(tmp_path / "out")
+    assert {"NA", "nan", "NaN", "null"} <= set(found.split.user_ids)
+    assert {"NA", "None"} <= set(found.split.item_ids)
+
+
 @st.composite
 def csv_files(draw: st.DrawFn) -> str:
-    ids = st.sampled_from(["1", "2", "10", "007", "a", "ä", " 3", "1e3", "-4", "99999999999999999999"])
+    ids = st.sampled_from(["1", "2", "10", "007", "a", "ä", " 3", "1e3", "-4", "99999999999999999999", "NA", "nan"])
     some = draw(st.lists(ids, min_size=1, max_size=4, unique=True))
     row = st.tuples(st.sampled_from(some), st.integers(0, 6), st.integers(0, 4), st.integers(0, 9))
     rows = draw(st.lists(row, min_size=1, max_size=60))
@@ -165,7 +227,14 @@ def test_what_is_too_large_for_memory_goes_to_an_engine(tmp_path: Path, monkeypa
         ("user_id,item_id,rating\n1,2,3\n1,3,good\n", r"rating is 'good'; expected a number"),
         ("user_id,item_id,rating\n1,2,3\n1,3,inf\n", r"rating is missing or no number in 1 rows"),
         ("user_id,item_id\n1,2\n3\n", r"1 columns; expected 2, as in the first line"),
-        ("user_id,item_id,timestamp\n1,2,yesterday\n", "timestamp holds what is no number"),
+        (
+            "user_id,item_id,timestamp\n1,2,2020-01-01\n\n1,3,yesterday\n",
+            "interactions.csv line 4: timestamp is 'yesterday'; expected a number or an ISO 8601 date",
+        ),
+        (
+            "user_id,item_id,timestamp\n1,2,3\n1,3,2020-01-01x\n",
+            "line 2: timestamp is '3'; expected a number or an ISO",
+        ),
         ("user_id,movie\n1,2\n", "has no column 'item_id'"),
         ("user_id,item_id\n", "has no rows"),
         ("", "is empty"),
