@@ -16,7 +16,8 @@ from scipy import sparse
 from recvae.data.csr_files import read_matrix, write_ones, write_stream
 from recvae.data.split import TEST, TRAIN, VALIDATION
 from recvae.data.split_backend import Indices
-from recvae.preparation.engine import Engine, EngineInteractions
+from recvae.preparation.engine import Engine
+from recvae.preparation.engine_interactions import EngineInteractions
 
 
 @dataclass(frozen=True, eq=False)

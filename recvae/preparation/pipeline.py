@@ -25,7 +25,7 @@ from recvae.storage.checksums import digest_file
 from recvae.storage.directories import refuse_foreign
 
 if TYPE_CHECKING:
-    from recvae.preparation.engine import EngineInteractions
+    from recvae.preparation.engine_interactions import EngineInteractions
 
 OWN_DATA = Recipe("own", split="strong", min_rating=3.5, min_user_items=5)
 LARGEST_HOLDOUT = 10_000
@@ -193,7 +193,8 @@ def _choose_backend(source: str | Path) -> str | None:
 
 def _prepare_in_engine(backend: str, source: str, out: Path, options: Options) -> list[str]:
     try:
-        from recvae.preparation.engine import open_engine, read_source
+        from recvae.preparation.engine import open_engine
+        from recvae.preparation.engine_interactions import read_source
     except ImportError as error:
         raise MissingDependencyError(f"backend {backend} needs {error.name}; install recvae[scale]") from None
 

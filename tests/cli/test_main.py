@@ -110,7 +110,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "prepare nowhere.csv --out new": ("nowhere.csv", "neither a file, a folder nor a data set's name", "ml-100k"),
     "prepare empty.csv --out new": ("empty.csv is empty", "expected a header line"),
     "prepare thesis --out new": ("thesis", "holds no data set", "expected one of u.data"),
-    "prepare blank.csv --out new": ("nan.csv line 4", "user_id is missing"),
+    "prepare blank.csv --out new": ("blank.csv line 4", "user_id is missing"),
     "prepare text.csv --out new": ("text.csv line 3", "rating is 'good'", "expected a number"),
     "prepare interactions.csv --out new --user-column who": (
         "'who'",

@@ -288,11 +288,11 @@ def test_what_does_not_fit_is_refused(
 
 
 def test_what_the_engine_fails_at_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import recvae.preparation.engine
+    import recvae.preparation.engine_interactions
 
     table().to_csv(tmp_path / "interactions.csv", index=False)
     monkeypatch.setattr(
-        recvae.preparation.engine,
+        recvae.preparation.engine_interactions,
         "_collapse_duplicates",
         lambda t: t.filter((t.user_id.cast("string") + "x").cast("int64") > 0),
     )
