@@ -195,6 +195,14 @@ def test_links_between_pages_lead_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_files_that_are_named_exist() -> None:
+    for page in [*PAGES, ROOT / "SECURITY.md"]:
+        for name in re.findall(
+            r"`((?:recvae|tests|benchmarks|docs|service)/[\w./-]+)`", page.read_text(encoding="utf8")
+        ):
+            assert (ROOT / name).exists() or "NAME" in name, f"{page.name}: {name}"
+
+
 def test_pictures_are_small() -> None:
     pictures = list((ROOT / "docs" / "pictures").glob("*.png"))
     assert {picture.name for picture in pictures} == {"report.png", "page.png"}
