@@ -1,6 +1,17 @@
-"""`python -m recvae` is the command line too, which is how torchrun starts it."""
+"""Entry point of the command line: `recvae`, and `python -m recvae`, which torchrun needs."""
 
-from recvae.cli.main import main
+import sys
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C while it is still being imported ends with one line too."""
+    try:
+        from recvae.cli.main import main as run
+    except KeyboardInterrupt:
+        sys.stderr.write("recvae: interrupted\n")
+        sys.exit(130)
+    run()
+
 
 if __name__ == "__main__":
     main()

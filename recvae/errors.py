@@ -5,6 +5,11 @@ import re
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
+def escape_control_characters(text: str) -> str:
+    """Return text with control characters as Python writes them, so that it stays one line and moves no cursor."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
 class RecvaeError(Exception):
     """Base of every error this package raises on purpose; the command line prints it and exits with 2.
 
@@ -12,7 +17,7 @@ class RecvaeError(Exception):
     """
 
     def __str__(self) -> str:
-        return _CONTROL.sub(lambda found: repr(found[0])[1:-1], super().__str__())
+        return escape_control_characters(super().__str__())
 
 
 class ParameterError(RecvaeError, ValueError):

@@ -1,4 +1,4 @@
-"""What the commands do: a prepared directory in, an artifact or figures out."""
+"""Steps of the commands: from a prepared directory to an artifact or to evaluation results."""
 
 import contextlib
 import os
@@ -22,32 +22,42 @@ from recvae.models.base import Recommender
 from recvae.models.registry import MODELS, seed_of
 from recvae.nn.parallelism import join_process_group
 from recvae.storage import artifact
-from recvae.storage.directories import refuse_foreign, refuse_other_files
+from recvae.storage.directories import follow_link, refuse_foreign, refuse_other_files
 from recvae.training import checkpoint
 
 RESULTS, REPORT = "results.json", "report.html"
 
 
 @dataclass(frozen=True)
-class Compared:
-    """The content of results.json, the fitted models by name (those of the first seed), and the files written."""
+class ComparisonRun:
+    """Outcome of `compare`.
+
+    Attributes
+    ----------
+    results : dict
+        Content of results.json.
+    models : dict
+        Fitted models by name; those of the first seed.
+    written : list of Path
+        Files that were written.
+    """
 
     results: dict[str, Any]
     models: dict[str, Recommender]
     written: list[Path]
 
 
-def checkpoint_of(out: Path) -> Path:
-    """Where training towards the artifact `out` keeps its state."""
-    path = out.absolute()
+def checkpoint_path(out: Path) -> Path:
+    """Return the directory where training towards the artifact `out` keeps its state."""
+    path = follow_link(out).absolute()
     return path.with_name(f"{path.name}.checkpoint")
 
 
 def refuse_unwritable(out: Path) -> None:
-    """Raise `ArtifactError` before long work, not after it, if there is no place for its outcome."""
+    """Raise `ArtifactError` before long work, not after it, if its result cannot be written."""
     parent = next(parent for parent in out.absolute().parents if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise ArtifactError(f"{out} cannot be written: {parent} is no directory that files can be put into")
+        raise ArtifactError(f"{out} cannot be written: {parent} is not a directory that can be written to")
 
 
 def train(
@@ -60,24 +70,25 @@ def train(
     seed: int = 0,
     resume: bool = False,
 ) -> list[str]:
-    """Train a model on a prepared directory and save it; returns lines that say what came out.
+    """Train a model on a prepared directory and save it; return lines for the user.
 
-    Where torchrun has started several processes they train together, and the first one saves and returns the lines.
+    Processes started by torchrun train together; the first one saves the model and returns the lines.
 
     Raises
     ------
     ParameterError
-        For an unknown model or hyperparameter, or several processes for a model that only one can train.
+        For an unknown model, preset or hyperparameter, two different presets, or several processes for a model that
+        one process trains.
     ArtifactError
-        If `out` holds something else, or the data are damaged.
+        If `out` holds other files, or the data are damaged.
     TrainingError
         If the loss is no longer finite.
     """
-    state = checkpoint_of(out)
-    refuse_unwritable(out)
-    refuse_foreign(out, artifact.KIND)
+    target, state = follow_link(out), checkpoint_path(out)
+    refuse_unwritable(target)
+    refuse_foreign(target, artifact.KIND)
     refuse_foreign(state, checkpoint.KIND)
-    model = _create(name, {**(params or {}), "preset": preset}, seed)
+    model = _create(name, _with_preset(params or {}, preset), seed)
     with join_process_group() as parallelism:
         if parallelism.size > 1 and not model.resumable:
             raise ParameterError(
@@ -88,8 +99,8 @@ def train(
         model.fit(split.train, validation=split.validation, checkpoint=state, resume=resume)
     if not parallelism.is_first:
         return []
-    metrics, line = _validated(model, split)
-    save(model, out, prepared, metrics)
+    metrics, line = _validate(model, split)
+    save(model, target, prepared, metrics)
     shutil.rmtree(state, ignore_errors=True)
     used = ", ".join(f"{name}={value}" for name, value in model.fitted_params().items() if name != "models")
     return [f"saved {out}: {type(model).__name__}({used})", line]
@@ -107,23 +118,24 @@ def tune(
     seed: int = 0,
     on_trial: Callable[[tuning.Trial], None] | None = None,
 ) -> list[str]:
-    """Search hyperparameters on the validation users, train and save the best; returns lines that say so.
+    """Search hyperparameters on the validation users, train and save the best; return lines for the user.
 
     Parameters
     ----------
     storage : str, optional
-        Database URL of the study; an SQLite file beside `out` when None. Repeating the command goes on with it.
+        Database URL of the study; an SQLite file beside `out` when None. Repeating the command continues the study.
 
     Raises
     ------
     ParameterError
         For an unknown model, sampler or hyperparameter, or a storage that cannot be opened.
     """
-    refuse_unwritable(out)
-    refuse_foreign(out, artifact.KIND)
-    refuse_foreign(checkpoint_of(out), checkpoint.KIND)
+    target = follow_link(out)
+    refuse_unwritable(target)
+    refuse_foreign(target, artifact.KIND)
+    refuse_foreign(checkpoint_path(out), checkpoint.KIND)
     prepared = read_prepared(directory)
-    file = out.absolute().with_name(f"{out.name}.study.db")
+    file = target.absolute().with_name(f"{target.name}.study.db")
     found = tuning.tune(
         name,
         prepared.split,
@@ -148,7 +160,7 @@ def save(model: Recommender, out: Path, prepared: Prepared, metrics: Mapping[str
 
 
 def evaluate(model_path: Path, directory: Path) -> dict[str, Any]:
-    """Evaluate a saved model on the test users; returns the content of results.json.
+    """Evaluate a saved model on the test users; return the content of results.json.
 
     Raises
     ------
@@ -162,8 +174,8 @@ def evaluate(model_path: Path, directory: Path) -> dict[str, Any]:
         raise ArtifactError(f"{model_path} was trained on other items than {directory} holds; prepare and train alike")
     if loaded.manifest["data"].get("split_sha256") not in (None, prepared.identity["split_sha256"]):
         raise ArtifactError(
-            f"{model_path} was trained on another split than {directory} holds, so it may know what it would be asked "
-            "for; expected the directory that it was trained on"
+            f"{model_path} was trained on another split than {directory} holds, so it may have seen what it "
+            "would be tested on; expected the directory that it was trained on"
         )
     with peak_memory() as peak:
         result = ev.evaluate(loaded.model, prepared.split.test, train=prepared.split.train)
@@ -183,7 +195,7 @@ def compare(
     seed: int = 0,
     n_seeds: int = 1,
     on_result: Callable[[str, comparison.ModelRun], None] | None = None,
-) -> Compared:
+) -> ComparisonRun:
     """Train models, evaluate them on the same test users, and write `results.json` into the directory `out`.
 
     Parameters
@@ -192,14 +204,14 @@ def compare(
     params : mapping, optional
         Hyperparameters by model name; "preset" among them picks a preset.
     seed, n_seeds : int
-        Models that draw random numbers are trained `n_seeds` times, from `seed` on, and count with their mean.
+        Models that use random numbers are trained with `n_seeds` seeds from `seed` on; results are means over them.
 
     Raises
     ------
     ParameterError
-        For an unknown model or hyperparameter, or settings of a model that is not compared.
+        For an unknown model or hyperparameter, or for settings of a model that is not compared.
     ArtifactError
-        If `out` holds something else, or the data are damaged.
+        If `out` holds other files, or the data are damaged.
     """
     settings = {name: dict(values) for name, values in (params or {}).items()}
     for name in settings:
@@ -224,7 +236,14 @@ def compare(
     with contextlib.suppress(MissingDependencyError):  # the figures are safe without the plots
         write_report(out / REPORT, results)
         written.append(out / REPORT)
-    return Compared(results, {name: made[0] for name, made in models.items()}, written)
+    return ComparisonRun(results, {name: made[0] for name, made in models.items()}, written)
+
+
+def _with_preset(params: Mapping[str, Any], preset: str | None) -> dict[str, Any]:
+    """Return the settings with the preset; `ParameterError` if they name another one."""
+    if preset is not None and params.get("preset", preset) != preset:
+        raise ParameterError(f"--set preset={params['preset']} and --preset {preset} differ; expected one of them")
+    return dict(params) if preset is None else {**params, "preset": preset}
 
 
 def _create(
@@ -235,8 +254,8 @@ def _create(
     return MODELS.create(name, params.pop("preset", None), params, beside)
 
 
-def _validated(model: Recommender, split: Split) -> tuple[dict[str, Any], str]:
-    """Figures on the validation users, for the artifact and as a line for people."""
+def _validate(model: Recommender, split: Split) -> tuple[dict[str, Any], str]:
+    """Evaluate on the validation users; return the metrics for the artifact, and a line for the user."""
     if split.validation is None:
         return {}, "not validated: the split has no validation users"
     try:

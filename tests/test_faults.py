@@ -68,8 +68,8 @@ def refuse_damage(out: Path) -> None:
     """Raise `ArtifactError` unless the artifact and the checkpoint are whole, as far as they are there."""
     if out.exists():
         registry.load(out)
-    if workflow.checkpoint_of(out).exists():
-        read_manifest(workflow.checkpoint_of(out), checkpoint.KIND, checkpoint.VERSION)
+    if workflow.checkpoint_path(out).exists():
+        read_manifest(workflow.checkpoint_path(out), checkpoint.KIND, checkpoint.VERSION)
 
 
 def test_killed_at_random_points_and_resumed_training_gives_the_same_weights(
@@ -87,7 +87,7 @@ def test_killed_at_random_points_and_resumed_training_gives_the_same_weights(
     out, random, n_kills, n_resumed = tmp_path / "model", Random(1), 0, 0  # noqa: S311
     while n_kills < KILLS or n_resumed == 0 or not out.exists():
         shutil.rmtree(out, ignore_errors=True)
-        resume = "--resume" if workflow.checkpoint_of(out).exists() else ""
+        resume = "--resume" if workflow.checkpoint_path(out).exists() else ""
         n_resumed += bool(resume)
         killing = n_kills < KILLS or n_resumed == 0
         status = launcher.run(f"{line} {out} {resume}", random.uniform(0, longest) if killing else 600.0)

@@ -218,11 +218,11 @@ def test_interrupted_training_goes_on_as_if_it_never_stopped(
         with pytest.raises(KeyboardInterrupt):
             workflow.train(strong, out, name, params=params)
     assert not out.exists()
-    assert workflow.checkpoint_of(out).is_dir()
+    assert workflow.checkpoint_path(out).is_dir()
     with pytest.raises(ParameterError, match=r"latent .*cannot be resumed"):
         workflow.train(strong, out, name, params={**params, "latent": 9}, resume=True)
     workflow.train(strong, out, name, params=params, resume=True)
-    assert not workflow.checkpoint_of(out).exists()
+    assert not workflow.checkpoint_path(out).exists()
     weights = [digests(path)["model.safetensors"] for path in (out, tmp_path / "straight")]
     assert weights[0] == weights[1]
 
@@ -245,7 +245,7 @@ def test_resuming_what_never_began(
 def test_somebody_elses_directory_in_the_checkpoints_place_is_refused_and_untouched(
     tmp_path: Path, strong: Path
 ) -> None:
-    foreign = workflow.checkpoint_of(tmp_path / "model")
+    foreign = workflow.checkpoint_path(tmp_path / "model")
     foreign.mkdir()
     (foreign / "mine.txt").write_text("mine")
     with pytest.raises(ArtifactError, match=r"model.checkpoint exists and holds something else \(mine.txt\)"):
@@ -356,11 +356,11 @@ def test_out_is_checked_before_the_work(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     with pytest.raises(ArtifactError, match="file exists and is not a directory"):
         workflow.train(nowhere, file, "popularity")
-    with pytest.raises(ArtifactError, match="file is no directory that files can be put into"):
+    with pytest.raises(ArtifactError, match="file is not a directory that can be written to"):
         workflow.train(nowhere, file / "model", "popularity")
     with pytest.raises(ArtifactError, match="file exists and is not a directory"):
         workflow.compare(nowhere, file, ["popularity"])
-    with pytest.raises(ArtifactError, match="file is no directory that files can be put into"):
+    with pytest.raises(ArtifactError, match="file is not a directory that can be written to"):
         workflow.compare(nowhere, file / "report", ["popularity"])
     with pytest.raises(ArtifactError, match="exists and holds something else"):
         workflow.compare(nowhere, tmp_path, ["popularity"])

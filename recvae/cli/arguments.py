@@ -1,4 +1,4 @@
-"""How the values of command-line arguments are read."""
+"""Parsers of command-line arguments."""
 
 import csv
 import json
@@ -8,35 +8,35 @@ from typing import Any
 from recvae.errors import RecvaeError
 
 
-def path(text: str) -> Path:
-    """A path; `~` is the home directory also where no shell has put that in its place."""
+def parse_path(text: str) -> Path:
+    """Return a path; `~` is the home directory even where no shell has expanded it."""
     try:
         return Path(text).expanduser()
-    except RuntimeError:  # nobody's home
+    except RuntimeError:  # no such user
         return Path(text)
 
 
-def item_ids(history: str) -> list[str]:
-    """The ids of a line of CSV, where quotes keep a comma inside an id."""
+def parse_ids(history: str) -> list[str]:
+    """Return the ids of a line of CSV, where quotes keep a comma inside an id."""
     try:
         rows = list(csv.reader([history], skipinitialspace=True, strict=True))
     except csv.Error as error:
         raise RecvaeError(f"--history is {history!r}; expected item ids as in a line of CSV ({error})") from None
-    return [part.strip() for row in rows for part in row if part.strip()]
+    return [cell.strip() for row in rows for cell in row if cell.strip()]
 
 
-def settings_of_one(given: list[str]) -> dict[str, Any]:
-    """Settings of the one model that a command is about."""
+def parse_settings(given: list[str]) -> dict[str, Any]:
+    """Return the settings of a command's only model."""
     from recvae.models.registry import MODELS
 
-    params, named = settings_by_model(given, set(MODELS))
+    params, named = parse_model_settings(given, set(MODELS))
     if named:
         raise RecvaeError(f"--set {next(iter(named))}.… names a model; expected name=value")
     return params
 
 
-def settings_by_model(given: list[str], models: set[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Settings without a model's name, and those with one, by model."""
+def parse_model_settings(given: list[str], models: set[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return settings without a model's name, and settings with one by model."""
     plain: dict[str, Any] = {}
     named: dict[str, dict[str, Any]] = {}
     for setting in given:
@@ -45,15 +45,15 @@ def settings_by_model(given: list[str], models: set[str]) -> tuple[dict[str, Any
             raise RecvaeError(f"--set is {setting!r}; expected name=value")
         model, dot, parameter = name.partition(".")
         if dot and model not in models:
-            raise RecvaeError(f"--set is {setting!r}; {model!r} is none of the models {', '.join(sorted(models))}")
-        (named.setdefault(model, {}) if dot else plain)[parameter if dot else name] = _value(text)
+            raise RecvaeError(f"--set is {setting!r}; {model!r} is not one of the models {', '.join(sorted(models))}")
+        (named.setdefault(model, {}) if dot else plain)[parameter if dot else name] = _parse_value(text)
     return plain, named
 
 
-def _value(text: str) -> Any:
-    """A number, truth value, list or null as JSON writes it; `600,200` and `(600, 200)` are lists; else text."""
+def _parse_value(text: str) -> Any:
+    """Return a JSON number, truth value, list or null; `600,200` and `(600, 200)` are lists; else the text itself."""
     try:
         return json.loads(text)
     except ValueError:
-        parts = text.strip("()").split(",")  # also a tuple as Python writes it
-        return [_value(part.strip()) for part in parts if part.strip()] if len(parts) > 1 else text
+        entries = text.strip("()").split(",")  # also a tuple as Python writes it
+        return [_parse_value(entry.strip()) for entry in entries if entry.strip()] if len(entries) > 1 else text

@@ -1,4 +1,4 @@
-"""The demo: everything the command line does, on MovieLens-100K, from nothing to ten titles."""
+"""`recvae demo`: prepare, compare, save and recommend on MovieLens-100K."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from recvae import workflow
 from recvae.data.prepared import read_prepared
 from recvae.datasets import Dataset, load
 from recvae.datasets.synthetic import generate
-from recvae.errors import DownloadError
+from recvae.errors import DownloadError, escape_control_characters
 from recvae.evaluation.compare import ModelRun
 from recvae.evaluation.evaluate import PRIMARY_METRICS
 from recvae.evaluation.tables import console_table
@@ -26,11 +26,13 @@ def run(out: Path, console: Console) -> None:
     workflow.refuse_unwritable(model)
     refuse_foreign(model, artifact.KIND)
     console.rule("prepare")
-    for line in prepare(_source(console), data, Options()):
+    for line in prepare(_load_source(console), data, Options()):
         console.print(line, highlight=False, soft_wrap=True)
 
     console.rule("compare")
-    compared = workflow.compare(data, report, MODELS, on_result=lambda name, fitted: _progress(console, name, fitted))
+    compared = workflow.compare(
+        data, report, MODELS, on_result=lambda name, fitted: _print_result(console, name, fitted)
+    )
     console.print(console_table(compared.results))
 
     console.rule("save")
@@ -42,18 +44,19 @@ def run(out: Path, console: Console) -> None:
     user = prepared.split.test.user_ids[0]
     console.print(f"ten titles for user {user}: recvae recommend {model} --user {user}", highlight=False)
     for rank, item in enumerate(recommend(model, user=str(user)).items, start=1):
-        console.print(f"{rank:3}  {item['title'] or item['id']}", highlight=False, markup=False)
+        title = escape_control_characters(str(item["title"] or item["id"]))
+        console.print(f"{rank:3}  {title}", highlight=False, markup=False)
 
 
-def _source(console: Console) -> Dataset:
+def _load_source(console: Console) -> Dataset:
     try:
         return load("ml-100k")
     except DownloadError as error:
-        console.print(f"going on with generated data, since {error}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"continuing with generated data, since {error}", highlight=False, markup=False, soft_wrap=True)
         return generate()
 
 
-def _progress(console: Console, name: str, fitted: ModelRun) -> None:
+def _print_result(console: Console, name: str, fitted: ModelRun) -> None:
     metric = PRIMARY_METRICS[-1]
     figures = f"{metric} {fitted.result.mean(metric):.4f}"
     seconds = f", {fitted.fit_seconds:.1f} s" if fitted.fit_seconds is not None else ""

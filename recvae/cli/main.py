@@ -1,7 +1,5 @@
-"""The command line: parse, call, print."""
+"""The command line: commands parse their arguments, call the library and print."""
 
-import json
-import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,14 +8,16 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
-from recvae.cli.arguments import item_ids, path, settings_by_model, settings_of_one
+from recvae.cli.arguments import parse_ids, parse_model_settings, parse_path, parse_settings
+from recvae.cli.failures import resource_message, usage_message
+from recvae.cli.output import accept_any_encoding, item_line, to_json
 from recvae.errors import RecvaeError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-Directory = Annotated[Path, typer.Argument(help="Prepared data directory.", parser=path)]
-Model = Annotated[Path, typer.Argument(help="Model artifact directory.", parser=path)]
+Directory = Annotated[Path, typer.Argument(help="Prepared data directory.", parser=parse_path)]
+Model = Annotated[Path, typer.Argument(help="Model artifact directory.", parser=parse_path)]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Hyperparameter as name=value; may be repeated.")]
 INTERRUPTED = 130
 
@@ -25,11 +25,12 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random in training."
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends with one line on standard error and exit status 2."""
+    """Run the command line; a mistake that the user can mend ends with one line on standard error and exit status 2."""
+    accept_any_encoding()
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except TyperException as error:
-        _fail(_with_given(error.format_message(), sys.argv[1:]))
+        _fail(usage_message(error.format_message(), sys.argv[1:], _command_names()))
     except RecvaeError as error:
         _fail(str(error))
     except BrokenPipeError:
@@ -38,7 +39,7 @@ def main() -> None:
     except KeyboardInterrupt:
         status = INTERRUPTED
     except (ModuleNotFoundError, OSError, MemoryError, RuntimeError) as error:
-        _fail(_lacking(error))
+        _fail(resource_message(error))
     if status == INTERRUPTED:
         sys.stderr.write("recvae: interrupted\n")
     sys.exit(status)
@@ -47,7 +48,7 @@ def main() -> None:
 @app.command()
 def prepare(
     source: Annotated[str, typer.Argument(help="Data set name, folder, CSV, TSV or Parquet file, or - for stdin.")],
-    out: Annotated[Path, typer.Option(help="Directory to write.", parser=path)],
+    out: Annotated[Path, typer.Option(help="Directory to write.", parser=parse_path)],
     min_rating: Annotated[float | None, typer.Option(help="Keep ratings of at least this.")] = None,
     min_user_items: Annotated[int | None, typer.Option(help="Keep users with at least so many items.")] = None,
     min_item_users: Annotated[int, typer.Option(help="Keep items with at least so many users.")] = 0,
@@ -62,7 +63,7 @@ def prepare(
     rating_column: Annotated[str | None, typer.Option()] = None,
     timestamp_column: Annotated[str | None, typer.Option()] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where to look first for a named data set.", parser=path)
+        Path | None, typer.Option(help="Where to look first for a named data set.", parser=parse_path)
     ] = None,
     backend: Annotated[
         str | None, typer.Option(help="duckdb, or URL of an engine: the source is a file, Parquet folder or table.")
@@ -75,6 +76,7 @@ def prepare(
     """
     from recvae.data.columns import Columns
     from recvae.preparation import pipeline
+    from recvae.storage.directories import follow_link
 
     options = pipeline.Options(
         min_rating=min_rating,
@@ -89,9 +91,11 @@ def prepare(
         columns=Columns(user_column, item_column, rating_column, timestamp_column),
         backend=backend,
     )
+    if source == "-" and sys.stdin is None:
+        raise RecvaeError("source is -, but standard input is closed; expected a table on standard input")
     if source.startswith("~"):
-        source = str(path(source))
-    for line in pipeline.prepare(source, out, options, data_dir=data_dir):
+        source = str(parse_path(source))
+    for line in pipeline.prepare(source, follow_link(out), options, data_dir=data_dir):
         typer.echo(line)
     typer.echo(f"prepared {out}")
 
@@ -99,7 +103,7 @@ def prepare(
 @app.command()
 def train(
     directory: Directory,
-    out: Annotated[Path, typer.Option(help="Artifact directory to write.", parser=path)],
+    out: Annotated[Path, typer.Option(help="Artifact directory to write.", parser=parse_path)],
     model: Annotated[str, typer.Option(help="Model name.")] = "multvae",
     settings: Set = None,
     preset: Annotated[str | None, typer.Option(help="paper, recommended (the default) or MultVAE's fast.")] = None,
@@ -109,11 +113,11 @@ def train(
     """Train a model and save it as an artifact."""
     from recvae import workflow
 
-    params = settings_of_one(settings or [])
+    params = parse_settings(settings or [])
     try:
         lines = workflow.train(directory, out, model, preset=preset, params=params, seed=seed, resume=resume)
     except KeyboardInterrupt:
-        checkpoint = workflow.checkpoint_of(out)
+        checkpoint = workflow.checkpoint_path(out)
         hint = f"; go on with the same command and --resume (state is in {checkpoint})" if checkpoint.exists() else ""
         typer.echo(f"recvae: interrupted{hint}", err=True)
         sys.exit(INTERRUPTED)
@@ -127,7 +131,7 @@ def evaluate(
     directory: Directory,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", help="Also write results.json to this file; - prints it alone.", parser=path),
+        typer.Option("--json", help="Also write results.json to this file; - prints it alone.", parser=parse_path),
     ] = None,
 ) -> None:
     """Evaluate a saved model on the test users."""
@@ -150,7 +154,7 @@ def evaluate(
 def compare(
     directory: Directory,
     models: Annotated[str, typer.Option(help="Model names, separated by commas.")],
-    out: Annotated[Path, typer.Option(help="Report directory to write.", parser=path)],
+    out: Annotated[Path, typer.Option(help="Report directory to write.", parser=parse_path)],
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="MODEL.name=value or MODEL.preset=…; may be repeated.")
     ] = None,
@@ -162,7 +166,7 @@ def compare(
     from recvae.evaluation.tables import console_table
     from recvae.models.registry import MODELS
 
-    params, named = settings_by_model(settings or [], set(MODELS))
+    params, named = parse_model_settings(settings or [], set(MODELS))
     if params:
         raise RecvaeError(f"--set {next(iter(params))}=… names no model; expected MODEL.name=value")
     names = [name.strip() for name in models.split(",") if name.strip()]
@@ -176,7 +180,7 @@ def compare(
 @app.command()
 def tune(
     directory: Directory,
-    out: Annotated[Path, typer.Option(help="Artifact directory to write.", parser=path)],
+    out: Annotated[Path, typer.Option(help="Artifact directory to write.", parser=parse_path)],
     model: Annotated[str, typer.Option(help="Model name.")],
     trials: Annotated[int, typer.Option(help="Trials the study shall hold in all.")] = 50,
     sampler: Annotated[str, typer.Option(help="tpe, random or grid.")] = "tpe",
@@ -191,7 +195,7 @@ def tune(
     """
     from recvae import tuning, workflow
 
-    params = settings_of_one(settings or [])
+    params = parse_settings(settings or [])
     best = -1.0
 
     def show(trial: tuning.Trial) -> None:
@@ -217,9 +221,10 @@ def recommend(
     history: Annotated[str | None, typer.Option(help="Item ids as a line of CSV: 1,2 or 'a,\"b,c\"'.")] = None,
     user: Annotated[str | None, typer.Option(help="Id of a user whose history the artifact holds.")] = None,
     users: Annotated[
-        Path | None, typer.Option(help="Parquet file or folder: lists for everybody in it, with --out.", parser=path)
+        Path | None,
+        typer.Option(help="Parquet file or folder: lists for everybody in it, with --out.", parser=parse_path),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="With --users: directory to write.", parser=path)] = None,
+    out: Annotated[Path | None, typer.Option(help="With --users: directory to write.", parser=parse_path)] = None,
     n: Annotated[int, typer.Option("-n", help="List length.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -228,7 +233,7 @@ def recommend(
     With --users, a Parquet file has the columns user_id and history (a list of item ids), or user_id and item_id
     sorted by user_id; repeating the command goes on where an earlier one stopped.
     """
-    from recvae.inference import recommend as inference
+    from recvae.inference.recommend import recommend as recommend_one
 
     if (users is None) != (out is None) or (users is not None and (history, user) != (None, None)):
         raise RecvaeError("--users and --out go together, without --history and --user")
@@ -238,16 +243,15 @@ def recommend(
     if (history is None) == (user is None):
         given = "neither" if user is None else "both"
         raise RecvaeError(f"{given} of --history and --user given; expected one of them")
-    ids = None if history is None else item_ids(history)
-    answer = inference.recommend(model, history=ids, user=user, n=n)
+    ids = None if history is None else parse_ids(history)
+    answer = recommend_one(model, history=ids, user=user, n=n)
     if answer.unknown:
         typer.echo(f"recvae: unknown items left out: {', '.join(map(str, answer.unknown))}", err=True)
     if as_json:
-        typer.echo(json.dumps({"items": answer.items, "unknown": answer.unknown}, ensure_ascii=False))
+        typer.echo(to_json({"items": answer.items, "unknown": answer.unknown}))
         return
     for rank, item in enumerate(answer.items, start=1):
-        title = item.get("title")
-        typer.echo(f"{rank:3}  {item['score']:9.4f}  {item['id']}" + (f"  {title}" if title else ""))
+        typer.echo(item_line(rank, item))
 
 
 @app.command()
@@ -267,8 +271,19 @@ def serve(
 
 
 @app.command()
+def doctor() -> None:
+    """Show versions, extras, devices, threads, limits of the container, BLAS, and where data are."""
+    from recvae.cli.doctor import report
+
+    for line in report():
+        typer.echo(line)
+
+
+@app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Directory for everything the demo writes.", parser=path)] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Directory for everything the demo writes.", parser=parse_path)] = Path(
+        "demo"
+    ),
 ) -> None:
     """Everything on MovieLens-100K: prepare, compare, save the model, recommend."""
     from recvae.cli.demo import run
@@ -283,38 +298,16 @@ def _recommend_everybody(model: Path, users: Path, out: Path, n: int) -> None:
         lines = bulk.recommend_everybody(model, users, out, n)
     except KeyboardInterrupt:
         typer.echo(
-            f"recvae: interrupted; {bulk.whole_parts(out)} parts are whole: repeat the command to go on", err=True
+            f"recvae: interrupted; {bulk.count_parts(out)} part files are finished: repeat the command to go on",
+            err=True,
         )
         sys.exit(INTERRUPTED)
     for line in lines:
         typer.echo(line)
 
 
-def _with_given(message: str, arguments: list[str]) -> str:
-    """Add what the parser's message leaves out: the value that an option was given, the commands that there are."""
-    message = message.rstrip(".")
-    if message.startswith("No such command"):
-        names = (command.callback.__name__ for command in app.registered_commands if command.callback)
-        return f"{message}; expected one of {', '.join(names)}"
-    option = re.search(r"Invalid value for '(?:-\w / )?(--?[\w-]+)'", message)
-    words = [word for argument in arguments for word in argument.split("=", 1)]
-    if option and option[1] in words[:-1]:
-        return f"{message} (given: {words[words.index(option[1]) + 1]!r})"
-    return message
-
-
-def _lacking(error: Exception) -> str:
-    """What a command lacked that is no mistake of its own; raises whatever else went wrong."""
-    match error:
-        case ModuleNotFoundError():  # an image that only serves has neither torch nor pandas
-            return f"this needs {error.name}, which is not installed; `pip install recvae` brings it"
-        case OSError():
-            return f"{error.filename or 'the file system'}: {error.strerror or error}"
-        case MemoryError():
-            return f"not enough memory: {error}"
-        case _ if "can't allocate memory" in str(error):  # which torch does not say as a MemoryError
-            return "not enough memory for a model of this size"
-    raise error
+def _command_names() -> list[str]:
+    return [command.callback.__name__ for command in app.registered_commands if command.callback]
 
 
 def _fail(message: str) -> None:

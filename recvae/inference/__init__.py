@@ -1,1 +1,1 @@
-"""From item ids to ranked lists: one user, a batch, or every user of a file."""
+"""Inference: ranked lists for one user, for a batch, or for every user of a file, from ids to titles."""

@@ -1,4 +1,4 @@
-"""Lists for any number of users: from Parquet to Parquet, in parts, so that a run can be resumed."""
+"""`recommend_everybody`: lists for any number of users, from Parquet to Parquet part files; resumable."""
 
 import contextlib
 import json
@@ -30,17 +30,17 @@ _OWN = re.compile(rf"part-\d{{5,}}\.parquet|{SUCCESS}|\.(part-\d{{5,}}\.parquet|
 def recommend_everybody(
     model: str | Path, users: str | Path, out: str | Path, n: int = 10, *, show_progress: bool = True
 ) -> list[str]:
-    """Write lists for every user of a Parquet file or folder; returns lines that say what was done.
+    """Write lists for every user of a Parquet file or folder; return lines for the user.
 
-    `out` gets `part-00000.parquet` and so on, each written whole or not at all, then `_SUCCESS` with the totals. The
-    parts hold what `BatchRecommender` gives, in the order of the input. A repeated call goes on with the first part
-    that is missing. Memory is bounded by a batch of users, whatever their number.
+    `out` gets part files `part-00000.parquet` and so on, each written whole or not at all, then `_SUCCESS` with the
+    totals. They hold the tables of `BatchRecommender`, in the order of the input. A repeated call continues with the
+    first part file that is missing. Memory is bounded by a batch of users, whatever their number.
 
     Raises
     ------
     ArtifactError
-        If the model is damaged, `out` holds something else or lists of another model, other users or another n, or
-        it cannot be written; parts that are there stay.
+        If the model is damaged, if `out` holds other files, or lists of another model, other users or another n, or
+        if it cannot be written; finished part files stay.
     DataError
         If the users cannot be read, see `UserHistories`, or the model knows none of their items.
     ParameterError
@@ -49,38 +49,38 @@ def recommend_everybody(
     stage, histories, out = BatchRecommender(model, n), UserHistories.open(users), Path(out)
     refuse_other_files(out, "earlier lists", lambda name: _OWN.fullmatch(name) is not None)
     job = {"model": stage.identity, "users": histories.sha256(), "n": n}
-    with _locked(out):
+    with _lock_directory(out):
         if (out / SUCCESS).exists():
-            totals = _finished(out / SUCCESS, job)
-            return [f"{out} was already whole: {_told(totals)}"]
-        parts = _parts(stage, histories, out, job, show_progress)
+            totals = _read_finished(out / SUCCESS, job)
+            return [f"{out} was complete already: {_summarize(totals)}"]
+        parts = _write_parts(stage, histories, out, job, show_progress)
         totals = {
             "n_parts": len(parts),
             **{name: sum(part[name] for part in parts) for name in ("n_users", "n_interactions", "n_unknown")},
         }
         write_text(out / SUCCESS, json.dumps({"job": job, **totals}, indent=1) + "\n")
-    return [f"wrote {out}: {_told(totals)}"]
+    return [f"wrote {out}: {_summarize(totals)}"]
 
 
-def whole_parts(out: Path) -> int:
-    """How many parts a directory of lists holds."""
+def count_parts(out: Path) -> int:
+    """Return the number of finished part files in a directory."""
     return len(list(out.glob("part-*.parquet")))
 
 
-def _parts(
+def _write_parts(
     stage: BatchRecommender, histories: UserHistories, out: Path, job: dict[str, Any], show_progress: bool
 ) -> list[dict[str, Any]]:
-    """Write the parts that are missing; what each of all parts holds."""
+    """Write the part files that are missing; return the summary of each part file."""
     parts: list[dict[str, Any]] = []
     row, stream = 0, None
     with EpochProgress("recommend", histories.n_rows, show_progress, unit="row") as progress:
         while row < histories.n_rows:
             path = out / f"part-{len(parts):05}.parquet"
             if path.exists():
-                part, stream = _finished(path, job), None
+                part, stream = _read_finished(path, job), None
                 progress.start = part["next_row"]
             else:
-                stream = stream or _Stream(histories.batches(row))
+                stream = stream or _UserStream(histories.batches(row))
                 part = _write_part(path, stage, stream, {"job": job, "first_row": row}, progress.update)
             if part["first_row"] != row:
                 raise ArtifactError(f"{path} begins at row {part['first_row']:,}; expected {row:,}: remove it")
@@ -89,8 +89,8 @@ def _parts(
     return parts
 
 
-class _Stream:
-    """Batches of users, of which the first so many can be taken."""
+class _UserStream:
+    """Batches of users, cut anew into batches of a given total size."""
 
     def __init__(self, batches: Iterator[pa.Table]) -> None:
         self._batches, self._rest = batches, pa.table({})
@@ -108,7 +108,7 @@ class _Stream:
 def _write_part(
     path: Path,
     stage: BatchRecommender,
-    stream: _Stream,
+    stream: _UserStream,
     part: dict[str, Any],
     show: Callable[[int, dict[str, float]], None],
 ) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _write_part(
 
 
 def _refuse_unknown(stage: BatchRecommender, part: dict[str, Any], users: pa.Table) -> None:
-    """Raise `DataError` if the model knows nothing that the first part's users have: ids of another kind."""
+    """Raise `DataError` if the model knows no item of the first part file's users: their ids are of another kind."""
     if part["first_row"] == 0 and part["n_unknown"] == part["n_interactions"] > 0:
         given = ", ".join(map(str, pc.list_flatten(users["history"])[:3].to_pylist()))
         ids = ", ".join(map(str, stage.item_ids[:3].to_pylist()))
@@ -142,8 +142,8 @@ def _refuse_unknown(stage: BatchRecommender, part: dict[str, Any], users: pa.Tab
         )
 
 
-def _finished(path: Path, job: dict[str, Any]) -> dict[str, Any]:
-    """What a part or `_SUCCESS` says of itself, if it belongs to this job."""
+def _read_finished(path: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """Return the summary that a part file or `_SUCCESS` carries, if it belongs to this job."""
     try:
         text = path.read_bytes() if path.name == SUCCESS else pq.read_metadata(path).metadata[_JOB]
         part: dict[str, Any] = json.loads(text)
@@ -160,14 +160,14 @@ def _finished(path: Path, job: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Make a directory and keep other processes from writing into it; an empty one does not stay."""
+def _lock_directory(out: Path) -> Iterator[None]:
+    """Create a directory and lock out other processes; an empty directory is removed afterwards."""
     try:
         with contextlib.ExitStack() as stack:
             try:
                 out.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(hold_lock(out / LOCK))
-                for left in out.glob(".*.tmp"):  # by a run that was killed
+                for left in out.glob(".*.tmp"):  # files of a run that was killed
                     left.unlink()
             except BlockingIOError:
                 raise ArtifactError(
@@ -183,16 +183,18 @@ def _locked(out: Path) -> Iterator[None]:
 
 @contextmanager
 def _replace_part(path: Path) -> Iterator[Path]:
-    """Give a temporary sibling to write into, then put it at `path`."""
+    """Give a temporary file beside `path` to write into, then rename it."""
     try:
         with replace_file(path) as temporary:
             yield temporary
     except OSError as error:
-        raise ArtifactError(f"{path} could not be written: {error.strerror or error}; parts before it stay") from None
+        raise ArtifactError(
+            f"{path} could not be written: {error.strerror or error}; finished part files stay"
+        ) from None
 
 
-def _told(totals: dict[str, Any]) -> str:
-    text = f"lists for {totals['n_users']:,} users in {totals['n_parts']:,} parts"
+def _summarize(totals: dict[str, Any]) -> str:
+    text = f"lists for {totals['n_users']:,} users in {totals['n_parts']:,} part files"
     if not totals["n_unknown"]:
         return text
     counts = f"{totals['n_unknown']:,} of {totals['n_interactions']:,} interactions"

@@ -1,4 +1,4 @@
-"""An approximate index over a decoder's output layer, for catalogues too large to score whole."""
+"""`ItemIndex`: approximate search in the output layer of an autoencoder, for catalogues too large to score whole."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from recvae.models.autoencoders.decoder import Decoder
 from recvae.topn import FloatArray, IntArray, top_n
 
 K = 10
-ENOUGH = 0.995
-"""Recall@10 at which no more clusters are searched."""
-PER_CLUSTER, ROUNDS = 50, 10
-"""Items that each cluster's centre is learned from, and rounds of k-means."""
+TARGET_RECALL = 0.995
+"""Recall@10 that decides how many clusters are searched."""
+ITEMS_PER_CLUSTER, ROUNDS = 50, 10
+"""Sample of items that k-means learns each centre from, and its iterations."""
 FIRST_PROBES = 8
 
 Found = tuple[IntArray, FloatArray]
@@ -25,19 +25,19 @@ Found = tuple[IntArray, FloatArray]
 
 @dataclass(frozen=True)
 class ItemIndex:
-    """Clusters of output vectors, of which those nearest to a user are searched; what is found is scored exactly.
+    """Clusters of the output layer's item vectors: the clusters nearest to a user give candidates, scored exactly.
 
-    The score of an item is an inner product of its weights and bias with the user's last hidden layer and 1, so the
-    best items are those of largest inner product, found by an inverted file (Sivic & Zisserman 2003; faiss).
+    The score of an item is the inner product of its weights and bias with the user's last hidden layer and 1, so the
+    best items are those of largest inner product, which an inverted file finds (Sivic & Zisserman 2003; faiss).
 
     Attributes
     ----------
     model : Decoder
     clusters : int
     probes : int
-        Clusters searched for each user: the fewest that give a recall of `ENOUGH`.
+        Clusters searched for each user: about the fewest that reach `TARGET_RECALL`.
     recall : float
-        Share of the ten best items outside the history that the index finds, over the histories it was measured on.
+        Mean share of the ten best items outside the history that the index finds, on the histories given to `build`.
     """
 
     model: Decoder
@@ -48,37 +48,37 @@ class ItemIndex:
 
     @classmethod
     def build(cls, model: Decoder, histories: sparse.csr_matrix, seed: int = 0) -> "ItemIndex":
-        """Cluster a model's items and measure how many clusters must be searched.
+        """Cluster a model's items and find out how many clusters must be searched.
 
         Parameters
         ----------
         histories : csr_matrix, shape (n_users, n_items)
-            Users to measure recall on, none without interactions.
+            Users on whom recall is measured; none may be empty.
 
         Raises
         ------
         MissingDependencyError
             If faiss is not installed.
         """
-        faiss = _library()
+        faiss = _import_faiss()
         weight, bias = model.output_layer()
         items = np.hstack([weight, bias[:, None]])
         clusters = max(1, int(2 * np.sqrt(len(items))))
         file = faiss.index_factory(items.shape[1], f"IVF{clusters},Flat", faiss.METRIC_INNER_PRODUCT)
         file.cp.niter = ROUNDS
         generator = np.random.default_rng(seed)
-        sample = generator.permutation(len(items))[: PER_CLUSTER * clusters]
+        sample = generator.permutation(len(items))[: ITEMS_PER_CLUSTER * clusters]
         file.train(items[sample])
         file.add(items)
         seen = [set(row.indices.tolist()) for row in histories]
         k = max(1, min(K, len(items) - max(map(len, seen))))
         exact = []
-        for query, played in zip(_queries(model, histories), seen, strict=True):
+        for query, history in zip(_queries(model, histories), seen, strict=True):
             scores = query[:-1] @ weight.T + bias
-            scores[list(played)] = -np.inf
+            scores[list(history)] = -np.inf
             exact.append(top_n(scores[None], k)[0])
         index = cls(model, clusters, 0, 0.0, file)
-        while index.recall < ENOUGH and index.probes < clusters:
+        while index.recall < TARGET_RECALL and index.probes < clusters:
             file.nprobe = min(max(FIRST_PROBES, index.probes + index.probes // 2), clusters)
             found = index.search(histories, seen, [k] * len(seen))
             hits = [
@@ -93,19 +93,21 @@ class ItemIndex:
         return {"clusters": self.clusters, "probes": self.probes, f"recall@{K}": self.recall}
 
     def search(self, histories: sparse.csr_matrix, hidden: Sequence[set[int]], n: Sequence[int]) -> list[Found | None]:
-        """The best items of each user, by exact scores.
+        """Find the best items of each user, with exact scores.
 
         Parameters
         ----------
         histories : csr_matrix, shape (n_users, n_items)
-            None without interactions.
-        hidden : item indices of each user that may not be listed
-        n : length of each user's list
+            None may be empty.
+        hidden : sequence of sets of item indices
+            Items that may not be listed, for each user.
+        n : sequence of int
+            Length of each user's list.
 
         Returns
         -------
         list of (ids, scores) or None
-            None where the clusters searched hold too few items that may be listed.
+            None where the clusters searched hold too few items to list.
         """
         if not n:
             return []
@@ -121,17 +123,17 @@ class ItemIndex:
                 continue
             scores = weight[kept] @ query[:-1] + bias[kept]
             columns, best = top_n(scores[None], length)
-            found.append((np.append(kept, -1)[columns], best))  # column -1 is padding
+            found.append((np.append(kept, -1)[columns], best))  # top_n pads with column -1
         return found
 
 
 def _queries(model: Decoder, histories: sparse.csr_matrix) -> npt.NDArray[np.float32]:
-    """(n_users, size of the last hidden layer + 1): what items' weights and bias are multiplied with."""
+    """Return the last hidden layer of each user and a 1, (n_users, size + 1), to be multiplied by weights and bias."""
     hidden = model.queries(histories)
     return np.hstack([hidden, np.ones((len(hidden), 1), dtype=np.float32)])
 
 
-def _library() -> Any:
+def _import_faiss() -> Any:
     try:
         return import_module("faiss")
     except ImportError:

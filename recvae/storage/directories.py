@@ -68,6 +68,11 @@ def replace_directory(path: Path, kind: str) -> Iterator[Path]:
         raise ArtifactError(f"{path} could not be written: {reason}; what was there is unchanged") from error
 
 
+def follow_link(out: Path) -> Path:
+    """Return what a symbolic link names, so that the link stays when its target is replaced; other paths unchanged."""
+    return out.resolve() if out.is_symlink() else out
+
+
 def refuse_foreign(path: Path, kind: str) -> None:
     """Raise `ArtifactError` unless `path` is new, empty, or a directory of this kind without files of others."""
     names = _list_names(path, f"an earlier {kind}")

@@ -33,7 +33,7 @@ def test_without_a_data_set_it_says_so_and_goes_on(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(demo, "load", unreachable)
     lines = printed(tmp_path / "demo")
     (said,) = [line for line in lines if "not found" in line]
-    assert said.startswith("going on with generated data, since ml-100k was not found: ")
+    assert said.startswith("continuing with generated data, since ml-100k was not found: ")
     assert said.endswith("no connection")
     assert all(re.fullmatch(rf" *{rank}  Film \d+ \(\d{{4}}\)", line) for rank, line in enumerate(lines[-10:], start=1))
     assert not any(re.match(" *1  Film", line) for line in lines[:-10])
@@ -60,5 +60,5 @@ def test_what_is_in_the_way_is_refused_before_the_work(tmp_path: Path, monkeypat
     (tmp_path / "model" / "mine.txt").write_text("mine")
     with pytest.raises(ArtifactError, match=r"model exists and holds something else \(mine.txt\)"):
         printed(tmp_path)
-    with pytest.raises(ArtifactError, match=r"mine.txt is no directory that files can be put into"):
+    with pytest.raises(ArtifactError, match=r"mine.txt is not a directory that can be written to"):
         printed(tmp_path / "model" / "mine.txt")

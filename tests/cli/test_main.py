@@ -20,7 +20,7 @@ import pytest
 
 from recvae import workflow
 from recvae.cli import main as cli
-from recvae.cli.arguments import path
+from recvae.cli.arguments import parse_path
 from recvae.datasets.synthetic import generate
 from recvae.evaluation.results import read_results
 from recvae.inference import recommend as inference
@@ -150,12 +150,12 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "train data --out thesis": ("thesis exists and holds something else (mine.txt)", "expected a new path"),
     "train data --out data": ("data exists and holds something else (recvae-data)",),
     "train data --out empty.csv": ("empty.csv exists and is not a directory", "expected a new path"),
-    "train data --out empty.csv/model": ("empty.csv is no directory",),
+    "train data --out empty.csv/model": ("empty.csv is not a directory",),
     "compare data --models als --out thesis": ("thesis exists and holds something else", "expected a new path"),
     "compare data --models als --out empty.csv": ("empty.csv exists and is not a directory",),
     "evaluate popularity data --json thesis": ("--json is thesis", "expected a file"),
     "evaluate popularity data --json nowhere/results.json": ("--json is nowhere/results.json", "directory that exists"),
-    "demo --out empty.csv": ("empty.csv is no directory",),
+    "demo --out empty.csv": ("empty.csv is not a directory",),
     # models and their settings
     "train data --out new --model pop": ("model is 'pop'", "expected one of popularity, als, bpr"),
     "train data --out new --set layers=3": ("no hyperparameter 'layers'", "it has hidden, latent"),
@@ -168,8 +168,10 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "train data --out new --set epochs": ("--set is 'epochs'", "expected name=value"),
     "train data --out new --set =3": ("--set is '=3'", "expected name=value"),
     "train data --out new --set multvae.epochs=3": ("--set multvae", "expected name=value"),
-    "train data --out new --set other.epochs=3": ("'other.epochs=3'", "'other' is none of the models als, "),
+    "train data --out new --set other.epochs=3": ("'other.epochs=3'", "'other' is not one of the models als, "),
     "train data --out new --preset best": ("preset is 'best'", "multvae has ", "paper"),
+    "train data --out new --set preset=nosuch": ("preset is 'nosuch'", "multvae has ", "paper"),
+    "train data --out new --preset paper --set preset=fast": ("--set preset=fast and --preset paper differ",),
     "train data --out new --model als --preset paper": ("preset is 'paper'", "als has none"),
     "train data --out new --seed x": ("--seed", "'x'", "valid integer"),
     "train data --out new --seed 99999999999999999999": (
@@ -438,7 +440,7 @@ def test_a_tilde_is_the_home_directory(recvae: Command, tmp_path: Path, monkeypa
         assert outcome.status == 0, outcome.err
     assert {"data", "model", "results.json", "report"} <= {entry.name for entry in tmp_path.iterdir()}
     assert not Path("~").exists()
-    assert path("~nobody-of-this-name/data") == Path("~nobody-of-this-name/data")
+    assert parse_path("~nobody-of-this-name/data") == Path("~nobody-of-this-name/data")
 
 
 @pytest.mark.parametrize("ending", [b"", b"a,b"])
@@ -490,7 +492,7 @@ def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tmp_path: Path, made: Path, r
         assert process.stderr.readline().startswith(f"MultVAE: epoch 1/{EPOCHS_TO_INTERRUPT}  loss ")
         process.send_signal(signal.SIGINT)
         said, complained = process.communicate(timeout=60)
-    checkpoint = workflow.checkpoint_of(out)
+    checkpoint = workflow.checkpoint_path(out)
     assert process.returncode == 130
     assert (said, complained) == (
         "",

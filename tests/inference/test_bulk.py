@@ -73,7 +73,7 @@ def save_users(path: Path, columns: dict[str, Any]) -> Path:
 @pytest.mark.parametrize("users", ["users.parquet", "interactions.parquet"])
 def test_each_user_gets_the_list_that_recommend_gives(made: Path, tmp_path: Path, name: str, users: str) -> None:
     (line,) = write(made / name, made / users, tmp_path / "lists", n=7)
-    assert line == f"wrote {tmp_path / 'lists'}: lists for 230 users in 4 parts"
+    assert line == f"wrote {tmp_path / 'lists'}: lists for 230 users in 4 part files"
     lists = pd.read_parquet(tmp_path / "lists")
     histories = pd.read_parquet(made / "users.parquet")
     assert lists["user_id"].tolist() == histories["user_id"].tolist()
@@ -125,7 +125,9 @@ def test_users_and_items_of_every_kind(made: Path, tmp_path: Path) -> None:
         },
     )
     (line,) = write(made / "multvae", users, tmp_path / "lists", n=N_ITEMS)
-    assert line.endswith("lists for 4 users in 1 parts; 4 of 7 interactions are of unknown items and were left out")
+    assert line.endswith(
+        "lists for 4 users in 1 part files; 4 of 7 interactions are of unknown items and were left out"
+    )
     lists = pd.read_parquet(tmp_path / "lists")
     assert lists["user_id"].tolist() == ["ann", "bob", "eve", "zoë"]
     assert lists["n_unknown"].tolist() == [1, 0, 0, 3]
@@ -171,7 +173,9 @@ def test_a_repeated_run_writes_what_is_missing_and_no_more(
     write(made / "multvae", made / users, out)
     assert sum(scored) == sum([60, 60, 60, 50][number] for number in missing)
     assert parts(out) == whole
-    assert write(made / "multvae", made / users, out) == [f"{out} was already whole: lists for 230 users in 4 parts"]
+    assert write(made / "multvae", made / users, out) == [
+        f"{out} was complete already: lists for 230 users in 4 part files"
+    ]
 
 
 def kill_in_part(number: int, sign: signal.Signals) -> str:
@@ -203,7 +207,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(made: Path, tmp_path: Pat
     assert not (out / "_SUCCESS").exists()
     if sign is signal.SIGINT:
         assert done.returncode == 130
-        assert done.stderr.endswith("recvae: interrupted; 2 parts are whole: repeat the command to go on\n")
+        assert done.stderr.endswith("recvae: interrupted; 2 part files are finished: repeat the command to go on\n")
         assert len(parts(out)) == 2
     else:
         assert done.returncode == -signal.SIGKILL
@@ -306,7 +310,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "floats": ({"user_id": [1, 2], "item_id": [1.5, 2]}, "item_id holds double; expected whole numbers or text"),
     "lists of floats": ({"user_id": [1, 2], "history": [[1.0], []]}, "history holds double; expected whole numbers"),
     "dates": ({"user_id": pa.array([1, 2], pa.date32()), "history": HISTORY}, r"user_id holds date32\[day\]"),
-    "nobody": ({"user_id": pa.array([], pa.int64()), "item_id": pa.array([], pa.int64())}, "holds nobody"),
+    "nobody": ({"user_id": pa.array([], pa.int64()), "item_id": pa.array([], pa.int64())}, "has no rows"),
     "missing user": ({"user_id": [1, None], "history": HISTORY}, r"users.parquet row 1: user_id is missing"),
     "missing user of an interaction": (
         {"user_id": [1, None], "item_id": [1, 1]},
@@ -428,7 +432,7 @@ def recvae(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 def test_on_the_command_line(made: Path, tmp_path: Path, recvae: Callable[..., Any]) -> None:
     line = f"recommend {made / 'popularity'} --users {made / 'users.parquet'} --out {tmp_path / 'lists'} -n 3"
     status, out, err = recvae(line)
-    assert (status, out) == (0, f"wrote {tmp_path / 'lists'}: lists for 230 users in 4 parts\n")
+    assert (status, out) == (0, f"wrote {tmp_path / 'lists'}: lists for 230 users in 4 part files\n")
     assert err.splitlines()[-1] == "recommend: row 230/230  0 s left"
     assert {len(items) for items in pd.read_parquet(tmp_path / "lists")["items"]} == {3}
     for options in ("--users x", "--out x", "--users x --out y --user 1", "--users x --out y --history 1"):
