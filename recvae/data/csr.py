@@ -23,11 +23,13 @@ def check_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -> 
     Raises
     ------
     ParameterError
-        If it is not sparse, holds negative or non-finite values, or has other columns than `like`.
+        If it is not sparse, has indices outside its shape, holds negative or non-finite values, or has other columns
+        than `like`.
     """
     rows: Any = matrix
     if not sparse.issparse(matrix):
         raise ParameterError(f"{name} is a {type(matrix).__name__}; expected a scipy CSR matrix")
+    _check_indices(rows, name)
     if rows.ndim == 1:  # one row of a csr_array
         rows = rows.reshape(1, -1)
     csr = sparse.csr_matrix(rows, dtype=np.float32)
@@ -42,6 +44,30 @@ def check_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -> 
     if like is not None and csr.shape[1] != like.shape[1]:
         raise ParameterError(f"{name} has {csr.shape[1]:,} columns but user_items has {like.shape[1]:,}")
     return csr
+
+
+def _check_indices(matrix: Any, name: str) -> None:
+    """Raise `ParameterError` if a CSR or CSC matrix has indices outside its shape, or rows outside its arrays.
+
+    scipy does not look for them in a matrix made of arrays, and its compiled loops, as ours, read and write without
+    bounds: an index too large ends the process.
+    """
+    if matrix.format not in ("csr", "csc"):
+        return
+    size = matrix.shape[0] if matrix.format == "csc" else matrix.shape[-1]
+    bounds = [(chunk.min(), chunk.max()) for chunk in iter_chunks(matrix.indices)]
+    if bounds:
+        least, largest = min(low for low, _ in bounds), max(high for _, high in bounds)
+        if least < 0 or largest >= size:
+            raise ParameterError(f"{name} has indices from {least:,} to {largest:,}; expected 0 to {size - 1:,}")
+    if matrix.ndim == 2:
+        starts, length = matrix.indptr, min(len(matrix.indices), len(matrix.data))
+        expected = matrix.shape[matrix.format == "csc"] + 1
+        if len(starts) != expected or starts[0] or starts[-1] > length or (starts[1:] < starts[:-1]).any():
+            raise ParameterError(
+                f"{name} has an indptr that does not fit; expected {expected:,} numbers that rise from 0 to at most "
+                f"{length:,}, the length of its indices"
+            )
 
 
 def iter_chunks(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
