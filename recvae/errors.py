@@ -1,4 +1,4 @@
-"""Every error a user can mend, as one clear line: what was given and what was expected."""
+"""Errors that a user can correct; each message is one line: what was given and what was expected."""
 
 import re
 
@@ -13,7 +13,7 @@ def escape_control_characters(text: str) -> str:
 class RecvaeError(Exception):
     """Base of every error this package raises on purpose; the command line prints it and exits with 2.
 
-    Names and values from files stand in messages as they are, but for control characters, which are escaped.
+    Control characters are escaped, since names and values from files appear in messages.
     """
 
     def __str__(self) -> str:
@@ -29,11 +29,11 @@ class ItemIndexError(ParameterError, IndexError):
 
 
 class DataError(RecvaeError, ValueError):
-    """Input data cannot be read or do not fit: missing file, missing column, bad value, nothing left."""
+    """Input data cannot be read or used: missing file, missing column, bad value, no rows left."""
 
 
 class DownloadError(RecvaeError):
-    """A data set was found nowhere; the message lists every place that was tried."""
+    """A data set was not found; the message lists every place that was tried."""
 
 
 class NotFittedError(RecvaeError):
@@ -41,7 +41,7 @@ class NotFittedError(RecvaeError):
 
 
 class TrainingError(RecvaeError):
-    """Training cannot go on, such as a loss that is no longer finite."""
+    """Training cannot continue, for instance because the loss is no longer finite."""
 
 
 class ArtifactError(RecvaeError):
@@ -49,11 +49,11 @@ class ArtifactError(RecvaeError):
 
 
 class MissingDependencyError(RecvaeError, ImportError):
-    """An optional dependency is not installed; the message names the extra that brings it."""
+    """An optional dependency is not installed; the message names the extra that installs it."""
 
 
 class UnsupportedError(RecvaeError, NotImplementedError):
-    """A model was asked for something that its kind cannot give."""
+    """A model was asked for something that models of its kind cannot do."""
 
 
 def redact_url(url: str) -> str:

@@ -1,4 +1,4 @@
-"""The contract that every model keeps: a drop-in for `implicit`'s `RecommenderBase`, with fold-in of new users."""
+"""The contract of every model: a drop-in for `implicit`'s `RecommenderBase`, with fold-in of new users."""
 
 import time
 from abc import abstractmethod
@@ -40,7 +40,7 @@ class Registry(Protocol):
 class Recommender(SimilaritySearch, Estimator):
     """Base of every model.
 
-    Constructor arguments are hyperparameters, stored under their own names; what `fit` learns ends in `_`.
+    Constructor arguments are hyperparameters, stored under their own names; attributes that `fit` sets end in `_`.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Recommender(SimilaritySearch, Estimator):
     resumable : bool
         Whether `fit` keeps checkpoints.
     SPACE : dict
-        What tuning may try of each hyperparameter.
+        The range of each hyperparameter that tuning may change.
     PRESETS : dict
         Hyperparameters by the name of a preset.
     registry : Registry
@@ -85,11 +85,11 @@ class Recommender(SimilaritySearch, Estimator):
 
     @abstractmethod
     def _state(self) -> State:
-        """What `fit` learned, as named arrays."""
+        """Give the arrays that `fit` learned, by name."""
 
     @abstractmethod
     def _restore(self, state: State) -> None:
-        """Take back what `_state` gave; raise `ArtifactError` if an array does not fit."""
+        """Set the arrays that `_state` gave; raise `ArtifactError` if one does not fit."""
 
     def fit(
         self,
@@ -117,7 +117,7 @@ class Recommender(SimilaritySearch, Estimator):
         checkpoint : path, optional
             Directory where models that train in epochs keep their state, so that Ctrl-C or a crash loses little.
         resume : bool
-            Go on from `checkpoint`.
+            Continue from `checkpoint`.
 
         Raises
         ------
@@ -197,7 +197,7 @@ class Recommender(SimilaritySearch, Estimator):
         return self.score(user_items)
 
     def score_items(self, user_items: UserItems, items: npt.ArrayLike) -> FloatArray:
-        """Score only some items for each history, without the rest where the model can.
+        """Score only some items for each history, which is faster for models that need not score all.
 
         Parameters
         ----------
@@ -226,17 +226,17 @@ class Recommender(SimilaritySearch, Estimator):
         recalculate_user: bool = False,
         items: npt.ArrayLike | None = None,
     ) -> tuple[IntArray, FloatArray]:
-        """The N best items for one user or for many, as in `implicit`.
+        """Rank the N best items for one user or for many, as in `implicit`.
 
         Parameters
         ----------
         userid : int or (n_users,) int
-            Row of the training matrix. Models that fold in rank from `user_items` alone and do not use it.
+            Row of the training matrix. Models that store no users rank from `user_items` and ignore it.
         user_items : csr_matrix or csr_array, shape (n_users, n_items)
             One history for each userid.
         N : int
         filter_already_liked_items : bool
-            Leave out the items of the user's own row.
+            Leave out the items of the user's row of `user_items`.
         filter_items : (m,) int, optional
             Items to leave out for everybody.
         recalculate_user : bool
@@ -288,7 +288,7 @@ class Recommender(SimilaritySearch, Estimator):
         itemid: int | npt.ArrayLike,
         N: int = 5,  # noqa: N803 implicit's name
     ) -> tuple[IntArray, FloatArray]:
-        """The items of a history that speak most for an item: those whose removal lowers its score most.
+        """Find the items of a history whose removal lowers an item's score most.
 
         Parameters
         ----------
@@ -301,7 +301,7 @@ class Recommender(SimilaritySearch, Estimator):
         Returns
         -------
         (ids, contributions) : int32 and float32, shape (N,) or (n_itemids, N)
-            What the score loses without each item, largest first; padded with -1 and -inf.
+            The loss of score without each item, largest first; padded with -1 and -inf.
         """
         check_request(N, None, None)
         history = self._check_histories(user_items)
@@ -319,7 +319,7 @@ class Recommender(SimilaritySearch, Estimator):
         return (ids[0], most[0]) if np.ndim(itemid) == 0 else (ids, most)
 
     def fitted_on(self, user_items: sparse.csr_matrix) -> bool:
-        """Whether `fit` was given this very matrix."""
+        """Whether the model was fitted on a matrix with the same content."""
         return self.trained_on_ == fingerprint(user_items)
 
     def _score_users(self, users: npt.NDArray[np.int64]) -> FloatArray:
@@ -332,7 +332,7 @@ class Recommender(SimilaritySearch, Estimator):
         return scores
 
     def _popularity_prior(self) -> FloatArray:
-        """log((count + 1) / (interactions + n_items)): what to expect of a user about whom nothing is known."""
+        """Scores for a user without a history: log((count + 1) / (interactions + n_items)), (n_items,)."""
         smoothed = self.item_counts_.astype(np.float64) + 1
         prior: FloatArray = np.log(smoothed / smoothed.sum()).astype(np.float32)
         return prior

@@ -23,10 +23,11 @@ VALIDATION_BYTES = 2**30
 
 
 class Blend(Recommender):
-    """Σ_m w_m·s_m, where s_m are a model's scores for a user, standardised over the items.
+    """A weighted sum of models' scores, Σ_m w_m·s_m, where s_m is standardised over the items for each user.
 
-    Weights are chosen by coordinate search on the validation metric: from equal weights, one at a time is scaled or
-    dropped while that helps. Each weight is one number for all users, so few hundred validation users are enough.
+    Weights are chosen by coordinate search on the validation metric: from equal weights on, one weight at a time is
+    scaled or set to 0 as long as that helps. A weight is one number for all users, so that a few hundred validation
+    users are enough.
 
     Parameters
     ----------
@@ -34,9 +35,9 @@ class Blend(Recommender):
         Models, or their names in the registry, which may stand in one string with commas between them. Models already
         fitted on the same matrix are kept as they are, the others are fitted. None takes `DEFAULT_MODELS`.
     weights : sequence of float, optional
-        Given weights; None chooses them on the validation users, or takes equal ones where there are none.
+        One for each model. None chooses them on the validation users, or takes equal weights if there are none.
     metric : str
-        What the weights are chosen by.
+        Metric by which the weights are chosen.
     seed : int
         Handed to the models that are given by name and have a seed.
 
@@ -95,7 +96,7 @@ class Blend(Recommender):
         return total
 
     def _choose_weights(self, fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix) -> npt.NDArray[np.float64]:
-        """Coordinate search over the weights, on as many validation users as memory allows."""
+        """Find the weights that rank best, by coordinate search on as many validation users as memory allows."""
         n_users = max(1, VALIDATION_BYTES // (4 * fold_in.shape[1] * len(self.models)))
         fold_in, held_out = fold_in[:n_users], held_out[:n_users]
         scores = np.empty((len(self.models), *fold_in.shape), dtype=np.float32)
@@ -126,7 +127,7 @@ class Blend(Recommender):
         return weights
 
     def _item_similarity(self, queries: npt.NDArray[np.int64]) -> FloatArray:
-        """Of the heaviest model that has item vectors."""
+        """Ask the model with the largest weight."""
         heaviest = self.models[int(np.argmax(self.weights_))]
         similarity: FloatArray = heaviest._item_similarity(queries)
         return similarity
@@ -150,7 +151,7 @@ class Blend(Recommender):
 
 
 def _standardise(scores: FloatArray) -> FloatArray:
-    """Each row minus its mean, over its standard deviation; in place."""
+    """Subtract each row's mean and divide by its standard deviation, in place."""
     scores -= scores.mean(axis=1, keepdims=True)
     deviation = scores.std(axis=1, keepdims=True)
     scores /= np.where(deviation > 0, deviation, 1)

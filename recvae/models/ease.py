@@ -29,19 +29,20 @@ class EASE(Recommender):
     Parameters
     ----------
     l2 : float, optional
-        λ. None takes 2.5 times the mean number of interactions of an item, which is near the best on dense (MovieLens)
-        and on sparse (Gowalla) data alike.
+        λ. None takes 2.5 times the mean number of interactions of an item, which is close to the best value on dense
+        data (MovieLens) and on sparse data (Gowalla).
     density : float, optional
-        None computes P exactly. For more items than memory holds that way, the share of an n_items × n_items matrix
-        that a sparse factor of P keeps, such as 0.001; 1 is exact again. See `FactoredInverse`. M. Spišák et al.
-        ("Scalable Approximate NonSymmetric Autoencoder", RecSys 2023) factor P alike, by CHOLMOD.
+        None computes P exactly. Where memory is too small for that, the share of the n_items × n_items entries that a
+        sparse factor of P keeps, such as 0.001; 1 is exact again. See `FactoredInverse`. M. Spišák et al. ("Scalable
+        Approximate NonSymmetric Autoencoder", RecSys 2023) factor P in a similar way, with CHOLMOD.
 
     Notes
     -----
-    Float32 throughout, in place: while fitting two n_items × n_items matrices are held at the peak, afterwards one.
-    With a density, memory is 16 bytes for each entry kept; the time of a fit grows with n_items × (density × n_items)³.
+    All arithmetic is float32 and in place: a fit holds at most two n_items × n_items matrices in memory, the fitted
+    model one. With a density, memory is 16 bytes for each entry kept, and the time of a fit grows with
+    n_items × (density × n_items)³.
 
-    Items are similar by the cosine of their weights, and with a density by their partial correlation.
+    Similar items are found by the cosine of their weights, with a density by their partial correlation.
     """
 
     SPACE: ClassVar[SearchSpace] = {"l2": RealRange(5.0, 5000.0)}
@@ -61,9 +62,11 @@ class EASE(Recommender):
             l2 = self.l2_ = self.l2 or float(INTERACTIONS_PER_ITEM_FACTOR * user_items.sum() / n_items)
             try:
                 if self.density is None:
-                    self.weights_ = _weights(user_items, l2)
+                    self.weights_ = _solve_weights(user_items, l2)
                 else:
-                    self.inverse_ = FactoredInverse.of(user_items, l2, _per_item(n_items, self.density))
+                    self.inverse_ = FactoredInverse.from_interactions(
+                        user_items, l2, _entries_per_item(n_items, self.density)
+                    )
             except LinAlgError:
                 raise ParameterError(
                     f"l2 is {l2:g}, too small for these interactions in float32; expected more"
@@ -77,7 +80,7 @@ class EASE(Recommender):
         if self.density is None:
             scores = user_items @ self.weights_
         else:
-            scores = np.asarray(user_items - self.inverse_.product(user_items) / self.inverse_.diagonal)
+            scores = np.asarray(user_items - self.inverse_.multiply(user_items) / self.inverse_.diagonal)
         return scores
 
     def _item_vectors(self) -> npt.NDArray[np.float32]:
@@ -107,11 +110,11 @@ class EASE(Recommender):
             raise ArtifactError(f"weights has shape {self.weights_.shape}; expected {n_items} items each way")
 
 
-def _weights(user_items: sparse.csr_matrix, l2: float) -> npt.NDArray[np.float32]:
-    """B, exactly; `LinAlgError` if λ is too small for float32."""
-    import torch  # which processes that only rank do without
+def _solve_weights(user_items: sparse.csr_matrix, l2: float) -> npt.NDArray[np.float32]:
+    """Compute B exactly, in the memory of two matrices; `LinAlgError` if λ is too small for float32."""
+    import torch  # here, since a process that only ranks needs no torch and saves its memory
 
-    gram = torch.from_numpy(_gram(user_items))
+    gram = torch.from_numpy(_compute_gram(user_items))
     gram.diagonal().add_(l2)
     _, failed = torch.linalg.cholesky_ex(gram, out=(gram, torch.empty((), dtype=torch.int32)))
     if failed:
@@ -123,8 +126,11 @@ def _weights(user_items: sparse.csr_matrix, l2: float) -> npt.NDArray[np.float32
     return weights
 
 
-def _gram(user_items: sparse.csr_matrix) -> npt.NDArray[np.float32]:
-    """XᵀX, dense, made from blocks of rows so that its sparse form never stands beside it."""
+def _compute_gram(user_items: sparse.csr_matrix) -> npt.NDArray[np.float32]:
+    """Compute XᵀX as a dense matrix, a block of rows at a time.
+
+    The sparse product of the whole would need as much memory again, since XᵀX is nearly dense.
+    """
     n_items = user_items.shape[1]
     gram = np.empty((n_items, n_items), dtype=np.float32)
     items = user_items.T.tocsr()
@@ -134,8 +140,8 @@ def _gram(user_items: sparse.csr_matrix) -> npt.NDArray[np.float32]:
     return gram
 
 
-def _per_item(n_items: int, density: float) -> int:
-    """Entries kept of each row."""
+def _entries_per_item(n_items: int, density: float) -> int:
+    """Number of entries of each row of the factor."""
     return max(1, round(density * n_items))
 
 
@@ -143,7 +149,7 @@ def _refuse_if_too_large(n_items: int, density: float | None) -> None:
     needed, available = 2 * 4 * n_items**2, available_bytes()
     remedy = "a sparse approximation (density, such as 0.001)"
     if density is not None:
-        needed, remedy = 16 * n_items * _per_item(n_items, density), "a lower density"
+        needed, remedy = 16 * n_items * _entries_per_item(n_items, density), "a lower density"
     if available is not None and needed > available:
         raise ParameterError(
             f"user_items has {n_items:,} columns, for which EASE needs about {needed / 1e9:.1f} GB; "

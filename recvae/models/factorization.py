@@ -1,7 +1,7 @@
-"""Matrix factorizations from the `implicit` library behind this project's contract: ALS, BPR and LMF.
+"""Matrix factorizations that the library `implicit` trains: ALS, BPR and LMF.
 
-Training is `implicit`'s; ranking, filtering and metrics are this project's, so that every model is measured alike.
-Defaults are honest opponents, tuned where noted, not the library's bare ones.
+Ranking, filtering and metrics are this project's, so that every model is measured in the same way. Defaults are tuned
+where noted instead of the library's, so that these models are strong opponents.
 """
 
 from abc import abstractmethod
@@ -30,7 +30,8 @@ VALIDATION_USERS = 1000
 FACTORS_TO_CHOOSE_BY = 128
 
 
-def library(module: str) -> Any:
+def import_implicit(module: str) -> Any:
+    """Import a module of the library `implicit`, such as "cpu.als"; `MissingDependencyError` without it."""
     try:
         return import_module(f"implicit.{module}")
     except ImportError as error:
@@ -39,27 +40,27 @@ def library(module: str) -> Any:
         ) from None
 
 
-def _one_blas_thread() -> Any:
-    """`implicit` runs its own threads; BLAS threads inside them would fight for the same cores."""
-    library("cpu.als")  # loads its BLAS, since only what is loaded can be limited
+def _limit_blas() -> Any:
+    """Limit BLAS to one thread: `implicit` starts threads of its own, and both would compete for the same cores."""
+    import_implicit("cpu.als")  # loads its BLAS, since only what is loaded can be limited
     return import_module("threadpoolctl").threadpool_limits(1, "blas")
 
 
 class _Factorization(Recommender):
-    """Users and items as vectors whose inner product is the score."""
+    """A model with a vector for each user and item; their inner product is the score."""
 
     stores_users: ClassVar[bool] = True
     user_factors_: npt.NDArray[np.float32]
     item_factors_: npt.NDArray[np.float32]
 
     @abstractmethod
-    def _model(self) -> Any:
-        """The library's model with this one's hyperparameters, not fitted."""
+    def _create_model(self) -> Any:
+        """Create the library's model with this model's hyperparameters, not fitted."""
 
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
-        with _one_blas_thread():
-            model = self._model()
-            model.fit(user_items, show_progress=context.shows_bar, callback=_adapted(context.callback))
+        with _limit_blas():
+            model = self._create_model()
+            model.fit(user_items, show_progress=context.shows_bar, callback=_adapt_callback(context.callback))
         self.user_factors_, self.item_factors_ = model.user_factors, model.item_factors
 
     def _score_users(self, users: npt.NDArray[np.int64]) -> FloatArray:
@@ -97,24 +98,24 @@ class ALS(_Factorization):
     Parameters
     ----------
     factors : int, optional
-        None takes 16.7 times the cube root of the number of users or of items, whichever is smaller, and at most 512.
+        None takes 16.7 times the cube root of the number of users or items, whichever is smaller, but at most 512.
     alpha : float, optional
-        Confidence of an interaction; a non-interaction has 1. None takes 1.7 over the cube root of the matrix's
-        density.
+        Confidence of an interaction, where a missing interaction has 1. None takes 1.7 divided by the cube root of the
+        matrix's density.
     regularization : float, optional
-        None chooses among five values on up to 1,000 validation users, with at most 128 factors; where there are
-        none, it takes 4.4 times the root of the mean number of interactions of an item.
+        None chooses among five values on at most 1,000 validation users, with at most 128 factors. Without validation
+        users it takes 4.4 times the root of the mean number of interactions of an item.
     iterations : int
     metric : str
-        What the regularization is chosen by.
+        Metric by which the regularization is chosen.
     seed : int
         Decides the initial factors.
 
     Notes
     -----
-    The rules pass through the best settings found on validation users of MovieLens-1M (256 factors, α 5, λ 60) and
-    Gowalla (512, α 20, λ 20), and gave MovieLens-100K's before it was tried. The library's own defaults fall .04 short
-    on MovieLens-1M. λ is the one that no rule predicts well: half or twice the best costs .05 on dense data.
+    The three rules give the best settings found on validation users of MovieLens-1M (256 factors, α 5, λ 60) and of
+    Gowalla (512, α 20, λ 20), and predicted those of MovieLens-100K. The library's own defaults reach .04 less NDCG on
+    MovieLens-1M. No rule predicts λ well: half or twice the best value costs .05 on dense data.
     """
 
     SPACE: ClassVar[SearchSpace] = {
@@ -153,16 +154,16 @@ class ALS(_Factorization):
         elif context.validation is None:
             self.regularization_ = REGULARIZATION_BY_INTERACTIONS * (user_items.nnz / n_items) ** 0.5
         else:
-            self.regularization_ = self._chosen(user_items, context, context.validation)
+            self.regularization_ = self._choose_regularization(user_items, context, context.validation)
         super()._fit(user_items, context)
 
-    def _chosen(
+    def _choose_regularization(
         self,
         user_items: sparse.csr_matrix,
         context: FitContext,
         validation: tuple[sparse.csr_matrix, sparse.csr_matrix],
     ) -> float:
-        """The regularization that ranks best for the first validation users, with few factors."""
+        """Find the regularization that ranks best for the first validation users, with few factors."""
         users = validation[0][:VALIDATION_USERS], validation[1][:VALIDATION_USERS]
         factors, self.factors_ = self.factors_, min(self.factors_, FACTORS_TO_CHOOSE_BY)
         quality = {}
@@ -177,8 +178,8 @@ class ALS(_Factorization):
         fitted = {"factors": self.factors_, "alpha": self.alpha_, "regularization": self.regularization_}
         return {**self.get_params(deep=False), **fitted}
 
-    def _model(self) -> Any:
-        return library("cpu.als").AlternatingLeastSquares(
+    def _create_model(self) -> Any:
+        return import_implicit("cpu.als").AlternatingLeastSquares(
             factors=self.factors_,
             alpha=self.alpha_,
             regularization=self.regularization_,
@@ -187,8 +188,8 @@ class ALS(_Factorization):
         )
 
     def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
-        with _one_blas_thread():
-            model = self._model()
+        with _limit_blas():
+            model = self._create_model()
             model.item_factors = self.item_factors_
             users = model.recalculate_user(np.arange(user_items.shape[0]), user_items)
         scores: FloatArray = users @ self.item_factors_.T
@@ -205,8 +206,8 @@ class ALS(_Factorization):
         self.alpha_, self.regularization_ = (float(value) for value in state["alpha_regularization"])
 
 
-class _KnownUsers(_Factorization):
-    """Factorizations that learn a user only in training."""
+class _KnownUserFactorization(_Factorization):
+    """A factorization that learns users only in training."""
 
     folds_in: ClassVar[bool] = False
 
@@ -217,8 +218,8 @@ class _KnownUsers(_Factorization):
         )
 
 
-class BPR(_KnownUsers):
-    """Bayesian personalised ranking (Rendle et al. 2009); knows only the users it was trained on.
+class BPR(_KnownUserFactorization):
+    """Bayesian personalised ranking (Rendle et al. 2009); ranks only for the users it was trained on.
 
     Parameters
     ----------
@@ -226,7 +227,7 @@ class BPR(_KnownUsers):
     learning_rate, regularization : float
     iterations : int
     seed : int
-        Trains on one thread, since the library's parallel updates are not reproducible.
+        Training uses one thread, since the library's parallel updates are not reproducible.
     """
 
     SPACE: ClassVar[SearchSpace] = {
@@ -250,8 +251,8 @@ class BPR(_KnownUsers):
         self.iterations = check.whole("iterations", iterations)
         self.seed = check.whole("seed", seed, minimum=0)
 
-    def _model(self) -> Any:
-        return library("cpu.bpr").BayesianPersonalizedRanking(
+    def _create_model(self) -> Any:
+        return import_implicit("cpu.bpr").BayesianPersonalizedRanking(
             factors=self.factors,
             learning_rate=self.learning_rate,
             regularization=self.regularization,
@@ -261,8 +262,8 @@ class BPR(_KnownUsers):
         )
 
 
-class LMF(_KnownUsers):
-    """Logistic matrix factorization (Johnson 2014); knows only the users it was trained on.
+class LMF(_KnownUserFactorization):
+    """Logistic matrix factorization (Johnson 2014); ranks only for the users it was trained on.
 
     Parameters
     ----------
@@ -270,7 +271,7 @@ class LMF(_KnownUsers):
     learning_rate, regularization : float
     iterations : int
     neg_prop : int
-        Negatives drawn for each interaction.
+        Number of negatives drawn for each interaction.
     seed : int
     """
 
@@ -297,8 +298,8 @@ class LMF(_KnownUsers):
         self.neg_prop = check.whole("neg_prop", neg_prop)
         self.seed = check.whole("seed", seed, minimum=0)
 
-    def _model(self) -> Any:
-        return library("cpu.lmf").LogisticMatrixFactorization(
+    def _create_model(self) -> Any:
+        return import_implicit("cpu.lmf").LogisticMatrixFactorization(
             factors=self.factors,
             learning_rate=self.learning_rate,
             regularization=self.regularization,
@@ -309,8 +310,8 @@ class LMF(_KnownUsers):
         )
 
 
-def _adapted(callback: Callable[[int, float, float], None] | None) -> Callable[..., None] | None:
-    """`implicit`'s models call back with a loss, without one, or with counts of pairs."""
+def _adapt_callback(callback: Callable[[int, float, float], None] | None) -> Callable[..., None] | None:
+    """Wrap a callback for `implicit`, whose models call it with a loss, without one, or with counts of pairs."""
     if callback is None:
         return None
     return lambda epoch, seconds, *figures: callback(epoch, seconds, _loss(figures))

@@ -23,22 +23,22 @@ VALIDATION_USERS = 1000
 
 
 class GraphFilter(Recommender):
-    """A low-pass filter on the graph of items, without training: a linear filter plus an ideal one.
+    """A linear plus an ideal low-pass filter on the graph of items; nothing is trained by gradient descent.
 
-    With R̃ = D_U^−½ R D_I^−½ and V its leading right singular vectors, equation 10: the scores of a history r are
-    r·R̃ᵀR̃ + weight·r·D_I^−½ V Vᵀ D_I^½.
+    Equation 10: the scores of a history r are r·R̃ᵀR̃ + weight·r·D_I^−½ V Vᵀ D_I^½, where R̃ = D_U^−½ R D_I^−½ and V
+    are its leading right singular vectors.
 
     Parameters
     ----------
     factors : int
-        Singular vectors kept; the paper's 256, fewer where the data have no more.
+        Number of singular vectors, 256 as in the paper; fewer if the matrix has no more.
     weight : float, optional
-        α, the ideal filter's share: the paper's .3 on sparse data, up to 3 on dense. None chooses among five values on
-        up to 1,000 validation users, or takes the paper's where there are none.
+        α, the weight of the ideal filter: .3 in the paper, good on sparse data; up to 3 on dense data. None chooses
+        among five values on at most 1,000 validation users, or takes .3 if there are none.
     metric : str
-        What the weight is chosen by.
+        Metric by which the weight is chosen.
     seed : int
-        Where the iteration for the singular vectors starts.
+        Decides the start vector of the iteration for the singular vectors.
     """
 
     SPACE: ClassVar[SearchSpace] = {"factors": WholeRange(16, 1024), "weight": RealRange(0.05, 20.0)}
@@ -61,13 +61,13 @@ class GraphFilter(Recommender):
         with context.report_end():
             self.item_degrees_ = np.asarray(user_items.sum(axis=0), dtype=np.float32).ravel()
             self.interactions_ = normalise_by_degrees(user_items)
-            self.values_, self.vectors_ = self._singular()
+            self.values_, self.vectors_ = self._decompose()
             self.weight_ = PAPER_WEIGHT if self.weight is None else self.weight
             if self.weight is None and context.validation is not None:
-                self.weight_ = self._chosen(*context.validation)
+                self.weight_ = self._choose_weight(*context.validation)
 
-    def _chosen(self, fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix) -> float:
-        """The weight that ranks best for the first validation users."""
+    def _choose_weight(self, fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix) -> float:
+        """Find the weight that ranks best for the first validation users."""
         users = fold_in[:VALIDATION_USERS], held_out[:VALIDATION_USERS]
         quality = {}
         for weight in WEIGHTS:
@@ -75,8 +75,8 @@ class GraphFilter(Recommender):
             quality[weight] = validate(self, users, self.metric)
         return max(quality, key=lambda weight: quality[weight])
 
-    def _singular(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """The leading singular values of R̃, (factors,), and their right singular vectors, (factors, n_items)."""
+    def _decompose(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Compute the leading singular values of R̃, (factors,), and right singular vectors, (factors, n_items)."""
         smaller = min(self.interactions_.shape)
         k = min(self.factors, smaller - 1)
         if k == 0:

@@ -12,19 +12,21 @@ from recvae.data.csr import build_csr, csr_arrays
 from recvae.errors import ArtifactError
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
-from recvae.models.factorization import library
+from recvae.models.factorization import import_implicit
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
 from recvae.topn import FloatArray
 
 
 class _ItemKNN(Recommender):
-    """A history's score of an item: the sum of its items' similarities to it, over the K nearest of each.
+    """Item-based neighbours: an item's score is the sum of its similarities to the items of the history.
+
+    Each item keeps its K nearest neighbours only.
 
     Parameters
     ----------
     K : int
-        Neighbours kept of each item.
+        Number of neighbours that each item keeps.
     """
 
     SPACE: ClassVar[SearchSpace] = {"K": WholeRange(10, 500)}
@@ -35,14 +37,14 @@ class _ItemKNN(Recommender):
         self.K = check.whole("K", K)
 
     @abstractmethod
-    def _model(self) -> Any:
-        """The library's model, not fitted."""
+    def _create_model(self) -> Any:
+        """Create the library's model, not fitted."""
 
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         with context.report_end(), warnings.catch_warnings():
-            # The library warns of a conversion that its own weighting makes necessary.
+            # The library warns of a conversion to CSR that its own weighting causes.
             warnings.filterwarnings("ignore", "Method expects CSR input")
-            model = self._model()
+            model = self._create_model()
             model.fit(user_items, show_progress=context.shows_bar)
             self.similarity_ = sparse.csr_matrix(model.similarity, dtype=np.float32)
 
@@ -70,24 +72,24 @@ class CosineKNN(_ItemKNN):
     Parameters
     ----------
     K : int
-        Neighbours kept of each item.
+        Number of neighbours that each item keeps.
     """
 
-    def _model(self) -> Any:
-        return library("nearest_neighbours").CosineRecommender(K=self.K)
+    def _create_model(self) -> Any:
+        return import_implicit("nearest_neighbours").CosineRecommender(K=self.K)
 
 
 class TFIDFKNN(_ItemKNN):
-    """Item-based neighbours by cosine, active users counting less.
+    """Item-based neighbours by the cosine of TF-IDF weights, in which active users count less.
 
     Parameters
     ----------
     K : int
-        Neighbours kept of each item.
+        Number of neighbours that each item keeps.
     """
 
-    def _model(self) -> Any:
-        return library("nearest_neighbours").TFIDFRecommender(K=self.K)
+    def _create_model(self) -> Any:
+        return import_implicit("nearest_neighbours").TFIDFRecommender(K=self.K)
 
 
 class BM25KNN(_ItemKNN):
@@ -96,9 +98,9 @@ class BM25KNN(_ItemKNN):
     Parameters
     ----------
     K : int
-        Neighbours kept of each item.
+        Number of neighbours that each item keeps.
     K1, B : float
-        BM25's saturation and length normalisation.
+        Saturation, and length normalisation, of BM25.
     """
 
     SPACE: ClassVar[SearchSpace] = {
@@ -112,5 +114,5 @@ class BM25KNN(_ItemKNN):
         self.K1 = check.real("K1", K1)
         self.B = check.real("B", B, 0.0, 1.0)
 
-    def _model(self) -> Any:
-        return library("nearest_neighbours").BM25Recommender(K=self.K, K1=self.K1, B=self.B)
+    def _create_model(self) -> Any:
+        return import_implicit("nearest_neighbours").BM25Recommender(K=self.K, K1=self.K1, B=self.B)

@@ -1,4 +1,4 @@
-"""Popularity: the floor that every personal model has to beat."""
+"""Popularity: the baseline that every personal model has to beat."""
 
 import numpy as np
 from scipy import sparse
@@ -9,10 +9,10 @@ from recvae.topn import FloatArray
 
 
 class Popularity(Recommender):
-    """Recommends the most played items to everybody; scores are log shares of all interactions."""
+    """Recommends the items with most interactions to everybody; an item's score is the log of its share of them."""
 
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
-        """`item_counts_`, which the base class counts, is all there is to learn."""
+        """Learn nothing beyond `item_counts_`, which the base class counts."""
         with context.report_end():
             pass
 
@@ -23,4 +23,4 @@ class Popularity(Recommender):
         return {}
 
     def _restore(self, state: State) -> None:
-        """Nothing beyond `item_counts_`."""
+        """Restore nothing beyond `item_counts_`."""

@@ -1,4 +1,4 @@
-"""What a fitted model knows of its items and users as such: their number, and which are alike."""
+"""Similar items and similar users, by the cosine of a model's vectors."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ Vectors = npt.NDArray[np.float32] | sparse.csr_matrix
 
 
 class SimilaritySearch:
-    """Base of `Recommender`: neighbours among items and users, and checks of what is asked about them.
+    """Base of `Recommender`: finds similar items and users, and checks the arguments of such calls.
 
     Attributes
     ----------
@@ -39,10 +39,10 @@ class SimilaritySearch:
         filter_items: npt.ArrayLike | None = None,
         items: npt.ArrayLike | None = None,
     ) -> tuple[IntArray, FloatArray]:
-        """The N items nearest to one item or to many by the cosine of their vectors, the item itself first.
+        """Find the N items most similar to one item or to many, by the cosine of their vectors; an item is first itself.
 
-        Parameters are those of `implicit`; `recalculate_item` and `item_users` are refused, since no model here
-        learns an item from its users after training.
+        The parameters are those of `implicit`. `recalculate_item` and `item_users` are refused, since no model here
+        computes an item's vector from its users after training.
 
         Returns
         -------
@@ -76,7 +76,7 @@ class SimilaritySearch:
         users: npt.ArrayLike | None = None,
         user_items: UserItems | None = None,
     ) -> tuple[IntArray, FloatArray]:
-        """The N users nearest to one user or to many by the cosine of their vectors, the user itself first.
+        """Find the N users most similar to one user or to many, by the cosine of their vectors; a user is first itself.
 
         Parameters
         ----------
@@ -84,9 +84,9 @@ class SimilaritySearch:
             Rows of `user_items`, or of the training matrix for models that store their users.
         N : int
         filter_users, users : (m,) int, optional
-            Users to leave out, or the only ones to list.
+            Users to leave out, or the only users to list.
         user_items : csr_matrix or csr_array, shape (n_users, n_items), optional
-            Everybody's histories; models that do not store users need it.
+            The histories of all users; models that do not store users need it.
 
         Returns
         -------
@@ -97,19 +97,19 @@ class SimilaritySearch:
         UnsupportedError
             If the model has no user vectors, or stores none and `user_items` is missing.
         ParameterError
-            If a user is none of the rows.
+            If a user is not among the rows.
         """
         check_request(N, users, filter_users)
         self.n_items_  # noqa: B018 refuses before fit
         vectors = self._user_vectors(None if user_items is None else self._check_histories(user_items))
-        queries = _rows(userid, "userid", len(vectors))
+        queries = _check_rows(userid, "userid", len(vectors))
         left_out = np.full(len(vectors), users is not None)
-        left_out[_rows(users, "users", len(vectors))] = False
-        left_out[_rows(filter_users, "filter_users", len(vectors))] = True
+        left_out[_check_rows(users, "users", len(vectors))] = False
+        left_out[_check_rows(filter_users, "filter_users", len(vectors))] = True
         ids = np.empty((len(queries), N), dtype=np.int32)
         best = np.empty((len(queries), N), dtype=np.float32)
         for batch in row_batches(len(queries), 4 * len(vectors)):
-            scores = _cosine(vectors, queries[batch])
+            scores = _compute_cosines(vectors, queries[batch])
             scores[:, left_out] = -np.inf
             ids[batch], best[batch] = top_n(scores, N)
         return (ids[0], best[0]) if np.ndim(userid) == 0 else (ids, best)
@@ -122,7 +122,7 @@ class SimilaritySearch:
 
     def _item_similarity(self, queries: npt.NDArray[np.int64]) -> FloatArray:
         """Cosine of each query's vector with all items', (n_queries, n_items); -inf for items without a vector."""
-        return _cosine(self._item_vectors(), queries)
+        return _compute_cosines(self._item_vectors(), queries)
 
     def _check_histories(self, user_items: UserItems) -> sparse.csr_matrix:
         histories = check_csr(user_items, "user_items")
@@ -147,17 +147,18 @@ def check_request(n: int, items: npt.ArrayLike | None, filter_items: npt.ArrayLi
         raise ParameterError("items and filter_items cannot be given together")
 
 
-def _rows(indices: npt.ArrayLike | None, name: str, n_rows: int) -> npt.NDArray[np.int64]:
+def _check_rows(indices: npt.ArrayLike | None, name: str, n_rows: int) -> npt.NDArray[np.int64]:
     rows = np.atleast_1d(np.asarray([] if indices is None else indices, dtype=np.int64))
     if len(rows) and not (rows.min() >= 0 and rows.max() < n_rows):
         raise ParameterError(f"{name} holds {rows.min()} to {rows.max()}; expected 0 to {n_rows - 1:,}")
     return rows
 
 
-def _cosine(vectors: Vectors, queries: npt.NDArray[np.int64]) -> FloatArray:
-    """Cosine of each query's vector with all vectors, (n_queries, n_vectors); -inf where a vector is zero.
+def _compute_cosines(vectors: Vectors, queries: npt.NDArray[np.int64]) -> FloatArray:
+    """Compute the cosine of each query's vector with all vectors, (n_queries, n_vectors); -inf where one is zero.
 
-    A vector is nearest to itself: rounding, or another like it, must not come before it.
+    A vector is always most similar to itself: all other cosines are kept below 1, which rounding or an equal vector
+    could reach.
     """
     if sparse.issparse(vectors):
         norms = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())

@@ -28,21 +28,22 @@ class FactoredInverse:
         self.diagonal: FloatArray = np.asarray(factor.multiply(factor).sum(axis=0), dtype=np.float32).ravel()
 
     @classmethod
-    def of(cls, user_items: sparse.csr_matrix, l2: float, per_item: int) -> Self:
-        """The approximate inverse for X = user_items and λ = l2; exact where `per_item` is the number of items.
+    def from_interactions(cls, user_items: sparse.csr_matrix, l2: float, per_item: int) -> Self:
+        """Compute the approximate inverse for X = user_items and λ = l2; exact if `per_item` is the number of items.
 
-        Row i of V stands for the ridge regression of item i on other items: minus their weights, and 1 for item i, all
-        over the root of what the regression leaves. In the exact inverse those are all items before i, in any order.
-        Here items stand in order of falling popularity, and of those before i the ones are taken that predict i best
-        on their own. That is the factorized sparse approximate inverse of Kolotilin & Yeremin (SIAM J. Matrix Anal.
-        Appl. 1993). P is positive definite whatever is left out, and XᵀX is never held whole.
+        Row i of V is the ridge regression of item i on other items: minus their weights, and 1 for item i, all divided
+        by the root of the variance that remains. For the exact inverse the regression is on all items before i,
+        whatever their order. Here items are ordered by falling popularity, and item i is regressed only on those
+        before it that predict it best on their own. This is the factorized sparse approximate inverse of Kolotilin &
+        Yeremin (SIAM J. Matrix Anal. Appl. 1993). P is positive definite whatever is left out, and the whole XᵀX is
+        never in memory.
 
         Parameters
         ----------
         user_items : csr_matrix, shape (n_users, n_items)
         l2 : float
         per_item : int
-            Entries of a row of V, the diagonal one included.
+            Entries of each row of V, including the diagonal.
 
         Raises
         ------
@@ -61,37 +62,49 @@ class FactoredInverse:
             gram = (items[start : start + size] @ items[: start + size].T).toarray()
             for i, products in enumerate(gram, start):
                 row = slice(indptr[i], indptr[i + 1])
-                chosen = _largest(products[:i] / diagonal[:i], row.stop - row.start - 1)
-                weights = _ridge(items[chosen], products[chosen], l2)
-                left = diagonal[i] - weights @ products[chosen]
-                if not left > 0:
-                    raise LinAlgError("nothing but rounding is left of an item")
+                chosen = _find_largest(products[:i] / diagonal[:i], row.stop - row.start - 1)
+                weights = _solve_ridge(items[chosen], products[chosen], l2)
+                remaining = diagonal[i] - weights @ products[chosen]
+                if not remaining > 0:
+                    raise LinAlgError("no variance but rounding remains for an item")
                 indices[row] = order[[*chosen, i]]
-                values[row] = np.append(-weights, 1) / np.sqrt(left)
+                values[row] = np.append(-weights, 1) / np.sqrt(remaining)
         factor = sparse.csr_matrix((values, indices, indptr), shape=(n_items, n_items))
         factor.sort_indices()
         return cls(factor)
 
-    def product(self, user_items: sparse.csr_matrix) -> FloatArray:
-        """X·P, dense, (n_users, n_items)."""
+    def multiply(self, user_items: sparse.csr_matrix) -> FloatArray:
+        """Compute X·P, a dense (n_users, n_items) array."""
         product: FloatArray = ((user_items @ self.transposed) @ self.factor).toarray()
         return product
 
     def partial_correlations(self, queries: npt.NDArray[np.int64]) -> FloatArray:
-        """−P_ij / √(P_ii·P_jj) of each query with every item, (n_queries, n_items)."""
+        """Partial correlation of each query with every item, −P_ij / √(P_ii·P_jj), (n_queries, n_items)."""
         inverse = (self.transposed[queries] @ self.factor).toarray()
         correlations: FloatArray = -inverse / np.sqrt(self.diagonal[queries])[:, None] / np.sqrt(self.diagonal)
         return correlations
 
 
-def _largest(values: FloatArray, n: int) -> npt.NDArray[np.intp]:
-    """Where the n largest values stand."""
+def _find_largest(values: FloatArray, n: int) -> npt.NDArray[np.intp]:
+    """Positions of the n largest values, in no order."""
     return np.arange(len(values)) if n == len(values) else np.argpartition(-values, n)[:n]
 
 
-def _ridge(features: sparse.csr_matrix, products: FloatArray, l2: float) -> FloatArray:
-    """Weights of a ridge regression on features, (n_features, n_users), whose products with the target are given."""
-    import torch  # which processes that only rank do without
+def _solve_ridge(features: sparse.csr_matrix, products: FloatArray, l2: float) -> FloatArray:
+    """Solve a ridge regression.
+
+    Parameters
+    ----------
+    features : csr_matrix, shape (n_features, n_users)
+    products : (n_features,) float32
+        Each feature times the target.
+
+    Returns
+    -------
+    (n_features,) float32
+        Weights.
+    """
+    import torch  # here, since a process that only ranks needs no torch and saves its memory
 
     gram = torch.from_numpy((features @ features.T).toarray())
     gram.diagonal().add_(l2)

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def check_metric(metric: Any) -> str:
-    """The name of a metric that has a value for each user.
+    """Check the name of a metric that has a value for each user.
 
     Raises
     ------
     ParameterError
-        If it is none.
+        For anything else.
     """
     if not isinstance(metric, str) or parse_metric(metric)[0] not in ACCURACY_METRICS:
         raise ParameterError(f"metric is {metric!r}; expected one of {', '.join(ACCURACY_METRICS)} with its cutoff")
@@ -29,13 +29,24 @@ def check_metric(metric: Any) -> str:
 
 
 def metric_by_user(ids: IntArray, held_out: sparse.csr_matrix, metric: str) -> npt.NDArray[np.float64]:
-    """(n_users,) the metric of their lists, (n_users, K); NaN for those without held-out items."""
+    """Compute the metric of each user's list.
+
+    Parameters
+    ----------
+    ids : (n_users, K) int32
+    held_out : csr_matrix, shape (n_users, n_items)
+
+    Returns
+    -------
+    (n_users,) float64
+        NaN for users without held-out items.
+    """
     name, k = parse_metric(metric)
     return ACCURACY_METRICS[name](hit_matrix(ids, held_out), np.diff(held_out.indptr), k)
 
 
 def mean_metric(ids: IntArray, held_out: sparse.csr_matrix, metric: str) -> float:
-    """The mean over users of the metric of their lists, (n_users, K)."""
+    """Average `metric_by_user` over the users that have held-out items."""
     return float(np.nanmean(metric_by_user(ids, held_out, metric)))
 
 
@@ -45,7 +56,7 @@ def validate(
     metric: str,
     parallelism: "Parallelism | None" = None,
 ) -> float:
-    """The mean over validation users, (fold_in, held_out), of what the model as it is recommends.
+    """Average the metric over the validation users, (fold_in, held_out), for the model as it is now.
 
     Several processes share these users.
     """

@@ -90,9 +90,9 @@ def test_the_factored_inverse_is_made_of_ridge_regressions(seed: int, per_item: 
         weights = np.linalg.solve(gram[np.ix_(before, before)], gram[before, item])
         factor[item, before], factor[item, item] = -weights, 1
         factor[item] /= np.sqrt(gram[item, item] - weights @ gram[before, item])
-    inverse = FactoredInverse.of(interactions, l2, per_item)
+    inverse = FactoredInverse.from_interactions(interactions, l2, per_item)
     expected = factor.T @ factor
-    assert_allclose(inverse.product(sparse.identity(12, dtype=np.float32, format="csr")), expected, atol=1e-4)
+    assert_allclose(inverse.multiply(sparse.identity(12, dtype=np.float32, format="csr")), expected, atol=1e-4)
     assert_allclose(inverse.diagonal, np.diag(expected), rtol=1e-3)
     assert np.diff(inverse.factor.indptr).max() <= per_item
 
