@@ -12,6 +12,7 @@ import json
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def _read(directory: Path, mapped: bool) -> StoredModel:
     for entry in ("data", "metrics"):
         if not isinstance(manifest.get(entry), dict):
             raise ArtifactError(f"{directory}: the manifest's {entry} is {manifest.get(entry)!r}; expected an object")
+    _check_origin(directory, manifest)
     for name in (_MODEL, _ITEMS):
         if name not in manifest["sha256"]:
             raise ArtifactError(f"{directory} names no checksum for {name}")
@@ -107,7 +109,7 @@ def _read(directory: Path, mapped: bool) -> StoredModel:
         raise ArtifactError(
             f"{directory}: n_items is {manifest.get('n_items')!r} but the weights are not for as many items"
         )
-    items = read_table(directory / _ITEMS)
+    items = read_table(directory / _ITEMS, len(counts))
     users = read_table(directory / _USERS) if _USERS in manifest["sha256"] else None
     name = _ITEMS
     try:
@@ -118,6 +120,20 @@ def _read(directory: Path, mapped: bool) -> StoredModel:
     except ValueError as error:
         raise ArtifactError(f"{directory / name} {error}") from None
     return StoredModel(manifest, arrays, counts, items, users)
+
+
+def _check_origin(directory: Path, manifest: Mapping[str, Any]) -> None:
+    """Check the entries that say on what and when a model was trained; each may be missing."""
+    trained_at, fit_seconds = manifest.get("trained_at"), manifest.get("fit_seconds")
+    try:
+        if trained_at is not None:
+            datetime.fromisoformat(trained_at)
+    except (TypeError, ValueError):
+        raise ArtifactError(f"{directory}: trained_at is {trained_at!r}; expected a time in ISO 8601") from None
+    if fit_seconds is not None and (isinstance(fit_seconds, bool) or not isinstance(fit_seconds, int | float)):
+        raise ArtifactError(f"{directory}: fit_seconds is {fit_seconds!r}; expected a number")
+    if not isinstance(manifest.get("trained_on"), str | None):
+        raise ArtifactError(f"{directory}: trained_on is {manifest['trained_on']!r}; expected a SHA-256")
 
 
 def _read_arrays(file: Path, mapped: bool) -> Arrays:

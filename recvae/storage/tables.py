@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+BYTES_FOR_ANY_FILE, BYTES_FOR_EACH_BYTE = 64 * 2**20, 100
+"""A table may take so many bytes in memory, and so many more for each byte of its file."""
+
+
 def make_item_table(items: "pd.DataFrame | pa.Table | Iterable[Any] | None", n_items: int) -> pa.Table:
     """Make the item table of an artifact.
 
@@ -104,20 +108,73 @@ def check_users(table: pa.Table, n_items: int) -> None:
                 raise ValueError(f"has a history with item index {index}; expected 0 to {n_items - 1:,}")
 
 
-def read_table(file: Path) -> pa.Table:
-    """Read a Parquet file whole.
+def read_table(file: Path, n_rows: int | None = None) -> pa.Table:
+    """Read a Parquet file whole, unless it would need far more memory than a file of its size should.
+
+    Compression and dictionaries let a file of a megabyte hold gigabytes of repeated values. So the numbers of rows and
+    values are read from the file's metadata first, and texts as dictionaries, whose full size is known before they are
+    expanded.
+
+    Parameters
+    ----------
+    n_rows : int, optional
+        Refuse any other number of rows before reading them.
 
     Raises
     ------
     ArtifactError
-        If it is not readable.
+        If it is not readable, or too large.
     """
+    limit = BYTES_FOR_ANY_FILE + BYTES_FOR_EACH_BYTE * file.stat().st_size
     try:
         with pyarrow.parquet.ParquetFile(file) as opened:  # pyarrow.parquet.read_table would import pandas
+            metadata = opened.metadata
+            if n_rows is not None and metadata.num_rows != n_rows:
+                raise ArtifactError(f"{file} has {metadata.num_rows:,} rows; expected {n_rows:,}, one for each item")
+            _refuse_larger(file, _count_bytes(metadata), limit)
+            texts = [c.path for c in map(metadata.schema.column, range(metadata.num_columns)) if _is_text(c)]
+        with pyarrow.parquet.ParquetFile(file, read_dictionary=texts) as opened:
             table = opened.read()
+        expanded = 0
+        for i, name in enumerate(table.column_names):
+            if pa.types.is_dictionary(table[name].type):
+                expanded += _count_text_bytes(table[name])
+                _refuse_larger(file, expanded, limit)
+                table = table.set_column(i, name, table[name].cast(table[name].type.value_type))
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"{file} is not readable: {_one_line(error)}") from None
     return table
+
+
+def _refuse_larger(file: Path, n_bytes: int, limit: int) -> None:
+    if n_bytes > limit:
+        size = file.stat().st_size
+        raise ArtifactError(f"{file}, of {size:,} bytes, holds {n_bytes:,} bytes of values; expected at most {limit:,}")
+
+
+def _count_bytes(metadata: Any) -> int:
+    """Bytes that a file's values need at least, by its metadata: 4 or 8 a value, and texts as they are stored."""
+    total = 0
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            width = {"INT32": 4, "FLOAT": 4, "BYTE_ARRAY": 4}.get(chunk.physical_type, 8)
+            total += chunk.num_values * width
+            total += chunk.total_uncompressed_size if chunk.physical_type == "BYTE_ARRAY" else 0
+    return total
+
+
+def _is_text(column: Any) -> bool:
+    """Whether a column of a Parquet schema holds texts, and not in lists."""
+    return column.physical_type == "BYTE_ARRAY" and "." not in column.path
+
+
+def _count_text_bytes(column: pa.ChunkedArray) -> int:
+    """Bytes of a column of dictionaries when every value is written out."""
+    total = 0
+    for chunk in column.chunks:
+        lengths = pc.cast(pc.binary_length(chunk.dictionary), pa.int64())
+        total += pc.sum(lengths.take(chunk.indices)).as_py() or 0
+    return total
 
 
 def _as_table(frame: Any) -> pa.Table | None:

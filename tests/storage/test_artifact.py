@@ -1,20 +1,26 @@
 import errno
 import hashlib
 import json
+import os
 import shutil
+import stat
 import threading
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Never
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 from numpy.testing import assert_array_equal
 from safetensors import SafetensorError
 
 from recvae.errors import ArtifactError, NotFittedError, ParameterError
+from recvae.memory import peak_memory
 from recvae.models import registry
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.popularity import Popularity
@@ -306,10 +312,143 @@ def test_item_counts_that_do_not_fit(change: Any, saved: Path) -> None:
 def test_items_that_do_not_fit(saved: Path) -> None:
     catalogue()[:-1].to_parquet(saved / ITEMS, index=False)
     reseal(saved)
-    assert f"{ITEMS} has 24 rows; expected 25, one for each item, with an item_id" in refused(saved)
+    assert f"{ITEMS} has 24 rows; expected 25, one for each item" in refused(saved)
     catalogue().drop(columns="item_id").to_parquet(saved / ITEMS, index=False)
     reseal(saved)
     assert f"{ITEMS} has 25 rows; expected 25, one for each item, with an item_id" in refused(saved)
+
+
+SOUND: dict[str, dict[str, list[Any]]] = {
+    "items": {"item_id": [f"id-{i}" for i in range(N_ITEMS)]},
+    "users": {"user_id": ["a"], "history": [[0]]},
+}
+BAD_ITEMS: dict[str, tuple[list[Any], str]] = {
+    "an id twice": ([*range(N_ITEMS - 1), 0], "item_id 0 more than once"),
+    "a missing id": ([*map(str, range(N_ITEMS - 1)), None], "1 rows without item_id"),
+    "no number": ([*map(float, range(N_ITEMS - 1)), float("nan")], "1 rows without item_id"),
+    "mixed ids": ([*range(N_ITEMS - 1), "x"], "expected ids of one type"),
+    "tuples and numbers": ([*range(N_ITEMS - 1), (1, 2)], "expected ids of one type"),
+}
+BAD_USERS: dict[str, tuple[dict[str, list[Any]], str]] = {
+    "no history": ({"user_id": ["a"]}, "has columns user_id; expected user_id and history"),
+    "a user twice": ({"user_id": ["a", "a"], "history": [[0], [1]]}, "user_id a more than once"),
+    "a missing user": ({"user_id": ["a", None], "history": [[0], [1]]}, "1 rows without user_id"),
+    "mixed users": ({"user_id": ["a", 3], "history": [[0], [1]]}, "expected ids of one type"),
+    "too large": ({"user_id": ["a", "b"], "history": [[0], [50_000_000]]}, "item index 50000000; expected 0 to 24"),
+    "one too large": ({"user_id": ["a", "b"], "history": [[0], [1, 25]]}, "item index 25; expected 0 to 24"),
+    "negative": ({"user_id": ["a", "b"], "history": [[0], [-3]]}, "item index -3; expected 0 to 24"),
+    "a missing index": ({"user_id": ["a", "b"], "history": [[0], [1, None]]}, "a missing item index"),
+    "a missing history": ({"user_id": ["a", "b"], "history": [[0], None]}, "1 missing histories"),
+    "fractions": ({"user_id": ["a"], "history": [[0.5]]}, "expected lists of item indices"),
+    "texts": ({"user_id": ["a"], "history": [["0"]]}, "expected lists of item indices"),
+    "no lists": ({"user_id": ["a"], "history": [0]}, "expected lists of item indices"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ITEMS)
+@pytest.mark.parametrize("make", [list, lambda ids: pd.DataFrame({"item_id": ids})], ids=["list", "frame"])
+def test_items_that_load_would_refuse_are_not_saved(case: str, make: Any, model: MultVAE, saved: Path) -> None:
+    before = contents(saved)
+    ids, message = BAD_ITEMS[case]
+    with pytest.raises(ParameterError, match=message):
+        model.save(saved, items=make(ids))
+    assert contents(saved) == before
+
+
+@pytest.mark.parametrize("case", BAD_USERS)
+def test_users_that_load_would_refuse_are_not_saved(case: str, model: MultVAE, saved: Path) -> None:
+    before = contents(saved)
+    users, message = BAD_USERS[case]
+    with pytest.raises(ParameterError, match=message):
+        model.save(saved, users=pd.DataFrame(users))
+    assert contents(saved) == before
+
+
+@pytest.mark.parametrize("case", [case for case in BAD_USERS if not case.startswith("mixed")])
+def test_users_in_a_file_are_checked_every_one(case: str, saved: Path) -> None:
+    users, message = BAD_USERS[case]
+    pq.write_table(pa.table(users), saved / USERS)
+    reseal(saved)
+    assert message in refused(saved)
+
+
+@pytest.mark.parametrize("ids", [[0] * N_ITEMS, [None] * N_ITEMS])
+def test_item_ids_in_a_file_are_checked(ids: list[Any], saved: Path) -> None:
+    pq.write_table(pa.table({"item_id": pa.array(ids, pa.int64())}), saved / ITEMS)
+    reseal(saved)
+    assert "item_id" in refused(saved)
+
+
+def test_tables_of_other_libraries_are_saved(model: MultVAE, tmp_path: Path) -> None:
+    tables = {name: pa.table(columns) for name, columns in SOUND.items()}
+    registry.save(model, tmp_path / "model", **tables)
+    loaded = registry.load(tmp_path / "model")
+    assert loaded.item_table["item_id"].to_pylist() == SOUND["items"]["item_id"]
+    assert loaded.user_table is not None
+    assert loaded.user_table["history"].to_pylist() == [[0]]
+
+
+def test_nobody_with_a_history(model: MultVAE, tmp_path: Path) -> None:
+    registry.save(model, tmp_path / "model", users=pd.DataFrame({"user_id": ["a", "b"], "history": [[], []]}))
+    loaded = registry.load(tmp_path / "model")
+    assert loaded.user_table is not None
+    assert loaded.user_table["history"].to_pylist() == [[], []]
+
+
+@pytest.mark.parametrize("name", [ITEMS, USERS])
+def test_small_files_that_hold_much_more(name: str, saved: Path) -> None:
+    """Refused before they are expanded: the memory of this process hardly grows."""
+    if name == ITEMS:
+        ids, title = pa.array([f"id-{i}" for i in range(N_ITEMS)]), pa.array(["x" * 12_000_000])
+        titles = pa.DictionaryArray.from_arrays(pa.array([0] * N_ITEMS, pa.int32()), title)
+        pq.write_table(
+            pa.table({"item_id": ids, "title": titles}), saved / name, compression="zstd", store_schema=False
+        )
+    else:
+        n = 12_000_000
+        history = pa.ListArray.from_arrays(pa.array(np.zeros(n + 1, np.int32)), pa.array([], pa.int32()))
+        table = pa.table({"user_id": np.arange(n), "history": history})
+        encodings = {"user_id": "DELTA_BINARY_PACKED", "history.list.element": "PLAIN"}
+        pq.write_table(table, saved / name, compression="zstd", use_dictionary=False, column_encoding=encodings)
+    assert (saved / name).stat().st_size < 200_000
+    reseal(saved)
+    before = peak_now()
+    with peak_memory() as peak:
+        assert "bytes of values; expected at most" in refused(saved)
+    assert peak.mb is not None
+    assert peak.mb < before + 100
+
+
+def peak_now() -> float:
+    with peak_memory() as peak:
+        pass
+    assert peak.mb is not None
+    return peak.mb
+
+
+def test_modes_follow_the_umask(model: MultVAE, tmp_path: Path) -> None:
+    former = os.umask(0o022)
+    try:
+        model.save(tmp_path / "model", users=members())
+    finally:
+        os.umask(former)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "model").iterdir()} == {0o644}
+
+
+def test_open_files_are_refused_by_name(model: MultVAE) -> None:
+    with pytest.raises(ParameterError, match="path is a BytesIO; expected the path of a directory"):
+        model.save(BytesIO())  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="path is a BytesIO; expected the path of a directory"):
+        MultVAE.load(BytesIO())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("trained_at", "yesterday"), ("trained_at", 5), ("fit_seconds", "long"), ("fit_seconds", True), ("trained_on", 3)],
+)
+def test_an_origin_that_is_none(entry: str, value: Any, saved: Path) -> None:
+    edit(saved, **{entry: value})
+    assert f"{entry} is {value!r}; expected a" in refused(saved)
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/hostname", "sub/model.safetensors"])
@@ -322,7 +461,7 @@ def test_a_manifest_that_names_files_outside_the_directory(name: str, saved: Pat
 
 def test_nothing_in_an_artifact_is_executed(saved: Path, tmp_path: Path) -> None:
     code = f"__import__('pathlib').Path({str(tmp_path / 'executed')!r}).touch()"
-    edit(saved, data={"source": code}, metrics={code: code}, trained_at=code, versions={"recvae": code})
+    edit(saved, data={"source": code}, metrics={code: code}, versions={"recvae": code})
     assert registry.load(saved).manifest["data"] == {"source": code}
     set_hyperparameters(saved, metric=code)
     assert "metric is " in refused(saved, frozen=False)
