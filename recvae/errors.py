@@ -36,8 +36,8 @@ class DownloadError(RecvaeError):
     """A data set was not found; the message lists every place that was tried."""
 
 
-class NotFittedError(RecvaeError):
-    """A model was asked to score or save before `fit`."""
+class NotFittedError(RecvaeError, ValueError, AttributeError):
+    """A model was asked to score or save before `fit`; the same kinds of error as scikit-learn's."""
 
 
 class TrainingError(RecvaeError):

@@ -16,6 +16,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
+from sklearn.base import clone
 
 from recvae.data.csr import UserItems
 from recvae.errors import ArtifactError, NotFittedError, ParameterError, UnsupportedError
@@ -125,6 +126,22 @@ class RecommenderContract:
         without.data[history.indices == ids[0]] = 0
         expected = folding.score(history)[0, best] - folding.score(without)[0, best]
         assert_allclose(lost[0], expected, rtol=1e-4, atol=1e-5)
+
+    def test_one_interaction_is_explained_on_the_scale_of_the_scores(self, folding: Recommender) -> None:
+        """Not against the popularity prior, which an empty history gets instead of the model's own scores."""
+        history = without_interactions(random_interactions(), [])[[4]]
+        history.data[1:] = 0
+        history.eliminate_zeros()
+        nothing = folding._score_histories(sparse.csr_matrix((1, N_ITEMS)).astype(np.float32))
+        assert np.isfinite(nothing).all()
+        for item in (2, 20):
+            (only, _), (owed, _) = folding.explain(history, item, N=2)
+            assert only == history.indices[0]
+            assert_allclose(owed, folding.score(history)[0, item] - nothing[0, item], rtol=1e-4, atol=1e-5)
+
+    def test_an_explanation_in_the_order_of_implicit(self, folding: Recommender) -> None:
+        with pytest.raises(ParameterError, match=r"^user_items is 3; expected a history, as in explain\(user_items, "):
+            folding.explain(3, random_interactions(), 0)  # type: ignore[arg-type]
 
     def test_several_items_are_explained_as_each_alone(self, folding: Recommender) -> None:
         history = random_interactions()[[4]]
@@ -286,7 +303,7 @@ class RecommenderContract:
         with pytest.raises(ParameterError, match=r"^user_items has 26 columns but the model was trained on 25 items$"):
             recommend(fitted, [0, 1], sparse.csr_matrix((2, 26)))
 
-    @pytest.mark.parametrize("userid", [0, [0], [0, 1, 2]])
+    @pytest.mark.parametrize("userid", [[0], [0, 1, 2]])
     def test_wrong_number_of_rows(self, fitted: Recommender, userid: Any) -> None:
         with pytest.raises(ParameterError, match=f"^user_items has 2 rows for {np.size(userid)} userids"):
             recommend(fitted, userid, random_interactions()[[0, 1]])
@@ -300,6 +317,30 @@ class RecommenderContract:
             fitted.recommend(0, given)
         with pytest.raises(ParameterError, match=expected):
             fitted.score(given)
+
+    @pytest.mark.parametrize("index", [N_ITEMS, 50_000_000, -1, -3])
+    @pytest.mark.parametrize("convert", [sparse.csr_matrix, sparse.csr_array])
+    def test_indices_out_of_range(self, make: Factory, fitted: Recommender, index: int, convert: Any) -> None:
+        interactions = convert(random_interactions())
+        interactions.indices[5] = index
+        calls: list[Callable[[], object]] = [
+            lambda: fit(make, interactions),
+            lambda: recommend(fitted, np.arange(N_USERS), interactions),
+            lambda: fitted.score(interactions),
+            lambda: fitted.score_items(interactions, [0]),
+        ]
+        for call in calls:
+            with pytest.raises(ParameterError, match=rf"^user_items has indices from .*{index:,}.*; expected 0 to {N_ITEMS - 1}"):
+                call()
+
+    def test_a_scalar_user_of_a_whole_matrix(self, fitted: Recommender) -> None:
+        interactions = random_interactions()
+        expected_ids, expected_scores = recommend(fitted, 7, interactions[[7]])
+        ids, scores = recommend(fitted, 7, interactions)
+        assert_array_equal(ids, expected_ids)
+        assert_array_equal(scores, expected_scores)
+        with pytest.raises(ParameterError, match=f"^userid holds {N_USERS} to {N_USERS}; expected 0 to {N_USERS - 1}"):
+            recommend(fitted, N_USERS, interactions)
 
     @pytest.mark.parametrize("value", [np.nan, -1.0, np.inf, -np.inf])
     def test_bad_values(self, make: Factory, fitted: Recommender, value: float) -> None:
@@ -324,8 +365,12 @@ class RecommenderContract:
             lambda: model.save(tmp_path / "model"),
         ]
         for call in calls:
-            with pytest.raises(NotFittedError, match=f"^{type(model).__name__} is not fitted; call fit first$"):
+            with pytest.raises(
+                NotFittedError, match=f"^{type(model).__name__} is not fitted; call fit first$"
+            ) as error:
                 call()
+            assert isinstance(error.value, ValueError)
+            assert isinstance(error.value, AttributeError)
         assert list(tmp_path.iterdir()) == []
 
     def test_validation_must_fit(self, make: Factory) -> None:
@@ -435,11 +480,16 @@ class RecommenderContract:
         with pytest.raises(UnsupportedError, match="cannot recalculate items"):
             comparing.similar_items(0, recalculate_item=True)
 
-    def test_items_that_nobody_played_are_never_similar_to_nan(self, make_comparing: Factory) -> None:
+    def test_items_without_interactions_are_never_similar(self, make_comparing: Factory) -> None:
         interactions = checkerboard().toarray()
-        interactions[:, 7] = 0
-        _, scores = fit(make_comparing, sparse.csr_matrix(interactions)).similar_items(np.arange(SIZE), N=SIZE)
+        interactions[:, [7, 8]] = 0
+        model = fit(make_comparing, sparse.csr_matrix(interactions))
+        ids, scores = model.similar_items(np.arange(SIZE), N=SIZE)
         assert not np.isnan(scores).any()
+        assert not {7, 8} & set(ids.ravel().tolist())
+        assert (ids[[7, 8]] == -1).all()
+        assert (ids[[6, 9], 0] == [6, 9]).all()
+        assert (model.similar_items(6, N=2, items=[7, 8])[0] == -1).all()
 
     def test_fit_leaves_its_input_alone(self, make: Factory) -> None:
         for given in (
@@ -461,6 +511,41 @@ class RecommenderContract:
         ]
         assert type(model)(**parameters).get_params() == parameters
         assert eval(repr(model), {type(model).__name__: type(model)}).get_params() == parameters  # noqa: S307
+
+    def test_scikit_learn_clones_it(self, make: Factory) -> None:
+        """A clone has equal hyperparameters, is not fitted, and changes without the original."""
+        model = fit(make, random_interactions())
+        copy = clone(model)
+        assert type(copy) is type(model)
+        assert copy.describe() == model.describe()
+        assert copy.get_params(deep=True).keys() == model.get_params().keys()
+        assert not [name for name in vars(copy) if name.endswith("_")]
+        described = model.describe()
+        for name, value in copy.get_params().items():
+            if name.endswith("seed"):
+                copy.set_params(**{name: value + 1})
+                assert copy.get_params()[name] == value + 1
+        assert model.describe() == described
+        assert all_scores(fit(lambda: copy, random_interactions()), random_interactions()).shape == (N_USERS, N_ITEMS)
+
+    def test_set_params_checks_as_the_constructor_does(self, make: Factory) -> None:
+        model = make()
+        described = model.describe()
+        with pytest.raises(ParameterError, match=f"^{type(model).__name__} has no hyperparameter 'color'; it has"):
+            model.set_params(color=3)
+        for name in model.get_params():
+            with pytest.raises(ParameterError, match=f"{name.split('__')[-1]} is <object|layer sizes|expected"):
+                model.set_params(**{name: object()})
+        assert model.describe() == described
+        assert model.set_params(**model.get_params(deep=False)).describe() == described
+
+    @pytest.mark.parametrize(
+        ("word", "use"), [("random_state", "seed|nothing"), ("num_threads", "OMP"), ("dtype", "float")]
+    )
+    def test_words_of_other_libraries(self, make: Factory, word: str, use: str) -> None:
+        kind = type(make())
+        with pytest.raises(ParameterError, match=rf"^{kind.__name__} has no argument {word}; use .*({use})"):
+            kind(**{word: 1})
 
     def test_callback_hears_of_each_epoch(self, make: Factory) -> None:
         heard: list[tuple[int, float, float]] = []

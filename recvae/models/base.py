@@ -15,7 +15,7 @@ from recvae.memory import row_batches
 from recvae.models.estimator import Estimator
 from recvae.models.fit_context import Callback, FitContext, Validation, check_validation
 from recvae.models.hyperparameters import SearchSpace
-from recvae.models.similarity import SimilaritySearch, check_request
+from recvae.models.similarity import SimilaritySearch, check_request, check_rows
 from recvae.topn import FloatArray, IntArray, Scores, mask_seen, top_n
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ class Recommender(SimilaritySearch, Estimator):
 
     @abstractmethod
     def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
-        """Score every item for each of some histories, none of them empty.
+        """Score every item for each history.
+
+        An empty history, for which `score` gives the popularity prior instead, comes only from `explain`.
 
         Returns
         -------
@@ -233,7 +235,7 @@ class Recommender(SimilaritySearch, Estimator):
         userid : int or (n_users,) int
             Row of the training matrix. Models that store no users rank from `user_items` and ignore it.
         user_items : csr_matrix or csr_array, shape (n_users, n_items)
-            One history for each userid.
+            One history for each userid; for a single userid also everybody's, of which that row is taken.
         N : int
         filter_already_liked_items : bool
             Leave out the items of the user's row of `user_items`.
@@ -260,6 +262,8 @@ class Recommender(SimilaritySearch, Estimator):
         check_request(N, items, filter_items)
         users = np.atleast_1d(np.asarray(userid, dtype=np.int64))
         histories = self._check_histories(user_items)
+        if np.ndim(userid) == 0 and histories.shape[0] > 1:  # all histories, for a user who is one of the rows
+            histories = histories[check_rows(userid, "userid", histories.shape[0])]
         if histories.shape[0] != len(users):
             raise ParameterError(
                 f"user_items has {histories.shape[0]} rows for {len(users)} userids; expected one each"
@@ -303,6 +307,8 @@ class Recommender(SimilaritySearch, Estimator):
         (ids, contributions) : int32 and float32, shape (N,) or (n_itemids, N)
             The loss of score without each item, largest first; padded with -1 and -inf.
         """
+        if isinstance(user_items, int | np.integer):  # as implicit's explain(userid, user_items, itemid)
+            raise ParameterError(f"user_items is {user_items}; expected a history, as in explain(user_items, itemid)")
         check_request(N, None, None)
         history = self._check_histories(user_items)
         if history.shape[0] != 1:
@@ -313,7 +319,10 @@ class Recommender(SimilaritySearch, Estimator):
         kept, values = (np.tile(array, (n_interactions, 1))[others] for array in (history.indices, history.data))
         indptr = np.arange(n_interactions + 1) * (n_interactions - 1)
         without = sparse.csr_matrix((values, kept, indptr), shape=(n_interactions, self.n_items_))
-        lost = self.score_items(history, items) - self.score_items(without, items)  # (n_interactions, n_itemids)
+        # One interaction leaves an empty history. Its popularity prior is on another scale than the scores, so that the
+        # model itself is asked for that one.
+        less = self._score_histories(without)[:, items] if n_interactions == 1 else self.score_items(without, items)
+        lost = self.score_items(history, items) - less  # (n_interactions, n_itemids)
         places, most = top_n(lost.T, N)
         ids = np.append(history.indices, np.int32(-1))[places]  # place -1 is padding
         return (ids[0], most[0]) if np.ndim(itemid) == 0 else (ids, most)

@@ -47,6 +47,7 @@ class Blend(Recommender):
     """
 
     consists_of_models: ClassVar[bool] = True
+    weights: tuple[float, ...] | None
     weights_: npt.NDArray[np.float64]
 
     def __init__(
@@ -57,10 +58,15 @@ class Blend(Recommender):
         seed: int = 0,
     ) -> None:
         self.seed = check.whole("seed", seed, minimum=0)
-        self.models = tuple(self._create(model) if isinstance(model, str) else model for model in _split(models))
+        given = [self._create(model) if isinstance(model, str) else model for model in _split(models)]
+        self.models = check.keep_tuple(models, given)
         if not self.models or not all(isinstance(model, Recommender) and model.folds_in for model in self.models):
             raise ParameterError(f"models is {models!r}; expected one or more models that fold in new users")
-        self.weights = None if weights is None else [check.real("weights", weight) for weight in weights]
+        self.weights = None
+        if weights is not None:
+            if not isinstance(weights, Sequence):
+                raise ParameterError(f"weights is {weights!r}; expected a number for each model")
+            self.weights = check.keep_tuple(weights, [check.real("weights", weight) for weight in weights])
         if self.weights is not None and (len(self.weights) != len(self.models) or not sum(self.weights)):
             raise ParameterError(f"weights is {weights}; expected {len(self.models)} numbers, not all 0")
         self.metric = check_metric(metric)
@@ -160,6 +166,8 @@ def _standardise(scores: FloatArray) -> FloatArray:
 
 def _split(models: Sequence[Recommender | str] | str | None) -> list[Recommender | str]:
     """Models and names as a list."""
+    if models is not None and not isinstance(models, Sequence):
+        raise ParameterError(f"models is {models!r}; expected models, or their names")
     if isinstance(models, str):
         return [name.strip() for name in models.split(",")]
     return list(DEFAULT_MODELS if models is None else models)

@@ -6,6 +6,14 @@ from typing import Any, ClassVar, Self
 
 from recvae.errors import ParameterError
 
+OTHER_WORDS = {
+    "random_state": "seed",
+    "num_threads": "the environment variables OMP_NUM_THREADS and OPENBLAS_NUM_THREADS",
+    "dtype": "nothing: models compute in float32",
+    "use_gpu": "device, which the autoencoders have",
+}
+"""Arguments of `implicit`'s models, and what to use here."""
+
 
 class Estimator:
     """Base of `Recommender`: the constructor's arguments are hyperparameters, stored under their own names.
@@ -17,6 +25,21 @@ class Estimator:
     """
 
     consists_of_models: ClassVar[bool] = False
+
+    def __new__(cls, *_: Any, **params: Any) -> Self:
+        """Refuse the words of other libraries, saying which to use, before Python calls them unexpected."""
+        known = cls.parameter_names()
+        for word in OTHER_WORDS.keys() & params.keys() - set(known):
+            use = OTHER_WORDS[word] if word != "random_state" or "seed" in known else "nothing: it draws no numbers"
+            raise ParameterError(f"{cls.__name__} has no argument {word}; use {use}")
+        return super().__new__(cls)
+
+    @classmethod
+    def parameter_names(cls) -> list[str]:
+        """Names of the hyperparameters, which are the constructor's arguments."""
+        arguments = list(inspect.signature(cls.__init__).parameters.values())[1:]
+        kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+        return [argument.name for argument in arguments if argument.kind in kinds]
 
     @classmethod
     def build(cls, params: Mapping[str, Any], beside: Mapping[str, "Estimator"]) -> Self:
@@ -38,9 +61,7 @@ class Estimator:
         deep : bool
             Where a hyperparameter is a sequence of models, also give theirs, as "models__0__l2".
         """
-        arguments = list(inspect.signature(type(self).__init__).parameters.values())[1:]
-        kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-        params = {argument.name: getattr(self, argument.name) for argument in arguments if argument.kind in kinds}
+        params = {name: getattr(self, name) for name in self.parameter_names()}
         if deep:
             for name, value in list(params.items()):
                 for i, model in enumerate(value) if _are_models(value) else ():

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recvae.errors import ArtifactError, MissingDependencyError, ParameterError, UnsupportedError
+from recvae.errors import ArtifactError, MissingDependencyError, ParameterError, TrainingError, UnsupportedError
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.fit_context import FitContext
@@ -25,6 +25,7 @@ from recvae.topn import FloatArray
 FACTORS_PER_CUBE_ROOT, MOST_FACTORS = 16.7, 512
 ALPHA_BY_DENSITY = 1.7
 REGULARIZATION_BY_INTERACTIONS = 4.4
+LARGEST_WEIGHT = 1e6  # far beyond what helps; float32 sums overflow with much more
 REGULARIZATIONS = (18.0, 27.0, 40.0, 60.0, 90.0)
 VALIDATION_USERS = 1000
 FACTORS_TO_CHOOSE_BY = 128
@@ -58,10 +59,16 @@ class _Factorization(Recommender):
         """Create the library's model with this model's hyperparameters, not fitted."""
 
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
-        with _limit_blas():
-            model = self._create_model()
-            model.fit(user_items, show_progress=context.shows_bar, callback=_adapt_callback(context.callback))
+        failure = import_implicit("recommender_base").ModelFitError
+        try:
+            with _limit_blas(), np.errstate(over="ignore", invalid="ignore"):  # it shows in the factors
+                model = self._create_model()
+                model.fit(user_items, show_progress=context.shows_bar, callback=_adapt_callback(context.callback))
+        except failure as error:
+            raise TrainingError(f"{self!r} failed: {error}; expected smaller settings or weights") from None
         self.user_factors_, self.item_factors_ = model.user_factors, model.item_factors
+        if not (np.isfinite(self.user_factors_).all() and np.isfinite(self.item_factors_).all()):
+            raise TrainingError(f"{self!r} gave factors that are not finite; expected smaller settings or weights")
 
     def _score_users(self, users: npt.NDArray[np.int64]) -> FloatArray:
         n_users = len(self.user_factors_)
@@ -99,12 +106,12 @@ class ALS(_Factorization):
     ----------
     factors : int, optional
         None takes 16.7 times the cube root of the number of users or items, whichever is smaller, but at most 512.
-    alpha : float, optional
-        Confidence of an interaction, where a missing interaction has 1. None takes 1.7 divided by the cube root of the
-        matrix's density.
     regularization : float, optional
         None chooses among five values on at most 1,000 validation users, with at most 128 factors. Without validation
         users it takes 4.4 times the root of the mean number of interactions of an item.
+    alpha : float, optional
+        Confidence of an interaction, where a missing interaction has 1. None takes 1.7 divided by the cube root of the
+        matrix's density.
     iterations : int
     metric : str
         Metric by which the regularization is chosen.
@@ -131,15 +138,18 @@ class ALS(_Factorization):
     def __init__(
         self,
         factors: int | None = None,
-        alpha: float | None = None,
         regularization: float | None = None,
+        alpha: float | None = None,
+        *,
         iterations: int = 15,
         metric: str = "ndcg@100",
         seed: int = 0,
     ) -> None:
         self.factors = None if factors is None else check.whole("factors", factors)
-        self.alpha = None if alpha is None else check.real("alpha", alpha, open_low=True)
-        self.regularization = None if regularization is None else check.real("regularization", regularization)
+        self.alpha = None if alpha is None else check.real("alpha", alpha, high=LARGEST_WEIGHT, open_low=True)
+        self.regularization = (
+            None if regularization is None else check.real("regularization", regularization, high=LARGEST_WEIGHT)
+        )
         self.iterations = check.whole("iterations", iterations)
         self.metric = check_metric(metric)
         self.seed = check.whole("seed", seed, minimum=0)
@@ -242,12 +252,13 @@ class BPR(_KnownUserFactorization):
         factors: int = 128,
         learning_rate: float = 0.05,
         regularization: float = 0.01,
+        *,
         iterations: int = 100,
         seed: int = 0,
     ) -> None:
         self.factors = check.whole("factors", factors)
-        self.learning_rate = check.real("learning_rate", learning_rate, open_low=True)
-        self.regularization = check.real("regularization", regularization)
+        self.learning_rate = check.real("learning_rate", learning_rate, high=LARGEST_WEIGHT, open_low=True)
+        self.regularization = check.real("regularization", regularization, high=LARGEST_WEIGHT)
         self.iterations = check.whole("iterations", iterations)
         self.seed = check.whole("seed", seed, minimum=0)
 
@@ -287,13 +298,14 @@ class LMF(_KnownUserFactorization):
         factors: int = 30,
         learning_rate: float = 1.0,
         regularization: float = 0.6,
+        *,
         iterations: int = 30,
         neg_prop: int = 30,
         seed: int = 0,
     ) -> None:
         self.factors = check.whole("factors", factors)
-        self.learning_rate = check.real("learning_rate", learning_rate, open_low=True)
-        self.regularization = check.real("regularization", regularization)
+        self.learning_rate = check.real("learning_rate", learning_rate, high=LARGEST_WEIGHT, open_low=True)
+        self.regularization = check.real("regularization", regularization, high=LARGEST_WEIGHT)
         self.iterations = check.whole("iterations", iterations)
         self.neg_prop = check.whole("neg_prop", neg_prop)
         self.seed = check.whole("seed", seed, minimum=0)

@@ -88,7 +88,13 @@ def shares(name: str, value: Any, count: int) -> tuple[float, ...]:
     given = [real(name, share, 0.0, 1.0) for share in value] if isinstance(value, tuple | list) else []
     if len(given) != count or not math.isclose(sum(given), 1.0, abs_tol=1e-6):
         raise ParameterError(f"{name} is {value!r}; expected {count} numbers that sum to 1")
-    return tuple(given)
+    return keep_tuple(value, given)
+
+
+def keep_tuple(value: Any, checked: Sequence[Any]) -> tuple[Any, ...]:
+    """The given value if it is the checked one as a tuple already: scikit-learn's `clone` demands the same object."""
+    as_tuple = tuple(checked)
+    return value if isinstance(value, tuple) and all(a is b for a, b in zip(value, as_tuple, strict=True)) else as_tuple
 
 
 def one_of(name: str, value: Any, known: Sequence[str]) -> str:

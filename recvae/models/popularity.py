@@ -11,6 +11,9 @@ from recvae.topn import FloatArray
 class Popularity(Recommender):
     """Recommends the items with most interactions to everybody; an item's score is the log of its share of them."""
 
+    def __init__(self) -> None:
+        """Take no hyperparameters."""
+
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         """Learn nothing beyond `item_counts_`, which the base class counts."""
         with context.report_end():

@@ -3,7 +3,6 @@
 A new model is one file and one line of `CLASSES`.
 """
 
-import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -85,7 +84,7 @@ class ModelRegistry(Mapping[str, type[Recommender]]):
         model = self[name]
         if preset is not None and preset not in model.PRESETS:
             raise ParameterError(f"preset is {preset!r}; {name} has {', '.join(model.PRESETS) or 'none'}")
-        known = list(inspect.signature(model).parameters)
+        known = model.parameter_names()
         for parameter in params:
             if parameter not in known:
                 raise ParameterError(f"{name} has no hyperparameter {parameter!r}; it has {', '.join(known) or 'none'}")
@@ -163,7 +162,7 @@ def create(name: str, preset: str | None = None, **params: Any) -> Recommender:
 
 def seed_of(name: str, seed: int) -> dict[str, int]:
     """The seed as a hyperparameter, for models that have one."""
-    return {"seed": seed} if name in MODELS and "seed" in inspect.signature(MODELS[name]).parameters else {}
+    return {"seed": seed} if name in MODELS and "seed" in MODELS[name].parameter_names() else {}
 
 
 def save(

@@ -39,7 +39,9 @@ class SimilaritySearch:
         filter_items: npt.ArrayLike | None = None,
         items: npt.ArrayLike | None = None,
     ) -> tuple[IntArray, FloatArray]:
-        """Find the N items most similar to one item or to many, by the cosine of their vectors; an item is first itself.
+        """Find the N items most similar to one item or to many, by the cosine of their vectors; it is first itself.
+
+        Items without interactions in training are never listed, and have no similar items: nothing is known of them.
 
         The parameters are those of `implicit`. `recalculate_item` and `item_users` are refused, since no model here
         computes an item's vector from its users after training.
@@ -57,14 +59,17 @@ class SimilaritySearch:
             raise UnsupportedError(f"{type(self).__name__} cannot recalculate items")
         check_request(N, items, filter_items)
         queries = self._check_items(itemid, "itemid", unique=False)
+        unknown = self.item_counts_ == 0
         left_out = np.full(self.n_items_, items is not None)
         left_out[self._check_items(items, "items")] = False
+        left_out |= unknown
         left_out[self._check_items(filter_items, "filter_items")] = True
         ids = np.empty((len(queries), N), dtype=np.int32)
         best = np.empty((len(queries), N), dtype=np.float32)
         for batch in row_batches(len(queries), 4 * self.n_items_):
             scores = self._item_similarity(queries[batch])
             scores[:, left_out] = -np.inf
+            scores[unknown[queries[batch]]] = -np.inf
             ids[batch], best[batch] = top_n(scores, N)
         return (ids[0], best[0]) if np.ndim(itemid) == 0 else (ids, best)
 
@@ -102,10 +107,10 @@ class SimilaritySearch:
         check_request(N, users, filter_users)
         self.n_items_  # noqa: B018 refuses before fit
         vectors = self._user_vectors(None if user_items is None else self._check_histories(user_items))
-        queries = _check_rows(userid, "userid", len(vectors))
+        queries = check_rows(userid, "userid", len(vectors))
         left_out = np.full(len(vectors), users is not None)
-        left_out[_check_rows(users, "users", len(vectors))] = False
-        left_out[_check_rows(filter_users, "filter_users", len(vectors))] = True
+        left_out[check_rows(users, "users", len(vectors))] = False
+        left_out[check_rows(filter_users, "filter_users", len(vectors))] = True
         ids = np.empty((len(queries), N), dtype=np.int32)
         best = np.empty((len(queries), N), dtype=np.float32)
         for batch in row_batches(len(queries), 4 * len(vectors)):
@@ -141,13 +146,15 @@ class SimilaritySearch:
 
 
 def check_request(n: int, items: npt.ArrayLike | None, filter_items: npt.ArrayLike | None) -> None:
+    """Check the length of a list and the items to list or to leave out."""
     if n < 1:
         raise ParameterError(f"N is {n}; expected at least 1")
     if items is not None and filter_items is not None:
         raise ParameterError("items and filter_items cannot be given together")
 
 
-def _check_rows(indices: npt.ArrayLike | None, name: str, n_rows: int) -> npt.NDArray[np.int64]:
+def check_rows(indices: npt.ArrayLike | None, name: str, n_rows: int) -> npt.NDArray[np.int64]:
+    """Check row numbers from 0 to `n_rows` - 1."""
     rows = np.atleast_1d(np.asarray([] if indices is None else indices, dtype=np.int64))
     if len(rows) and not (rows.min() >= 0 and rows.max() < n_rows):
         raise ParameterError(f"{name} holds {rows.min()} to {rows.max()}; expected 0 to {n_rows - 1:,}")

@@ -58,9 +58,7 @@ def test_indices_outside_the_shape_of_other_formats() -> None:
 def test_rows_outside_the_arrays_are_refused(indptr: list[int]) -> None:
     matrix = sparse.csr_matrix(np.array([[1, 0, 1], [0, 1, 0]], dtype=np.float32))
     matrix.indptr = np.array(indptr, dtype=np.int32)
-    with pytest.raises(
-        ParameterError, match="user_items has an indptr that does not fit; expected 3 numbers"
-    ):
+    with pytest.raises(ParameterError, match="user_items has an indptr that does not fit; expected 3 numbers"):
         check_csr(matrix, "user_items")
 
 

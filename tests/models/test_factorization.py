@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+import recvae
 from recvae.data.interactions import Interactions
 from recvae.data.splitting import Holdout, strong_generalization
 from recvae.datasets import load
-from recvae.errors import ArtifactError
+from recvae.errors import ArtifactError, ParameterError, TrainingError
 from recvae.evaluation.evaluate import evaluate
-from recvae.models.factorization import ALS, REGULARIZATIONS
+from recvae.models.factorization import ALS, BPR, LMF, REGULARIZATIONS
 from tests.contracts import random_interactions
 from tests.test_tuning import split
 
@@ -109,3 +110,25 @@ def test_defaults_suit_small_data(data_dir: Path) -> None:
 def test_als_warns_of_nothing_in_a_new_process() -> None:
     program = "import recvae, scipy.sparse as s; recvae.ALS(2, 1, 1).fit(s.eye_array(5, format='csr', dtype='float32'))"
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+
+
+def test_arguments_stand_in_the_order_of_implicit() -> None:
+    model = ALS(3, 0.2, 4.0)
+    assert (model.factors, model.regularization, model.alpha) == (3, 0.2, 4.0)
+    for kind in (ALS, BPR, LMF):
+        with pytest.raises(TypeError, match=r"positional arguments? but 5 were given"):
+            kind(3, 0.2, 4.0, 5)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("name", ["alpha", "regularization"])
+def test_settings_beyond_what_float32_holds(name: str) -> None:
+    with pytest.raises(ParameterError, match=rf"^{name} is 1e\+300; expected a number .* and at most 1e\+06"):
+        recvae.create("als", None, **{name: 1e300})
+
+
+def test_weights_beyond_what_float32_holds() -> None:
+    interactions = random_interactions() * np.float32(1e38)
+    with pytest.raises(
+        TrainingError, match=r"^ALS\(factors=4, .* failed: NaN encountered in factors; expected smaller settings"
+    ):
+        ALS(factors=4, alpha=1e6).fit(interactions, show_progress=False)
