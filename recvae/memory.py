@@ -1,4 +1,4 @@
-"""Memory: the peak of this process over a stretch of work, what the machine has left, and fresh pages avoided."""
+"""Memory: the peak of this process during a block, what the machine has left, batches of rows that fit, reuse of pages."""
 
 import contextlib
 import re
@@ -12,23 +12,25 @@ import numpy as np
 PROCESS = Path("/proc/self")
 CGROUP = Path("/sys/fs/cgroup")
 LARGEST_KEPT = 32 * 2**20
+"""Bytes of the largest block that glibc's allocator can be made to keep (mallopt(3), M_MMAP_THRESHOLD)."""
 PAGE = 4096
 BATCH_BYTES, MIN_ROWS = 24 * 2**20, 32
+"""Bytes of a batch of rows, below `LARGEST_KEPT`, and the fewest rows that are worth a matrix product."""
 
 
 @dataclass
 class PeakMemory:
-    """`mb` is the peak in megabytes (10^6 bytes) once the block has ended; None where nothing measures it."""
+    """The peak in megabytes (10^6 bytes) once the block has ended; None where the system does not measure it."""
 
     mb: float | None = None
 
 
 @contextlib.contextmanager
 def peak_memory() -> Iterator[PeakMemory]:
-    """Measure the peak resident memory inside the block, what the process held before it included.
+    """Measure the peak resident memory of the process while the block runs.
 
-    Linux starts the kernel's high-water mark afresh. Where that is not possible the figure is the peak
-    since the process began, which is an upper bound.
+    On Linux the kernel's high-water mark is reset first. Where that is not possible, the figure is the peak since the
+    process began, which is an upper bound.
     """
     peak = PeakMemory()
     _reset_high_water_mark()
@@ -56,7 +58,7 @@ def _high_water_mark_mb() -> float | None:
 
 
 def available_bytes() -> int | None:
-    """Memory that can be had without swapping; None where the system does not say."""
+    """Memory that is available without swapping; None where the system does not say."""
     bounds = []
     with contextlib.suppress(OSError):
         if found := re.search(r"^MemAvailable:\s+(\d+) kB", (PROCESS.parent / "meminfo").read_text(), re.MULTILINE):
@@ -68,7 +70,10 @@ def available_bytes() -> int | None:
 
 
 def rows_at_once(row_bytes: int, least: int = MIN_ROWS) -> int:
-    """How many rows of a large matrix to make at a time: what the allocator keeps, but enough to be worth a product."""
+    """The number of rows of a large matrix to make at a time.
+
+    As many as fit into memory that the allocator keeps and hands out again, but at least `least`.
+    """
     return max(least, BATCH_BYTES // row_bytes)
 
 
@@ -79,10 +84,10 @@ def row_batches(n_rows: int, row_bytes: int) -> Iterator[slice]:
 
 
 def keep_freed_memory() -> None:
-    """Have the allocator hand freed memory out again instead of giving it back to the system.
+    """Make the allocator reuse freed memory instead of returning it to the system.
 
     Fresh pages cost more than the arithmetic on them. Once a block of up to `LARGEST_KEPT` bytes has been freed, glibc
-    takes all blocks of that size from its heap, and keeps up to twice as much there (mallopt(3), M_MMAP_THRESHOLD).
-    The block's pages are never touched; other allocators do nothing of the kind.
+    serves all blocks of that size from its heap, where it keeps up to twice as much. So one block is allocated and
+    freed here; its pages are never touched. Other allocators are not affected.
     """
     np.empty(LARGEST_KEPT - 2 * PAGE, dtype=np.uint8)

@@ -1,4 +1,9 @@
-"""Mask what a user has seen and take the N best; evaluation and serving rank through this one function."""
+"""Masking of seen items and selection of the N best; evaluation and serving both rank through `top_n`.
+
+Equal scores must rank by column, so that results are the same everywhere, which rules out a bare partial sort: of
+items that tie at a list's end it takes any. So a bound is found first that at least N values of the row reach. All
+values that reach it, ties included, are collected, and only these few are sorted.
+"""
 
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -13,7 +18,9 @@ IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
 Scores: TypeAlias = "FloatArray | torch.Tensor"  # a tensor stays on the device where it was made
 BLOCKS = 512
+"""Blocks, at least, into which the columns of an array are divided to find a bound by their maxima."""
 BLOCK, SHORTLIST = 64, 4
+"""Columns of a tensor's blocks; rows of fewer than `SHORTLIST` · n blocks are searched whole."""
 
 
 def mask_seen(scores: Scores, seen: sparse.csr_matrix) -> None:
@@ -33,49 +40,57 @@ def top_n(scores: Scores, n: int) -> tuple[IntArray, FloatArray]:
     Parameters
     ----------
     scores : (n_users, n_items) float32, array or tensor
-        A tensor is searched on its device, which then only sends the lists. -inf marks columns that may not be listed.
+        A tensor is searched on its device, and only the lists are copied to the host. -inf marks columns that may not
+        be listed.
     n : int
 
     Returns
     -------
     (ids, scores) : (n_users, n) int32 and float32
-        Rows with fewer than n columns to list are padded with id -1 and score -inf.
+        Rows with fewer than n columns that may be listed are padded with id -1 and score -inf.
     """
     n_users, n_items = scores.shape
     k = min(n, n_items)
     top_ids = np.full((n_users, n), -1, dtype=np.int32)
     top_scores = np.full((n_users, n), -np.inf, dtype=np.float32)
     if n_users and k:
-        search = _in_array if isinstance(scores, np.ndarray) else _in_tensor
+        search = _search_array if isinstance(scores, np.ndarray) else _search_tensor
         top_ids[:, :k], top_scores[:, :k] = search(cast(Any, scores), k)
     top_ids[np.isneginf(top_scores)] = -1
     return top_ids, top_scores
 
 
-def _in_array(scores: FloatArray, k: int) -> tuple[npt.NDArray[np.intp], FloatArray]:
-    """Sorts only what is no less than a bound that k columns of the row reach."""
-    rows, columns = _places(scores, _bound(scores, k))
+def _search_array(scores: FloatArray, k: int) -> tuple[npt.NDArray[np.intp], FloatArray]:
+    """The k best columns of each row and their values."""
+    rows, columns = _find_reaching(scores, _bound(scores, k))
     values = scores[rows, columns]
     order = np.lexsort((columns, -values, rows))
     rows, columns, values = rows[order], columns[order], values[order]
-    best = np.searchsorted(rows, np.arange(len(scores)))[:, None] + np.arange(k)
+    best = np.searchsorted(rows, np.arange(len(scores)))[:, None] + np.arange(k)  # each row's first k
     return columns[best], values[best]
 
 
 def _bound(scores: FloatArray, k: int) -> FloatArray:
-    """(n_rows,) the k-th largest value of each row or, on long rows, of the maxima of blocks of its columns."""
+    """(n_rows,) a value that at least k columns of each row reach, and few more.
+
+    On short rows it is the k-th largest value. On long ones columns are divided into blocks, and it is the k-th largest
+    of the blocks' maxima: k blocks have a maximum that reaches it, so k columns do. Finding it takes one pass over the
+    row and a partition of the few maxima, instead of a partition of the whole row, which is many times slower.
+    """
     n_rows, n_columns = scores.shape
     n_blocks = max(BLOCKS, 8 * k)
     depth = n_columns // n_blocks
     searched = scores
     if depth > 1:
+        # Block b has the columns b, b + n_blocks, …: maxima over an axis that is not the last are vectorised. Columns
+        # left over at the end are in no block, which leaves the bound true.
         searched = scores[:, : depth * n_blocks].reshape(n_rows, depth, n_blocks).max(axis=1)
     bound: FloatArray = np.partition(searched, -k, axis=1)[:, -k]
     return bound
 
 
-def _places(scores: FloatArray, bound: FloatArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Rows and columns of the values that reach their row's bound, found in the order of memory."""
+def _find_reaching(scores: FloatArray, bound: FloatArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows and columns of the values that reach their row's bound, in the order in which they lie in memory."""
     n_rows, n_columns = scores.shape
     if scores.strides[0] < scores.strides[1]:
         columns, rows = np.divmod(np.flatnonzero(bound <= scores.T), n_rows)
@@ -84,25 +99,26 @@ def _places(scores: FloatArray, bound: FloatArray) -> tuple[npt.NDArray[np.intp]
     return rows, columns
 
 
-def _in_tensor(scores: "torch.Tensor", k: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
+def _search_tensor(scores: "torch.Tensor", k: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """The k best columns of each row and their values; of rows with equal values the host sorts the best ones."""
     searched = scores.contiguous()
     best, ids = (t.cpu().numpy() for t in _largest(searched, min(k + 1, searched.shape[1])))
-    # The one extra column shows whether a tie goes over the end of the list.
+    # One value more than asked for shows whether the last one of the list equals one outside.
     tied = ((best[:, 1:] == best[:, :-1]) & np.isfinite(best[:, 1:])).any(axis=1)
     for row in np.flatnonzero(tied):
         values = searched[row].cpu().numpy()
-        ids[row, :k] = _exact(values, best[row, k - 1], k)
+        ids[row, :k] = _sort_exactly(values, best[row, k - 1], k)
         best[row, :k] = values[ids[row, :k]]
     return ids[:, :k], best[:, :k]
 
 
 def _largest(scores: "torch.Tensor", k: int) -> "tuple[torch.Tensor, torch.Tensor]":
-    """The k largest values of each row and their columns.
+    """The k largest values of each row and their columns, among equal ones any.
 
-    The k blocks of columns with the largest maxima hold k values that none elsewhere exceeds, so on long rows only
-    they are searched.
+    On long rows only the k blocks of columns with the largest maxima are searched: each has a value, its maximum, that
+    no value of the other blocks exceeds.
     """
-    import torch  # which processes that only rank do without
+    import torch  # here, because a process that only serves does without it
 
     n_rows, n_columns = scores.shape
     whole = n_columns - n_columns % BLOCK  # what is left over joins the candidates
@@ -118,6 +134,7 @@ def _largest(scores: "torch.Tensor", k: int) -> "tuple[torch.Tensor, torch.Tenso
     return values, columns.gather(1, places)
 
 
-def _exact(row: FloatArray, smallest: Any, k: int) -> npt.NDArray[np.intp]:
+def _sort_exactly(row: FloatArray, smallest: Any, k: int) -> npt.NDArray[np.intp]:
+    """The k best columns of a row, of which the k-th has the value `smallest`."""
     candidates = np.flatnonzero(row >= smallest)
     return candidates[np.lexsort((candidates, -row[candidates]))][:k]

@@ -9,61 +9,73 @@ from torch import Tensor
 
 from recvae.memory import LARGEST_KEPT
 
-CACHED_ROWS = 2000  # of a product's smaller parts
-ALIGNED = 16  # floats in a cache line
+CACHED_ROWS = 2000
+"""Rows of a product that are made at a time, few enough to stay in the cache until they are copied or added."""
+
+ALIGNED = 16
+"""Floats in a cache line."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-    """`x @ weight.T + bias`, (n, in) and (out, in) to (n, out), which may lie in `out`; without gradients.
+    """`x @ weight.T + bias`, (n, in) and (out, in) to (n, out), without gradients.
 
-    Torch multiplies float32 matrices by MKL, which leaves AVX-512 aside on AMD's processors: there oneDNN, which torch
-    itself takes for bfloat16, is twice as fast and as exact.
+    Torch multiplies float32 matrices by MKL, which does not use AVX-512 on AMD's processors. There oneDNN, which torch
+    itself uses for bfloat16, is twice as fast and as exact.
+
+    Parameters
+    ----------
+    out : (n, out), optional
+        Memory that the product may be written to; it is returned if it was.
     """
-    if _by_onednn(x):
+    if _uses_onednn(x):
         if out is None or out.nbytes < LARGEST_KEPT:
             product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
             return product
-        for start in range(0, len(weight), CACHED_ROWS):  # oneDNN always takes fresh memory
-            part = slice(start, start + CACHED_ROWS)
-            out[:, part] = linear(x, weight[part], None if bias is None else bias[part])
+        # oneDNN allocates its result. Of more than the allocator keeps, the pages would be fresh every time, so the
+        # product is made in pieces that are small enough to be kept, and copied.
+        for start in range(0, len(weight), CACHED_ROWS):
+            columns = slice(start, start + CACHED_ROWS)
+            out[:, columns] = linear(x, weight[columns], None if bias is None else bias[columns])
         return out
     return torch.mm(x, weight.T, out=out) if bias is None else torch.addmm(bias, x, weight.T, out=out)
 
 
 def accumulate(totals: Sequence[Tensor], a: Tensor, b: Tensor, *, first: bool) -> None:
-    """Add `a @ b` to the totals that share its columns, or put it there first of all.
+    """Add `a @ b`, cut into groups of columns, to one total for each group.
 
     Parameters
     ----------
     totals : sequence of (m, width) tensors
-        Of one type, which may be another than the factors'; the widths sum to n.
+        The widths sum to n. All of one dtype, which may be wider than the factors'.
     a : (m, k)
     b : (k, n)
+    first : bool
+        Overwrite the totals instead.
     """
     widths = [total.shape[1] for total in totals]
-    if a.dtype == totals[0].dtype and not _by_onednn(a):
+    if a.dtype == totals[0].dtype and not _uses_onednn(a):  # BLAS adds to its result itself
         for total, columns in zip(totals, torch.split(b, widths, dim=1), strict=True):
             torch.addmm(total, a, columns, beta=0 if first else 1, out=total)
         return
-    padded = F.pad(b, (0, -b.shape[1] % ALIGNED))
+    padded = F.pad(b, (0, -b.shape[1] % ALIGNED))  # products of odd widths are slower
     size = CACHED_ROWS if a.device.type == "cpu" else len(a)
     for start in range(0, len(a), size):
         product = linear(a[start : start + size], padded.T)[:, : b.shape[1]]
         for total, columns in zip(totals, torch.split(product, widths, dim=1), strict=True):
-            part = total[start : start + size]
+            rows = total[start : start + size]
             if first:
-                part.copy_(columns)
+                rows.copy_(columns)
             else:
-                part += columns
+                rows += columns
 
 
-def _by_onednn(x: Tensor) -> bool:
+def _uses_onednn(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and onednn_is_faster()
 
 
 @cache
 def onednn_is_faster() -> bool:
-    """Whether this is a processor of AMD's with AVX-512, and torch has oneDNN."""
+    """Whether the processor is AMD's and has AVX-512, and torch has oneDNN."""
     processor = torch.cpu.get_capabilities()
     if not processor.get("cpu_name", "").startswith("AMD") or not processor.get("avx512_f", False):
         return False
