@@ -1,4 +1,4 @@
-"""Memory: the peak of this process during a block, what the machine has left, batches of rows that fit, reuse of pages."""
+"""Memory: its peak during a block, what the machine has left, batches of rows that fit, reuse of pages."""
 
 import contextlib
 import re
