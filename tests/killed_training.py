@@ -20,7 +20,7 @@ from recvae.training import trainer as training
 
 
 def run(line: str) -> None:
-    training.SECONDS_BETWEEN_CHECKPOINTS = -1.0
+    training.SECONDS_TO_FIRST_CHECKPOINT = training.SECONDS_BETWEEN_CHECKPOINTS = -1.0
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.argv = ["recvae", *shlex.split(line)]
     try:

@@ -18,7 +18,7 @@ from recvae.errors import ParameterError, TrainingError
 from recvae.memory import keep_freed_memory
 from recvae.nn.batches import Batch, DeviceHistories
 from recvae.nn.parallelism import ALONE, Parallelism
-from recvae.progress import EpochProgress
+from recvae.progress import EpochProgress, write_line
 from recvae.training.checkpoint import (
     Checkpoint,
     Progress,
@@ -31,7 +31,7 @@ from recvae.training.interrupts import interrupt_flag
 from recvae.training.optimizers import Optimizer
 from recvae.training.schedules import learning_rate_factor
 
-SECONDS_BETWEEN_CHECKPOINTS = 30.0
+SECONDS_TO_FIRST_CHECKPOINT, SECONDS_BETWEEN_CHECKPOINTS = 10.0, 30.0
 USERS_PROBED = 8
 """Users whose scores are looked at after each epoch, for numbers that are not finite."""
 
@@ -125,8 +125,8 @@ class Trainer:
     validation : (fold_in, held_out), optional
         Users that the best epoch is chosen by; without them all epochs are trained and the last weights kept.
     checkpoint : Path, optional
-        Directory to keep training's whole state in, saved every half a minute, on Ctrl-C and on SIGTERM; the same for
-        all processes.
+        Directory to keep training's whole state in, saved after ten seconds, then every half a minute, on Ctrl-C and
+        on SIGTERM; the same for all processes.
     parallelism : Parallelism
         The processes that train together. All come to the same state, which the first one reports and saves. Layers
         that are divided by items are gathered for the checkpoint, so that any number of processes can resume from it.
@@ -148,21 +148,28 @@ class Trainer:
         self.module, self.optimizers = model.module_, model.make_optimizers()
         self.best_weights = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
         self.progress = Progress()
-        self._saved_at = time.monotonic()
+        self._next_save = time.monotonic() + SECONDS_TO_FIRST_CHECKPOINT
         self._permutation: tuple[int, npt.NDArray[np.int64]] | None = None
 
     def resume(self) -> None:
         """Continue from the checkpoint, bit for bit as if there had been no interruption.
 
+        Where there is none yet, training starts from the beginning and says so on standard error: whatever restarts an
+        interrupted run need not know whether it got as far as its first checkpoint.
+
         Raises
         ------
         ArtifactError
-            If there is none, or it is damaged.
+            If it is damaged.
         ParameterError
-            If it belongs to other hyperparameters or data.
+            If it belongs to other hyperparameters or data, or no checkpoint was named.
         """
         if self.checkpoint is None:
             raise ParameterError("resume needs a checkpoint to go on from; none was named")
+        if not self.checkpoint.exists():
+            if self.parallelism.is_first:
+                write_line(f"{self.checkpoint} does not exist yet; training starts from the beginning")
+            return
         saved = load_checkpoint(self.checkpoint, self.identity)
         self.best_weights = unpack_tensors(saved.tensors, self.module, self.optimizers, self.generator)
         self.progress = Progress.from_manifest(saved.progress)
@@ -228,7 +235,7 @@ class Trainer:
             self._update(histories.gather(users), number)
             now = time.monotonic()
             progress.seconds, started = progress.seconds + now - started, now
-            self._save_or_stop(interrupted(), now - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS)
+            self._save_or_stop(interrupted(), now > self._next_save)
 
     def _learning_rate(self, step: int, updates_an_epoch: int) -> float:
         plan = self.plan
@@ -306,4 +313,4 @@ class Trainer:
             tensors = pack_tensors(self.module, self.optimizers, self.generator, self.best_weights)
             if self.parallelism.is_first:
                 save_checkpoint(self.checkpoint, Checkpoint(tensors, self.progress.to_manifest(), self.identity))
-        self._saved_at = time.monotonic()
+        self._next_save = time.monotonic() + SECONDS_BETWEEN_CHECKPOINTS

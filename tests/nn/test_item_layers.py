@@ -209,6 +209,7 @@ def _saving_when_one_says_so(folder: Path) -> None:
     """Clocks differ; what is gathered needs all, and the first process writes."""
     with pytest.MonkeyPatch.context() as patch:
         if dist.get_rank() == 1:
+            patch.setattr(training, "SECONDS_TO_FIRST_CHECKPOINT", -1.0)
             patch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
         MultVAE(**PLAIN).fit(random_interactions(), show_progress=False, checkpoint=folder / "due")
     dist.barrier()

@@ -168,7 +168,7 @@ def killed(trainer, *arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     update(trainer, *arguments)
 
-training.SECONDS_BETWEEN_CHECKPOINTS = -1.0
+training.SECONDS_TO_FIRST_CHECKPOINT = training.SECONDS_BETWEEN_CHECKPOINTS = -1.0
 training.Trainer._update = killed
 cli.main()
 """

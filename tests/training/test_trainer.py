@@ -305,6 +305,7 @@ def test_a_crash_loses_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         update(trainer, *arguments)
 
     with monkeypatch.context() as patch:
+        patch.setattr("recvae.training.trainer.SECONDS_TO_FIRST_CHECKPOINT", -1.0)
         patch.setattr("recvae.training.trainer.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
         patch.setattr(Trainer, "_update", crashing)
         with pytest.raises(MemoryError):
@@ -395,8 +396,31 @@ def test_resume_refuses_other_validation_users(validation: Any, state: Path) -> 
 def test_resume_needs_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="resume needs a checkpoint"):
         small().fit(random_interactions(), show_progress=False, resume=True)
-    with pytest.raises(ArtifactError, match=r"nowhere is missing; expected a recvae-checkpoint directory$"):
-        small().fit(random_interactions(), show_progress=False, checkpoint=tmp_path / "nowhere", resume=True)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ArtifactError, match=r"empty"):
+        small().fit(random_interactions(), show_progress=False, checkpoint=tmp_path / "empty", resume=True)
+
+
+def test_without_a_checkpoint_yet_it_starts_from_the_beginning_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = small().fit(random_interactions(), show_progress=False, checkpoint=tmp_path / "state", resume=True)
+    assert capsys.readouterr().err == f"{tmp_path / 'state'} does not exist yet; training starts from the beginning\n"
+    assert_same(model, small().fit(random_interactions(), show_progress=False))
+
+
+def test_the_first_checkpoint_comes_after_ten_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, saved, update = [0.0], list[float](), Trainer._update
+
+    def slow(trainer: Trainer, *arguments: Any) -> None:
+        update(trainer, *arguments)
+        clock[0] += 4.0
+
+    monkeypatch.setattr("recvae.training.trainer.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("recvae.training.trainer.save_checkpoint", lambda *_: saved.append(clock[0]))
+    monkeypatch.setattr(Trainer, "_update", slow)
+    small().fit(random_interactions(), show_progress=False, checkpoint=tmp_path / "state")
+    assert saved == [12.0, 44.0, 76.0]
 
 
 def test_resume_refuses_a_damaged_checkpoint(state: Path) -> None:
