@@ -178,7 +178,6 @@ REFUSED: dict[str, tuple[str, ...]] = {
         "seed is 99999999999999999999",
         "expected at most",
     ),
-    "train data --out new --resume": ("new.checkpoint is missing", "recvae-checkpoint"),
     "train data --out new --model als --resume": ("ALS does not train in epochs", "nothing to resume"),
     f"train data --out popularity {QUICK} --set learning_rate=1e30": ("no longer finite", "lower learning_rate"),
     # directories
@@ -502,6 +501,15 @@ def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tmp_path: Path, made: Path, r
     assert recvae(f"{line} --resume").status == 0
     assert registry.load(out).manifest["class"] == "MultVAE"
     assert not checkpoint.exists()
+
+
+def test_resume_before_the_first_checkpoint_starts_from_the_beginning(
+    tmp_path: Path, made: Path, recvae: Command
+) -> None:
+    result = recvae(f"train {made / 'data'} --out {tmp_path / 'new'} --set epochs=1 --resume")
+    assert result.status == 0
+    assert f"{tmp_path / 'new'}.checkpoint does not exist yet; training starts from the beginning\n" in result.err
+    assert (tmp_path / "new").is_dir()
 
 
 @pytest.mark.usefixtures("here")

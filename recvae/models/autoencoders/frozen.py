@@ -62,9 +62,7 @@ class FrozenAutoencoder(Decoder):
         Users are columns here, so that scores of one item lie side by side and the weights need not be transposed.
         """
         n_users = histories.shape[0]
-        sums = np.append(0.0, np.cumsum(np.square(histories.data, dtype=np.float64)))
-        norms = np.sqrt(np.diff(sums[histories.indptr])).astype(np.float32)
-        norms[norms == 0] = 1
+        norms = _row_norms(histories)
         width = n_users if n_users == 1 else -(-n_users // LANES) * LANES  # one column is a matrix-vector product
         h = np.zeros((len(self._input.bias), width), np.float32)
         np.divide((histories @ self._input.weight).T, norms, out=h[:, :n_users])
@@ -98,6 +96,20 @@ class FrozenAutoencoder(Decoder):
             for name in architecture.encoder_norms
         ]
         self._decoder_layers = [linear(name) for name in architecture.decoder_layers]
+
+
+def _row_norms(histories: sparse.csr_matrix) -> FloatArray:
+    """L2 norm of each row, (n_users,), and 1 for rows without interactions.
+
+    Each row is summed by itself: in differences of a running sum, a user with large weights would leave the next users'
+    without their last digits.
+    """
+    squares, starts = np.square(histories.data, dtype=np.float64), histories.indptr[:-1]
+    filled = np.diff(histories.indptr) > 0  # `reduceat` would give an empty row the next row's first value
+    norms = np.ones(histories.shape[0], dtype=np.float32)
+    if filled.any():
+        norms[filled] = np.sqrt(np.add.reduceat(squares, starts[filled]))
+    return norms
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """Autoencoders as NumPy scores them, against the networks that were trained, and in processes without torch."""
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,25 @@ def test_it_explains_and_compares_as_the_trained_model(trained: Autoencoder, pat
         assert_allclose(found, expected, atol=1e-5)
     for found, expected in zip(model.similar_items([1, 2]), trained.similar_items([1, 2]), strict=True):
         assert_allclose(found, expected, atol=1e-5)
+
+
+def test_scores_do_not_depend_on_other_users_of_the_batch(path: Path) -> None:
+    model, user = frozen(path), PLAYS[3]
+    alone = model.score(user)
+    for weight in (1.0, 1e12):
+        neighbour = sparse.csr_matrix(PLAYS[5] * weight, dtype=np.float32)
+        empty = sparse.csr_matrix(user.shape, dtype=np.float32)
+        batch = sparse.vstack([empty, neighbour, empty, user, empty, neighbour, user, empty], format="csr")
+        scores = model.score(batch)
+        assert_allclose(scores[[3, 6]], np.repeat(alone, 2, axis=0), rtol=1e-5, atol=1e-6)
+        assert np.isfinite(scores).all()
+
+
+def test_a_frozen_model_can_be_pickled(path: Path) -> None:
+    model = frozen(path)
+    copy = pickle.loads(pickle.dumps(model))  # noqa: S301 what this test has just pickled
+    assert_array_equal(copy.score(PLAYS), model.score(PLAYS))
+    assert_array_equal(copy.recommend(0, PLAYS[0])[0], model.recommend(0, PLAYS[0])[0])
 
 
 def test_large_activations_are_no_warning(tmp_path: Path) -> None:
