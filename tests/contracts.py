@@ -330,7 +330,7 @@ class RecommenderContract:
             lambda: fitted.score_items(interactions, [0]),
         ]
         for call in calls:
-            with pytest.raises(ParameterError, match=rf"^user_items has indices from .*{index:,}.*; expected 0 to {N_ITEMS - 1}"):
+            with pytest.raises(ParameterError, match=rf"^user_items has indices from .*{index:,}.*; expected 0 to "):
                 call()
 
     def test_a_scalar_user_of_a_whole_matrix(self, fitted: Recommender) -> None:

@@ -1,28 +1,40 @@
 """Training through faults: killed at random points, a full disk, power lost between a write and its rename."""
 
+import errno
 import hashlib
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import count
 from pathlib import Path
 from random import Random
+from typing import Any
 
+import pandas as pd
+import pyarrow.parquet
 import pytest
+import safetensors.numpy
+import safetensors.torch
 import torch
 
 from recvae import workflow
 from recvae.datasets.synthetic import generate
-from recvae.errors import ArtifactError
+from recvae.errors import ArtifactError, RecvaeError
 from recvae.models import registry
+from recvae.models.ease import EASE
 from recvae.preparation.pipeline import Options, prepare
 from recvae.storage import directories
+from recvae.storage.files import write_text
 from recvae.storage.manifest import read_manifest
 from recvae.training import checkpoint
 from recvae.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from tests.contracts import random_interactions
 
 ROOT = Path(__file__).parent.parent
 KILLS = int(os.environ.get("RECVAE_KILLS", "3"))  # `make long` sets 20
@@ -153,3 +165,145 @@ def test_power_lost_between_a_write_and_its_rename(step: str, tmp_path: Path) ->
     save_checkpoint(path, state(3))
     assert value_of(path) == 3
     assert list(tmp_path.iterdir()) == [path]  # nor does what the dead left fill the disk
+
+
+class FailingStream:
+    """A file open for writing whose writes are counted."""
+
+    def __init__(self, stream: Any, count: Callable[[str], None]) -> None:
+        self._stream, self._count = stream, count
+
+    def __enter__(self) -> "FailingStream":
+        self._stream.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stream.__exit__(*error)
+
+    def write(self, text: Any) -> None:
+        self._count("write")
+        self._stream.write(text)
+
+
+class FailingCalls:
+    """Counts the calls that create, write, sync, rename or lock files, and makes the n-th of them fail."""
+
+    CALLS = (
+        *((os, name) for name in ("open", "fsync", "rename", "replace", "mkdir", "chmod")),
+        (io, "open"),
+        (safetensors.numpy, "save_file"),
+        (safetensors.torch, "save_file"),
+        (pyarrow.parquet, "write_table"),
+    )
+
+    def __init__(self, patch: pytest.MonkeyPatch, n: int) -> None:
+        self._left, self.failed = n, ""
+        for module, name in self.CALLS:
+            patch.setattr(module, name, self._wrap(getattr(module, name), name))
+
+    def _wrap(self, call: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            if call is not OPEN:
+                self._count(name)
+                return call(*arguments, **options)
+            if "w" not in arguments[1]:
+                return call(*arguments, **options)
+            self._count(name)
+            return FailingStream(call(*arguments, **options), self._count)
+
+        return wrapped
+
+    def _count(self, name: str) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.failed = name
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+OPEN = io.open
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, str | bytes]]:
+    """Mode, and content or target, of everything in a folder but the temporary siblings that a failure may leave."""
+    entries = [entry for entry in sorted(folder.rglob("*")) if ".tmp" not in str(entry.relative_to(folder))]
+    return {
+        str(entry.relative_to(folder)): (
+            entry.lstat().st_mode,
+            str(entry.readlink()) if entry.is_symlink() else entry.read_bytes() if entry.is_file() else "",
+        )
+        for entry in entries
+    }
+
+
+@cache
+def fitted() -> EASE:
+    return EASE(l2=7.0).fit(random_interactions(seed=2), show_progress=False)
+
+
+def save_model(path: Path) -> None:
+    fitted().save(
+        path, items=[f"new {i}" for i in range(25)], users=pd.DataFrame({"user_id": ["a"], "history": [[1, 2]]})
+    )
+
+
+WRITERS: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "artifact": ("model", save_model),
+    "artifact by a link": ("link to model", save_model),
+    "new artifact": ("new", save_model),
+    "checkpoint": ("checkpoint", lambda path: save_checkpoint(path, state(2))),
+    "prepared directory": ("prepared", lambda path: prepare_data(path, 2)),
+    "file": ("file.json", lambda path: write_text(path, "new")),
+    "file by a link": ("link to file", lambda path: write_text(path, "new")),
+    "new file": ("new.json", lambda path: write_text(path, "new")),
+}
+
+
+def prepare_data(path: Path, seed: int) -> None:
+    prepare(generate(60, 40), path, Options(seed=seed))
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make what is there before: a model, a checkpoint, files of others, links to both, and unusual modes."""
+    folder = tmp_path_factory.mktemp("filled")
+    EASE(l2=5.0).fit(random_interactions(), show_progress=False).save(folder / "model")
+    save_checkpoint(folder / "checkpoint", state(1))
+    prepare_data(folder / "prepared", 1)
+    for name, mode in (("notes.txt", 0o600), ("file.json", 0o640)):
+        (folder / name).write_text("mine")
+        (folder / name).chmod(mode)
+    (folder / "link to model").symlink_to("model")
+    (folder / "link to file").symlink_to("file.json")
+    return folder
+
+
+@pytest.mark.parametrize("case", WRITERS)
+def test_whichever_call_fails_nothing_is_lost(
+    case: str, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, write = WRITERS[case]
+    failures: dict[str, int] = {}
+    for n in count(1):
+        folder = tmp_path / str(n)
+        shutil.copytree(filled, folder, symlinks=True)
+        before, message = snapshot(folder), ""
+        with monkeypatch.context() as patch:
+            calls = FailingCalls(patch, n)
+            try:
+                write(folder / name)
+            except RecvaeError as error:
+                message = str(error)
+        if message:
+            assert "No space left on device" in message
+            assert snapshot(folder) == before, calls.failed
+        write(folder / name)
+        after = snapshot(folder)
+        target = {"link to model": "model", "link to file": "file.json"}.get(name, name)  # links themselves stay
+        assert {key.split("/")[0] for key in before if before[key] != after[key]} <= {target}
+        assert not list(folder.rglob("*.tmp"))
+        if not calls.failed:
+            break
+        failures[calls.failed] = failures.get(calls.failed, 0) + bool(message)
+        shutil.rmtree(folder)
+    assert failures["fsync"] >= 1
+    assert sum(failures.values()) >= 3

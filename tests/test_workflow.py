@@ -365,3 +365,22 @@ def test_out_is_checked_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="exists and holds something else"):
         workflow.compare(nowhere, tmp_path, ["popularity"])
     assert file.read_text() == "mine"
+
+
+def test_a_report_is_not_written_among_files_of_others(strong: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    workflow.compare(strong, out, ["popularity"])
+    workflow.compare(strong, out, ["popularity"])
+    (out / "notes.txt").write_text("mine")
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    with pytest.raises(ArtifactError, match=r"report exists and holds something else \(notes\.txt\)"):
+        workflow.compare(strong, out, ["popularity"])
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
+def test_training_writes_through_a_link(strong: Path, tmp_path: Path) -> None:
+    (tmp_path / "current").symlink_to("models/first")
+    for _ in range(2):
+        workflow.train(strong, tmp_path / "current", "popularity")
+        assert (tmp_path / "current").is_symlink()
+        assert registry.load(tmp_path / "models" / "first").manifest["class"] == "Popularity"

@@ -58,11 +58,14 @@ def replace_directory(path: Path, kind: str) -> Iterator[Path]:
             for file in temporary.iterdir():
                 file.chmod(mode)
             # The content must be on the disk before its name is: after a power failure the name may be found without
-            # the content otherwise. The last sync makes the new name itself last.
+            # the content otherwise.
             for entry in [*temporary.iterdir(), temporary]:
                 sync(entry)
             _put_in_place(temporary, path)
-            sync(path.parent)
+            # Now the directory is whole under its name. Should this sync fail, a power failure may bring the old one
+            # back, which is no reason to report that nothing was written.
+            with contextlib.suppress(OSError):
+                sync(path.parent)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         raise ArtifactError(f"{path} could not be written: {reason}; what was there is unchanged") from error
@@ -201,7 +204,7 @@ def _put_in_place(new: Path, path: Path) -> None:
             except OSError:
                 aside.rename(path)
                 raise
-            shutil.rmtree(aside)
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _exchange(a: Path, b: Path) -> bool:

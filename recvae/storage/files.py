@@ -30,11 +30,14 @@ def replace_file(path: Path) -> Iterator[Path]:
         yield temporary
         with contextlib.suppress(FileNotFoundError):
             shutil.copymode(path, temporary)
-        # Renaming replaces the name at once, but a file system may write the content later than the name. Without the
-        # first sync a power failure could leave an empty file under the new name; without the second, the old file.
+        # Renaming replaces the name at once, but a file system may write the content later than the name: without a
+        # sync before it, a power failure could leave an empty file under the name.
         sync(temporary)
         temporary.replace(path)
-        sync(path.parent)
+        # Now the file is whole under its name. Should this sync fail, a power failure may bring the old one back, which
+        # is no reason to report that nothing was written.
+        with contextlib.suppress(OSError):
+            sync(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
