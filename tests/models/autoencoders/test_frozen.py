@@ -94,7 +94,7 @@ def test_scores_do_not_depend_on_other_users_of_the_batch(path: Path) -> None:
     alone = model.score(user)
     for weight in (1.0, 1e12):
         neighbour = sparse.csr_matrix(PLAYS[5] * weight, dtype=np.float32)
-        empty = sparse.csr_matrix(user.shape, dtype=np.float32)
+        empty = sparse.csr_matrix(user.shape).astype(np.float32)
         batch = sparse.vstack([empty, neighbour, empty, user, empty, neighbour, user, empty], format="csr")
         scores = model.score(batch)
         assert_allclose(scores[[3, 6]], np.repeat(alone, 2, axis=0), rtol=1e-5, atol=1e-6)
