@@ -85,10 +85,14 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(model: Path, workers: int = 1, **environment: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def running(
+    model: Path, workers: int = 1, port: int | None = None, user: int | None = None, **environment: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`recvae serve` in a process of its own: its address, once it is ready, and the process."""
-    port = free_port()
-    command = [sys.executable, "-c", "from recvae.cli.main import main; main()", "serve", str(model)]
+    port = port or free_port()
+    command = [sys.executable, "-m", "recvae", "serve", str(model)]
+    if user is not None:
+        command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *command]
     log = model.parent / f"serve-{port}.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(

@@ -1,20 +1,26 @@
 """`run`: starts uvicorn with its workers."""
 
+import contextlib
+import multiprocessing
 import os
 import signal
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import uvicorn
 
 from recvae.errors import ParameterError
 from recvae.models import registry
+from recvae.serving.protocol import BoundedHttpProtocol
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import SHARED, log_as_json
 
 APPLICATION = "recvae.serving.server:application"
 BACKLOG = 2048
+OPEN_FILES = 65_536
+"""Connections that a worker may hold at a time, as far as the system lets it."""
 
 
 def application() -> object:
@@ -22,6 +28,8 @@ def application() -> object:
     from recvae.serving.app import create_app
 
     log_as_json()
+    _end_with_parent()
+    _allow_connections()
     return create_app()
 
 
@@ -56,9 +64,35 @@ def run(model: Path, host: str, port: int, workers: int) -> None:
             host=host,
             port=port,
             workers=workers,
+            http=BoundedHttpProtocol,
             backlog=BACKLOG,
             log_config=None,
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=int(settings.drain_seconds),
         )
+
+
+def _end_with_parent() -> None:
+    """Stop this worker when the process that started it is gone, so that a restart finds the port free."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)  # requests under way are still answered
+
+    threading.Thread(target=wait, name="parent-watch", daemon=True).start()
+
+
+def _allow_connections() -> None:
+    """Raise the limit of open files, often 1,024, as far as the system lets it."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
