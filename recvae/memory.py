@@ -65,7 +65,9 @@ def available_bytes() -> int | None:
             bounds.append(int(found[1]) * 1024)
     with contextlib.suppress(OSError, ValueError):  # a container's own limit; "max" where it has none
         limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        bounds.append(limit - used)
+        # Pages of files that were not read lately count as used, but the kernel gives them up when memory is asked for.
+        stale = re.search(r"^inactive_file (\d+)$", (CGROUP / "memory.stat").read_text(), re.MULTILINE)
+        bounds.append(limit - used + (int(stale[1]) if stale else 0))
     return min(bounds, default=None)
 
 

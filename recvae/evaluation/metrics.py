@@ -200,7 +200,7 @@ def parse_metric(metric: str) -> tuple[str, int]:
         If the name is not in `METRICS` or the cutoff is no whole number above 0.
     """
     name, _, cutoff = metric.partition("@")
-    if name not in METRICS or not (cutoff.isascii() and cutoff.isdigit()) or int(cutoff) < 1:
+    if name not in METRICS or not (cutoff.isascii() and cutoff.isdigit() and len(cutoff) < 10) or int(cutoff) < 1:
         known = ", ".join(f"{known}@K" for known in METRICS)
         raise ParameterError(f"metric is {metric!r}; expected one of {known} with K a whole number above 0")
     return name, int(cutoff)

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from recvae.nn.parallelism import Parallelism
 
 
+LARGEST_CUTOFF = 10_000
+"""Longest lists that are made for every validation user."""
+
+
 def check_metric(metric: Any) -> str:
     """Check the name of a metric that has a value for each user.
 
@@ -25,6 +29,8 @@ def check_metric(metric: Any) -> str:
     """
     if not isinstance(metric, str) or parse_metric(metric)[0] not in ACCURACY_METRICS:
         raise ParameterError(f"metric is {metric!r}; expected one of {', '.join(ACCURACY_METRICS)} with its cutoff")
+    if parse_metric(metric)[1] > LARGEST_CUTOFF:
+        raise ParameterError(f"metric is {metric!r}; expected a cutoff of at most {LARGEST_CUTOFF:,}")
     return metric
 
 

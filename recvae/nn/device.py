@@ -34,7 +34,7 @@ def check_device_name(name: Any) -> str:
     ParameterError
         If it is anything else.
     """
-    if not isinstance(name, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+    if not isinstance(name, str) or not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,2})?", name):
         raise ParameterError(f"device is {name!r}; expected auto, cpu, cuda or cuda:N")
     return name
 

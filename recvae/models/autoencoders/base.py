@@ -1,5 +1,6 @@
 """Base of the autoencoders: training, scoring in batches, and weights in and out of an artifact."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -10,7 +11,8 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.data.csr import UserItems, fingerprint
-from recvae.errors import TrainingError
+from recvae.errors import ParameterError, TrainingError
+from recvae.memory import available_bytes
 from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.architecture import Architecture, check_state
 from recvae.models.autoencoders.decoder import Decoder
@@ -27,6 +29,8 @@ from recvae.topn import FloatArray, Scores
 from recvae.training.optimizers import Adam, Optimizer
 from recvae.training.trainer import Trainer, TrainingPlan, Validation
 
+TRAINING_COPIES = 5
+"""Arrays as large as the weights in training: weights, gradients, two moments of Adam, the best weights so far."""
 HISTORIES_SEEN = 900_000
 """Histories that a network is trained on, all epochs together, where the number of epochs is left to the data."""
 
@@ -62,8 +66,10 @@ class Autoencoder(Decoder):
         device: str,
         precision: str,
     ) -> None:
-        self.epochs = None if epochs is None else check.whole("epochs", epochs)
-        self.batch_size = None if batch_size is None else check.whole("batch_size", batch_size)
+        self.epochs = None if epochs is None else check.whole("epochs", epochs, maximum=check.MOST_EPOCHS)
+        self.batch_size = (
+            None if batch_size is None else check.whole("batch_size", batch_size, maximum=check.LARGEST_BATCH)
+        )
         self.learning_rate = check.real("learning_rate", learning_rate, open_low=True)
         self.patience = check.whole("patience", patience, minimum=0)
         self.metric = check_metric(metric)
@@ -94,6 +100,8 @@ class Autoencoder(Decoder):
 
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         device, parallelism = find_device(self.device), Parallelism.current(self.parallel)
+        if device.type == "cpu":
+            _refuse_if_too_large(self._architecture(user_items.shape[1]), user_items.shape[1], parallelism)
         generator = torch.Generator().manual_seed(self.seed)
         self.n_users_ = user_items.shape[0]
         self.module_ = self._build(user_items.shape[1], generator, parallelism).to(device)
@@ -229,3 +237,17 @@ class Autoencoder(Decoder):
         check_state(state, self._architecture(self.n_items_).shapes(self.n_items_))
         self._load_weights({name: torch.from_numpy(array) for name, array in state.items()})
         self.history_ = []
+
+
+def _refuse_if_too_large(architecture: Architecture, n_items: int, parallelism: Parallelism) -> None:
+    """Refuse a network whose training would exhaust the memory; the system would kill the process without a word."""
+    n_weights = sum(math.prod(shape) for shape in architecture.shapes(n_items).values())
+    needed, available = 4 * TRAINING_COPIES * n_weights, available_bytes()
+    if parallelism.divides_items:  # nearly all weights are those of the first and the last layer
+        needed //= parallelism.size
+    if available is not None and needed > available:
+        raise ParameterError(
+            f"hidden is {architecture.hidden} and latent {architecture.latent}, which on {n_items:,} items makes a "
+            f"network that needs about {needed / 1e9:.1f} GB in training; {available / 1e9:.1f} GB are free; use "
+            "smaller layers, or keep fewer items (min_item_users)"
+        )

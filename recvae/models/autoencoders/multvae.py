@@ -140,7 +140,9 @@ class MultVAE(VariationalAutoencoder):
         self.anneal_cap = check.real("anneal_cap", anneal_cap)
         self.total_anneal_steps = check.whole("total_anneal_steps", total_anneal_steps, minimum=0)
         self.schedule = check.one_of("schedule", schedule, SCHEDULES)
-        self.n_negatives = None if n_negatives is None else check.whole("n_negatives", n_negatives)
+        self.n_negatives = (
+            None if n_negatives is None else check.whole("n_negatives", n_negatives, maximum=check.LARGEST_SAMPLE)
+        )
         self.negatives = check.one_of("negatives", negatives, ("popularity", "uniform"))
         if n_negatives is not None and likelihood != "multinomial":
             raise ParameterError(

@@ -96,8 +96,8 @@ class RecVAE(VariationalAutoencoder):
         self.dropout = check.real("dropout", dropout, 0.0, 0.99)
         self.gamma = check.real("gamma", gamma)
         self.prior_weights = check.shares("prior_weights", prior_weights, 3)
-        self.encoder_passes = check.whole("encoder_passes", encoder_passes)
-        self.decoder_passes = check.whole("decoder_passes", decoder_passes)
+        self.encoder_passes = check.whole("encoder_passes", encoder_passes, maximum=check.MOST_PASSES)
+        self.decoder_passes = check.whole("decoder_passes", decoder_passes, maximum=check.MOST_PASSES)
         self.passes = self.encoder_passes + self.decoder_passes
         self.parallel = check.one_of("parallel", parallel, DIVIDED)
 

@@ -12,7 +12,7 @@ from recvae.data.csr import UserItems
 from recvae.errors import UnsupportedError
 from recvae.memory import row_batches
 from recvae.models import hyperparameters as check
-from recvae.models.autoencoders.architecture import HISTORY_LENGTHS
+from recvae.models.autoencoders.architecture import HISTORY_LENGTHS, check_state
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.base import State
 from recvae.models.fit_context import FitContext
@@ -124,6 +124,7 @@ class VariationalAutoencoder(Autoencoder):
     def _restore(self, state: State) -> None:
         state = dict(state)
         self.history_lengths_ = state.pop(HISTORY_LENGTHS)
+        check_state({HISTORY_LENGTHS: self.history_lengths_}, {HISTORY_LENGTHS: (N_QUANTILES,)})
         super()._restore(state)
 
 
