@@ -54,6 +54,16 @@ class _Factorization(Recommender):
     user_factors_: npt.NDArray[np.float32]
     item_factors_: npt.NDArray[np.float32]
 
+    @property
+    def user_factors(self) -> npt.NDArray[np.float32]:
+        """`user_factors_` by `implicit`'s name."""
+        return self.user_factors_
+
+    @property
+    def item_factors(self) -> npt.NDArray[np.float32]:
+        """`item_factors_` by `implicit`'s name."""
+        return self.item_factors_
+
     @abstractmethod
     def _create_model(self) -> Any:
         """Create the library's model with this model's hyperparameters, not fitted."""
