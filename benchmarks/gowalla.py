@@ -30,7 +30,7 @@ from recvae.models import registry
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.base import Recommender
 from recvae.models.blend import Blend
-from recvae.models.registry import MODELS, create, seed_of
+from recvae.models.registry import MODELS, create, seed_params
 
 HERE = Path(__file__).parent
 METRICS = ("recall_full@20", "ndcg@20")
@@ -84,7 +84,7 @@ def fitted(row: str, train: sparse.csr_matrix, models: Path) -> list[Recommender
     name, settings = ROWS[row]
     seeds = SEEDS if issubclass(MODELS[name], Autoencoder) else SEEDS[:1]
     return [
-        kept(create(name, **{**settings, **seed_of(name, seed)}), models / f"whole-{row}-{seed}", train)
+        kept(create(name, **{**settings, **seed_params(name, seed)}), models / f"whole-{row}-{seed}", train)
         for seed in seeds
     ]
 

@@ -21,7 +21,7 @@ from recvae.evaluation.results import write_results
 from recvae.evaluation.tables import console_table, markdown_table
 from recvae.models.base import Recommender
 from recvae.models.blend import DEFAULT_MODELS as BLENDED
-from recvae.models.registry import create, seed_of
+from recvae.models.registry import create, seed_params
 from recvae.preparation.pipeline import Options, prepare
 
 HERE = Path(__file__).parent
@@ -56,7 +56,7 @@ def paper_settings(n_users: int) -> dict[str, int]:
 def models(n_users: int, seeds: Sequence[int]) -> Mapping[str, Sequence[Recommender]]:
     """Every row of the table, neural ones once a seed; settings were chosen on validation users only."""
     paper = paper_settings(n_users)
-    rows = {name: [create(name, None, **seed_of(name, seeds[0]))] for name in BASELINES}
+    rows = {name: [create(name, None, **seed_params(name, seeds[0]))] for name in BASELINES}
     rows["multdae (paper)"] = [create("multdae", "paper", epochs=paper["epochs"], seed=seed) for seed in seeds]
     rows["multvae (paper)"] = [create("multvae", "paper", **paper, seed=seed) for seed in seeds]
     rows["recvae"] = [create("recvae", seed=seed) for seed in seeds]

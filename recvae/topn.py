@@ -5,18 +5,17 @@ items that tie at a list's end it takes any. So a bound is found first that at l
 values that reach it, ties included, are collected, and only these few are sorted.
 """
 
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from recvae.types import FloatArray, IntArray, Scores
+
 if TYPE_CHECKING:
     import torch
 
-IntArray = npt.NDArray[np.int32]
-FloatArray = npt.NDArray[np.float32]
-Scores: TypeAlias = "FloatArray | torch.Tensor"  # a tensor stays on the device where it was made
 BLOCKS = 512
 """Blocks, at least, into which the columns of an array are divided to find a bound by their maxima."""
 BLOCK, SHORTLIST = 64, 4

@@ -19,7 +19,7 @@ from recvae.evaluation.results import write_results
 from recvae.memory import peak_memory
 from recvae.models import registry
 from recvae.models.base import Recommender
-from recvae.models.registry import MODELS, seed_of
+from recvae.models.registry import MODELS, seed_params
 from recvae.nn.parallelism import join_process_group
 from recvae.storage import artifact
 from recvae.storage.directories import follow_link, refuse_foreign, refuse_other_files
@@ -143,7 +143,7 @@ def tune(
         storage=storage or f"sqlite:///{file}",
         study=f"{name} {prepared.identity['split_sha256'][:12]}",
         sampler=sampler,
-        params={**(params or {}), **seed_of(name, seed)},
+        params={**(params or {}), **seed_params(name, seed)},
         seed=seed,
         on_trial=on_trial,
     )
@@ -222,7 +222,7 @@ def compare(
     for name in sorted(names, key=lambda name: name in MODELS and MODELS[name].consists_of_models):
         models[name] = [
             _create(name, settings.get(name, {}), seed + i, {n: made[i % len(made)] for n, made in models.items()})
-            for i in range(n_seeds if seed_of(name, seed) and "seed" not in settings.get(name, {}) else 1)
+            for i in range(n_seeds if seed_params(name, seed) and "seed" not in settings.get(name, {}) else 1)
         ]
     refuse_unwritable(out)
     own = (RESULTS, REPORT) if (out / RESULTS).is_file() else ()
@@ -250,7 +250,7 @@ def _create(
     name: str, settings: Mapping[str, Any], seed: int, beside: Mapping[str, Recommender] | None = None
 ) -> Recommender:
     """Create a model with the run's seed; "preset" among the settings picks a preset."""
-    params = {**seed_of(name, seed), **settings}
+    params = {**seed_params(name, seed), **settings}
     return MODELS.create(name, params.pop("preset", None), params, beside)
 
 

@@ -18,10 +18,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.base import clone
 
-from recvae.data.csr import UserItems
 from recvae.errors import ArtifactError, NotFittedError, ParameterError, UnsupportedError
 from recvae.models.base import Recommender
-from recvae.topn import FloatArray, IntArray
+from recvae.types import FloatArray, IntArray, UserItems
 
 Factory = Callable[[], Recommender]
 

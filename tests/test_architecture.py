@@ -12,7 +12,7 @@ import pytest
 import recvae
 
 LAYERS = (
-    ("errors",),
+    ("errors", "types"),
     ("lazy", "progress", "memory", "topn"),
     ("storage",),
     ("data",),

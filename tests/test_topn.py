@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_array_equal
 from scipy import sparse
 
-from recvae.topn import Scores, mask_seen, top_n
+from recvae.topn import mask_seen, top_n
+from recvae.types import Scores
 
 NONE = -np.inf
 

@@ -12,8 +12,6 @@ from recvae.errors import ArtifactError, ParameterError
 
 _CHUNK = 1 << 20
 
-UserItems = sparse.csr_matrix | sparse.csr_array
-
 
 def check_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -> sparse.csr_matrix:
     """Check a caller's matrix and convert it to a canonical float32 `csr_matrix`; copied only where it must be.

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recvae.data.csr import UserItems, check_csr
+from recvae.data.csr import check_csr
 from recvae.data.splitting import Holdout
 from recvae.errors import DataError, ParameterError
 from recvae.evaluation.metrics import (
@@ -21,6 +21,7 @@ from recvae.evaluation.metrics import (
     parse_metric,
 )
 from recvae.memory import rows_at_once
+from recvae.types import UserItems
 
 PRIMARY_METRICS = ("recall@20", "recall@50", "ndcg@100")
 DEFAULT_METRICS = (

@@ -20,7 +20,7 @@ from recvae.models import registry
 from recvae.models.registry import Artifact
 from recvae.storage import artifact
 from recvae.storage.manifest import read_manifest
-from recvae.topn import FloatArray, IntArray
+from recvae.types import FloatArray, IntArray
 
 
 class BatchRecommender:

@@ -11,7 +11,8 @@ from scipy import sparse
 
 from recvae.errors import MissingDependencyError
 from recvae.models.autoencoders.decoder import Decoder
-from recvae.topn import FloatArray, IntArray, top_n
+from recvae.topn import top_n
+from recvae.types import FloatArray, IntArray
 
 K = 10
 TARGET_RECALL = 0.995

@@ -12,7 +12,7 @@ from recvae.inference.ids import IdIndex
 from recvae.inference.index import ItemIndex
 from recvae.models.autoencoders.decoder import Decoder
 from recvae.models.registry import Artifact
-from recvae.topn import FloatArray, IntArray
+from recvae.types import FloatArray, IntArray
 
 DECIMALS = 6
 """Scores are rounded: float32 holds no more, and products of other batch sizes differ in the last bits."""

@@ -9,14 +9,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recvae.data.csr import UserItems, check_csr, fingerprint, iter_chunks
+from recvae.data.csr import check_csr, fingerprint, iter_chunks
 from recvae.errors import ArtifactError, ParameterError, UnsupportedError
 from recvae.memory import row_batches
 from recvae.models.estimator import Estimator
 from recvae.models.fit_context import Callback, FitContext, Validation, check_validation
 from recvae.models.hyperparameters import SearchSpace
 from recvae.models.similarity import SimilaritySearch, check_request, check_rows
-from recvae.topn import FloatArray, IntArray, Scores, mask_seen, top_n
+from recvae.topn import mask_seen, top_n
+from recvae.types import FloatArray, IntArray, Scores, UserItems
 
 if TYPE_CHECKING:
     from recvae.data.splitting import Holdout

@@ -14,7 +14,8 @@ from recvae.models.base import Recommender, State
 from recvae.models.estimator import Estimator
 from recvae.models.fit_context import FitContext
 from recvae.models.validation import check_metric, mean_metric
-from recvae.topn import FloatArray, mask_seen, top_n
+from recvae.topn import mask_seen, top_n
+from recvae.types import FloatArray
 
 DEFAULT_MODELS = ("ease", "graph", "als", "multvae")
 FACTORS = (0.0, 0.5, 0.7, 1.4, 2.0)

@@ -15,7 +15,7 @@ from recvae.models.base import Recommender, State
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace
 from recvae.models.sparse_inverse import FactoredInverse
-from recvae.topn import FloatArray
+from recvae.types import FloatArray
 
 INTERACTIONS_PER_ITEM_FACTOR = 2.5
 ROWS_AT_A_TIME = 1024

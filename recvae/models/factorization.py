@@ -20,7 +20,7 @@ from recvae.models.base import Recommender, State
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
 from recvae.models.validation import check_metric, validate
-from recvae.topn import FloatArray
+from recvae.types import FloatArray
 
 FACTORS_PER_CUBE_ROOT, MOST_FACTORS = 16.7, 512
 ALPHA_BY_DENSITY = 1.7

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from scipy import sparse
 
-from recvae.data.csr import UserItems, check_csr
+from recvae.data.csr import check_csr
 from recvae.errors import ParameterError
+from recvae.types import UserItems
 
 if TYPE_CHECKING:
     from recvae.data.splitting import Holdout

@@ -15,7 +15,7 @@ from recvae.models.base import Recommender, State
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
 from recvae.models.validation import check_metric, validate
-from recvae.topn import FloatArray
+from recvae.types import FloatArray
 
 PAPER_WEIGHT = 0.3
 WEIGHTS = (0.1, PAPER_WEIGHT, 1.0, 3.0, 10.0)

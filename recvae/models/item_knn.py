@@ -15,7 +15,7 @@ from recvae.models.base import Recommender, State
 from recvae.models.factorization import import_implicit
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
-from recvae.topn import FloatArray
+from recvae.types import FloatArray
 
 
 class _ItemKNN(Recommender):

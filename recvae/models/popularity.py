@@ -5,7 +5,7 @@ from scipy import sparse
 
 from recvae.models.base import Recommender, State
 from recvae.models.fit_context import FitContext
-from recvae.topn import FloatArray
+from recvae.types import FloatArray
 
 
 class Popularity(Recommender):

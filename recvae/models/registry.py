@@ -160,7 +160,7 @@ def create(name: str, preset: str | None = None, **params: Any) -> Recommender:
     return MODELS.create(name, preset, params)
 
 
-def seed_of(name: str, seed: int) -> dict[str, int]:
+def seed_params(name: str, seed: int) -> dict[str, int]:
     """The seed as a hyperparameter, for models that have one."""
     return {"seed": seed} if name in MODELS and "seed" in MODELS[name].parameter_names() else {}
 

@@ -4,10 +4,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recvae.data.csr import UserItems, check_csr
+from recvae.data.csr import check_csr
 from recvae.errors import ItemIndexError, NotFittedError, ParameterError, UnsupportedError
 from recvae.memory import row_batches
-from recvae.topn import FloatArray, IntArray, top_n
+from recvae.topn import top_n
+from recvae.types import FloatArray, IntArray, UserItems
 
 Vectors = npt.NDArray[np.float32] | sparse.csr_matrix
 

@@ -8,7 +8,7 @@ from numpy.linalg import LinAlgError
 from scipy import sparse
 
 from recvae.memory import rows_at_once
-from recvae.topn import FloatArray
+from recvae.types import FloatArray
 
 
 class FactoredInverse:

@@ -9,7 +9,7 @@ from scipy import sparse
 from recvae.errors import ParameterError
 from recvae.evaluation.metrics import ACCURACY_METRICS, hit_matrix, parse_metric
 from recvae.models.base import Recommender
-from recvae.topn import IntArray
+from recvae.types import IntArray
 
 if TYPE_CHECKING:
     from recvae.nn.parallelism import Parallelism

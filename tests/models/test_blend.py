@@ -13,7 +13,7 @@ from recvae.models.blend import Blend
 from recvae.models.ease import EASE
 from recvae.models.fit_context import FitContext
 from recvae.models.popularity import Popularity
-from recvae.topn import FloatArray
+from recvae.types import FloatArray
 from tests.test_tuning import split
 
 

@@ -19,7 +19,7 @@ from recvae.models.ease import EASE
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange
 from recvae.serving import Settings
-from recvae.topn import FloatArray
+from recvae.types import FloatArray
 from tests.contracts import Factory, RecommenderContract, checkerboard, fit, random_interactions
 from tests.contracts import one_thread as one_thread
 from tests.http_service import asked

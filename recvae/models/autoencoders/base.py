@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from recvae.data.csr import UserItems, fingerprint
+from recvae.data.csr import fingerprint
 from recvae.errors import ParameterError, TrainingError
 from recvae.memory import available_bytes
 from recvae.models import hyperparameters as check
@@ -25,9 +25,9 @@ from recvae.nn.device import PRECISIONS, check_device_name, find_device, matmul_
 from recvae.nn.item_layers import find_item_layers, gather_tensors
 from recvae.nn.layers import release_training_memory
 from recvae.nn.parallelism import ALONE, Parallelism
-from recvae.topn import FloatArray, Scores
 from recvae.training.optimizers import Adam, Optimizer
 from recvae.training.trainer import Trainer, TrainingPlan, Validation
+from recvae.types import FloatArray, Scores, UserItems
 
 TRAINING_COPIES = 5
 """Arrays as large as the weights in training: weights, gradients, two moments of Adam, the best weights so far."""

@@ -6,9 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recvae.data.csr import UserItems
 from recvae.models.base import Recommender
-from recvae.topn import FloatArray
+from recvae.types import FloatArray, UserItems
 
 
 class Decoder(Recommender):

@@ -9,7 +9,6 @@ from typing import NoReturn
 import numpy as np
 from scipy import sparse
 
-from recvae.data.csr import UserItems
 from recvae.errors import UnsupportedError
 from recvae.models.autoencoders.architecture import (
     HISTORY_LENGTHS,
@@ -26,7 +25,7 @@ from recvae.models.autoencoders.architecture import (
 from recvae.models.autoencoders.decoder import Decoder
 from recvae.models.base import State
 from recvae.models.fit_context import FitContext
-from recvae.topn import FloatArray
+from recvae.types import FloatArray, UserItems
 
 LANES = 16
 """Users are multiplied in multiples of this: OpenBLAS is faster with some columns of zeros than with few columns."""

@@ -8,7 +8,6 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from recvae.data.csr import UserItems
 from recvae.errors import UnsupportedError
 from recvae.memory import row_batches
 from recvae.models import hyperparameters as check
@@ -19,7 +18,7 @@ from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
 from recvae.nn.batches import Batch
 from recvae.nn.likelihood import user_nll
-from recvae.topn import FloatArray
+from recvae.types import FloatArray, UserItems
 
 N_QUANTILES = 101
 

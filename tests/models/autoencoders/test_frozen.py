@@ -23,7 +23,7 @@ from recvae.models.autoencoders.recvae import RecVAE
 from recvae.models.blend import Blend
 from recvae.models.ease import EASE
 from recvae.storage import artifact
-from recvae.topn import FloatArray
+from recvae.types import FloatArray
 from tests.contracts import N_ITEMS, Factory, random_interactions, without_interactions
 from tests.contracts import one_thread as one_thread
 
