@@ -113,5 +113,18 @@ def _read(folder: Path, origin: str, recipe: Recipe | None = None) -> Dataset:
     recipe = recipe or recognise((folder.resolve().name, inner.name), layout, len(ratings))
     if "rating" not in ratings:
         recipe = replace(recipe, min_rating=None)
-    sha256 = {path.name: digest_file(path) for path in files}
-    return Dataset(recipe.name, ratings, items, origin, sha256, recipe)
+    return Dataset(recipe.name, ratings, items, origin, digest_sources(*files), recipe)
+
+
+def digest_sources(*files: Path) -> dict[str, str]:
+    """Compute the SHA-256 of each file that data were read from, by its name.
+
+    Raises
+    ------
+    DataError
+        If a file cannot be read.
+    """
+    try:
+        return {path.name: digest_file(path) for path in files}
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from None

@@ -118,19 +118,23 @@ def open_engine(url: str, folder: Path) -> Iterator[Engine]:
     Raises
     ------
     DataError
-        If the engine fails while it is in use.
+        If the engine fails while it is in use, or the scratch folder cannot be written.
     """
-    with tempfile.TemporaryDirectory(prefix=".recvae.", dir=folder) as scratch:
-        engine = Engine.connect(url, Path(scratch))
-        try:
-            yield engine
-        except Exception as error:
-            if type(error).__module__.partition(".")[0] not in _DRIVERS:
-                raise
-            raise DataError(f"backend {redact_url(url)} failed: {_first_line(error)}") from error
-        finally:
-            if not engine.is_spark:  # others may be using the Spark session
-                engine.connection.disconnect()
+    try:
+        with tempfile.TemporaryDirectory(prefix=".recvae.", dir=folder) as scratch:
+            engine = Engine.connect(url, Path(scratch))
+            try:
+                yield engine
+            finally:
+                if not engine.is_spark:  # others may be using the Spark session
+                    engine.connection.disconnect()
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"backend {redact_url(url)} failed: {reason}; its scratch files are in {folder}") from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _DRIVERS:
+            raise
+        raise DataError(f"backend {redact_url(url)} failed: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -18,10 +18,10 @@ from recvae.data.split_backend import SplitBackend
 from recvae.data.splitting import Split, given, leave_last_out, strong_generalization, temporal
 from recvae.datasets import NAMES, Dataset, Recipe, load
 from recvae.datasets.formats import locate
+from recvae.datasets.loading import digest_sources
 from recvae.datasets.published_split import check_published, describe
 from recvae.errors import DataError, MissingDependencyError, ParameterError
 from recvae.memory import available_bytes
-from recvae.storage.checksums import digest_file
 from recvae.storage.directories import refuse_foreign
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _find(source: str | Path, columns: Columns, data_dir: Path | None) -> Datase
     if str(source) != "-" and not path.exists():
         raise DataError(f"{source} is neither a file, a folder nor a data set's name ({', '.join(NAMES)})")
     ratings = read_table(source, columns)
-    sums = {} if str(source) == "-" else {path.name: digest_file(path)}
+    sums = {} if str(source) == "-" else digest_sources(path)
     name = "standard input" if str(source) == "-" else path.name
     return Dataset(name, ratings, None, name, sums, OWN_DATA)
 
@@ -210,7 +210,7 @@ def _prepare_in_engine(backend: str, source: str, out: Path, options: Options) -
 def _prepare_interactions(whole: "EngineInteractions", source: Path, out: Path, options: Options) -> list[str]:
     from recvae.preparation.engine_splits import EngineBackend
 
-    name, sums = (source.name, {source.name: digest_file(source)}) if source.is_file() else (str(source), {})
+    name, sums = (source.name, digest_sources(source)) if source.is_file() else (str(source), {})
     notes = [f"{name} in {whole.engine.connection.name}: {whole.n_interactions + whole.n_duplicates:,} rows"]
     filters = _choose_filters(OWN_DATA, "rating" in whole.table.columns, options, notes)
     interactions, counts = whole.filter(**filters)

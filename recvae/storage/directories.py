@@ -170,6 +170,9 @@ def _make_sibling(path: Path) -> Iterator[Path]:
                 (outer / _NEW).mkdir()
             except (BlockingIOError, FileNotFoundError):
                 continue  # another writer took it for abandoned in the moment before it was locked
+            except OSError:
+                shutil.rmtree(outer, ignore_errors=True)
+                raise
             try:
                 yield outer / _NEW
             finally:
