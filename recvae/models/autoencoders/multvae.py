@@ -28,13 +28,15 @@ INPUT_SCALE = 4.0
 class MultVAE(VariationalAutoencoder):
     """Variational autoencoder of whole histories.
 
-    Loss, a mean over users: −log p(x|f(z)) + β·KL(q(z|x) ‖ N(0, I)), equation 6, with the interactions L2-normalised
-    and dropped out on their way in. β is annealed, min(anneal_cap, step / total_anneal_steps), or with `gamma` grows
-    with the user's interactions, γ·|x|. At evaluation z is the posterior mean.
+    The loss is the mean over users of −log p(x|f(z)) + β·KL(q(z|x) ‖ N(0, I)), equation 6; a history is L2-normalised
+    and dropped out before it enters the encoder. β is annealed, min(anneal_cap, step / total_anneal_steps), or with
+    `gamma` proportional to the number of the user's interactions, γ·|x|. At evaluation z is the posterior mean.
 
-    Preset "paper" (the constructor's defaults) is the publication's model. "recommended" takes RecVAE's encoder, a
-    linear decoder, γ·|x| and a one-cycle learning rate: RecVAE without its alternation and composite prior. "fast"
-    starts it from singular vectors and trains for 15 epochs.
+    Preset "paper" (the constructor's defaults) is the publication's model. Its one known difference from the authors'
+    TensorFlow code is Adam's ε, which there is added before the bias correction of the second moment, not after it as
+    in PyTorch: it is larger in the first updates. "recommended" has RecVAE's encoder, a linear decoder, γ·|x| and a
+    one-cycle learning rate: RecVAE without its alternation and composite prior. "fast" starts from singular vectors
+    and trains for 15 epochs.
 
     Parameters
     ----------
@@ -43,51 +45,53 @@ class MultVAE(VariationalAutoencoder):
     latent : int, optional
         Size of z. None takes a hundredth of the number of items, from 200 to 400.
     encoder : "plain" or "dense"
-        "plain": tanh layers, and a decoder that mirrors them. "dense": RecVAE's, where each layer sees the sum of
-        all before it, with swish and LayerNorm, and a linear decoder; deep ones train well only so.
+        "plain": tanh layers, and a decoder that mirrors them. "dense": RecVAE's, where the sum of all layers before is
+        added to each, with swish and LayerNorm, and a linear decoder; deep encoders train well only in this way.
     initial : "random" or "spectral"
-        Where the first layer, and a linear decoder, start: at random, or at the leading singular vectors of the
+        Initial weights of the first layer and of a linear decoder: random, or the leading singular vectors of the
         normalised matrix of interactions (see `recvae.nn.spectrum`), from which few epochs are enough.
     dropout : float
-        Share of a user's interactions left out of the input in training.
+        Probability that an interaction is left out of the input in training.
     likelihood : "multinomial", "logistic" or "gaussian"
-        How interactions are explained. Multinomial: items compete for a user's interactions, which suits ranking best
-        (the paper's table 4). Logistic: each item is a yes or no, for scores that are to be read as probabilities.
+        Distribution of a history given z. Multinomial: items compete for a user's interactions, which suits ranking
+        best (the paper's table 4). Logistic: each item is a yes or no, for scores that are read as probabilities.
         Gaussian: squared error.
     gamma : float, optional
-        KL weight for each interaction of the user, instead of annealing (Shenbin et al. 2020, section 3.4). Best where
-        histories differ much in length.
+        KL weight for each interaction of the user, instead of annealing (Shenbin et al. 2020, section 3.4). Better
+        where histories differ much in length.
     anneal_cap : float
         Largest β. The paper finds the best by annealing to 1 and keeping the β of the best validation epoch.
     total_anneal_steps : int
-        Updates in which β would reach 1; 0 keeps it at the cap throughout.
+        Updates after which β would reach 1; 0 keeps it at the cap throughout.
     epochs, batch_size : int, optional
-        Passes over the users, and users an update. None takes what fits the number of training users: batches of a
-        fortieth of them, from 125 to 500, and 20 to 100 epochs, in which about 900,000 histories are seen.
+        Passes over the users, and users an update. None chooses by the number of training users: batches of a fortieth
+        of them, from 125 to 500, and from 20 to 100 epochs, so that about 900,000 histories are seen.
     learning_rate : float
         Adam's step size, at its peak.
     schedule : str
-        How the learning rate moves; see `recvae.training.schedules.learning_rate_factor`.
+        Course of the learning rate; see `recvae.training.schedules.learning_rate_factor`.
     patience : int
         Stop after so many epochs without a better validation metric; 0 trains all epochs.
     metric : str
-        What the best epoch is chosen by, where validation users are given.
+        Metric that the best epoch is chosen by, where validation users are given.
     seed : int
-        Decides weights, order of users, dropout and noise; same seed and machine, same model bit for bit.
+        Decides weights, order of users, dropout and noise; with the same seed, machine and number of threads the model
+        is the same bit for bit.
     device : str
         "cpu", "cuda", "cuda:1", …; "auto" is the GPU where there is one.
     precision : "float32", "bfloat16" or "auto"
-        Of matrix products in training; see `recvae.nn.device.matmul_precision`.
+        Type of the matrix products in training; see `recvae.nn.device.matmul_precision`.
     parallel : "users" or "items"
         What several processes divide among themselves (see `recvae.nn.parallelism`): the users of each batch, with the
         whole network in each process; or, for catalogues too large for that, the items of the first and the last layer,
         where all processes must score together until `fit` is done. The outcome is the same.
     n_negatives : int, optional
-        For catalogues of hundreds of thousands of items: estimate the multinomial likelihood on so many items drawn
-        for each batch, and update only the rows of items that the batch touches, so that an update costs the same
-        whatever the catalogue's size. None takes all items, exactly.
+        For catalogues of hundreds of thousands of items: estimate the multinomial likelihood on this number of items
+        drawn for each batch, and update only the rows of items that the batch touches, so that the cost of an update
+        does not depend on the size of the catalogue. None uses all items, exactly.
     negatives : "popularity" or "uniform"
-        How these items are drawn: in proportion to their interactions, which needs fewer of them, or all alike.
+        Distribution that these items are drawn from: in proportion to their interactions, which needs fewer of them, or
+        uniform.
     """
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {

@@ -37,9 +37,16 @@ class RecVAE(VariationalAutoencoder):
     """Variational autoencoder with a composite prior, a KL weight for each interaction, and alternating updates.
 
     An epoch is `encoder_passes` over the users that update the encoder, on inputs with dropout, then
-    `decoder_passes` that update the decoder, on inputs without. Before the latter the prior takes a copy of the
+    `decoder_passes` that update the decoder, on inputs without. Before the latter the prior gets a copy of the
     encoder. The prior of each latent dimension is a mixture of N(0, 1), the old encoder's posterior of the
     undropped input, and N(0, e¹⁰); KL is estimated from one sample and weighted γ·|x|.
+
+    Preset "paper" (the constructor's defaults) follows the branch `master` of the authors' code. Their branch `wsdm`,
+    of the time of the publication, differs in three points. There ε of layer normalisation is PyTorch's default, 1e-5
+    instead of .1. The old posteriors are stored for each training user at the moment of the copy, instead of being
+    computed by an old encoder in each batch, which gives the same numbers. And those of the first epoch are the initial
+    encoder's own, not those of another encoder with random weights. Preset "recommended" differs from "paper" in the
+    precision of matrix products only.
 
     Parameters
     ----------
@@ -47,11 +54,11 @@ class RecVAE(VariationalAutoencoder):
         Sizes of the encoder's hidden layers, all the same.
     latent : int
     dropout : float
-        Share of a user's interactions left out of the encoder's input in its own passes.
+        Probability that an interaction is left out of the encoder's input, in the encoder's passes.
     gamma : float
         KL weight for each interaction of the user.
     prior_weights : three floats
-        Of the standard, the old posterior and the wide component; they sum to 1.
+        Weights of the mixture's components, standard, old posterior and wide; they sum to 1.
     encoder_passes, decoder_passes : int
         Passes over the users an epoch.
     epochs, batch_size : int
@@ -60,7 +67,7 @@ class RecVAE(VariationalAutoencoder):
     patience : int
         Stop after so many epochs without a better validation metric; 0 trains all epochs.
     metric : str
-        What the best epoch is chosen by, where validation users are given.
+        Metric that the best epoch is chosen by, where validation users are given.
     seed : int
         Decides weights, order of users, dropout and noise.
     device, precision, parallel : str
