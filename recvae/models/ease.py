@@ -18,6 +18,7 @@ from recvae.models.sparse_inverse import FactoredInverse
 from recvae.types import FloatArray
 
 INTERACTIONS_PER_ITEM_FACTOR = 2.5
+LARGEST_L2 = 1e12  # with far more, float32 has nothing left but zeros
 ROWS_AT_A_TIME = 1024
 
 
@@ -52,7 +53,7 @@ class EASE(Recommender):
     l2_: float
 
     def __init__(self, l2: float | None = None, density: float | None = None) -> None:
-        self.l2 = None if l2 is None else check.real("l2", l2, open_low=True)
+        self.l2 = None if l2 is None else check.real("l2", l2, high=LARGEST_L2, open_low=True)
         self.density = None if density is None else check.real("density", density, 0.0, 1.0, open_low=True)
 
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:

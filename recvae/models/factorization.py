@@ -28,6 +28,7 @@ REGULARIZATION_BY_INTERACTIONS = 4.4
 LARGEST_WEIGHT = 1e6  # far beyond what helps; float32 sums overflow with much more
 REGULARIZATIONS = (18.0, 27.0, 40.0, 60.0, 90.0)
 VALIDATION_USERS = 1000
+MOST_NEGATIVES = 10_000
 FACTORS_TO_CHOOSE_BY = 128
 
 
@@ -155,7 +156,7 @@ class ALS(_Factorization):
         metric: str = "ndcg@100",
         seed: int = 0,
     ) -> None:
-        self.factors = None if factors is None else check.whole("factors", factors)
+        self.factors = None if factors is None else check.whole("factors", factors, maximum=check.LARGEST_LAYER)
         self.alpha = None if alpha is None else check.real("alpha", alpha, high=LARGEST_WEIGHT, open_low=True)
         self.regularization = (
             None if regularization is None else check.real("regularization", regularization, high=LARGEST_WEIGHT)
@@ -266,7 +267,7 @@ class BPR(_KnownUserFactorization):
         iterations: int = 100,
         seed: int = 0,
     ) -> None:
-        self.factors = check.whole("factors", factors)
+        self.factors = check.whole("factors", factors, maximum=check.LARGEST_LAYER)
         self.learning_rate = check.real("learning_rate", learning_rate, high=LARGEST_WEIGHT, open_low=True)
         self.regularization = check.real("regularization", regularization, high=LARGEST_WEIGHT)
         self.iterations = check.whole("iterations", iterations)
@@ -313,11 +314,11 @@ class LMF(_KnownUserFactorization):
         neg_prop: int = 30,
         seed: int = 0,
     ) -> None:
-        self.factors = check.whole("factors", factors)
+        self.factors = check.whole("factors", factors, maximum=check.LARGEST_LAYER)
         self.learning_rate = check.real("learning_rate", learning_rate, high=LARGEST_WEIGHT, open_low=True)
         self.regularization = check.real("regularization", regularization, high=LARGEST_WEIGHT)
         self.iterations = check.whole("iterations", iterations)
-        self.neg_prop = check.whole("neg_prop", neg_prop)
+        self.neg_prop = check.whole("neg_prop", neg_prop, maximum=MOST_NEGATIVES)
         self.seed = check.whole("seed", seed, minimum=0)
 
     def _create_model(self) -> Any:

@@ -52,7 +52,7 @@ class GraphFilter(Recommender):
     def __init__(
         self, factors: int = 256, weight: float | None = None, metric: str = "ndcg@100", seed: int = 0
     ) -> None:
-        self.factors = check.whole("factors", factors)
+        self.factors = check.whole("factors", factors, maximum=check.LARGEST_LAYER)
         self.weight = None if weight is None else check.real("weight", weight)
         self.metric = check_metric(metric)
         self.seed = check.whole("seed", seed, minimum=0)

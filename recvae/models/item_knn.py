@@ -34,7 +34,7 @@ class _ItemKNN(Recommender):
     similarity_: sparse.csr_matrix
 
     def __init__(self, K: int = 20) -> None:  # noqa: N803 implicit's name
-        self.K = check.whole("K", K)
+        self.K = check.whole("K", K, maximum=check.LARGEST_LAYER)
 
     @abstractmethod
     def _create_model(self) -> Any:
@@ -111,7 +111,7 @@ class BM25KNN(_ItemKNN):
 
     def __init__(self, K: int = 50, K1: float = 1.2, B: float = 0.5) -> None:  # noqa: N803 implicit's names
         super().__init__(K)
-        self.K1 = check.real("K1", K1)
+        self.K1 = check.real("K1", K1, high=1e6)
         self.B = check.real("B", B, 0.0, 1.0)
 
     def _create_model(self) -> Any:

@@ -1,0 +1,76 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+import recvae
+from recvae.errors import MissingDependencyError, ParameterError
+from recvae.lazy import lazy_names
+from recvae.models.base import Recommender
+from recvae.models.ease import EASE
+from recvae.models.registry import CLASSES, MODELS, create, seed_params
+from tests.contracts import random_interactions
+
+
+def test_every_model_is_a_public_name() -> None:
+    for name, (_, class_name) in CLASSES.items():
+        assert getattr(recvae, class_name) is MODELS[name] is MODELS.find_class(class_name)
+    assert MODELS.find_class("Recommender") is None
+
+
+def test_every_public_name_is_there() -> None:
+    for name in recvae.__all__:
+        assert getattr(recvae, name) is not None
+    with pytest.raises(AttributeError, match=r"^module 'recvae' has no attribute 'nothing'$"):
+        recvae.nothing  # noqa: B018
+
+
+def test_a_model_loads_without_another_import(tmp_path: Path) -> None:
+    EASE(l2=5.0).fit(random_interactions(), show_progress=False).save(tmp_path / "model")
+    assert isinstance(Recommender.load(tmp_path / "model"), EASE)
+    with pytest.raises(recvae.RecvaeError, match="holds a EASE, not a MultVAE"):
+        recvae.MultVAE.load(tmp_path / "model")
+
+
+def test_names_presets_and_hyperparameters_are_checked() -> None:
+    assert create("ease", l2=3.0).get_params()["l2"] == 3.0
+    with pytest.raises(ParameterError, match=r"^model is 'eas'; expected one of popularity, als, "):
+        create("eas")
+    with pytest.raises(ParameterError, match=r"^preset is 'paper'; ease has none$"):
+        create("ease", "paper")
+    with pytest.raises(ParameterError, match=r"^ease has no hyperparameter 'k'; it has l2, density$"):
+        create("ease", k=3)
+    assert seed_params("bpr", 4) == {"seed": 4}
+    assert seed_params("ease", 4) == seed_params("nothing", 4) == {}
+
+
+def test_a_lazy_name_whose_dependency_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lazy_home.py").write_text("import no_such_library\nthing = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    get = lazy_names("package", {"thing": "lazy_home"}, extra="service")
+    with pytest.raises(
+        MissingDependencyError, match=r"^package needs no_such_library; install recvae with the extra 'service'$"
+    ):
+        get("thing")
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        lazy_names("package", {"thing": "lazy_home"})("thing")
+    monkeypatch.setitem(sys.modules, "no_such_library", sys)
+    assert get("thing") == lazy_names("package", {"other": ("lazy_home", "thing")})("other") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "value"),
+    [
+        ("als", "factors", 2**31 - 1),
+        ("bpr", "factors", 10**6),
+        ("lmf", "neg_prop", 10**6),
+        ("graph", "factors", 10**6),
+        ("cosine", "K", 2**31 - 1),
+        ("bm25", "K1", 1e300),
+        ("bpr", "learning_rate", 1e300),
+        ("ease", "l2", 1e300),
+    ],
+)
+def test_numbers_that_would_fill_the_memory(name: str, parameter: str, value: float) -> None:
+    with pytest.raises(ParameterError, match=rf"^{parameter} is .*; expected .*at most"):
+        create(name, None, **{parameter: value})
