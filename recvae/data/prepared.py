@@ -19,13 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet
 from scipy import sparse
 
+from recvae.data.csr import iter_chunks
 from recvae.data.csr_files import ONES, matrix_files, read_array, read_matrix, write_matrix, write_ones
 from recvae.data.frames import to_frame
 from recvae.data.interactions import Interactions
-from recvae.data.splitting import Holdout, Split
+from recvae.data.splitting import Holdout, Split, count_holdouts
 from recvae.errors import ArtifactError
 from recvae.storage.directories import read_consistently, replace_directory
-from recvae.storage.manifest import read_manifest, versions, write_manifest
+from recvae.storage.manifest import find_file_faults, read_manifest, versions, write_manifest
 
 KIND, VERSION = "recvae-data", 2
 _INTERACTIONS, _ITEMS, _USERS = "interactions.parquet", "items.parquet", "users.parquet"
@@ -145,11 +146,92 @@ def read_prepared(path: str | Path) -> Prepared:
     return read_consistently(Path(path), _read)
 
 
+def find_faults(path: str | Path) -> list[str]:
+    """List everything that is wrong with a prepared directory, a line each; nothing if it is whole.
+
+    Checks more than `read_prepared`, which checks what reading relies on: all checksums and not only up to the first
+    wrong one, files that the manifest does not name, ids, the values of matrices, each held-out user's row in
+    training, and the manifest's counts.
+    """
+    directory = Path(path)
+    manifest, faults = find_file_faults(directory, KIND, VERSION)
+    if manifest is None:
+        return faults
+    try:
+        prepared = _read_content(directory, manifest)
+        ids = [_find_id_faults(directory, prepared), _find_count_faults(directory, prepared)]
+    except (ArtifactError, KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
+        return [*faults, " ".join(str(error).split())]
+    found = [*_find_matrix_faults(prepared.split), *_find_holdout_faults(prepared.split), *ids[0], *ids[1]]
+    return faults + [f"{directory}: {fault}" for fault in found]
+
+
+def _find_matrix_faults(split: Split) -> Iterator[str]:
+    for name, matrix in _matrices(split).items():
+        if not matrix.has_canonical_format:
+            yield f"{name} has rows whose item indices are not ascending"
+        if any((chunk != 1).any() for chunk in iter_chunks(matrix.data)):
+            yield f"{name} has values other than 1"
+
+
+def _find_holdout_faults(split: Split) -> Iterator[str]:
+    for name, holdout in _holdouts(split).items():
+        rows = holdout.train_rows
+        if rows.shape != (holdout.n_users,) or (len(rows) and not -1 <= rows.min() <= rows.max() < len(split.user_ids)):
+            yield f"{name}.{_TRAIN_ROWS} has {len(rows):,} rows that do not fit {len(split.user_ids):,} training users"
+        elif (wrong := split.user_ids[rows[rows >= 0]] != holdout.user_ids[rows >= 0]).any():
+            yield f"{name}.{_TRAIN_ROWS} gives {wrong.sum():,} users the row of another user in training"
+        if both := holdout.fold_in.multiply(holdout.held_out).nnz:
+            yield f"{name} has {both:,} interactions in fold_in and in held_out"
+
+
+def _find_id_faults(directory: Path, prepared: Prepared) -> list[str]:
+    split, faults = prepared.split, []
+    columns = {
+        "item_id": [split.item_ids],
+        "user_id": [split.user_ids, *(h.user_ids for h in _holdouts(split).values())],
+    }
+    for column, indices in columns.items():
+        known = pa.parquet.read_table(directory / _INTERACTIONS, columns=[column])[column].unique().to_pandas()
+        for index in indices:
+            if index.hasnans or not index.is_unique:
+                faults.append(f"{column} is missing, or not a different one, in {len(index) - index.nunique():,} rows")
+            if unknown := int((~index.isin(known)).sum()):
+                faults.append(f"{column} has {unknown:,} values that {_INTERACTIONS} does not have")
+        expected = prepared.manifest["counts"].get(f"{column.removesuffix('_id')}s", len(known))
+        if len(known) != expected:
+            faults.append(f"{_INTERACTIONS} has {len(known):,} values of {column}; its manifest counts {expected:,}")
+    return faults
+
+
+def _find_count_faults(directory: Path, prepared: Prepared) -> list[str]:
+    split, counts = prepared.split, prepared.manifest["counts"]
+    found = {
+        "interactions": pa.parquet.read_metadata(directory / _INTERACTIONS).num_rows,
+        "train_users": split.train.shape[0],
+        "train_items": split.train.shape[1],
+        "train_interactions": split.train.nnz,
+        **count_holdouts(split),
+    }
+    return [
+        f"{name} is {n:,}; its manifest counts {counts[name]!r}"
+        for name, n in found.items()
+        if counts.get(name, n) != n
+    ]
+
+
 def _read(directory: Path) -> Prepared:
-    manifest = read_manifest(directory, KIND, VERSION)
+    return _read_content(directory, read_manifest(directory, KIND, VERSION))
+
+
+def _read_content(directory: Path, manifest: dict[str, Any]) -> Prepared:
     for entry in ("dataset", "protocol", "filters", "counts"):
         if entry not in manifest:
             raise ArtifactError(f"{directory} is damaged: its manifest has no {entry}")
+        if entry != "dataset" and not isinstance(manifest[entry], dict):
+            raise ArtifactError(
+                f"{directory} is damaged: its manifest has {entry} {manifest[entry]!r}; expected an object"
+            )
     sides = ("validation", "test") if f"validation.{_TRAIN_ROWS}" in manifest["sha256"] else ("test",)
     for name in (_INTERACTIONS, _ITEMS, _USERS, ONES, *_split_files(sides)):
         if name not in manifest["sha256"]:
@@ -192,6 +274,13 @@ def _holdouts(split: Split) -> dict[str, Holdout]:
     return {"test": split.test} if split.validation is None else {"validation": split.validation, "test": split.test}
 
 
+def _matrices(split: Split) -> dict[str, sparse.csr_matrix]:
+    matrices = {"train": split.train}
+    for name, holdout in _holdouts(split).items():
+        matrices |= {f"{name}.fold_in": holdout.fold_in, f"{name}.held_out": holdout.held_out}
+    return matrices
+
+
 def _users(split: Split) -> pd.DataFrame:
     """List the users of the matrices' rows; column `part` says whether in train, validation or test."""
     ids = {"train": split.user_ids, **{name: holdout.user_ids for name, holdout in _holdouts(split).items()}}
@@ -215,10 +304,9 @@ def _split_sha256(manifest: Mapping[str, Any]) -> str:
 
 
 def _write_split(directory: Path, split: Split) -> None:
-    matrices = {"train": split.train}
     for name, holdout in _holdouts(split).items():
-        matrices |= {f"{name}.fold_in": holdout.fold_in, f"{name}.held_out": holdout.held_out}
         np.save(directory / f"{name}.{_TRAIN_ROWS}", holdout.train_rows, allow_pickle=False)
+    matrices = _matrices(split)
     for name, matrix in matrices.items():
         write_matrix(directory, name, matrix)
     write_ones(directory, max(matrix.nnz for matrix in matrices.values()))

@@ -269,7 +269,7 @@ def _split_by_side(data: SplitBackend, protocol: dict[str, Any], vocabulary: Ind
 
 def _count(split: Split, data: SplitBackend, known: SplitBackend) -> dict[str, int]:
     """Count the data, each side of the split, and the interactions of `data` that are not in `known`."""
-    counts = {
+    return {
         "users": len(data.user_ids),
         "items": len(data.item_ids),
         "interactions": data.n_interactions,
@@ -278,7 +278,13 @@ def _count(split: Split, data: SplitBackend, known: SplitBackend) -> dict[str, i
         "train_interactions": split.train.nnz,
         "items_outside_training": len(data.item_ids) - split.train.shape[1],
         "interactions_outside_training_items": data.n_interactions - known.n_interactions,
+        **count_holdouts(split),
     }
+
+
+def count_holdouts(split: Split) -> dict[str, int]:
+    """Count users and interactions of the validation and the test side."""
+    counts = {}
     for name, holdout in (("validation", split.validation), ("test", split.test)):
         if holdout is not None:
             counts[f"{name}_users"] = holdout.n_users

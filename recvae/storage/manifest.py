@@ -29,6 +29,35 @@ def read_manifest(directory: Path, kind: str, version: int) -> dict[str, Any]:
     ArtifactError
         For a missing directory or file, another kind, an unknown version or a wrong checksum, saying which.
     """
+    manifest = _parse_manifest(directory, kind, version)
+    for name, expected in manifest["sha256"].items():
+        _verify(directory, name, expected)
+    return manifest
+
+
+def find_file_faults(directory: Path, kind: str, version: int) -> tuple[dict[str, Any] | None, list[str]]:
+    """List every fault of a directory's files, where `read_manifest` stops at the first.
+
+    Returns
+    -------
+    (manifest, faults)
+        The manifest is None if it cannot be read.
+    """
+    try:
+        manifest = _parse_manifest(directory, kind, version)
+    except ArtifactError as error:
+        return None, [str(error)]
+    faults = []
+    for name, expected in manifest["sha256"].items():
+        try:
+            _verify(directory, name, expected)
+        except ArtifactError as error:
+            faults.append(str(error))
+    others = sorted(entry.name for entry in directory.iterdir() if entry.name not in {MANIFEST, *manifest["sha256"]})
+    return manifest, faults + [f"{directory} holds {name}, which its manifest does not name" for name in others]
+
+
+def _parse_manifest(directory: Path, kind: str, version: int) -> dict[str, Any]:
     if not directory.is_dir():
         raise ArtifactError(f"{directory} is missing; expected a {kind} directory")
     try:
@@ -46,8 +75,6 @@ def read_manifest(directory: Path, kind: str, version: int) -> dict[str, Any]:
     digests = manifest.get("sha256")
     if not isinstance(digests, dict) or not all(_is_file_name(name) for name in digests):
         raise ArtifactError(f"{directory / MANIFEST} lists no checksums, or of files outside the directory")
-    for name, expected in digests.items():
-        _verify(directory, name, expected)
     return manifest
 
 
