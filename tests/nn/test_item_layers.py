@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from numpy.testing import assert_allclose
 from safetensors.numpy import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from recvae import memory
 from recvae.errors import ParameterError, TrainingError
@@ -22,7 +22,7 @@ from recvae.models.autoencoders.recvae import RecVAE
 from recvae.nn import initialisation, likelihood
 from recvae.nn.batches import Batch
 from recvae.nn.initialisation import draw_own_rows
-from recvae.nn.item_layers import find_item_layers
+from recvae.nn.item_layers import ItemInput, find_item_layers
 from recvae.nn.likelihood import LIKELIHOODS, output_nll
 from recvae.nn.parallelism import ALONE, Parallelism
 from recvae.training import trainer as training
@@ -257,6 +257,17 @@ def _check_all(folder: Path) -> None:
     _saving_when_one_says_so(folder)
     if dist.get_world_size() == 2:
         _divided_in_two_ways(folder)
+
+
+def test_the_input_layer_is_a_matrix_product() -> None:
+    layer, user_items = ItemInput(N_ITEMS, 4), random_interactions()
+    nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(1))
+    nn.init.normal_(layer.bias, generator=torch.Generator().manual_seed(2))
+    user_items.data = np.random.default_rng(3).uniform(0.2, 5, user_items.nnz).astype(np.float32)
+    user_items.data[user_items.indptr[5] : user_items.indptr[6]] = 0
+    user_items.eliminate_zeros()  # one user has no interactions
+    expected = user_items.toarray() @ layer.weight.detach().numpy() + layer.bias.detach().numpy()
+    assert_allclose(layer(Batch.from_csr(user_items)).detach().numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("model", [MultVAE(**PLAIN), MultVAE(**{**PLAIN, "encoder": "dense"})])

@@ -1,4 +1,4 @@
-"""Each likelihood against its dense float64 formula; more of the multinomial's are in test_layers.py."""
+"""Each likelihood against its dense float64 formula."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.testing import assert_allclose
 from scipy import sparse
 from torch import Tensor
 
@@ -89,6 +90,59 @@ def test_a_workspace_is_used_again_and_its_gradient_is_not_copied() -> None:
     torch.testing.assert_close(weight.grad, *expected)
 
 
+@pytest.mark.parametrize("users_at_once", [1, 3, 4, N_USERS, 1000])
+def test_nll_gradients_equal_finite_differences(users_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recvae.memory.BATCH_BYTES", users_at_once * N_ITEMS * 8)
+    monkeypatch.setattr("recvae.nn.likelihood.MIN_CHUNK", 1)
+    batch, inputs = Batch.from_csr(interactions()), random_inputs(torch.float64)
+    gradients = torch.autograd.grad(output_nll(*inputs, batch), inputs)
+    step = 1e-5
+    with torch.no_grad():
+        for tensor, gradient in zip(inputs, gradients, strict=True):
+            flat = tensor.view(-1)
+            for place in range(flat.numel()):
+                value = flat[place].item()
+                flat[place] = value + step
+                above = output_nll(*inputs, batch)
+                flat[place] = value - step
+                below = output_nll(*inputs, batch)
+                flat[place] = value
+                slope = (above - below).item() / (2 * step)
+                assert gradient.view(-1)[place].item() == pytest.approx(slope, rel=1e-6, abs=1e-7)
+
+
+def test_nll_gradients_follow_the_factor_of_the_loss() -> None:
+    batch, inputs = Batch.from_csr(interactions()), random_inputs(torch.float64)
+    once = torch.autograd.grad(output_nll(*inputs, batch), inputs)
+    scaled = torch.autograd.grad(-2.5 * output_nll(*inputs, batch), inputs)
+    for gradient, other in zip(once, scaled, strict=True):
+        assert_allclose(other.numpy(), -2.5 * gradient.numpy(), rtol=1e-12)
+
+
+def test_nll_gives_its_gradients_once() -> None:
+    loss = output_nll(*random_inputs(torch.float64), Batch.from_csr(interactions()))
+    loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    with pytest.raises(RuntimeError, match="gives its gradients once"):
+        loss.backward()  # type: ignore[no-untyped-call]
+
+
+def test_nll_of_enormous_logits_is_finite() -> None:
+    hidden, weight, bias = random_inputs(torch.float64)
+    batch = Batch.from_csr(interactions())
+    loss = output_nll(hidden * 1e4, weight, bias, batch)
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss, (hidden, weight, bias)))
+
+
+@pytest.mark.parametrize("n_users", [1, 4])
+def test_nll_of_rows_without_interactions_is_nothing(n_users: int) -> None:
+    hidden, weight, bias = random_inputs(torch.float64)
+    inputs = hidden.detach()[:n_users].requires_grad_(), weight, bias
+    loss = output_nll(*inputs, Batch.from_csr(sparse.csr_matrix(np.zeros((n_users, N_ITEMS)))))
+    assert loss.item() == 0
+    assert all((g == 0).all() for g in torch.autograd.grad(loss, inputs))
+
+
 def sampled_reference(inputs: tuple[Tensor, ...], negatives: Tensor, log_expected: Tensor) -> Tensor:
     """The mean loss, user by user and item by item."""
     hidden, weight, bias = inputs
@@ -140,14 +194,6 @@ def test_many_sampled_items_estimate_the_softmax_over_all(weights: Tensor) -> No
     batch = Batch.from_csr(interactions())
     found = sampled_nll(*inputs, batch, batch.items, drawn)
     torch.testing.assert_close(found, output_nll(*inputs, Batch.from_csr(interactions())), rtol=2e-3, atol=0)
-
-
-def test_negatives_are_drawn_by_their_weights() -> None:
-    weights = torch.tensor([1.0, 0.0, 3.0, 4.0])
-    items, log_expected = Negatives(80_000, weights).draw(torch.Generator().manual_seed(0))
-    counts = torch.bincount(items, minlength=4)
-    torch.testing.assert_close(counts / 10_000, weights, rtol=0.05, atol=0)
-    torch.testing.assert_close(log_expected.exp(), 10_000 * weights[items])
 
 
 @each_likelihood

@@ -1,3 +1,5 @@
+"""Loss and gradients of each autoencoder against a dense float64 reference, and what a step must not allocate."""
+
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -18,12 +20,7 @@ from recvae.models.autoencoders.network import PlainEncoder
 from recvae.models.autoencoders.recvae import RecVAE
 from recvae.models.autoencoders.variational import kl_to_standard_normal
 from recvae.nn.batches import Batch
-from recvae.nn.initialisation import draw_glorot_, draw_uniform_
-from recvae.nn.item_layers import ItemInput
-from recvae.nn.layers import Linear
-from recvae.nn.likelihood import output_nll
 from recvae.nn.parallelism import Parallelism
-from recvae.nn.sampling import draw_noise, drop_out, sample_normal
 from tests.contracts import one_thread as one_thread
 
 BATCH, N_ITEMS = 10, 13
@@ -32,7 +29,7 @@ CHUNKS = [1, 3, 4, BATCH, 1000]
 
 
 def interactions(weighted: bool, n_users: int = BATCH, n_items: int = N_ITEMS) -> sparse.csr_matrix:
-    """Random batch; the first, one in the middle and the last two are empty."""
+    """Random histories; the first, one in the middle and the last two are empty."""
     rng = np.random.default_rng(7)
     dense = (rng.random((n_users, n_items)) < 0.4) * (rng.uniform(0.2, 5, (n_users, n_items)) if weighted else 1.0)
     dense[[0, n_users // 2, -2, -1]] = 0
@@ -243,65 +240,6 @@ def test_scores_are_the_dense_networks_logits_without_noise(model: MultVAE | Mul
     assert_allclose(model._logits(double_batch(user_items)).detach().numpy(), expected.detach().numpy(), rtol=1e-10)
 
 
-def random_output(batch: int = BATCH, size: int = 3) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(3)
-    shapes = [(batch, size), (N_ITEMS, size), (N_ITEMS,)]
-    hidden, weight, bias = (
-        torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes
-    )
-    return hidden, weight, bias
-
-
-@pytest.mark.usefixtures("chunk")
-def test_nll_gradients_equal_finite_differences() -> None:
-    batch, inputs = double_batch(interactions(weighted=True)), random_output()
-    gradients = torch.autograd.grad(output_nll(*inputs, batch), inputs)
-    step = 1e-5
-    with torch.no_grad():
-        for tensor, gradient in zip(inputs, gradients, strict=True):
-            flat = tensor.view(-1)
-            for place in range(flat.numel()):
-                value = flat[place].item()
-                flat[place] = value + step
-                above = output_nll(*inputs, batch)
-                flat[place] = value - step
-                below = output_nll(*inputs, batch)
-                flat[place] = value
-                slope = (above - below).item() / (2 * step)
-                assert gradient.view(-1)[place].item() == pytest.approx(slope, rel=1e-6, abs=1e-7)
-
-
-def test_nll_gradients_follow_the_factor_of_the_loss() -> None:
-    batch, inputs = double_batch(interactions(weighted=False)), random_output()
-    once = torch.autograd.grad(output_nll(*inputs, batch), inputs)
-    scaled = torch.autograd.grad(-2.5 * output_nll(*inputs, batch), inputs)
-    for gradient, other in zip(once, scaled, strict=True):
-        assert_allclose(other.numpy(), -2.5 * gradient.numpy(), rtol=1e-12)
-
-
-def test_nll_gives_its_gradients_once() -> None:
-    loss = output_nll(*random_output(), double_batch(interactions(weighted=False)))
-    loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
-    with pytest.raises(RuntimeError, match="gives its gradients once"):
-        loss.backward()  # type: ignore[no-untyped-call]
-
-
-def test_nll_of_enormous_logits_is_finite() -> None:
-    hidden, weight, bias = random_output()
-    batch = double_batch(interactions(weighted=False))
-    loss = output_nll(hidden * 1e4, weight, bias, batch)
-    assert torch.isfinite(loss)
-    assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss, (hidden, weight, bias)))
-
-
-@pytest.mark.parametrize("n_users", [1, 4])
-def test_nll_of_rows_without_interactions_is_nothing(n_users: int) -> None:
-    inputs = random_output(batch=n_users)
-    loss = output_nll(*inputs, double_batch(sparse.csr_matrix(np.zeros((n_users, N_ITEMS), dtype=np.float32))))
-    assert loss.item() == 0
-    assert all((g == 0).all() for g in torch.autograd.grad(loss, inputs))
-
-
 class _Sizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records the number of elements of every tensor that an operation gives."""
 
@@ -350,31 +288,6 @@ def test_kl_by_hand() -> None:
     assert_allclose(kl_to_standard_normal(mu, logvar).numpy(), expected, rtol=1e-6)
 
 
-def values_of(dense: list[list[float]]) -> Batch:
-    return Batch.from_csr(sparse.csr_matrix(np.array(dense, dtype=np.float32)))
-
-
-def test_dropout_keeps_the_mean_and_uses_its_generator_only() -> None:
-    batch = values_of([[3.0] * 200_000])
-    before = torch.get_rng_state()
-    dropped = drop_out(batch, 0.3, torch.Generator().manual_seed(4)).values
-    assert torch.equal(torch.get_rng_state(), before)
-    assert dropped.mean().item() == pytest.approx(3.0, abs=0.02)
-    assert (dropped == 0).float().mean().item() == pytest.approx(0.3, abs=0.005)
-    assert_allclose(dropped[dropped != 0].numpy(), 3.0 / 0.7, rtol=1e-6)
-    assert torch.equal(drop_out(batch, 0.3, torch.Generator().manual_seed(4)).values, dropped)
-    assert not torch.equal(drop_out(batch, 0.3, torch.Generator().manual_seed(5)).values, dropped)
-    assert (batch.values == 3.0).all()
-
-
-def test_noise_has_the_posteriors_mean_and_variance() -> None:
-    mu, logvar = torch.full((20_000, 2), 3.0), torch.full((20_000, 2), 1.0)
-    noise = draw_noise(values_of([[1.0]] * 20_000), 2, torch.Generator().manual_seed(4))
-    z = sample_normal(mu, logvar, noise)
-    assert z.mean().item() == pytest.approx(3.0, abs=0.03)
-    assert z.var().item() == pytest.approx(np.e, rel=0.03)
-
-
 @pytest.mark.parametrize("size", [2, 3, 20])
 @pytest.mark.parametrize(
     "model",
@@ -395,46 +308,6 @@ def test_losses_of_the_processes_add_up_to_one_alone(model: MultVAE | MultDAE | 
         return loss.item() * process.weight(len(batch))
 
     assert sum(loss_of(Parallelism(rank, size)) for rank in range(size)) == pytest.approx(loss_of(Parallelism()))
-
-
-def test_no_dropout_draws_nothing() -> None:
-    generator = torch.Generator().manual_seed(4)
-    before = generator.get_state()
-    batch = values_of([[1.0, 2.0]])
-    assert torch.equal(drop_out(batch, 0.0, generator).values, batch.values)
-    assert torch.equal(generator.get_state(), before)
-
-
-def test_sparse_linear_is_a_matrix_product() -> None:
-    layer = ItemInput(N_ITEMS, 4)
-    nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(1))
-    nn.init.normal_(layer.bias, generator=torch.Generator().manual_seed(2))
-    user_items = interactions(weighted=True)
-    batch = Batch.from_csr(user_items)
-    expected = user_items.toarray() @ layer.weight.detach().numpy() + layer.bias.detach().numpy()
-    assert_allclose(layer(batch).detach().numpy(), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_glorot_weights_are_uniform_and_biases_truncated_normal() -> None:
-    before = torch.get_rng_state()
-    layer = Linear(300, 500)
-    draw_glorot_(layer, torch.Generator().manual_seed(0))
-    assert torch.equal(torch.get_rng_state(), before)
-    bound = (6 / 800) ** 0.5
-    assert 0.99 * bound < layer.weight.abs().max().item() <= bound
-    assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
-    assert layer.bias.abs().max().item() <= 0.002
-    assert layer.bias.std().item() == pytest.approx(0.00088, rel=0.1)
-
-
-def test_uniform_weights_and_biases_are_within_the_fan_in() -> None:
-    before = torch.get_rng_state()
-    layer = Linear(400, 500)
-    draw_uniform_(layer, 400, torch.Generator().manual_seed(0))
-    assert torch.equal(torch.get_rng_state(), before)
-    for parameter in (layer.weight, layer.bias):
-        assert 0.98 * 0.05 < parameter.abs().max().item() <= 0.05
-        assert parameter.std().item() == pytest.approx(0.05 / 3**0.5, rel=0.1)
 
 
 def matrices(model: MultVAE | MultDAE) -> dict[str, tuple[int, ...]]:
