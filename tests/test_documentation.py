@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import recvae
+from benchmarks.implicit_tests import REASONS
 from docs import generate
 from recvae.datasets import NAMES
 from recvae.evaluation.results import read_results
@@ -193,6 +194,12 @@ def test_links_between_pages_lead_somewhere() -> None:
         for target in targets:
             if not target.startswith("generated/"):  # made when the pages are built
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_failures_of_the_tests_of_implicit_have_their_reasons() -> None:
+    page = (ROOT / "docs" / "implicit.md").read_text(encoding="utf8")
+    for name, reason in REASONS.items():
+        assert f"| `{name}` | {reason} |" in page
 
 
 def test_files_that_are_named_exist() -> None:
