@@ -25,7 +25,10 @@ ROOT = Path(__file__).parent.parent
 GROUPS: dict[str, tuple[dict[str, str], list[str]]] = {
     "20 kills of training": ({"RECVAE_KILLS": "20"}, ["tests/test_faults.py", "tests/nn/test_parallelism.py"]),
     "every failing call": ({"RECVAE_FAILING_CALLS": "100000"}, ["tests", "-k", "failing_calls"]),
-    "1,000 inputs for each reader": ({"RECVAE_FUZZ_INPUTS": "1000"}, ["tests/test_fuzz.py"]),
+    "1,000 inputs for each reader": (
+        {"RECVAE_FUZZ_INPUTS": "1000"},
+        ["tests/test_fuzz.py", "tests/preparation/test_staging.py"],
+    ),
     "Spark": ({}, ["tests/preparation/test_engine.py", "tests/inference/test_batch_recommender.py", "-k", "spark"]),
     "Ray": ({}, ["tests/inference/test_batch_recommender.py", "-k", "ray"]),
 }

@@ -71,7 +71,7 @@ def stage(source: Path, columns: Columns, target: Path) -> StagedFile:
             for batch in numbered:
                 writer.write_batch(batch)
     except pa.ArrowInvalid as error:
-        raise DataError(text.explain(error) if text else f"{source} is not a readable Parquet file: {error}") from None
+        raise DataError(text.explain(error) if text else f"{source} cannot be staged: {error}") from None
     if not staged.n_rows:
         raise DataError(f"{source} has no rows")
     found = {name: candidates[name][0] for name in candidates if candidates[name] and _is_text(first, name)}
@@ -94,16 +94,23 @@ def _add_row_number(schema: pa.Schema) -> pa.Schema:
 
 
 def _read_parquet(source: Path, columns: Columns, staged: StagedFile) -> Iterator[pa.RecordBatch]:
-    with pa.parquet.ParquetFile(source) as file:
-        mapping = columns.map_names(file.schema_arrow.names, str(source))
-        for batch in file.iter_batches(_ROWS_A_BATCH, columns=list(mapping)):
-            renamed = batch.rename_columns([mapping[name] for name in batch.schema.names])
-            position = renamed.schema.get_field_index("timestamp")
-            if position >= 0 and pa.types.is_temporal(renamed.schema.types[position]):
-                staged.timestamp_unit = _unit(renamed.schema.types[position])
-                numbers = _count_units(renamed.column(position), staged.timestamp_unit)
-                renamed = renamed.set_column(position, "timestamp", numbers)
-            yield renamed
+    try:
+        with pa.parquet.ParquetFile(source) as file:
+            mapping = columns.map_names(file.schema_arrow.names, str(source))
+            for batch in file.iter_batches(_ROWS_A_BATCH, columns=list(mapping)):
+                yield _count_dates(batch.rename_columns([mapping[name] for name in batch.schema.names]), staged)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{source} is not a readable Parquet file: {reason}") from None
+
+
+def _count_dates(batch: pa.RecordBatch, staged: StagedFile) -> pa.RecordBatch:
+    """Replace timestamps, if they are dates, by numbers; sets their unit."""
+    position = batch.schema.get_field_index("timestamp")
+    if position < 0 or not pa.types.is_temporal(batch.schema.types[position]):
+        return batch
+    staged.timestamp_unit = _unit(batch.schema.types[position])
+    return batch.set_column(position, "timestamp", _count_units(batch.column(position), staged.timestamp_unit))
 
 
 def _number_rows(

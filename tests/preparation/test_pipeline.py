@@ -289,3 +289,16 @@ def test_a_foreign_directory_is_refused_before_the_source_is_read(tmp_path: Path
     with pytest.raises(ArtifactError, match=r"holds something else \(mine.txt\); expected a new path"):
         prepare("nowhere.csv", tmp_path, Options())
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("backend", [None, "duckdb"])
+def test_a_model_saved_inside_an_earlier_directory_is_not_deleted(
+    tmp_path: Path, csv: Path, backend: str | None
+) -> None:
+    prepare(csv, tmp_path / "out", Options())
+    (tmp_path / "out" / "model").mkdir()
+    (tmp_path / "out" / "model" / "weights").write_text("mine")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    with pytest.raises(ArtifactError, match=r"holds files that its manifest does not name \(model\)"):
+        prepare("nowhere.csv", tmp_path / "out", Options(backend=backend))
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
