@@ -1,6 +1,7 @@
 """Interactions appended after training: `UserStore`, and `DatabaseUserStore` for SQLite and PostgreSQL."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -99,14 +100,27 @@ class DatabaseUserStore:
         self._engine.dispose()
 
     async def _run(self, work: Callable[[Any], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._transaction, work)
+        """Run work in a transaction, which is rolled back if its request is given up before the commit begins."""
+        decision = threading.Lock()  # whoever takes it first decides: the commit, or the request that is given up
+        running = asyncio.get_running_loop().run_in_executor(self._threads, self._transaction, work, decision)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            if decision.acquire(blocking=False):
+                raise
+            # Nobody can stop a commit that has begun. Its outcome is known within STATEMENT_SECONDS, and an answer
+            # that comes a little late is true, which a 504 might not be.
+            return await running
 
-    def _transaction(self, work: Callable[[Any], Result]) -> Result:
+    def _transaction(self, work: Callable[[Any], Result], decision: threading.Lock) -> Result:
         try:
             if not self._has_table:
                 self._create_table()
-            with self._engine.begin() as connection:
-                return work(connection)
+            with self._engine.connect() as connection, connection.begin() as transaction:
+                result = work(connection)
+                if not decision.acquire(blocking=False):
+                    transaction.rollback()
+                return result
         except self._sa.exc.SQLAlchemyError as error:
             raise StoreUnavailableError(f"{type(error).__name__}: {getattr(error, 'orig', error)}") from error
 

@@ -1,8 +1,11 @@
 """Stores of appended interactions: what is acknowledged is kept, on SQLite and on a real PostgreSQL server."""
 
 import asyncio
+import contextlib
 import os
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -146,6 +149,48 @@ def test_down_and_back(model: Path, postgres: Postgres) -> None:
     answers = asked(Settings(model, store=postgres.fresh()), question)
     assert answers[:7] == [503, 503, 503, 200, 200, 200, 200]
     assert not {item_id(1), item_id(2)} & set(answers[7:])
+
+
+def test_what_is_answered_504_is_never_stored(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "interactions.db"
+
+    async def question(http: httpx.AsyncClient) -> tuple[int, int, list[Any]]:
+        await append(http, "new", item_id(1))
+        with contextlib.closing(sqlite3.connect(file)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            late = (await http.post(EVENTS, json={"items": [item_id(2)]})).status_code
+            queued = (await http.post("/users/u1/events", json={"items": [item_id(2)]})).status_code
+            other.rollback()
+        await asyncio.sleep(1.5)  # SQLite waits for the lock, and takes it now
+        with contextlib.closing(sqlite3.connect(file)) as other:
+            return late, queued, other.execute("SELECT user_id, item_id FROM recvae_events").fetchall()
+
+    settings = Settings(model, store=f"sqlite:///{file}", timeout_seconds=0.3)
+    assert asked(settings, question) == (504, 504, [("new", str(item_id(1)))])
+
+
+def test_a_commit_that_has_begun_is_acknowledged_late(url: str) -> None:
+    import sqlalchemy as sa
+
+    async def question() -> tuple[int, list[str]]:
+        store = DatabaseUserStore(url)
+        await store.append("ann", ["1"])
+        started = threading.Event()
+
+        def commit_slowly(_: Any) -> None:
+            started.set()
+            time.sleep(0.5)
+
+        sa.event.listen(store._engine, "commit", commit_slowly)
+        task = asyncio.create_task(store.append("ann", ["2"]))
+        await asyncio.to_thread(started.wait, 30)
+        task.cancel()
+        stored = await task
+        kept = await store.history("ann", 10)
+        store.close()
+        return stored, kept
+
+    assert asyncio.run(question()) == (1, ["1", "2"])
 
 
 def test_a_full_disk_keeps_nothing_and_says_so(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
