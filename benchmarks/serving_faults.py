@@ -3,8 +3,8 @@
     python -m benchmarks.serving_faults [--only kill,reload] [--json FILE]
 
 Starts the service in processes of its own, puts load on it, and breaks something: a worker is killed, the artifact is
-replaced 50 times with every second one damaged, clients are slow, the database goes away, its disk is full. Every
-answer is compared with the library's own. Exits 1 if anything was wrong.
+replaced 50 times with every second one damaged, clients are slow, rude or expensive, the database goes away, its disk
+is full. Answers are compared with the library's own. Exits 1 if anything was wrong.
 """
 
 import argparse
@@ -30,6 +30,7 @@ import httpx
 import numpy as np
 from scipy import sparse
 
+from benchmarks.serving_attacks import attacks, headers
 from recvae.memory import PROCESS
 from recvae.models import registry
 from tests.http_service import N_ITEMS, Postgres, item_id, running, save, small, wait_until
@@ -292,6 +293,8 @@ FAULTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "slow": slow,
     "store": store,
     "disk": disk,
+    "headers": headers,
+    "attacks": attacks,
 }
 
 

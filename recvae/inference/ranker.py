@@ -1,6 +1,6 @@
 """`Ranker`: ranks a batch of queries with the model of an artifact, by item indices."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -100,12 +100,16 @@ class Ranker:
             return [self._rank_alone(query) for query in queries]
         return self._rank_all_items(queries) if self.index is None else self._rank_shortlists(self.index, queries)
 
-    def explain(self, query: Query, ranked: Ranked, n: int) -> list[Ranked]:
-        """For each ranked item return at most n items of the history that raise its score most, and by how much."""
+    def explain(self, query: Query, ranked: Ranked, n: int) -> Generator[None, None, list[Ranked]]:
+        """For each ranked item find at most n items of the history that raise its score most, and by how much.
+
+        It is a generator that yields after each few milliseconds of work, and returns the reasons.
+        """
         if not ranked or not query.history:
             return [[] for _ in ranked]
         items = [index for index, _ in ranked]
-        reasons, lost = self.model.explain(self.user_items([query.history]), items, N=min(n, len(query.history)))
+        history = self.user_items([query.history])
+        reasons, lost = yield from self.model.explain_in_steps(history, items, min(n, len(query.history)))
         return [[(i, share) for i, share in row if share > 0] for row in _without_padding(reasons, lost)]
 
     def similar(self, index: int, n: int) -> Ranked:

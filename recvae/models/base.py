@@ -13,6 +13,7 @@ from recvae.data.csr import check_csr, fingerprint, iter_chunks
 from recvae.errors import ArtifactError, ParameterError, UnsupportedError
 from recvae.memory import row_batches
 from recvae.models.estimator import Estimator
+from recvae.models.explanation import ExplanationSteps, explain_in_steps, finish
 from recvae.models.fit_context import Callback, FitContext, Validation, check_validation
 from recvae.models.hyperparameters import SearchSpace
 from recvae.models.similarity import SimilaritySearch, check_request, check_rows
@@ -308,25 +309,24 @@ class Recommender(SimilaritySearch, Estimator):
         (ids, contributions) : int32 and float32, shape (N,) or (n_itemids, N)
             The loss of score without each item, largest first; padded with -1 and -inf.
         """
+        ids, most = finish(self.explain_in_steps(user_items, itemid, N))
+        return (ids[0], most[0]) if np.ndim(itemid) == 0 else (ids, most)
+
+    def explain_in_steps(self, user_items: UserItems, itemid: npt.ArrayLike, n: int = 5) -> ExplanationSteps:
+        """`explain` as a generator, which yields every few milliseconds; its result has a row for each item."""
         if isinstance(user_items, int | np.integer):  # as implicit's explain(userid, user_items, itemid)
             raise ParameterError(f"user_items is {user_items}; expected a history, as in explain(user_items, itemid)")
-        check_request(N, None, None)
+        check_request(n, None, None)
         history = self._check_histories(user_items)
         if history.shape[0] != 1:
             raise ParameterError(f"user_items has {history.shape[0]} rows; expected the one history to explain")
         items = self._check_items(itemid, "itemid", unique=False)
-        n_interactions = history.nnz
-        others = ~np.eye(n_interactions, dtype=bool)  # row i: the history without its i-th item
-        kept, values = (np.tile(array, (n_interactions, 1))[others] for array in (history.indices, history.data))
-        indptr = np.arange(n_interactions + 1) * (n_interactions - 1)
-        without = sparse.csr_matrix((values, kept, indptr), shape=(n_interactions, self.n_items_))
-        # One interaction leaves an empty history. Its popularity prior is on another scale than the scores, so that the
-        # model itself is asked for that one.
-        less = self._score_histories(without)[:, items] if n_interactions == 1 else self.score_items(without, items)
-        lost = self.score_items(history, items) - less  # (n_interactions, n_itemids)
-        places, most = top_n(lost.T, N)
-        ids = np.append(history.indices, np.int32(-1))[places]  # place -1 is padding
-        return (ids[0], most[0]) if np.ndim(itemid) == 0 else (ids, most)
+
+        # One interaction leaves an empty history, whose popularity prior is on another scale: there the model is asked.
+        def score(rows: sparse.csr_matrix) -> FloatArray:
+            return self._score_histories(rows)[:, items] if history.nnz == 1 else self.score_items(rows, items)
+
+        return (yield from explain_in_steps(history, score, n))
 
     def fitted_on(self, user_items: sparse.csr_matrix) -> bool:
         """Whether the model was fitted on a matrix with the same content."""

@@ -69,7 +69,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 yield
         log.flush()
 
-    options: dict[str, Any] = {"docs_url": None, "redoc_url": None, "redirect_slashes": False}
+    # Logs that FastAPI hands to OpenTelemetry quote what clients sent; the service writes its own.
+    options: dict[str, Any] = {
+        "docs_url": None,
+        "redoc_url": None,
+        "redirect_slashes": False,
+        "telemetry": {"logs": False},
+    }
     app = FastAPI(title="recvae", version=metadata.version("recvae"), lifespan=lifespan, **options)
     add_routes(app, backend)
     add_page(app)

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from recvae.errors import UnsupportedError
 from recvae.inference.ids import Id
 from recvae.inference.ranker import Query, Ranked
@@ -57,8 +59,13 @@ class Backend:
         query = Query(list(dict.fromkeys([*history, *indices])), n, user=row)
         return await self._answer(query, unknown, explain, model)
 
-    async def recommend_batch(self, requests: Sequence[RecommendFields]) -> list[Content]:
-        """Answer many requests of one client, in the slow lane."""
+    async def recommend_batch(self, requests: Sequence[RecommendFields]) -> list[bytes]:
+        """Answer many requests of one client, in the slow lane; each answer is written as JSON."""
+        explained = sum(len(request.history) ** 2 for request in requests if request.explain)
+        most = self.settings.max_history**2
+        if explained > most:
+            detail = f"squares of the explained histories' lengths sum to {explained:,}; expected at most {most:,}"
+            raise ProblemError(422, f"{detail}, the cost of one history of max_history items", "requests")
         try:
             return await self.batcher.submit_steps(self._batch_steps(requests, self.model))
         except UnsupportedError as error:
@@ -72,16 +79,17 @@ class Backend:
             raise ProblemError(422, str(error), "history") from None
         return _content(ranked, reasons, unknown, model)
 
-    def _batch_steps(self, requests: Sequence[RecommendFields], model: LiveModel) -> Steps[list[Content]]:
-        contents: list[Content] = []
+    def _batch_steps(self, requests: Sequence[RecommendFields], model: LiveModel) -> Steps[list[bytes]]:
+        answers: list[bytes] = []
         for block in _blocks(requests):
             queries, unknown = zip(*(self._query(request, model) for request in block), strict=True)
             lists = model.rank(queries)
             yield
             for place, request in enumerate(block):
                 reasons = (yield from model.explain(queries[place], lists[place])) if request.explain else None
-                contents.append(_content(lists[place], reasons, unknown[place], model))
-        return contents
+                answers.append(orjson.dumps(_content(lists[place], reasons, unknown[place], model)))
+                yield
+        return answers
 
     def _query(self, request: RecommendFields, model: LiveModel) -> tuple[Query, list[Id]]:
         """Return the query for a request, and the ids that the model does not know."""

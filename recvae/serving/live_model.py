@@ -51,7 +51,6 @@ class LiveModel:
 
     def explain(self, query: Query, ranked: Ranked) -> Steps[list[Ranked]]:
         """Find the items of the history that raise each ranked item's score most."""
-        yield
         return self.ranker.explain(query, ranked, N_REASONS)
 
     def similar(self, index: int, n: int) -> Steps[Ranked]:

@@ -1,6 +1,7 @@
 """ASGI middleware: authentication, body limits, time-outs, security headers, request ids, metrics, the access log."""
 
 import asyncio
+import contextlib
 import hmac
 import itertools
 import re
@@ -10,6 +11,7 @@ from time import perf_counter
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from opentelemetry import trace
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,12 +19,15 @@ from recvae.serving.batching import QueueFullError
 from recvae.serving.page import DOCS_FILES, PAGE_FILES
 from recvae.serving.problems import ProblemError, problem_response
 from recvae.serving.settings import Settings
-from recvae.serving.telemetry import LOGGER, AccessLog, Metrics
+from recvae.serving.telemetry import LOGGER, AccessLog, Metrics, hide_path
 from recvae.serving.user_store import StoreUnavailableError
 
 OPEN_PATHS = frozenset({*PAGE_FILES, *DOCS_FILES, "/docs", "/healthz", "/readyz", "/openapi.json"})
 """Paths that need no API key, since their content tells nothing about users or items."""
 ADMIN = "/admin/"
+LARGE_BODY = 64 * 1024
+"""Bytes above which a worker takes one body at a time: parsing a megabyte keeps the event loop for some milliseconds,
+and ten clients at once would keep it for ten times as long."""
 PROCESS_ID, NUMBERS = secrets.token_hex(6), itertools.count()
 REQUEST_ID = re.compile(rb"[\w.-]{1,64}")
 JSON = re.compile(rb"application/json\s*(;.*)?", re.IGNORECASE)
@@ -48,6 +53,7 @@ class Middleware:
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, log: AccessLog) -> None:
         self._app, self._settings, self._metrics, self._log = app, settings, metrics, log
+        self._one_large_body = asyncio.Lock()
         self._key, self._admin_key = (key.get_secret_value().encode() for key in (settings.api_key, settings.admin_key))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,6 +61,7 @@ class Middleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        hide_path(trace.get_current_span())
         exchange = _Exchange(scope, send)
         try:
             await self._answer(exchange, scope, receive)
@@ -74,7 +81,8 @@ class Middleware:
                 self._authenticate(scope, exchange.headers)
                 _refuse_undecodable(scope)
                 body = await self._read_body(exchange.headers, receive) if scope["method"] == "POST" else b""
-                await self._app(scope, _replay(body, receive), exchange.send)
+                async with self._one_large_body if len(body) > LARGE_BODY else contextlib.nullcontext():
+                    await self._app(scope, _replay(body, receive), exchange.send)
         except TimeoutError:
             seconds = f"{self._settings.timeout_seconds:g} seconds"
             status, missing = (408, "not received") if body is None else (504, "no answer")

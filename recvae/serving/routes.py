@@ -71,7 +71,8 @@ def _add_recommendations(app: FastAPI, backend: Backend) -> None:
 
     async def recommend_batch(body: schemas.BatchFields) -> Response:
         """Recommend items for several histories; the answers come in the order of the requests."""
-        return _json({"answers": await backend.recommend_batch(body.requests)})
+        answers = b",".join(await backend.recommend_batch(body.requests))
+        return Response(b'{"answers":[' + answers + b"]}", media_type=JSON)
 
     for path, endpoint, body, answer in (
         ("/recommend", recommend, requests.recommend, schemas.RecommendResponse),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from opentelemetry.trace import Span
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
 ACCESS = logging.getLogger("recvae.access")
@@ -19,6 +20,8 @@ SHARED = "PROMETHEUS_MULTIPROC_DIR"
 FLUSH_SECONDS = 0.05
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+PATHS = frozenset({"url.path", "url.query", "url.full", "http.target", "http.url"})
+"""Attributes of spans with an address as it was sent, by OpenTelemetry's conventions of today and of before."""
 TEXT = "text/plain; version=1.0.0; charset=utf-8"
 
 
@@ -157,6 +160,13 @@ class AccessLog:
         """Write the entries that are not written yet."""
         entries, self._entries = self._entries, []
         _write("".join(f"{orjson.dumps(entry).decode()}\n" for entry in entries))
+
+
+def hide_path(span: Span) -> None:
+    """Replace what a request's span says of its path and query, which hold ids of users; the route's pattern stays."""
+    if span.is_recording():
+        for name in PATHS & set(getattr(span, "attributes", None) or ()):
+            span.set_attribute(name, "hidden")
 
 
 def log_as_json() -> None:

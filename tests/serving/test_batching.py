@@ -1,4 +1,4 @@
-"""Micro-batching: who is scored with whom, and what becomes of those that fail, leave or are too many."""
+"""The scoring thread: batches, the slow lane, failures, requests that are given up, and full queues."""
 
 import asyncio
 import threading
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recvae.serving.batching import Batcher, QueueFullError
+from recvae.serving.batching import SLICE_SECONDS, Batcher, QueueFullError, Steps
 
 
 def run(work: Callable[[Batcher], Awaitable[Any]], size: int = 8, window: float = 0.0, queue: int = 100) -> list[int]:
@@ -29,6 +29,10 @@ def run(work: Callable[[Batcher], Awaitable[Any]], size: int = 8, window: float 
 
 def doubled(items: Sequence[int]) -> list[int]:
     return [2 * item for item in items]
+
+
+def iter_nothing() -> Steps[None]:
+    yield
 
 
 def doubled_after(release: threading.Event) -> Callable[[Sequence[int]], list[int]]:
@@ -143,11 +147,74 @@ def test_a_full_queue_refuses() -> None:
     run(work, queue=3)
 
 
+def test_the_slow_lane_never_holds_up_the_fast_one_for_longer_than_a_slice() -> None:
+    order: list[str] = []
+
+    def steps(name: str, n: int) -> Steps[str]:
+        for _ in range(n):
+            time.sleep(SLICE_SECONDS)
+            order.append(name)
+            yield
+        return name
+
+    async def work(batcher: Batcher) -> None:
+        slow = [batcher.submit_steps(steps(name, 20)) for name in ("a", "b")]
+        while not order:
+            await asyncio.sleep(0)
+        for i in range(5):
+            seen = len(order)
+            assert await batcher.submit(doubled, i) == 2 * i
+            assert len(order) - seen <= 3
+        assert await asyncio.gather(*slow) == ["a", "b"]
+
+    run(work)
+    assert order[:6] in (["a", "b"] * 3, ["b", "a"] * 3)  # they take turns
+
+
+def test_a_result_of_the_slow_lane_may_be_an_error_and_may_be_given_up() -> None:
+    closed = threading.Event()
+
+    def broken() -> Steps[int]:
+        yield
+        raise ZeroDivisionError
+
+    def endless() -> Steps[int]:
+        try:
+            while True:
+                time.sleep(SLICE_SECONDS)
+                yield
+        finally:
+            closed.set()
+
+    async def work(batcher: Batcher) -> None:
+        with pytest.raises(ZeroDivisionError):
+            await batcher.submit_steps(broken())
+        given_up = batcher.submit_steps(endless())
+        await asyncio.sleep(0.05)
+        given_up.cancel()
+        assert await batcher.submit(doubled, 1) == 2
+        await asyncio.to_thread(closed.wait, 30)
+
+    run(work)
+    assert closed.is_set()
+
+
+def test_a_full_slow_lane_refuses_and_leaves_the_fast_one_alone() -> None:
+    async def work(batcher: Batcher) -> None:
+        waiting = [batcher.submit_steps(iter_nothing()) for _ in range(3)]
+        with pytest.raises(QueueFullError, match="3 requests"):
+            batcher.submit_steps(iter_nothing())
+        assert await batcher.submit(doubled, 1) == 2
+        await asyncio.gather(*waiting)
+
+    run(work, queue=3)
+
+
 def test_an_end_cancels_what_waits() -> None:
     async def main() -> None:
         batcher = Batcher(8, 0.0, 10)
-        waiting = batcher.submit(doubled, 1)
+        waiting = [batcher.submit(doubled, 1), batcher.submit_steps(iter_nothing())]
         await batcher.stop()
-        assert waiting.cancelled()
+        assert all(result.cancelled() for result in waiting)
 
     asyncio.run(main())

@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -206,6 +208,35 @@ def test_the_access_log_names_no_users_and_no_items(model: Path, capsys: pytest.
         for entry in entries
     ]
     assert str(item_id(1)) not in str(told)
+
+
+SPANS = """
+import asyncio, sys
+from pathlib import Path
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from recvae.serving import Settings
+from tests.http_service import asked
+
+exporter = InMemorySpanExporter()
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+for path in ("/users/u7/recommendations?n=3", "/users/secret/recommendations", "/items?query=secret", "/secret"):
+    asked(Settings(Path(sys.argv[1])), lambda http: http.get(path))
+print("\\n".join(span.to_json(indent=None) for span in exporter.get_finished_spans()))
+"""
+
+
+def test_spans_name_no_users(model: Path) -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    done = subprocess.run([sys.executable, "-c", SPANS, model], capture_output=True, text=True, check=True)
+    assert "GET /users/{user_id}/recommendations" in done.stdout
+    assert '"url.path": "hidden"' in done.stdout
+    assert "u7" not in done.stdout
+    assert "secret" not in done.stdout
 
 
 def test_figures(model: Path) -> None:

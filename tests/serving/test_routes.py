@@ -115,6 +115,17 @@ def test_a_batch_is_answered_in_order(ask: Asker) -> None:
     assert scores[0] == pytest.approx(scores[1], abs=2e-6)  # a product of several rows rounds otherwise than one of one
 
 
+def test_explanations_of_a_batch_cost_no_more_than_those_of_one_long_history(model: Path) -> None:
+    ask = Asker(Settings(model, max_history=20))
+    for n, status in ((4, 200), (5, 422)):
+        requests = [{"history": [item_id(i) for i in range(10)], "explain": True}] * n
+        answer = ask("POST", "/recommend/batch", json={"requests": requests})
+        assert answer.status_code == status
+    assert "sum to 500; expected at most 400" in answer.text
+    plain = [{"history": [item_id(i) for i in range(10)]}] * 50
+    assert ask("POST", "/recommend/batch", json={"requests": plain}).status_code == 200
+
+
 def test_by_user(model: Path, ask: Asker) -> None:
     loaded = registry.load(model)
     assert loaded.users is not None

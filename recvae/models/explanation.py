@@ -1,0 +1,63 @@
+"""Reasons for scores: what an item's score loses when an item of the history is left out."""
+
+from collections.abc import Callable, Generator
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from recvae.topn import FloatArray, IntArray, top_n
+
+INTERACTIONS_A_STEP = 4096
+"""Interactions that are scored between two yields: a few milliseconds of work."""
+
+Explanation = tuple[IntArray, FloatArray]
+ExplanationSteps = Generator[None, None, Explanation]
+
+
+def explain_in_steps(
+    history: sparse.csr_matrix, score: Callable[[sparse.csr_matrix], FloatArray], n: int
+) -> ExplanationSteps:
+    """Find the items of a history whose removal lowers scores most; yield after each few milliseconds of work.
+
+    The cost grows with the square of the history, so that a caller who serves others wants to do something in between.
+
+    Parameters
+    ----------
+    history : csr_matrix, shape (1, n_items)
+    score : callable
+        Scores of the explained items for histories, shape (n_users, n_itemids).
+    n : int
+
+    Returns
+    -------
+    (ids, contributions) : int32 and float32, shape (n_itemids, n)
+        The loss of score without each item, largest first; padded with -1 and -inf.
+    """
+    whole = score(history)
+    lost = np.empty((history.nnz, whole.shape[1]), dtype=np.float32)
+    size = max(1, INTERACTIONS_A_STEP // max(1, history.nnz))
+    for start in range(0, history.nnz, size):
+        places = np.arange(start, min(start + size, history.nnz))
+        lost[places] = whole - score(_leave_out(history, places))
+        yield
+    order, most = top_n(lost.T, n)
+    return np.append(history.indices, np.int32(-1))[order], most  # place -1 is padding
+
+
+def finish(steps: ExplanationSteps) -> Explanation:
+    """Run all steps and return their result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: Explanation = stop.value
+            return result
+
+
+def _leave_out(history: sparse.csr_matrix, places: npt.NDArray[np.int64]) -> sparse.csr_matrix:
+    """Return the history once for each place, without the interaction at that place."""
+    others = np.arange(history.nnz) != places[:, None]
+    kept, values = (np.tile(array, (len(places), 1))[others] for array in (history.indices, history.data))
+    indptr = np.arange(len(places) + 1) * (history.nnz - 1)
+    return sparse.csr_matrix((values, kept, indptr), shape=(len(places), history.shape[1]))
