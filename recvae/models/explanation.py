@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recvae.topn import FloatArray, IntArray, top_n
+from recvae.topn import top_n
+from recvae.types import FloatArray, IntArray
 
 INTERACTIONS_A_STEP = 4096
 """Interactions that are scored between two yields: a few milliseconds of work."""

@@ -15,7 +15,7 @@ Score = Callable[[Sequence[Any]], Sequence[Any]]
 Steps: TypeAlias = Generator[None, None, T]
 """Work in steps of a few milliseconds at most: it yields between them and returns the result."""
 SLICE_SECONDS = 0.002
-"""Time that the slow lane gets after each batch of the fast lane, which then waits no longer than this and one step."""
+"""Time that the slow lane gets after each batch of the fast lane, or half the time of the batch where that is more."""
 
 
 class QueueFullError(RecvaeError):
@@ -126,8 +126,9 @@ class Batcher:
                 # The clients that the last batch answered come back about now: waiting for them a little makes one
                 # batch out of two, which together cost less than apart.
                 await asyncio.sleep(self._window)
+            started = perf_counter()
             busy = await self._score_next_batch()
-            await self._run_next_slice()
+            await self._run_next_slice(max(SLICE_SECONDS, (perf_counter() - started) / 2))
 
     async def _score_next_batch(self) -> bool:
         batch = self._take_batch()
@@ -138,12 +139,14 @@ class Batcher:
                 _deliver(request.result, outcome)
         return bool(batch)
 
-    async def _run_next_slice(self) -> None:
+    async def _run_next_slice(self, seconds: float) -> None:
         while self._tasks and self._tasks[0].result.done():  # its client has given up
             self._tasks.popleft().steps.close()
         if self._tasks:
             task = self._tasks.popleft()
-            finished, outcome = await asyncio.get_running_loop().run_in_executor(self._thread, _run_slice, task.steps)
+            finished, outcome = await asyncio.get_running_loop().run_in_executor(
+                self._thread, _run_slice, task.steps, seconds
+            )
             if finished:
                 _deliver(task.result, outcome)
             else:
@@ -173,9 +176,9 @@ def _score_batch(batch: Sequence[_Request]) -> Sequence[Any]:
         return [_score_batch([request])[0] for request in batch]
 
 
-def _run_slice(steps: Steps[Any]) -> tuple[bool, Any]:
+def _run_slice(steps: Steps[Any], seconds: float) -> tuple[bool, Any]:
     """Run steps until the time is up; return whether they are finished, and the result or an exception."""
-    end = perf_counter() + SLICE_SECONDS
+    end = perf_counter() + seconds
     try:
         while True:
             next(steps)
