@@ -61,7 +61,7 @@ def top_n(scores: Scores, n: int) -> tuple[IntArray, FloatArray]:
 
 def _search_array(scores: FloatArray, k: int) -> tuple[npt.NDArray[np.intp], FloatArray]:
     """The k best columns of each row and their values."""
-    rows, columns = _find_reaching(scores, _bound(scores, k))
+    rows, columns = _find_reaching(scores, _find_bound(scores, k))
     values = scores[rows, columns]
     order = np.lexsort((columns, -values, rows))
     rows, columns, values = rows[order], columns[order], values[order]
@@ -69,7 +69,7 @@ def _search_array(scores: FloatArray, k: int) -> tuple[npt.NDArray[np.intp], Flo
     return columns[best], values[best]
 
 
-def _bound(scores: FloatArray, k: int) -> FloatArray:
+def _find_bound(scores: FloatArray, k: int) -> FloatArray:
     """(n_rows,) a value that at least k columns of each row reach, and few more.
 
     On short rows it is the k-th largest value. On long ones columns are divided into blocks, and it is the k-th largest

@@ -34,7 +34,7 @@ def run(line: str) -> None:
 
 
 def status_of(child: int, kill_after: float) -> int:
-    """The exit status of a process that is killed after so many seconds, if it runs as long."""
+    """The exit status of a process that is killed after `kill_after` seconds if it still runs."""
     deadline = time.monotonic() + kill_after
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)

@@ -1,4 +1,4 @@
-"""Real processes that form a process group over gloo, and what came out of a fit in each of them."""
+"""Real processes that form a process group over gloo, and the outcome of a fit in each of them."""
 
 import json
 import multiprocessing
@@ -22,53 +22,53 @@ from tests.training.test_trainer import holdout, without_seconds
 TOP = 10
 
 
-def start(function: Callable[..., None], size: int, folder: Path, *arguments: Any) -> None:
-    """Run a module's function in so many processes that form a process group."""
+def run_processes(function: Callable[..., None], size: int, folder: Path, *arguments: Any) -> None:
+    """Run a module's function in `size` processes that form a process group."""
     folder.mkdir(exist_ok=True)
     multiprocessing.set_forkserver_preload([__name__, function.__module__])  # torch is imported once
     start_processes(  # type: ignore[no-untyped-call]
-        _joined, (size, folder, function, *arguments), nprocs=size, start_method="forkserver"
+        _run_in_group, (size, folder, function, *arguments), nprocs=size, start_method="forkserver"
     )
 
 
-def _joined(rank: int, size: int, folder: Path, function: Callable[..., None], *arguments: Any) -> None:
+def _run_in_group(rank: int, size: int, folder: Path, function: Callable[..., None], *arguments: Any) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
     function(folder, *arguments)
     dist.destroy_process_group()
 
 
-def outcome(make: Callable[[], Autoencoder]) -> dict[str, Any]:
-    """What came out of a fit, as plain data."""
+def fit_and_describe(make: Callable[[], Autoencoder]) -> dict[str, Any]:
+    """Fit a model; its history, lists, scores and weights."""
     interactions = random_interactions()
     model = make().fit(interactions, show_progress=False, validation=holdout())
     ids, scores = model.recommend(np.arange(interactions.shape[0]), interactions, N=TOP)
-    return {"history": without_seconds(model.history_), "ids": ids, "scores": scores, **weights_of(model)}
+    return {"history": without_seconds(model.history_), "ids": ids, "scores": scores, **get_weights(model)}
 
 
-def weights_of(model: Autoencoder) -> dict[str, Any]:
+def get_weights(model: Autoencoder) -> dict[str, Any]:
     return {name: tensor.numpy() for name, tensor in model.module_.state_dict().items()}
 
 
 def save_outcomes(folder: Path, models: Mapping[str, Callable[[], Autoencoder]]) -> None:
-    """What came out in this process, for the one that started it."""
+    """Fit every model and save its outcome in this process, for the process that started this one."""
     rank = dist.get_rank()
     for name, make in models.items():
-        found = outcome(make)
+        found = fit_and_describe(make)
         (folder / f"{name}.{rank}.json").write_text(json.dumps(found.pop("history")))
         np.savez(folder / f"{name}.{rank}.npz", **found)
 
 
-def same_history(folder: Path, name: str, size: int) -> Any:
-    """The history that all processes have saved."""
+def load_same_history(folder: Path, name: str, size: int) -> Any:
+    """The history of a model, which all processes must have saved alike."""
     histories = [json.loads((folder / f"{name}.{rank}.json").read_text()) for rank in range(size)]
     assert all(history == histories[0] for history in histories)
     return histories[0]
 
 
 def assert_same_as_one(folder: Path, name: str, size: int, make: Callable[[], Autoencoder]) -> None:
-    """All processes have saved the same weights, and what one process alone comes to."""
-    whole, history = outcome(make), same_history(folder, name, size)
+    """Check that all processes have saved the same weights, and the outcome of one process alone."""
+    whole, history = fit_and_describe(make), load_same_history(folder, name, size)
     assert len(history) == len(whole["history"])
     for record, expected in zip(history, whole.pop("history"), strict=True):
         assert record == pytest.approx(expected, rel=1e-5)

@@ -75,17 +75,17 @@ class Batch:
         """Repeat a (n_users,) tensor for each user's interactions, (n_interactions,)."""
         return per_user.repeat_interleave(self.lengths, output_size=len(self.items))
 
-    def sums(self) -> Tensor:
+    def sum_weights(self) -> Tensor:
         """(n_users,) total weight of each user's interactions."""
         return sum_per_user(self.values, self.offsets)
 
-    def normalised(self) -> Self:
+    def normalise(self) -> Self:
         """The same interactions with each user's weights divided by their L2 norm."""
         norms = sum_per_user(self.values.square(), self.offsets).sqrt()
         # A user without interactions has norm 0, but no value that would be divided by it.
         return replace(self, values=self.values / self.per_interaction(norms))
 
-    def within(self, items: slice) -> Self:
+    def select_items(self, items: slice) -> Self:
         """The interactions with a range of items, which are numbered from 0 in the result."""
         kept = (self.items >= items.start) & (self.items < items.stop)
         n_kept_before = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.cumsum(0)])  # (n_interactions + 1,)

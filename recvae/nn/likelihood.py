@@ -58,7 +58,7 @@ class Targets:
         """(n_interactions,) to (n_users,)."""
         return sum_per_user(per_interaction, self.offsets)
 
-    def weighted_logits(self, logits: Tensor) -> Tensor:
+    def sum_weighted_logits(self, logits: Tensor) -> Tensor:
         """Σ_i x_i f_i of each user, (n_users,)."""
         return self.sum_per_user(logits.take(self.places) * self.values)
 
@@ -71,7 +71,7 @@ class Targets:
 def multinomial(logits: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
     """−Σ_i x_i log softmax(f)_i of each user; Liang et al. (2018), equation 2. Items compete for a user."""
     own_weight = targets.sum_per_user(targets.values)
-    weighted, largest = targets.weighted_logits(logits), logits.amax(dim=1)
+    weighted, largest = targets.sum_weighted_logits(logits), logits.amax(dim=1)
     torch.softmax(logits, dim=1, out=logits)
     # log Σ exp(f) without another pass over the logits: the largest has probability exp(largest − log Σ exp(f)).
     own_normaliser = largest.to(own_weight.dtype) - logits.amax(dim=1).to(own_weight.dtype).log()
@@ -84,7 +84,7 @@ def multinomial(logits: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
 
 def logistic(logits: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
     """−Σ_i x_i log σ(f_i) + (1 − x_i) log(1 − σ(f_i)) of each user; equation 4. Every item is a decision of its own."""
-    nll = F.softplus(logits).sum(dim=1, dtype=targets.values.dtype) - targets.weighted_logits(logits)
+    nll = F.softplus(logits).sum(dim=1, dtype=targets.values.dtype) - targets.sum_weighted_logits(logits)
     logits.sigmoid_()
     targets.subtract_from(logits)
     return nll, torch.ones_like(nll)
@@ -92,7 +92,7 @@ def logistic(logits: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
 
 def gaussian(logits: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
     """½ Σ_i (x_i − f_i)² of each user; equation 3, with one confidence for interactions and non-interactions alike."""
-    nll = 0.5 * logits.square().sum(dim=1, dtype=targets.values.dtype) - targets.weighted_logits(logits)
+    nll = 0.5 * logits.square().sum(dim=1, dtype=targets.values.dtype) - targets.sum_weighted_logits(logits)
     nll += 0.5 * targets.sum_per_user(targets.values.square())
     targets.subtract_from(logits)
     return nll, torch.ones_like(nll)
@@ -263,7 +263,7 @@ def _cut_into_chunks(
     batch: Batch, size: int, n_items: int, parallelism: Parallelism
 ) -> Iterator[tuple[slice, Targets]]:
     """The targets of `size` users at a time, as slices of arrays that are made once for the batch."""
-    totals, own = batch.sums(), parallelism.own_interactions(batch, n_items)
+    totals, own = batch.sum_weights(), parallelism.own_interactions(batch, n_items)
     own_items = parallelism.own_items(n_items)
     n_own = own_items.stop - own_items.start
     rows = own.users.long()

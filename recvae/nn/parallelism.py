@@ -113,7 +113,7 @@ class Parallelism:
 
     def own_interactions(self, batch: Batch, n_items: int) -> Batch:
         """A batch's interactions with the own items, which are numbered from 0."""
-        return batch.within(self.own_items(n_items)) if self.divides_items else batch
+        return batch.select_items(self.own_items(n_items)) if self.divides_items else batch
 
     def own_rows(self, whole: Tensor) -> Tensor:
         """This process's rows, (own items, …), of a tensor with a row for each item."""
@@ -125,7 +125,7 @@ class Parallelism:
             return own
         whole = own.new_empty((n_items, *own.shape[1:]))
         whole[self.own_items(n_items)] = own
-        with self._lost_connections_explained():
+        with self._explain_lost_connection():
             for rank in range(self.size):
                 dist.broadcast(whole[_slice_of(rank, self.size, n_items)], rank)
         return whole
@@ -133,7 +133,7 @@ class Parallelism:
     def sum_over_items_(self, tensor: Tensor) -> Tensor:
         """Sum in place what each process has computed for its own items."""
         if self.divides_items:
-            with self._lost_connections_explained():
+            with self._explain_lost_connection():
                 dist.all_reduce(tensor)
         return tensor
 
@@ -142,7 +142,7 @@ class Parallelism:
         if not self.divides_items:
             return own
         pieces = [torch.empty_like(own) for _ in range(self.size)]
-        with self._lost_connections_explained():
+        with self._explain_lost_connection():
             dist.all_gather(pieces, own)
         return torch.stack(pieces).logsumexp(dim=0)
 
@@ -171,7 +171,7 @@ class Parallelism:
                 f"the {self.size} processes have different data, settings or checkpoints; expected the same for all"
             )
         if self.divided == "users":
-            with self._lost_connections_explained():
+            with self._explain_lost_connection():
                 for tensor in module.state_dict().values():
                     dist.broadcast(tensor, 0)
 
@@ -184,7 +184,7 @@ class Parallelism:
         if not self.connected or self.divided == "items":
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
-        with self._lost_connections_explained():
+        with self._explain_lost_connection():
             dist.all_reduce(total)
         return total.tolist()
 
@@ -207,7 +207,7 @@ class Parallelism:
         weighted = torch.stack([figure.float() * weight for figure in figures.values()])
         small = [*(gradient for gradient in gradients if gradient.numel() <= SMALL_GRADIENT), weighted]
         message = torch.cat([tensor.flatten() for tensor in small])
-        with self._lost_connections_explained():
+        with self._explain_lost_connection():
             large = [gradient for gradient in gradients if gradient.numel() > SMALL_GRADIENT]
             # All sums are started before the first is awaited, so that they overlap.
             for work in [dist.all_reduce(tensor, async_op=True) for tensor in (*large, message)]:
@@ -238,12 +238,12 @@ class Parallelism:
 
     def _largest(self, *numbers: int) -> list[int]:
         values = torch.tensor(numbers)
-        with self._lost_connections_explained():
+        with self._explain_lost_connection():
             dist.all_reduce(values, dist.ReduceOp.MAX)
         return values.tolist()
 
     @contextmanager
-    def _lost_connections_explained(self) -> Iterator[None]:
+    def _explain_lost_connection(self) -> Iterator[None]:
         """Raise a clear `TrainingError` where another process has ended; gloo and NCCL report a connection's error."""
         try:
             yield

@@ -30,8 +30,8 @@ def sample_normal(mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
     return mu + noise * torch.exp(0.5 * logvar)
 
 
-class Negatives:
-    """Items drawn at random for the sampled softmax.
+class NegativeSampler:
+    """Draws items for the sampled softmax.
 
     Parameters
     ----------

@@ -27,8 +27,8 @@ def test_a_batch_of_a_matrix() -> None:
     assert len(batch) == 10
     assert_allclose(dense(batch), expected)
     assert batch.lengths.tolist() == (expected > 0).sum(axis=1).tolist()
-    assert_allclose(batch.sums().numpy(), expected.sum(axis=1), rtol=1e-6)
-    norms = np.linalg.norm(dense(batch.normalised()), axis=1)
+    assert_allclose(batch.sum_weights().numpy(), expected.sum(axis=1), rtol=1e-6)
+    norms = np.linalg.norm(dense(batch.normalise()), axis=1)
     assert_allclose(norms, [0, *[1] * 8, 0], rtol=1e-6)
 
 
@@ -59,12 +59,12 @@ def test_consecutive_users_are_a_view(users: slice) -> None:
     assert_allclose(dense(batch), dense(whole)[users])
     assert batch.offsets.tolist() == batch.host_offsets.tolist() == [0, *np.cumsum(batch.lengths.numpy())]
     assert batch.items.untyped_storage().data_ptr() == whole.items.untyped_storage().data_ptr()
-    assert torch.equal(batch.normalised().values, whole.normalised()[users].values)
+    assert torch.equal(batch.normalise().values, whole.normalise()[users].values)
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 12), (0, 5), (5, 12), (4, 5), (12, 12)])
 def test_interactions_of_some_items_are_numbered_from_the_first(start: int, stop: int) -> None:
-    batch, expected = Batch.from_csr(interactions()).within(slice(start, stop)), interactions()[:, start:stop]
+    batch, expected = Batch.from_csr(interactions()).select_items(slice(start, stop)), interactions()[:, start:stop]
     assert_allclose(dense(batch)[:, : stop - start], expected.toarray())
     assert batch.offsets.tolist() == batch.host_offsets.tolist() == expected.indptr.tolist()
 

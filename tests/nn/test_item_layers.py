@@ -1,4 +1,4 @@
-"""Layers divided by items among real processes, over gloo: the same result as one process that has all of them."""
+"""Layers divided by items among real processes over gloo: the result is that of one process that has all items."""
 
 import os
 import signal
@@ -29,7 +29,14 @@ from recvae.training import trainer as training
 from recvae.training.trainer import Trainer
 from tests.contracts import one_thread as one_thread
 from tests.contracts import random_interactions
-from tests.processes import assert_same_as_one, outcome, same_history, save_outcomes, start, weights_of
+from tests.processes import (
+    assert_same_as_one,
+    fit_and_describe,
+    get_weights,
+    load_same_history,
+    run_processes,
+    save_outcomes,
+)
 from tests.training.test_trainer import holdout
 
 COMMON: dict[str, Any] = {
@@ -57,9 +64,9 @@ def _fit_all(folder: Path) -> None:
 
 @pytest.fixture(scope="module", params=[2, 4])
 def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
-    """Every model, fitted by so many processes."""
+    """The outcomes of every model, fitted by this number of processes."""
     folder = tmp_path_factory.mktemp("fitted")
-    start(_fit_all, request.param, folder)
+    run_processes(_fit_all, request.param, folder)
     return request.param, folder
 
 
@@ -71,8 +78,8 @@ def test_processes_together_come_to_the_same_as_one(name: str, fitted: tuple[int
 
 def test_sums_of_products_in_bfloat16_differ_by_its_rounding(fitted: tuple[int, Path]) -> None:
     size, folder = fitted
-    history = same_history(folder, "bfloat16", size)
-    losses = [record["loss"] for record in outcome(MODELS["bfloat16"])["history"]]
+    history = load_same_history(folder, "bfloat16", size)
+    losses = [record["loss"] for record in fit_and_describe(MODELS["bfloat16"])["history"]]
     assert [record["loss"] for record in history] == pytest.approx(losses, rel=1e-3)
 
 
@@ -105,37 +112,37 @@ def _dense_by_users() -> MultVAE:
 
 
 def _interrupt(folder: Path) -> None:
-    """Ctrl-C stops all at the same update, with one checkpoint, from which they go on."""
+    """Ctrl-C stops all at the same update; they write one checkpoint and resume from it."""
     whole = _dense().fit(random_interactions(), show_progress=False, validation=holdout())
     _interrupted(_dense, folder / "state", rank=1)
     dist.barrier()  # the first process has saved
     resumed = _resumed(_dense, folder / "state")
-    assert all(np.array_equal(tensor, weights_of(whole)[name]) for name, tensor in weights_of(resumed).items())
-    np.savez(folder / f"{dist.get_rank()}.npz", **weights_of(whole))
+    assert all(np.array_equal(tensor, get_weights(whole)[name]) for name, tensor in get_weights(resumed).items())
+    np.savez(folder / f"{dist.get_rank()}.npz", **get_weights(whole))
 
 
 def _resume(folder: Path, state: Path) -> None:
-    np.savez(folder / f"{dist.get_rank()}.npz", **weights_of(_resumed(_dense, state)))
+    np.savez(folder / f"{dist.get_rank()}.npz", **get_weights(_resumed(_dense, state)))
 
 
 def test_any_number_of_processes_goes_on_from_the_checkpoint_of_any_other(tmp_path: Path) -> None:
     divided, alone, four = (tmp_path / name for name in ("divided", "alone", "four"))
-    start(_interrupt, 2, divided)
+    run_processes(_interrupt, 2, divided)
     _interrupted(_dense_by_users, alone, rank=0)
     saved, expected = (load_file(folder / "state.safetensors") for folder in (divided / "state", alone))
     assert {name: array.shape for name, array in saved.items()} == {n: a.shape for n, a in expected.items()}
     for name, array in expected.items():
         assert_allclose(saved[name], array, rtol=1e-4, atol=1e-6, err_msg=name)
-    start(_resume, 4, four, divided / "state")
+    run_processes(_resume, 4, four, divided / "state")
     one = _resumed(_dense_by_users, divided / "state")
     with np.load(divided / "0.npz") as whole, np.load(four / "3.npz") as of_four:
-        for name, array in weights_of(one).items():
+        for name, array in get_weights(one).items():
             assert_allclose(array, whole[name], rtol=1e-4, atol=1e-5)
             assert_allclose(of_four[name], whole[name], rtol=1e-4, atol=1e-5)
 
 
 def _holds_its_own_rows_only(folder: Path) -> None:
-    """No process has more of the layers, of their gradients, moments and best weights than its items' rows."""
+    """Of both layers, their gradients, moments and best weights, a process has its own items' rows only."""
     held: dict[str, list[torch.Size]] = {}
     update = Trainer._update
 
@@ -161,7 +168,7 @@ def _holds_its_own_rows_only(folder: Path) -> None:
 
 
 def _exact_likelihood(folder: Path) -> None:
-    """In double precision, in several chunks, and with logits so far apart that a process's items have no chance."""
+    """In double precision, in several chunks, and with logits so far apart that some items have probability 0."""
     rng = np.random.default_rng(3)
     interactions = random_interactions().astype(np.float64)
     interactions.data = rng.uniform(0.5, 3, interactions.nnz)
@@ -189,7 +196,7 @@ def _with_gradients(
 
 
 def _diverging(folder: Path) -> None:
-    """All end alike, and each has a whole model."""
+    """All processes raise the same error, and each has a whole model."""
     model = MultVAE(**{**PLAIN, "learning_rate": 1e30})
     with pytest.raises(TrainingError, match=r"in epoch \d; the model keeps the weights of epoch \d; a lower"):
         model.fit(random_interactions(), show_progress=False)
@@ -199,14 +206,14 @@ def _diverging(folder: Path) -> None:
 
 
 def _interrupted_without_a_checkpoint(folder: Path) -> None:
-    """Ctrl-C reaches one process; all end alike, and each has a whole model."""
+    """Ctrl-C reaches one process; all stop at the same update, and each has a whole model."""
     model = _interrupted(lambda: MultVAE(**PLAIN), None, rank=1)
     assert len(model.history_) == 1
     assert model.module_.output.weight.shape == (N_ITEMS, 12)
 
 
-def _saving_when_one_says_so(folder: Path) -> None:
-    """Clocks differ; what is gathered needs all, and the first process writes."""
+def _save_when_one_clock_says_so(folder: Path) -> None:
+    """A checkpoint is due by one process's clock: all gather the tensors, and the first process writes them."""
     with pytest.MonkeyPatch.context() as patch:
         if dist.get_rank() == 1:
             patch.setattr(training, "SECONDS_TO_FIRST_CHECKPOINT", -1.0)
@@ -240,13 +247,13 @@ def _left_alone(folder: Path) -> None:
         MultVAE(**PLAIN).fit(random_interactions(), show_progress=False)
 
 
-def test_a_process_that_is_left_alone_says_so(tmp_path: Path) -> None:
-    start(_left_alone, 2, tmp_path / "left")
+def test_a_process_that_lost_the_others_reports_it(tmp_path: Path) -> None:
+    run_processes(_left_alone, 2, tmp_path / "left")
 
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_in_processes(size: int, tmp_path: Path) -> None:
-    start(_check_all, size, tmp_path / "together")
+    run_processes(_check_all, size, tmp_path / "together")
 
 
 def _check_all(folder: Path) -> None:
@@ -254,7 +261,7 @@ def _check_all(folder: Path) -> None:
     _exact_likelihood(folder)
     _diverging(folder)
     _interrupted_without_a_checkpoint(folder)
-    _saving_when_one_says_so(folder)
+    _save_when_one_clock_says_so(folder)
     if dist.get_world_size() == 2:
         _divided_in_two_ways(folder)
 
@@ -271,7 +278,7 @@ def test_the_input_layer_is_a_matrix_product() -> None:
 
 
 @pytest.mark.parametrize("model", [MultVAE(**PLAIN), MultVAE(**{**PLAIN, "encoder": "dense"})])
-def test_shards_are_drawn_as_the_whole_in_pieces(model: MultVAE, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_draw_the_weights_that_one_would_draw(model: MultVAE, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(initialisation, "PIECE", 50)
     generator = torch.Generator().manual_seed(1)
     whole = model._build(N_ITEMS, generator)
@@ -286,7 +293,7 @@ def test_shards_are_drawn_as_the_whole_in_pieces(model: MultVAE, monkeypatch: py
         assert torch.equal(drawn, parameter)
 
 
-def test_only_so_much_is_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_drawn_in_pieces_of_limited_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(initialisation, "PIECE", 50)
     sizes: list[int] = []
     own_items = Parallelism(1, 4, "items").own_items(1000)

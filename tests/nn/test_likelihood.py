@@ -14,7 +14,7 @@ from recvae.models.autoencoders.multvae import MultVAE
 from recvae.nn.batches import Batch
 from recvae.nn.layers import Workspace
 from recvae.nn.likelihood import LIKELIHOODS, output_nll, sampled_nll, user_nll
-from recvae.nn.sampling import Negatives
+from recvae.nn.sampling import NegativeSampler
 from tests.contracts import checkerboard
 from tests.contracts import one_thread as one_thread
 
@@ -30,7 +30,7 @@ def interactions() -> sparse.csr_matrix:
 
 
 def dense_nll(logits: Tensor, x: Tensor, likelihood: str) -> Tensor:
-    """(n_users,) straight from the formulas."""
+    """(n_users,) by the formulas on dense tensors."""
     if likelihood == "multinomial":
         return -(x * logits.log_softmax(dim=1)).sum(dim=1)
     if likelihood == "gaussian":
@@ -146,11 +146,11 @@ def test_nll_of_rows_without_interactions_is_nothing(n_users: int) -> None:
 def sampled_reference(inputs: tuple[Tensor, ...], negatives: Tensor, log_expected: Tensor) -> Tensor:
     """The mean loss, user by user and item by item."""
     hidden, weight, bias = inputs
-    losses, played = [], interactions().sum(axis=0).A1 > 0
+    losses, positive = [], interactions().sum(axis=0).A1 > 0
     for h, x in zip(hidden, torch.from_numpy(interactions().toarray()), strict=True):
         logits = weight @ h + bias
-        terms = [logits[i] for i in range(N_ITEMS) if played[i]]
-        terms += [logits[j] - e for j, e in zip(negatives.tolist(), log_expected, strict=True) if not played[j]]
+        terms = [logits[i] for i in range(N_ITEMS) if positive[i]]
+        terms += [logits[j] - e for j, e in zip(negatives.tolist(), log_expected, strict=True) if not positive[j]]
         losses.append(x.sum() * torch.stack(terms).logsumexp(0) - (x * logits).sum())
     return torch.stack(losses).mean()
 
@@ -190,7 +190,7 @@ def test_every_item_drawn_once_is_the_softmax_over_all() -> None:
 @pytest.mark.parametrize("weights", [torch.ones(N_ITEMS), torch.arange(1.0, N_ITEMS + 1)])
 def test_many_sampled_items_estimate_the_softmax_over_all(weights: Tensor) -> None:
     inputs = random_inputs(torch.float64)
-    drawn = Negatives(200_000, weights).draw(torch.Generator().manual_seed(0))
+    drawn = NegativeSampler(200_000, weights).draw(torch.Generator().manual_seed(0))
     batch = Batch.from_csr(interactions())
     found = sampled_nll(*inputs, batch, batch.items, drawn)
     torch.testing.assert_close(found, output_nll(*inputs, Batch.from_csr(interactions())), rtol=2e-3, atol=0)

@@ -1,4 +1,4 @@
-"""Matrix products against torch's own, by either library."""
+"""Matrix products by both libraries, against torch's own."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Real processes that train one model together, over gloo: the same result as one, and no harm when one is killed."""
+"""Real processes over gloo that train one model together: the result is that of one, and a killed one does no harm."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ from recvae.preparation.pipeline import Options, prepare
 from recvae.training.trainer import Trainer
 from tests.contracts import one_thread as one_thread
 from tests.contracts import random_interactions
-from tests.processes import assert_same_as_one, save_outcomes, start, torchrun, weights_of
+from tests.processes import assert_same_as_one, get_weights, run_processes, save_outcomes, torchrun
 from tests.training.test_trainer import holdout
 
 BATCH_SIZE = 13  # 40 users: two ranks share a last batch of one user, which neither can have alone
@@ -47,9 +47,9 @@ def _fit_all(folder: Path) -> None:
 
 @pytest.fixture(scope="module", params=[2, 4])
 def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
-    """Every model, fitted by so many processes."""
+    """The outcomes of every model, fitted by this number of processes."""
     folder = tmp_path_factory.mktemp("fitted")
-    start(_fit_all, request.param, folder)
+    run_processes(_fit_all, request.param, folder)
     return request.param, folder
 
 
@@ -60,7 +60,7 @@ def test_processes_together_come_to_the_same_as_one(name: str, fitted: tuple[int
 
 
 def _interrupted(folder: Path) -> None:
-    """Ctrl-C reaches one process only; all stop, and go on."""
+    """Ctrl-C reaches one process only; all stop, and resume."""
     interactions, state, update = random_interactions(), folder / "state", Trainer._update
 
     def interrupted(trainer: Trainer, *arguments: Any) -> None:
@@ -76,12 +76,12 @@ def _interrupted(folder: Path) -> None:
     resumed = MODELS["multvae"]().fit(
         interactions, show_progress=False, validation=holdout(), checkpoint=state, resume=True
     )
-    np.savez(folder / f"{dist.get_rank()}.npz", **weights_of(resumed))
+    np.savez(folder / f"{dist.get_rank()}.npz", **get_weights(resumed))
 
 
 def test_an_interruption_of_one_stops_all_at_the_same_update(fitted: tuple[int, Path], tmp_path: Path) -> None:
     size, folder = fitted
-    start(_interrupted, size, tmp_path / "interrupted")
+    run_processes(_interrupted, size, tmp_path / "interrupted")
     with np.load(folder / "multvae.0.npz") as whole, np.load(tmp_path / "interrupted" / "1.npz") as resumed:
         assert all(np.array_equal(resumed[name], whole[name]) for name in resumed)
 
@@ -122,7 +122,7 @@ def _diverging(folder: Path) -> None:
 
 @pytest.mark.parametrize("function", [_with_seeds_of_their_own, _left_alone, _diverging, _one_trains_only_what_one_can])
 def test_refused(function: Callable[..., None], tmp_path: Path) -> None:
-    start(function, 2, tmp_path / "refused")
+    run_processes(function, 2, tmp_path / "refused")
 
 
 @pytest.mark.parametrize("divided", ["users", "items"])
@@ -193,6 +193,6 @@ def test_a_killed_worker_ends_the_job_and_a_relaunch_goes_on(tmp_path: Path) -> 
     assert [line.split()[0] for line in resumed.stdout.splitlines()] == ["saved", "validation:"]
     assert resumed.stderr.count("MultVAE: epoch 3/3") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "killed.py", "model"]
-    start(_train, 2, tmp_path / "whole", tmp_path / "data")
+    run_processes(_train, 2, tmp_path / "whole", tmp_path / "data")
     weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (tmp_path, tmp_path / "whole")]
     assert weights[0] == weights[1]

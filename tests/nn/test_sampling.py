@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from scipy import sparse
 
 from recvae.nn.batches import Batch
-from recvae.nn.sampling import Negatives, draw_noise, drop_out, sample_normal
+from recvae.nn.sampling import NegativeSampler, draw_noise, drop_out, sample_normal
 
 
 def values_of(dense: list[list[float]]) -> Batch:
@@ -45,7 +45,7 @@ def test_no_dropout_draws_nothing() -> None:
 
 def test_negatives_are_drawn_by_their_weights() -> None:
     weights = torch.tensor([1.0, 0.0, 3.0, 4.0])
-    items, log_expected = Negatives(80_000, weights).draw(torch.Generator().manual_seed(0))
+    items, log_expected = NegativeSampler(80_000, weights).draw(torch.Generator().manual_seed(0))
     counts = torch.bincount(items, minlength=4)
     torch.testing.assert_close(counts / 10_000, weights, rtol=0.05, atol=0)
     torch.testing.assert_close(log_expected.exp(), 10_000 * weights[items])

@@ -1,4 +1,4 @@
-"""The leading directions of a user-item matrix, against a dense singular value decomposition."""
+"""Leading singular vectors of a user-item matrix, against a dense singular value decomposition."""
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ def generator() -> torch.Generator:
 
 @pytest.fixture
 def interactions() -> sparse.csr_matrix:
-    """Four groups of users who keep more or less to their group's items, so that four directions stand out."""
+    """Four groups of users, each mostly with its own items, so that four singular values are large."""
     rng = np.random.default_rng(5)
     users, items = np.arange(400) % 4, np.arange(48) % 4
     chance = np.where(users[:, None] == items, 0.7, 0.01 + 0.06 * users[:, None])
@@ -39,7 +39,7 @@ def test_leading_singular_vectors(interactions: sparse.csr_matrix) -> None:
     assert abs(vectors[:, 0] @ expected[0]) > 0.999
 
 
-def test_all_of_them_make_up_the_whole_matrix(interactions: sparse.csr_matrix) -> None:
+def test_all_singular_vectors_reproduce_the_matrix(interactions: sparse.csr_matrix) -> None:
     vectors = item_vectors(interactions, 100, generator()).numpy()
     assert vectors.shape == (48, 48)
     np.testing.assert_allclose(normalised(interactions) @ vectors @ vectors.T, normalised(interactions), atol=1e-5)
@@ -66,7 +66,7 @@ def test_of_many_interactions_a_part_of_the_users_is_enough(
     assert torch.equal(item_vectors(interactions, 4, generator()), expected)
 
 
-def test_layers_start_from_them(interactions: sparse.csr_matrix) -> None:
+def test_layers_start_from_singular_vectors(interactions: sparse.csr_matrix) -> None:
     modules = {}
     for initial in ("random", "spectral"):
         model = MultVAE(hidden=(60, 60), latent=5, encoder="dense", initial=initial)

@@ -15,7 +15,7 @@ def parameters() -> list[nn.Parameter]:
 
 
 def gradients(step: int) -> list[Tensor | None]:
-    """None for the last parameter in every other step."""
+    """Gradients of a step; in every other step the last parameter has none."""
     generator = torch.Generator().manual_seed(step)
     drawn: list[Tensor | None] = [torch.randn(p.shape, generator=generator) for p in parameters()]
     return [*drawn[:-1], drawn[-1] if step % 2 else None]
@@ -63,7 +63,7 @@ def test_going_on_from_a_state() -> None:
 
 
 def rows_touched(optimizer: RowAdam | torch.optim.SparseAdam, step: int) -> Tensor:
-    """The parameter after an update of some rows, one of which has two gradients that add up."""
+    """The parameter after an update of some rows, one of which has two gradients, to be added."""
     generator = torch.Generator().manual_seed(step)
     (parameter,) = optimizer.param_groups[0]["params"]
     rows = torch.tensor([[step % 7, (step + 3) % 7, step % 7]])
@@ -90,7 +90,7 @@ def test_updates_of_rows_are_those_of_torch() -> None:
 
 
 def test_training_needs_no_compiler() -> None:
-    """Nor what else torch, pandas or Arrow would take of memory and of the time to start."""
+    """Torch's compiler, pandas and Arrow would cost memory, and time at every start."""
     code = """
 import sys
 import numpy as np

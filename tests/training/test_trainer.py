@@ -73,7 +73,7 @@ def assert_same(model: Autoencoder, other: Autoencoder) -> None:
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, updates: int, number: int = signal.SIGINT) -> None:
-    """Press Ctrl-C, or send another signal, in the midst of that update."""
+    """Press Ctrl-C, or send another signal, during the update of this number."""
     update, made = Trainer._update, [0]
 
     def interrupted(trainer: Trainer, *arguments: Any) -> None:
@@ -94,7 +94,7 @@ def interrupt_in_callback(after: int) -> Callable[[int, float, float], None]:
 
 
 @pytest.mark.parametrize("validated", [False, True])
-def test_history_tells_of_each_epoch(validated: bool) -> None:
+def test_history_has_the_figures_of_each_epoch(validated: bool) -> None:
     model = small().fit(random_interactions(), show_progress=False, validation=holdout() if validated else None)
     assert [record["epoch"] for record in model.history_] == [1, 2, 3, 4]
     expected = {"epoch", "loss", "nll", "kl", "beta", "learning_rate", "seconds"} | ({"ndcg@5"} if validated else set())
@@ -116,7 +116,7 @@ def test_history_of_a_denoising_autoencoder() -> None:
     assert record["l2"] > 0
 
 
-def test_callback_hears_what_history_tells() -> None:
+def test_callback_gets_the_figures_of_history() -> None:
     heard: list[tuple[int, float, float]] = []
     model = small().fit(random_interactions(), show_progress=False, callback=lambda *call: heard.append(call))
     assert heard == [(record["epoch"] - 1, record["seconds"], record["loss"]) for record in model.history_]
@@ -175,7 +175,9 @@ def test_each_epoch_takes_every_user_once_in_an_order_of_its_own(monkeypatch: py
 
 @pytest.mark.parametrize("batch_size", [BATCH_SIZE, N_USERS])
 @pytest.mark.parametrize("hidden", [(), (12,)])
-def test_a_diverging_loss_is_told_and_the_last_good_weights_kept(hidden: tuple[int, ...], batch_size: int) -> None:
+def test_a_diverging_loss_is_an_error_and_the_last_good_weights_are_kept(
+    hidden: tuple[int, ...], batch_size: int
+) -> None:
     model = small(learning_rate=1e30, hidden=hidden, batch_size=batch_size)
     with pytest.raises(
         TrainingError, match=r"in epoch \d; the model keeps the weights of epoch \d; a lower learning_rate may help$"
@@ -221,7 +223,7 @@ def test_interrupted_and_resumed_as_if_never_stopped(
     assert_same(resumed, whole)
 
 
-def test_a_scheduler_may_end_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_stops_training_like_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interactions = random_interactions()
     with monkeypatch.context() as patch:
         interrupt_after(patch, 7, signal.SIGTERM)
@@ -434,7 +436,7 @@ def test_resume_refuses_a_damaged_checkpoint(state: Path) -> None:
 
 @pytest.fixture
 def _log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Standard error is no terminal."""
+    """Standard error that is not a terminal."""
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
 

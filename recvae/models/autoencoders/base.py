@@ -101,27 +101,16 @@ class Autoencoder(Decoder):
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         device, parallelism = find_device(self.device), Parallelism.current(self.parallel)
         if device.type == "cpu":
-            _refuse_if_too_large(self._architecture(user_items.shape[1]), user_items.shape[1], parallelism)
+            _refuse_if_too_large(self._architecture(self.n_items_), self.n_items_, parallelism)
         generator = torch.Generator().manual_seed(self.seed)
-        self.n_users_ = user_items.shape[0]
-        self.module_ = self._build(user_items.shape[1], generator, parallelism).to(device)
-        if device.type != "cpu":  # weights are the same on every device; a GPU's generator draws other numbers
+        self.module_ = self._build(self.n_items_, generator, parallelism).to(device)
+        if device.type != "cpu":  # weights are drawn on the CPU, so that they are the same on every device
             generator = torch.Generator(device).manual_seed(self.seed)
         self._prepare_training(user_items, generator)
-        epochs, batch_size = self._epochs_and_batch_size(user_items.shape[0])
-        plan = TrainingPlan(
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=self.seed,
-            metric=self.metric,
-            patience=self.patience,
-            learning_rate=self.learning_rate,
-            schedule=self.schedule,
-            passes=self.passes,
-        )
+        self.n_users_ = user_items.shape[0]
         trainer = Trainer(
             self,
-            plan,
+            self._plan(),
             generator=generator,
             identity={
                 "class": type(self).__name__,
@@ -146,6 +135,19 @@ class Autoencoder(Decoder):
         finally:
             release_training_memory(self.module_)
         self._gather_weights()
+
+    def _plan(self) -> TrainingPlan:
+        epochs, batch_size = self._epochs_and_batch_size(self.n_users_)
+        return TrainingPlan(
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=self.seed,
+            metric=self.metric,
+            patience=self.patience,
+            learning_rate=self.learning_rate,
+            schedule=self.schedule,
+            passes=self.passes,
+        )
 
     def make_optimizers(self) -> Sequence[Optimizer]:
         """Adam for all weights; called by the trainer."""

@@ -69,7 +69,7 @@ class MultDAE(Autoencoder):
     def _loss(
         self, batch: Batch, users: slice, step: int, number: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        inputs = drop_out(batch.normalised(), self.dropout, generator)
+        inputs = drop_out(batch.normalise(), self.dropout, generator)
         code = torch.tanh(self.module_.encoder(inputs[users]))
         nll = self.module_.nll(code, batch[users])
         weights = [p for p in self.module_.parameters() if p.ndim == 2]
@@ -77,4 +77,4 @@ class MultDAE(Autoencoder):
         return nll + penalty, {"nll": nll.detach(), "l2": penalty.detach()}
 
     def _code(self, batch: Batch) -> Tensor:
-        return torch.tanh(self.module_.encoder(batch.normalised()))
+        return torch.tanh(self.module_.encoder(batch.normalise()))

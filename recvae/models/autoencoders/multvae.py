@@ -16,7 +16,7 @@ from recvae.models.autoencoders.variational import VariationalAutoencoder, kl_to
 from recvae.nn.batches import Batch
 from recvae.nn.likelihood import LIKELIHOODS
 from recvae.nn.parallelism import DIVIDED
-from recvae.nn.sampling import Negatives, draw_noise, drop_out, sample_normal
+from recvae.nn.sampling import NegativeSampler, draw_noise, drop_out, sample_normal
 from recvae.nn.spectrum import item_vectors
 from recvae.training.optimizers import Adam, Optimizer, RowAdam
 from recvae.training.schedules import SCHEDULES, annealed_beta
@@ -180,7 +180,7 @@ class MultVAE(VariationalAutoencoder):
             counts = torch.from_numpy(self.item_counts_).to(self._device)
             # Items without interactions are drawn too, if rarely, so that training lowers their scores.
             weights = counts.clamp(min=1) if self.negatives == "popularity" else torch.ones_like(counts)
-            self._negative_sampler = Negatives(self.n_negatives, weights)
+            self._negative_sampler = NegativeSampler(self.n_negatives, weights)
 
     def make_optimizers(self) -> Sequence[Optimizer]:
         if self.n_negatives is None:
@@ -193,7 +193,7 @@ class MultVAE(VariationalAutoencoder):
     def _loss(
         self, batch: Batch, users: slice, step: int, number: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        inputs = drop_out(batch.normalised(), self.dropout, generator)
+        inputs = drop_out(batch.normalise(), self.dropout, generator)
         noise = draw_noise(batch, self.module_.architecture.latent, generator)
         own = batch[users]
         mu, logvar = self.module_.encoder(inputs[users]).chunk(2, dim=1)  # (n_users, latent) each
@@ -210,7 +210,7 @@ class MultVAE(VariationalAutoencoder):
     def _beta(self, batch: Batch, step: int) -> Tensor:
         """(n_users,) KL weight of each user."""
         if self.gamma is not None:
-            return self.gamma * batch.sums()
+            return self.gamma * batch.sum_weights()
         beta = annealed_beta(step, self.anneal_cap, self.total_anneal_steps)
         return torch.full((len(batch),), beta, dtype=batch.values.dtype, device=batch.values.device)
 

@@ -125,7 +125,7 @@ class RecVAE(VariationalAutoencoder):
         trains_encoder = number < self.encoder_passes
         module.encoder.requires_grad_(trains_encoder)
         module.output.requires_grad_(not trains_encoder)
-        undropped = batch.normalised()
+        undropped = batch.normalise()
         inputs = drop_out(undropped, self.dropout if trains_encoder else 0.0, generator)
         noise = draw_noise(batch, module.architecture.latent, generator)
         mu, logvar = module.encoder(inputs[users]).chunk(2, dim=1)  # (n_users, latent) each
@@ -135,7 +135,7 @@ class RecVAE(VariationalAutoencoder):
             return nll, {"nll": nll.detach()}
         log_prior = self._log_prior(undropped[users], z)
         kl = (_log_normal(z, mu, logvar) - log_prior).sum(dim=1)  # (n_users,)
-        beta = self.gamma * own.sums()  # (n_users,)
+        beta = self.gamma * own.sum_weights()  # (n_users,)
         terms = {"nll": nll.detach(), "kl": kl.detach().mean(), "beta": beta.mean()}
         return nll + (beta * kl).mean(), terms
 

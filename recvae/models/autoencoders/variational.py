@@ -44,7 +44,7 @@ class VariationalAutoencoder(Autoencoder):
 
     def _posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """mu and logvar of q(z|x) for whole histories, (n_users, latent) each."""
-        mu, logvar = self.module_.encoder(batch.normalised()).chunk(2, dim=1)
+        mu, logvar = self.module_.encoder(batch.normalise()).chunk(2, dim=1)
         return mu, logvar
 
     def _code(self, batch: Batch) -> Tensor:

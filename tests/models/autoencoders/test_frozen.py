@@ -1,4 +1,4 @@
-"""Autoencoders as NumPy scores them, against the networks that were trained, and in processes without torch."""
+"""Frozen autoencoders, which score with NumPy, against the torch networks, and in processes without torch."""
 
 import pickle
 import subprocess
@@ -37,13 +37,13 @@ FACTORIES: dict[str, Factory] = {
     "multdae with a hidden layer": lambda: MultDAE(hidden=6, **SMALL),
     "recvae": lambda: RecVAE(hidden=(6, 6), encoder_passes=1, **SMALL),
 }
-PLAYS = random_interactions(N_ITEMS + LANES, N_ITEMS)
-PLAYS.data[:] = np.random.default_rng(1).integers(1, 6, PLAYS.nnz)
+INTERACTIONS = random_interactions(N_ITEMS + LANES, N_ITEMS)
+INTERACTIONS.data[:] = np.random.default_rng(1).integers(1, 6, INTERACTIONS.nnz)
 
 
 @pytest.fixture(scope="module", params=FACTORIES)
 def trained(request: pytest.FixtureRequest) -> Autoencoder:
-    model = FACTORIES[request.param]().fit(PLAYS, show_progress=False)
+    model = FACTORIES[request.param]().fit(INTERACTIONS, show_progress=False)
     assert isinstance(model, Autoencoder)
     return model
 
@@ -68,32 +68,34 @@ def rankable(model: FrozenAutoencoder, histories: sparse.csr_matrix) -> FloatArr
 
 @pytest.mark.parametrize("n_users", [1, 2, LANES, LANES + 1])
 def test_scores_are_those_of_the_trained_network(n_users: int, trained: Autoencoder, path: Path) -> None:
-    model, histories = frozen(path), without_interactions(PLAYS, [1])[:n_users]
+    model, histories = frozen(path), without_interactions(INTERACTIONS, [1])[:n_users]
     expected = trained.score(histories)
     assert expected.std(axis=1).min() > 0.01
     for scores in (model.score(histories), rankable(model, histories)):
         assert scores.dtype == np.float32
         assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
     weight, bias = model.output_layer()
-    played = np.diff(histories.indptr) > 0
-    queries = model.queries(histories)[played]
-    assert_allclose(queries @ weight.T + bias, expected[played], rtol=1e-5, atol=1e-5)
-    assert_allclose(queries, trained.queries(histories)[played], rtol=1e-5, atol=1e-5)
+    filled = np.diff(histories.indptr) > 0
+    queries = model.queries(histories)[filled]
+    assert_allclose(queries @ weight.T + bias, expected[filled], rtol=1e-5, atol=1e-5)
+    assert_allclose(queries, trained.queries(histories)[filled], rtol=1e-5, atol=1e-5)
 
 
 def test_it_explains_and_compares_as_the_trained_model(trained: Autoencoder, path: Path) -> None:
     model = frozen(path)
-    for found, expected in zip(model.explain(PLAYS[2], [0, 3]), trained.explain(PLAYS[2], [0, 3]), strict=True):
+    for found, expected in zip(
+        model.explain(INTERACTIONS[2], [0, 3]), trained.explain(INTERACTIONS[2], [0, 3]), strict=True
+    ):
         assert_allclose(found, expected, atol=1e-5)
     for found, expected in zip(model.similar_items([1, 2]), trained.similar_items([1, 2]), strict=True):
         assert_allclose(found, expected, atol=1e-5)
 
 
 def test_scores_do_not_depend_on_other_users_of_the_batch(path: Path) -> None:
-    model, user = frozen(path), PLAYS[3]
+    model, user = frozen(path), INTERACTIONS[3]
     alone = model.score(user)
     for weight in (1.0, 1e12):
-        neighbour = sparse.csr_matrix(PLAYS[5] * weight, dtype=np.float32)
+        neighbour = sparse.csr_matrix(INTERACTIONS[5] * weight, dtype=np.float32)
         empty = sparse.csr_matrix(user.shape).astype(np.float32)
         batch = sparse.vstack([empty, neighbour, empty, user, empty, neighbour, user, empty], format="csr")
         scores = model.score(batch)
@@ -104,31 +106,31 @@ def test_scores_do_not_depend_on_other_users_of_the_batch(path: Path) -> None:
 def test_a_frozen_model_can_be_pickled(path: Path) -> None:
     model = frozen(path)
     copy = pickle.loads(pickle.dumps(model))  # noqa: S301 what this test has just pickled
-    assert_array_equal(copy.score(PLAYS), model.score(PLAYS))
-    assert_array_equal(copy.recommend(0, PLAYS[0])[0], model.recommend(0, PLAYS[0])[0])
+    assert_array_equal(copy.score(INTERACTIONS), model.score(INTERACTIONS))
+    assert_array_equal(copy.recommend(0, INTERACTIONS[0])[0], model.recommend(0, INTERACTIONS[0])[0])
 
 
 def test_large_activations_are_no_warning(tmp_path: Path) -> None:
-    model = FACTORIES["dense multvae"]().fit(PLAYS, show_progress=False)
+    model = FACTORIES["dense multvae"]().fit(INTERACTIONS, show_progress=False)
     assert isinstance(model, Autoencoder)
     model.module_.encoder.input.bias.data[:] = -200.0
     registry.save(model, tmp_path / "model")
-    assert_allclose(frozen(tmp_path / "model").score(PLAYS), model.score(PLAYS), rtol=1e-5, atol=1e-5)
+    assert_allclose(frozen(tmp_path / "model").score(INTERACTIONS), model.score(INTERACTIONS), rtol=1e-5, atol=1e-5)
 
 
 def test_a_blend_scores_by_frozen_parts(tmp_path: Path) -> None:
-    blend = Blend([EASE(), FACTORIES["multvae"](), FACTORIES["multdae"]()]).fit(PLAYS, show_progress=False)
+    blend = Blend([EASE(), FACTORIES["multvae"](), FACTORIES["multdae"]()]).fit(INTERACTIONS, show_progress=False)
     registry.save(blend, tmp_path / "model")
     loaded = registry.load(tmp_path / "model", frozen=True).model
     assert isinstance(loaded, Blend)
     assert [type(model) for model in loaded.models] == [EASE, FrozenAutoencoder, FrozenAutoencoder]
-    assert_allclose(loaded.score(PLAYS), blend.score(PLAYS), rtol=1e-5, atol=1e-5)
+    assert_allclose(loaded.score(INTERACTIONS), blend.score(INTERACTIONS), rtol=1e-5, atol=1e-5)
 
 
 def test_it_is_neither_trained_nor_saved(trained: Autoencoder, path: Path, tmp_path: Path) -> None:
     model, name = frozen(path), type(trained).__name__
     with pytest.raises(UnsupportedError, match=f"^a frozen {name} cannot be trained; load it with frozen=False"):
-        model.fit(PLAYS, show_progress=False)
+        model.fit(INTERACTIONS, show_progress=False)
     with pytest.raises(UnsupportedError, match=f"^a frozen {name} cannot be saved; load it with frozen=False"):
         registry.save(model, tmp_path / "another")
     assert not (tmp_path / "another").exists()
@@ -153,7 +155,7 @@ def test_every_array_must_be_there_and_fit(trained: Autoencoder) -> None:
 
 
 def test_an_array_of_a_type_that_no_model_has(tmp_path: Path) -> None:
-    model = EASE().fit(PLAYS, show_progress=False)
+    model = EASE().fit(INTERACTIONS, show_progress=False)
     registry.save(model, tmp_path / "model")
     file = tmp_path / "model" / "model.safetensors"
     state = safetensors.numpy.load_file(file)
@@ -173,7 +175,7 @@ def test_every_autoencoder_can_be_frozen() -> None:
 @pytest.mark.parametrize("name", ["multvae", "ease"])
 def test_a_process_that_serves_does_without_torch_and_pandas(name: str, tmp_path: Path) -> None:
     model = EASE() if name == "ease" else FACTORIES[name]()
-    registry.save(model.fit(PLAYS, show_progress=False), tmp_path / "model")
+    registry.save(model.fit(INTERACTIONS, show_progress=False), tmp_path / "model")
     code = f"""
 import asyncio, sys
 from pathlib import Path

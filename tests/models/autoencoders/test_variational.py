@@ -1,4 +1,4 @@
-"""What a VAE gives beyond ranking, on data where the answer is known."""
+"""Likelihood, samples and user vectors of a VAE, on data for which the answer is known."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ N_USERS, N_ITEMS, N_TASTES = 300, 60, 3
 
 
 def tastes() -> sparse.csr_matrix:
-    """Users of three tastes; each taste's items are ever less popular."""
+    """Users of three tastes; the items of each taste are of decreasing popularity."""
     generator = np.random.default_rng(0)
     chance = np.zeros((N_TASTES, N_ITEMS))
     for taste in range(N_TASTES):
