@@ -11,7 +11,7 @@ from typer.exceptions import TyperException
 from recvae.cli.arguments import parse_ids, parse_model_settings, parse_path, parse_settings
 from recvae.cli.failures import resource_message, usage_message
 from recvae.cli.output import accept_any_encoding, item_line, to_json
-from recvae.errors import RecvaeError
+from recvae.errors import RecvaeError, escape_control_characters
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -268,6 +268,21 @@ def serve(
     from recvae import serving
 
     serving.run(model, host, port, workers)
+
+
+@app.command()
+def verify(
+    directory: Annotated[Path, typer.Argument(help="Model artifact, prepared data or checkpoint.", parser=parse_path)],
+) -> None:
+    """Check everything that can be checked of a directory; status 1 and a line for each fault if it is not sound."""
+    from recvae.cli.verify import find_faults
+
+    faults = find_faults(directory)
+    for fault in faults:
+        typer.echo(escape_control_characters(fault))
+    if faults:
+        sys.exit(1)
+    typer.echo(f"{directory} is sound")
 
 
 @app.command()

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
-from recvae.errors import ArtifactError, RecvaeError
+from recvae.errors import RecvaeError
 from recvae.inference.ranker import Query, Ranked, Ranker
+from recvae.inference.self_check import check_lists
 from recvae.models import registry
 from recvae.serving.batching import Steps
 from recvae.serving.telemetry import Metrics
@@ -43,7 +42,7 @@ class LiveModel:
         self.version = {"name": manifest["class"], "version": digest, "trained_at": manifest.get("trained_at")}
         named = zip(ranker.items.ids, ranker.titles, strict=True)
         self._titles = TitleSearch([title or str(item) for item, title in named], ranker.model.item_counts_)
-        _check(ranker)
+        check_lists(ranker)
 
     def rank(self, queries: Sequence[Query]) -> list[Ranked]:
         """Rank a batch of queries."""
@@ -129,23 +128,6 @@ class ModelReloader:
         index = model.ranker.index
         self._metrics.recall.set(1.0 if index is None else index.recall)
         LOGGER.info("serving %s %s, %s items", name, version, f"{len(model.ranker.items):,}")
-
-
-def _check(ranker: Ranker) -> None:
-    """Raise `ArtifactError` unless lists are finite for an empty history, a single interaction and a known user."""
-    queries = [Query(())]
-    if ranker.model.folds_in:
-        popular = int(ranker.model.item_counts_.argmax())
-        queries.append(Query((popular,)))
-        if not np.isfinite(ranker.model.score(ranker.user_items([(popular,)]))).all():
-            raise ArtifactError("the self-check failed: scores that are not finite")
-    if ranker.users is not None and len(ranker.users):
-        row, history = ranker.find_user(ranker.users.ids[0]) or (0, [])
-        queries.append(Query(history, user=row))
-    for query, ranked in zip(queries, ranker.rank(queries), strict=True):
-        left = len(ranker.items) - len(query.history)
-        if len(ranked) != min(query.n, left) or not np.isfinite([score for _, score in ranked]).all():
-            raise ArtifactError(f"the self-check failed: {len(ranked)} items with finite scores; expected {query.n}")
 
 
 def _identify(path: Path) -> tuple[int, ...] | None:
