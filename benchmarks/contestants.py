@@ -1,4 +1,4 @@
-"""Runs contestants, each in a process of its own and a peer also in a virtual environment of its own."""
+"""Runs of contestants, each in a process of its own, and other libraries in virtual environments of their own."""
 
 import json
 import os
@@ -31,12 +31,12 @@ class ContestantError(Exception):
 
 @dataclass(frozen=True)
 class Contestant:
-    """Who takes part.
+    """A library, or a model of ours, that takes part.
 
     Attributes
     ----------
     name : str
-        As in tables.
+        Name in tables.
     adapter : str
         Of `benchmarks/peers/ADAPTER_adapter.py`; with an `ADAPTER.txt` beside it, it has an environment of its own.
     settings : mapping
@@ -50,7 +50,7 @@ class Contestant:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What one run gave; see `exchange.Run`."""
+    """Result of one run; see `exchange.Run`."""
 
     epoch_seconds: Sequence[float]
     update_seconds: Sequence[float]
@@ -61,14 +61,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Track:
-    """Where contestants run.
+    """Place where contestants run.
 
     Attributes
     ----------
     venvs : Path
-        Where peers are installed.
+        Folder of the peers' environments.
     show : callable
-        Told what goes on.
+        Called with a line about each step.
     """
 
     venvs: Path = VENVS
@@ -77,7 +77,7 @@ class Track:
     def race(
         self, contestants: Sequence[Contestant], task: Task, rounds: int = 1, between: Callable[[], None] | None = None
     ) -> dict[str, list[Outcome]]:
-        """Run all contestants in turn, so often, so that drift of the machine hits all alike.
+        """Run all contestants in turn, several rounds, so that a change of the machine's speed affects all alike.
 
         One that fails is reported and takes no further part.
 
@@ -117,7 +117,7 @@ class Track:
         Raises
         ------
         ContestantError
-            With the last line that it left on standard error.
+            With the last line of its standard error.
         """
         with tempfile.TemporaryDirectory() as scratch:
             arguments = [str(task), scratch, json.dumps(contestant.settings)]
@@ -128,19 +128,19 @@ class Track:
         return Outcome(**{name: found[name] for name in MEASURED}, lists=lists)
 
     def call(self, peer: str, module: str, arguments: Sequence[str]) -> None:
-        """Run a module of `benchmarks/peers` in the peer's environment, in a directory that is thrown away.
+        """Run a module of `benchmarks/peers` in the peer's environment, in a temporary directory.
 
         Raises
         ------
         ContestantError
-            With the last line that it left on standard error.
+            With the last line of its standard error.
         """
         python = self._python(peer)
         with tempfile.TemporaryDirectory() as scratch:
-            _checked_call([str(python), "-W", "ignore", "-m", f"benchmarks.peers.{module}", *arguments], Path(scratch))
+            _run([str(python), "-W", "ignore", "-m", f"benchmarks.peers.{module}", *arguments], Path(scratch))
 
     def _python(self, adapter: str) -> Path:
-        """The interpreter that runs the adapter; a peer's environment is made when it or its pins are new."""
+        """Find the interpreter of an adapter; a peer's environment is made when the peer or its pins are new."""
         requirements = PEERS / f"{adapter}.txt"
         if not requirements.exists():
             return Path(sys.executable)
@@ -150,13 +150,13 @@ class Track:
         if not installed.exists() or installed.read_text(encoding="utf8") != pins:
             self.show(f"installing {adapter} into {directory}")
             directory.mkdir(parents=True, exist_ok=True)
-            _checked_call([sys.executable, "-m", "venv", "--clear", str(directory)], directory)
-            _checked_call([str(python), "-m", "pip", "install", "--quiet", "-r", str(requirements)], directory)
+            _run([sys.executable, "-m", "venv", "--clear", str(directory)], directory)
+            _run([str(python), "-m", "pip", "install", "--quiet", "-r", str(requirements)], directory)
             installed.write_text(pins, encoding="utf8")
         return python
 
 
-def _checked_call(command: Sequence[str], directory: Path) -> None:
+def _run(command: Sequence[str], directory: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}  # all on the processor
     finished = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
     if finished.returncode:

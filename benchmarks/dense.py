@@ -1,4 +1,4 @@
-"""Mult-VAE as public PyTorch implementations write it, to measure this project against.
+"""Mult-VAE as public PyTorch implementations write it, the reference for our speed.
 
 Dense batches in, log_softmax over all items, Adam as it comes.
 """
@@ -75,7 +75,7 @@ class DenseTraining:
         self.step = 0
 
     def epoch(self) -> float:
-        """One pass over all users in random order; the mean of the batches' losses."""
+        """Train one epoch over all users in random order; return the mean of the batches' losses."""
         self.model.train()
         return float(np.mean([self._update(x) for x in self._batches()]))
 

@@ -1,4 +1,4 @@
-"""What offline evaluation costs: against the scoring matrix products alone, and against other evaluators.
+"""Time of offline evaluation, against the scoring matrix products alone, and against other evaluators.
 
     python -m benchmarks.evaluation [--only floor,evaluators]
 
@@ -26,7 +26,7 @@ from scipy import sparse
 from benchmarks import record
 from benchmarks.contestants import VENVS, ContestantError, Track
 from benchmarks.shapes import ML_20M, histories
-from benchmarks.speed_report import source, table
+from benchmarks.speed_report import describe_source, format_table
 from recvae.data.splitting import Holdout
 from recvae.evaluation.evaluate import PRIMARY_METRICS, evaluate
 from recvae.models.base import Recommender
@@ -41,8 +41,8 @@ DEPTH = 100
 Work = Callable[[], object]
 
 
-def holdout_of(interactions: sparse.csr_matrix, seed: int) -> Holdout:
-    """A fifth of every history held out."""
+def hold_out_fifth(interactions: sparse.csr_matrix, seed: int) -> Holdout:
+    """Hold out a fifth of every history."""
     held = np.random.default_rng(seed).random(interactions.nnz) < HELD_OUT
 
     def part(mask: npt.NDArray[np.bool_]) -> sparse.csr_matrix:
@@ -55,17 +55,17 @@ def holdout_of(interactions: sparse.csr_matrix, seed: int) -> Holdout:
     return Holdout(part(~held), part(held), pd.Index(np.arange(n_users)), np.full(n_users, -1, dtype=np.int32))
 
 
-def setting(options: record.Options) -> tuple[Recommender, Holdout]:
-    """The model and the users it is evaluated on."""
+def make_setting(options: record.Options) -> tuple[Recommender, Holdout]:
+    """Make the model and the users that it is evaluated on."""
     n_items, mean = ML_20M["n_items"], ML_20M["mean_interactions"]
     interactions = histories(TRAINING_USERS + N_USERS, n_items, mean, options.seed)
     model = create("multvae", "paper", epochs=1, seed=options.seed)
     model.fit(interactions[:TRAINING_USERS], show_progress=False)
-    return model, holdout_of(interactions[TRAINING_USERS:], options.seed)
+    return model, hold_out_fifth(interactions[TRAINING_USERS:], options.seed)
 
 
-def products(n_users: int, n_items: int, hidden: int = 600, latent: int = 200) -> Work:
-    """The dense matrix products that scoring cannot do without, into memory that is used again.
+def make_products(n_users: int, n_items: int, hidden: int = 600, latent: int = 200) -> Work:
+    """Make the dense matrix products that every way of scoring needs, into memory that is used again.
 
     mu from the encoder's hidden layer, the decoder's hidden layer, and the scores.
     """
@@ -80,8 +80,8 @@ def products(n_users: int, n_items: int, hidden: int = 600, latent: int = 200) -
     return work
 
 
-def in_batches(call: Callable[[sparse.csr_matrix], object], fold_in: sparse.csr_matrix) -> Work:
-    """The call for every batch of users."""
+def score_in_batches(call: Callable[[sparse.csr_matrix], object], fold_in: sparse.csr_matrix) -> Work:
+    """Make a function that calls another for every batch of users."""
 
     def work() -> None:
         for start in range(0, fold_in.shape[0], BATCH):
@@ -90,25 +90,30 @@ def in_batches(call: Callable[[sparse.csr_matrix], object], fold_in: sparse.csr_
     return work
 
 
-def floor(options: record.Options) -> dict[str, Any]:
-    """Seconds of the matrix products alone, with the scores, with the lists, and with the metrics."""
-    model, holdout = setting(options)
+def measure_floor(options: record.Options) -> dict[str, Any]:
+    """Measure the seconds of the matrix products alone, with the scores, with the lists, and with the metrics."""
+    model, holdout = make_setting(options)
     fold_in = sparse.csr_matrix(holdout.fold_in)
     works: dict[str, Work] = {
-        "matrix products": products(*fold_in.shape),
-        "scores": in_batches(model.score, fold_in),
-        "lists": in_batches(lambda rows: model.recommend(np.arange(rows.shape[0]), rows, N=DEPTH), fold_in),
+        "matrix products": make_products(*fold_in.shape),
+        "scores": score_in_batches(model.score, fold_in),
+        "lists": score_in_batches(lambda rows: model.recommend(np.arange(rows.shape[0]), rows, N=DEPTH), fold_in),
         "recvae.evaluate": lambda: evaluate(model, holdout, PRIMARY_METRICS, batch_size=BATCH),
         "recvae.evaluate, its own batches": lambda: evaluate(model, holdout, PRIMARY_METRICS),
     }
-    return {"n_users": N_USERS, "n_items": fold_in.shape[1], "batch": BATCH, "seconds": in_turn(works, options.rounds)}
+    return {
+        "n_users": N_USERS,
+        "n_items": fold_in.shape[1],
+        "batch": BATCH,
+        "seconds": time_in_turn(works, options.rounds),
+    }
 
 
-def evaluators(options: record.Options) -> dict[str, Any]:
-    """Seconds of each evaluator with the scoring it asks for, on the same model and users."""
+def measure_evaluators(options: record.Options) -> dict[str, Any]:
+    """Measure the seconds of each evaluator with the scores that it needs, on the same model and users."""
     from implicit.evaluation import ranking_metrics_at_k
 
-    model, holdout = setting(options)
+    model, holdout = make_setting(options)
     fold_in, held_out = (sparse.csr_matrix(part) for part in (holdout.fold_in, holdout.held_out))
     scored = np.flatnonzero(np.diff(held_out.indptr))
     fold_in, held_out = fold_in[scored], held_out[scored]
@@ -122,16 +127,16 @@ def evaluators(options: record.Options) -> dict[str, Any]:
             "implicit: precision, map, ndcg, auc @100": lambda: ranking_metrics_at_k(
                 model, fold_in, held_out, K=DEPTH, show_progress=False, num_threads=torch.get_num_threads()
             ),
-            "irspack": lambda: own.extend(irspack_seconds(track, task)),
+            "irspack": lambda: own.extend(time_irspack(track, task)),
         }
-        seconds = in_turn(works, options.rounds)
+        seconds = time_in_turn(works, options.rounds)
     del seconds["irspack"]
     seconds["irspack: its metrics @20, 50, 100"] = record.spread(own)
     return {"n_users": len(scored), "n_items": fold_in.shape[1], "seconds": seconds}
 
 
 def write_task(path: Path, model: Recommender, fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix) -> None:
-    """What an evaluator elsewhere needs: the layers that score, and the users."""
+    """Write the task of an evaluator in another environment: the layers that score, and the users."""
     with tempfile.TemporaryDirectory() as scratch:
         model.save(Path(scratch) / "model")
         from safetensors.numpy import load_file
@@ -143,16 +148,16 @@ def write_task(path: Path, model: Recommender, fold_in: sparse.csr_matrix, held_
     np.savez(path, **arrays)
 
 
-def irspack_seconds(track: Track, task: Path) -> list[float]:
-    """What irspack's evaluator took, measured in its own process."""
+def time_irspack(track: Track, task: Path) -> list[float]:
+    """Measure the seconds of irspack's evaluator in its own process."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "seconds.json"
         track.call("irspack", "irspack_evaluation", [str(task), str(out), str(torch.get_num_threads())])
         return [float(seconds) for seconds in json.loads(out.read_text(encoding="utf8"))]
 
 
-def in_turn(works: Mapping[str, Work], rounds: int) -> dict[str, dict[str, float | int]]:
-    """Spread of the seconds of each work, done in turn; a first round warms up."""
+def time_in_turn(works: Mapping[str, Work], rounds: int) -> dict[str, dict[str, float | int]]:
+    """Measure the seconds of each work in turn; a first round warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
         for name, work in works.items():
@@ -163,11 +168,11 @@ def in_turn(works: Mapping[str, Work], rounds: int) -> dict[str, dict[str, float
     return {name: record.spread(samples) for name, samples in seconds.items()}
 
 
-PARTS = {"floor": floor, "evaluators": evaluators}
+PARTS = {"floor": measure_floor, "evaluators": measure_evaluators}
 
 
-def markdown(results: Mapping[str, Any]) -> str:
-    """Every part that was measured as a table: seconds, and the ratio to the first row."""
+def format_markdown(results: Mapping[str, Any]) -> str:
+    """Format every measured part as a table: seconds, and the ratio to the first row."""
     sections = ["# Evaluation"]
     for part in results["parts"].values():
         figures = part["figures"]
@@ -181,19 +186,19 @@ def markdown(results: Mapping[str, Any]) -> str:
             for name, spread in figures["seconds"].items()
         ]
         caption = f"{figures['n_users']:,} users, {figures['n_items']:,} items; median and range."
-        sections += [table(["", "s", "ratio"], rows), caption, source(part)]
+        sections += [format_table(["", "s", "ratio"], rows), caption, describe_source(part)]
     return "\n\n".join(sections) + "\n"
 
 
 def main() -> None:
-    """Measure the parts asked for, writing after each."""
-    options = record.asked("benchmarks.evaluation", __doc__, PARTS, VENVS, rounds=5)
+    """Measure the chosen parts; write after each."""
+    options = record.parse_options("benchmarks.evaluation", __doc__, PARTS, VENVS, rounds=5)
     for part in options.only:
         try:
             content = {**record.provenance(options.command, options.seed), "figures": PARTS[part](options)}
         except ContestantError as error:
             sys.exit(f"{part} was not measured: {error}")
-        text = markdown(record.merge(options.out / "evaluation.json", part, content))
+        text = format_markdown(record.merge(options.out / "evaluation.json", part, content))
         write_text(options.out / "evaluation.md", text)
     print(text)
 

@@ -15,7 +15,7 @@ SLAB = 2_000  # items
 
 @dataclass(frozen=True)
 class Floor:
-    """What the machine can do, and what a step needs at least.
+    """Rates of the machine, and the least time of a step.
 
     Attributes
     ----------
@@ -32,24 +32,24 @@ class Floor:
     gb_per_s: float
 
     def seconds(self, n_parameters: int) -> float:
-        """The least time of a step that updates so many parameters by Adam."""
+        """Compute the least time of a step that updates `n_parameters` parameters by Adam."""
         return sum(self.products) + BYTES_A_PARAMETER * n_parameters / (self.gb_per_s * 1e9)
 
 
 def n_parameters(n_items: int, hidden: int = 600, latent: int = 200) -> int:
-    """Weights and biases of Mult-VAE in the paper's architecture."""
+    """Count weights and biases of Mult-VAE in the paper's architecture."""
     encoder = (n_items + 1) * hidden + (hidden + 1) * 2 * latent
     decoder = (latent + 1) * hidden + (hidden + 1) * n_items
     return encoder + decoder
 
 
 def output_flops(batch: int, hidden: int, n_items: int) -> int:
-    """Floating-point operations of each of the output layer's three products."""
+    """Count floating-point operations of each of the output layer's three products."""
     return 2 * batch * hidden * n_items
 
 
 def measure(batch: int, hidden: int, n_items: int, repeats: int = 5) -> Floor:
-    """Median times of the three products by the faster of torch's libraries, and of a copy.
+    """Measure median times of the three products by the faster of torch's libraries, and of a copy.
 
     Products are measured on as many items as the cache holds, and scaled to all of them.
     """
@@ -69,7 +69,7 @@ def measure(batch: int, hidden: int, n_items: int, repeats: int = 5) -> Floor:
 
 
 def medians(works: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Median seconds of each work, done in turn so that drift of the machine hits all alike, and once unmeasured."""
+    """Measure median seconds of works in turn, so that a change of the machine's speed affects all, after a warm-up."""
     seconds: list[list[float]] = [[] for _ in works]
     for repeat in range(repeats + 1):
         for work, found in zip(works, seconds, strict=True):

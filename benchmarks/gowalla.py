@@ -1,4 +1,4 @@
-"""The quality table on Gowalla's published split, beside published figures.
+"""Quality table on Gowalla's published split, beside published figures.
 
     python benchmarks/gowalla.py [--only als,graph]
 
@@ -64,8 +64,8 @@ ndcg@20
 """
 
 
-def kept(model: Recommender, path: Path, train: sparse.csr_matrix) -> Recommender:
-    """The model fitted, now or by an earlier run with the same settings on the same interactions."""
+def fit_or_load(model: Recommender, path: Path, train: sparse.csr_matrix) -> Recommender:
+    """Fit a model, or load it from an earlier run with the same settings on the same interactions."""
     with contextlib.suppress(ArtifactError):  # there is none, or it was written by another version
         earlier = registry.load(path)
         if earlier.model.get_params() == model.get_params() and earlier.model.fitted_on(train):
@@ -79,18 +79,18 @@ def kept(model: Recommender, path: Path, train: sparse.csr_matrix) -> Recommende
     return model
 
 
-def fitted(row: str, train: sparse.csr_matrix, models: Path) -> list[Recommender]:
-    """The model of a row fitted on all training interactions, a neural one once a seed."""
+def fit_row(row: str, train: sparse.csr_matrix, models: Path) -> list[Recommender]:
+    """Fit the model of a row on all training interactions, a neural one with each seed."""
     name, settings = ROWS[row]
     seeds = SEEDS if issubclass(MODELS[name], Autoencoder) else SEEDS[:1]
     return [
-        kept(create(name, **{**settings, **seed_params(name, seed)}), models / f"whole-{row}-{seed}", train)
+        fit_or_load(create(name, **{**settings, **seed_params(name, seed)}), models / f"whole-{row}-{seed}", train)
         for seed in seeds
     ]
 
 
 def main() -> None:
-    """Fit, evaluate, write."""
+    """Fit, evaluate and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join((*ROWS, "blend")), help="rows of the table, separated by commas")
     parser.add_argument("--out", type=Path, default=HERE / "results")
@@ -106,7 +106,7 @@ def main() -> None:
     interactions = Interactions.from_frame(dataset.ratings)
     arguments.models.mkdir(parents=True, exist_ok=True)
     split = given(interactions, val_users=0)
-    models = {row: fitted(row, split.train, arguments.models) for row in rows if row in ROWS}
+    models = {row: fit_row(row, split.train, arguments.models) for row in rows if row in ROWS}
     if "blend" in rows:
         models["blend"] = [
             Blend([models[part][seed % len(models[part])] for part in PARTS], weights=[1.0] * len(PARTS))

@@ -38,8 +38,8 @@ N_ITEMS, INTERACTIONS_A_USER, USERS_A_BLOCK = 5_000, 400, 20_000
 HIDDEN, LATENT, BATCH_SIZE = 64, 32, 500
 
 
-def places(n_users: int, seed: int) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-    """Rows and columns of `INTERACTIONS_A_USER` random items for each user, a block of users at a time."""
+def draw_interactions(n_users: int, seed: int) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Draw rows and columns of `INTERACTIONS_A_USER` random items for each user, a block of users at a time."""
     rng = np.random.default_rng(seed)
     for start in range(0, n_users, USERS_A_BLOCK):
         size = min(USERS_A_BLOCK, n_users - start)
@@ -54,7 +54,7 @@ def write(path: Path, n_interactions: int, seed: int) -> None:
         folder = Path(scratch)
         write_ones(folder, n_users * INTERACTIONS_A_USER)
         for name, users in (("train", n_users), ("fold_in", 100), ("held_out", 100)):
-            write_stream(folder, name, users, users * INTERACTIONS_A_USER, places(users, seed + users))
+            write_stream(folder, name, users, users * INTERACTIONS_A_USER, draw_interactions(users, seed + users))
         fold_in, held_out = (read_matrix(folder, name, (100, N_ITEMS)) for name in ("fold_in", "held_out"))
         test = Holdout(fold_in, held_out, pd.Index(range(n_users, n_users + 100)), np.full(100, -1, dtype=np.int32))
         train = read_matrix(folder, "train", (n_users, N_ITEMS))
@@ -85,17 +85,17 @@ def join(group: Path) -> None:
     (group / "cgroup.procs").write_text(str(os.getpid()))
 
 
-def forgotten(path: Path) -> None:
-    """Take the files out of the system's cache, so that what is read counts for whoever reads it."""
+def drop_from_cache(path: Path) -> None:
+    """Drop files from the system's cache, so that reading them counts towards the process that reads."""
     for file in path.iterdir():
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def trained(path: Path, limit: int | None) -> dict[str, Any]:
-    """Seconds, loss and peak memory of one epoch under a bound; what failed instead, if it did."""
-    forgotten(path)
+def measure_training(path: Path, limit: int | None) -> dict[str, Any]:
+    """Measure seconds, loss and peak memory of one epoch under a bound on memory; the error if it failed."""
+    drop_from_cache(path)
     with control_group(limit) as (group, peak):
         command = [sys.executable, "-m", "benchmarks.larger_than_memory", "--train", str(path)]
         started = time.perf_counter()
@@ -111,7 +111,7 @@ def trained(path: Path, limit: int | None) -> dict[str, Any]:
 
 
 def train(path: Path) -> None:
-    """Train, in the process that is bounded, and print what became of it."""
+    """Train in the bounded process and print the result."""
     split = read_prepared(path).split
     model = MultVAE(hidden=HIDDEN, latent=LATENT, batch_size=BATCH_SIZE, epochs=1).fit(split.train, show_progress=False)
     status = Path("/proc/self/status").read_text().splitlines()
@@ -120,7 +120,7 @@ def train(path: Path) -> None:
 
 
 def main() -> None:
-    """Write, train with and without the bound, record."""
+    """Write the data, train with and without the bound, and record both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--interactions", type=int, default=400_000_000)
     parser.add_argument("--megabytes", type=int, default=600)
@@ -136,7 +136,7 @@ def main() -> None:
         path = Path(scratch) / "prepared"
         write(path, arguments.interactions, arguments.seed)
         size = sum(file.stat().st_size for file in path.iterdir())
-        runs = [trained(path, limit) for limit in (None, arguments.megabytes * 10**6)]
+        runs = [measure_training(path, limit) for limit in (None, arguments.megabytes * 10**6)]
     command = shlex.join(["python", "-m", "benchmarks.larger_than_memory", *sys.argv[1:]])
     results = {
         **record.provenance(command, arguments.seed),

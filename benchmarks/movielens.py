@@ -1,4 +1,4 @@
-"""The quality table of one MovieLens size, by the protocol of Liang et al. (2018).
+"""Quality table of one MovieLens size, by the protocol of Liang et al. (2018).
 
     python benchmarks/movielens.py ml-1m
 
@@ -41,7 +41,7 @@ Published on ML-20M, strong generalization (same split where the source uses Lia
 
 
 def paper_settings(n_users: int) -> dict[str, int]:
-    """The publication's epochs and annealing, scaled down to data with fewer users.
+    """Scale the publication's epochs and annealing to data with fewer users.
 
     Small data get at least 100 epochs and 1,000 updates, and anneal over twice the run's updates, so that β reaches
     its cap after 40% of them.
@@ -54,7 +54,7 @@ def paper_settings(n_users: int) -> dict[str, int]:
 
 
 def models(n_users: int, seeds: Sequence[int]) -> Mapping[str, Sequence[Recommender]]:
-    """Every row of the table, neural ones once a seed; settings were chosen on validation users only."""
+    """Create the models of every row, neural ones with each seed; settings were chosen on validation users only."""
     paper = paper_settings(n_users)
     rows = {name: [create(name, None, **seed_params(name, seeds[0]))] for name in BASELINES}
     rows["multdae (paper)"] = [create("multdae", "paper", epochs=paper["epochs"], seed=seed) for seed in seeds]
@@ -68,7 +68,7 @@ def models(n_users: int, seeds: Sequence[int]) -> Mapping[str, Sequence[Recommen
 
 
 def main() -> None:
-    """Prepare, compare, write."""
+    """Prepare, compare and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=[name for name in NAMES if name.startswith("ml-")])
     parser.add_argument("--data", type=Path, default=HERE.parent / "data" / "prepared", help="where to prepare")

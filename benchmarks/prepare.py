@@ -16,14 +16,14 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import record
-from benchmarks.synthetic import Shape, fitted, write
+from benchmarks.synthetic import Shape, fit_laws, write
 from recvae.evaluation.results import write_results
 
 COMMAND = "import sys; from recvae.cli.main import main; sys.argv[0] = 'recvae'; main()"
 
 
-def prepared(ratings: Path, out: Path) -> tuple[float, float]:
-    """Seconds and peak megabytes of one run of the command."""
+def time_prepare(ratings: Path, out: Path) -> tuple[float, float]:
+    """Measure seconds and peak megabytes of one run of the command."""
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-c", COMMAND, "prepare", str(ratings), "--out", str(out)])
     _, status, usage = os.wait4(process.pid, 0)
@@ -33,7 +33,7 @@ def prepared(ratings: Path, out: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Generate, measure, write."""
+    """Generate, measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeat", type=int, default=3)
@@ -42,8 +42,8 @@ def main() -> None:
     shape = Shape()
     with tempfile.TemporaryDirectory() as scratch:
         ratings = Path(scratch) / "ratings.csv"
-        write(ratings, shape, fitted(), arguments.seed)
-        runs = [prepared(ratings, Path(scratch) / "prepared") for _ in range(arguments.repeat)]
+        write(ratings, shape, fit_laws(), arguments.seed)
+        runs = [time_prepare(ratings, Path(scratch) / "prepared") for _ in range(arguments.repeat)]
         size = ratings.stat().st_size
     seconds, megabytes = zip(*runs, strict=True)
     results = {

@@ -1,4 +1,4 @@
-"""One JSON file of benchmark results, in parts that are measured when one likes."""
+"""A JSON file of benchmark results, in parts that can be measured at different times."""
 
 import argparse
 import json
@@ -22,8 +22,8 @@ FORMAT_VERSION = 1
 RESULTS = Path(__file__).parent / "results"
 
 
-def machine() -> dict[str, Any]:
-    """What was measured on: processor, cores that this process may use, threads, memory, kernels of BLAS libraries."""
+def describe_machine() -> dict[str, Any]:
+    """Describe the machine: processor, cores that this process may use, threads, memory, kernels of BLAS libraries."""
     cpu, memory = Path("/proc/cpuinfo"), Path("/proc/meminfo")
     model = re.search(r"^model name\s*: (.+)$", cpu.read_text(), re.MULTILINE) if cpu.exists() else None
     total = re.search(r"^MemTotal:\s+(\d+) kB", memory.read_text(), re.MULTILINE) if memory.exists() else None
@@ -42,13 +42,13 @@ def _blas() -> list[dict[str, Any]]:
 
 
 def provenance(command: str, seed: int, *packages: str) -> dict[str, Any]:
-    """Where figures come from; `packages` are named beside those that the engine's arithmetic relies on."""
+    """Describe the origin of figures; versions of `packages` are added to those that recvae's arithmetic relies on."""
     found = {"python": platform.python_version(), **versions("implicit", *packages)}
-    return {"command": command, "seed": seed, "machine": machine(), "versions": found}
+    return {"command": command, "seed": seed, "machine": describe_machine(), "versions": found}
 
 
 class Options(argparse.Namespace):
-    """What the command line says, and the command itself."""
+    """Options of the command line, and the command itself."""
 
     only: list[str]
     venvs: Path
@@ -58,8 +58,8 @@ class Options(argparse.Namespace):
     command: str
 
 
-def asked(module: str, about: str | None, parts: Collection[str], venvs: Path, rounds: int) -> Options:
-    """The options of a benchmark in parts; `venvs` and `rounds` are their defaults."""
+def parse_options(module: str, about: str | None, parts: Collection[str], venvs: Path, rounds: int) -> Options:
+    """Parse the options of a benchmark in parts; `venvs` and `rounds` are their defaults."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(parts), help="parts, by commas")
     parser.add_argument("--venvs", type=Path, default=venvs, help="where peers are installed")
@@ -74,7 +74,7 @@ def asked(module: str, about: str | None, parts: Collection[str], venvs: Path, r
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The parts measured so far; none where there is no file yet."""
+    """Read the parts measured so far; none if there is no file yet."""
     if not path.exists():
         return {"format_version": FORMAT_VERSION, "parts": {}}
     results = json.loads(path.read_text(encoding="utf8"))
@@ -84,7 +84,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def merge(path: Path, part: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Put one part's content in the place of its earlier one, leave the others, and return all."""
+    """Replace one part's content, keep the other parts, and return all."""
     results = read(path)
     results["parts"][part] = dict(content)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,5 +93,5 @@ def merge(path: Path, part: str, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def spread(samples: Sequence[float]) -> dict[str, float | int]:
-    """Median, smallest and largest of the samples, and their number."""
+    """Compute median, smallest and largest of the samples, and count them."""
     return {"median": median(samples), "min": min(samples), "max": max(samples), "n": len(samples)}

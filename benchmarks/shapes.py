@@ -1,4 +1,4 @@
-"""The data that training is measured on: real where it is at hand, else made up in the real shape."""
+"""Data that training is measured on: real where they are available, else synthetic in the real shape."""
 
 import tempfile
 from pathlib import Path
@@ -16,15 +16,15 @@ POPULARITY_EXPONENT = 1.0
 MIN_INTERACTIONS = 5
 
 
-def split_of(name: str) -> Split:
-    """A data set by its usual protocol, as `recvae prepare` splits it."""
+def load_split(name: str) -> Split:
+    """Load a data set and split it by its usual protocol, as `recvae prepare` does."""
     with tempfile.TemporaryDirectory() as scratch:
         prepare(name, Path(scratch) / name, Options())
         return read_prepared(Path(scratch) / name).split
 
 
 def histories(n_users: int, n_items: int, mean_interactions: int = 73, seed: int = 0) -> sparse.csr_matrix:
-    """Made-up histories of about `mean_interactions`: log-normal lengths, items by a power law of popularity.
+    """Draw synthetic histories of about `mean_interactions`: log-normal lengths, items by a power law of popularity.
 
     Returns
     -------
@@ -44,13 +44,13 @@ def histories(n_users: int, n_items: int, mean_interactions: int = 73, seed: int
     return interactions
 
 
-def training_only(train: sparse.csr_matrix) -> Task:
-    """A task in which nobody is ranked."""
+def make_training_task(train: sparse.csr_matrix) -> Task:
+    """Make a task that trains and ranks for no user."""
     nobody = train[:0]
     return Task(train, nobody, nobody)
 
 
 def sample(train: sparse.csr_matrix, n_users: int, seed: int = 0) -> sparse.csr_matrix:
-    """Some of the users, for steps that cost what those of all users do."""
+    """Sample some of the users, for steps that cost as much as those of all users."""
     users = np.random.default_rng(seed).permutation(train.shape[0])[:n_users]
     return train[np.sort(users)]

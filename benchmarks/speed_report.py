@@ -1,4 +1,4 @@
-"""The tables and the plot of training speed, made from training.json.
+"""Tables and plot of training speed, made from training.json.
 
 python -m benchmarks.speed_report [benchmarks/results]
 """
@@ -22,66 +22,66 @@ OURS, DENSE = "recvae Mult-VAE", "dense PyTorch Mult-VAE"
 def write(directory: Path) -> None:
     """Write `training.md` and `training.svg` beside `training.json`."""
     results = record.read(directory / "training.json")
-    write_text(directory / "training.md", markdown(results))
+    write_text(directory / "training.md", format_markdown(results))
     if (figure := plot(results)) is not None:
-        write_text(directory / "training.svg", svg(figure))
+        write_text(directory / "training.svg", render_svg(figure))
 
 
-def markdown(results: Results) -> str:
-    """Every part that was measured as tables, each with where its figures come from."""
+def format_markdown(results: Results) -> str:
+    """Format every measured part as tables, each with the origin of its figures."""
     sections = ["# Training speed"]
     for name, section in SECTIONS.items():
         if name in results["parts"]:
             part = results["parts"][name]
-            sections += [section(part["figures"]), source(part)]
+            sections += [section(part["figures"]), describe_source(part)]
     if any(part in results["parts"] for part in ("quality", "growth")):
         sections.append("![NDCG@100 against seconds of training; a step by the size of the catalogue](training.svg)")
     return "\n\n".join(sections) + "\n"
 
 
 def steps_section(figures: Results) -> str:
-    """A table of steps for all shapes."""
+    """Make the table of steps for all shapes."""
     rows: list[list[str]] = []
     for shape, measured in figures.items():
         bound = measured["floor"]
         rows.append([f"**{shape}**: {measured['n_items']:,} items", "", "", "", "", ""])
-        rows.append(["floor", milliseconds(bound["step_seconds"]), "1.00", "", "", ""])
-        for name, one in present(measured["contestants"]):
+        rows.append(["floor", format_milliseconds(bound["step_seconds"]), "1.00", "", "", ""])
+        for name, one in list_finished(measured["contestants"]):
             to_floor = f"{ratio(one['step_seconds'], bound['step_seconds']):.2f}" if "RecVAE" not in name else ""
             to_ours = dense_ratio(measured["contestants"]) if name == DENSE else ""
-            rows.append([name, milliseconds(one["step_seconds"]), to_floor, to_ours, *cost(one)])
+            rows.append([name, format_milliseconds(one["step_seconds"]), to_floor, to_ours, *format_cost(one)])
     note = (
         "Batches of 500 users, 600-200-600 (RecVAE: its own layers). Median and range. Floor: the output layer's three "
         "matrix products in float32 by the faster of MKL and oneDNN, and 28 bytes a parameter, at the rates measured "
         "between the runs. An epoch is a step times the steps over all users."
     )
     heading = ["", "step, ms", "/ floor", "/ recvae", "epoch, s", "peak MB"]
-    return f"## A step\n\n{table(heading, rows)}\n\n{note}"
+    return f"## A step\n\n{format_table(heading, rows)}\n\n{note}"
 
 
 def peers_section(figures: Results) -> str:
-    """A table of epochs, fastest first."""
-    by_speed = sorted(present(figures["contestants"]), key=lambda item: item[1]["epoch_seconds"])
+    """Make the table of epochs, fastest first."""
+    by_speed = sorted(list_finished(figures["contestants"]), key=lambda item: item[1]["epoch_seconds"])
     rows = []
     for name, one in by_speed:
         ours = figures["contestants"].get("recvae RecVAE" if "RecVAE" in name else OURS)
         times = f"{one['epoch_seconds'] / ours['epoch_seconds']:.2f}" if ours else ""
-        rows.append([name, milliseconds(one["step_seconds"]), cost(one)[0], times, cost(one)[1]])
+        rows.append([name, format_milliseconds(one["step_seconds"]), format_cost(one)[0], times, format_cost(one)[1]])
     absent = [name for name, one in figures["contestants"].items() if not one]
     note = f"{figures['n_users']:,} users, {figures['n_items']:,} items, equal layers, batches of 500."
     missing = f" Did not finish: {', '.join(absent)}." if absent else ""
     heading = ["", "step, ms", "epoch, s", "/ recvae", "peak MB"]
-    return f"## Other libraries, ML-1M\n\n{table(heading, rows)}\n\n{note}{missing}"
+    return f"## Other libraries, ML-1M\n\n{format_table(heading, rows)}\n\n{note}{missing}"
 
 
 def quality_section(figures: Results) -> str:
-    """A table of the best epochs by validation, and when each first reached the best RecVAE port's level."""
+    """Make the table of the best epochs by validation, and of the time to the level of the best other RecVAE."""
     curves = figures["contestants"]
     level = curves.get("RecPack RecVAE")
-    target = best(level["points"])["validation"] if level else None
+    target = find_best(level["points"])["validation"] if level else None
     rows = []
-    for name, one in sorted(curves.items(), key=lambda item: -best(item[1]["points"])["test"]):
-        top = best(one["points"])
+    for name, one in sorted(curves.items(), key=lambda item: -find_best(item[1]["points"])["test"]):
+        top = find_best(one["points"])
         reached = [point["seconds"] for point in one["points"] if target and point["validation"] >= target]
         when = f"{reached[0]:.1f}" if reached else "-"
         rows.append([name, f"{top['test']:.4f}", f"{top['epoch']}", f"{top['seconds']:.1f}", when])
@@ -90,28 +90,28 @@ def quality_section(figures: Results) -> str:
         "ML-1M's test users, at the best epoch by validation users; seconds of training until then, and until "
         "validation NDCG@100 first was that of RecPack's RecVAE at its best."
     )
-    return f"## Time to quality\n\n{table(heading, rows)}\n\n{note}"
+    return f"## Time to quality\n\n{format_table(heading, rows)}\n\n{note}"
 
 
 def growth_section(figures: Results) -> str:
-    """A table of steps and memory, a row for each size."""
+    """Make the table of steps and memory, a row for each size."""
     rows = [
-        [f"{one['n_items']:,}", name, milliseconds(one["step_seconds"]), cost(one)[1]]
+        [f"{one['n_items']:,}", name, format_milliseconds(one["step_seconds"]), format_cost(one)[1]]
         for name, sizes in figures["contestants"].items()
         for one in sizes
     ]
     note = f"Mult-VAE, hidden layers of {figures['hidden']}, batches of 500 made-up histories."
-    return f"## Growth\n\n{table(['items', '', 'step, ms', 'peak MB'], rows)}\n\n{note}"
+    return f"## Growth\n\n{format_table(['items', '', 'step, ms', 'peak MB'], rows)}\n\n{note}"
 
 
 def sampling_section(figures: Results) -> str:
-    """A table of validation NDCG and cost, with and without sampling."""
+    """Make the table of validation NDCG and cost, with and without sampling."""
     rows: list[list[str]] = []
     for name, measured in figures.items():
         rows.append([f"**{name}**: {measured['n_items']:,} items, {measured['epochs']} epochs", "", "", ""])
-        rows += [[label, f"{one['ndcg@100']:.4f}", *cost(one)] for label, one in measured["contestants"].items()]
+        rows += [[label, f"{one['ndcg@100']:.4f}", *format_cost(one)] for label, one in measured["contestants"].items()]
     note = "NDCG@100 of validation users after the last epoch; 600-200-600, batches of 500; one seed."
-    return f"## Sampled softmax\n\n{table(['negatives', 'ndcg@100', 'epoch, s', 'peak MB'], rows)}\n\n{note}"
+    return f"## Sampled softmax\n\n{format_table(['negatives', 'ndcg@100', 'epoch, s', 'peak MB'], rows)}\n\n{note}"
 
 
 SECTIONS: Mapping[str, Callable[[Results], str]] = {
@@ -124,7 +124,7 @@ SECTIONS: Mapping[str, Callable[[Results], str]] = {
 
 
 def plot(results: Results) -> Any:
-    """A figure of NDCG against time, and of growth; None where neither was measured."""
+    """Plot NDCG against time, and growth; None if neither was measured."""
     from matplotlib.figure import Figure
 
     rows = {"quality": ["quality", "quality"], "growth": ["step", "memory"]}
@@ -145,7 +145,7 @@ def plot(results: Results) -> Any:
 
 
 def quality_axes(axes: Any, curves: Results) -> None:
-    """NDCG@100 on test users against seconds of training, this project's contestants in full lines."""
+    """Plot NDCG@100 on test users against seconds of training, our models in full lines."""
     for number, (name, one) in enumerate(curves.items()):
         points = one["points"]
         style = {"color": COLOURS[number % len(COLOURS)], "ls": "-" if name.startswith("recvae") else "--"}
@@ -158,7 +158,7 @@ def quality_axes(axes: Any, curves: Results) -> None:
 
 
 def growth_axes(steps: Any, memory: Any, contestants: Results) -> None:
-    """Step time and peak memory against the number of items."""
+    """Plot step time and peak memory against the number of items."""
     for (name, sizes), colour, marker in zip(contestants.items(), COLOURS, "os^D", strict=False):
         items = [one["n_items"] for one in sizes]
         style = {"label": name, "color": colour, "marker": marker, "ms": 4}
@@ -172,39 +172,39 @@ def growth_axes(steps: Any, memory: Any, contestants: Results) -> None:
         axes.legend(frameon=False, fontsize=8)
 
 
-def best(points: Iterable[Mapping[str, float]]) -> Mapping[str, float]:
-    """The checkpoint with the best validation figure."""
+def find_best(points: Iterable[Mapping[str, float]]) -> Mapping[str, float]:
+    """Find the checkpoint with the best validation metric."""
     return max(points, key=lambda point: point["validation"])
 
 
-def present(contestants: Results) -> list[tuple[str, Any]]:
-    """Those that finished."""
+def list_finished(contestants: Results) -> list[tuple[str, Any]]:
+    """List the contestants that finished."""
     return [(name, one) for name, one in contestants.items() if one]
 
 
 def ratio(a: Mapping[str, float], b: Mapping[str, float]) -> float:
-    """Of two medians."""
+    """Divide two medians."""
     return a["median"] / b["median"]
 
 
 def dense_ratio(contestants: Results) -> str:
-    """How many times longer the dense reference takes."""
+    """Format how many times as long the dense reference takes."""
     ours = contestants.get(OURS)
     return f"{ratio(contestants[DENSE]['step_seconds'], ours['step_seconds']):.2f}" if ours else ""
 
 
-def cost(one: Results) -> list[str]:
-    """Seconds of an epoch, and memory."""
+def format_cost(one: Results) -> list[str]:
+    """Format seconds of an epoch, and memory."""
     return [f"{one['epoch_seconds']:.2f}", f"{one['peak_rss_mb']:,.0f}"]
 
 
-def milliseconds(spread: Mapping[str, float]) -> str:
-    """Median and range."""
+def format_milliseconds(spread: Mapping[str, float]) -> str:
+    """Format median and range in milliseconds."""
     return f"{1e3 * spread['median']:.0f} ({1e3 * spread['min']:.0f} to {1e3 * spread['max']:.0f})"
 
 
-def source(part: Results) -> str:
-    """Command, machine and versions."""
+def describe_source(part: Results) -> str:
+    """Describe command, machine and versions."""
     machine = part["machine"]
     found = ", ".join(f"{name} {number}" for name, number in part["versions"].items())
     return (
@@ -213,14 +213,14 @@ def source(part: Results) -> str:
     )
 
 
-def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """GitHub Markdown, the first column to the left and the others to the right."""
+def format_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Format a table as GitHub Markdown, the first column to the left and the others to the right."""
     rule = ["---", *["---:"] * (len(heading) - 1)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (heading, rule, *rows))
 
 
-def svg(figure: Any) -> str:
-    """The figure as SVG; the same figure gives the same text."""
+def render_svg(figure: Any) -> str:
+    """Render a figure as SVG; the same figure gives the same text."""
     import matplotlib as mpl
 
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": "recvae"}

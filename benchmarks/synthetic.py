@@ -49,15 +49,15 @@ class Shape:
 
 @dataclass(frozen=True)
 class Laws:
-    """What is fitted: (a, b) of users and of items, and the shares of 1 to 5 stars."""
+    """Fitted parameters: (a, b) of users and of items, and the shares of 1 to 5 stars."""
 
     users: Floats
     items: Floats
     stars: Floats
 
 
-def fitted() -> Laws:
-    """The laws of MovieLens-100K."""
+def fit_laws() -> Laws:
+    """Fit the laws to MovieLens-100K."""
     ratings = load("ml-100k").ratings
     users, items = (ratings[name].value_counts().to_numpy() for name in ("user_id", "item_id"))
     stars = ratings["rating"].value_counts(normalize=True).sort_index().to_numpy()
@@ -65,7 +65,7 @@ def fitted() -> Laws:
 
 
 def fit(counts: npt.NDArray[Any]) -> Floats:
-    """The exponents (a, b) under which counts, taken by rank, are likeliest; a convex problem."""
+    """Fit the exponents (a, b) by maximum likelihood to counts ordered by rank; a convex problem."""
     of_rank, log_ranks = np.sort(counts)[::-1] / counts.sum(), _log_ranks(len(counts))
 
     def loss(exponents: Floats) -> tuple[float, Floats]:
@@ -88,8 +88,8 @@ def _shares(exponents: Floats, log_ranks: Floats) -> Floats:
     return np.asarray(shares)
 
 
-def degrees(shape: Shape, law: Floats, rng: np.random.Generator) -> Ints:
-    """Ratings of each user: at least 20, at most half the items, `n_ratings` in all."""
+def draw_degrees(shape: Shape, law: Floats, rng: np.random.Generator) -> Ints:
+    """Draw the number of ratings of each user: at least 20, at most half the items, `n_ratings` in all."""
     spare = np.full(shape.n_users, shape.n_items // 2 - MIN_RATINGS)
     left = shape.n_ratings - MIN_RATINGS * shape.n_users
     if not 0 <= left <= spare.sum():
@@ -102,11 +102,11 @@ def degrees(shape: Shape, law: Floats, rng: np.random.Generator) -> Ints:
     return MIN_RATINGS + rng.permutation(extra)
 
 
-def blocks(shape: Shape, laws: Laws, seed: int) -> Iterator[pa.Table]:
-    """The ratings, a block of users at a time, by user and then by item."""
+def draw_blocks(shape: Shape, laws: Laws, seed: int) -> Iterator[pa.Table]:
+    """Draw the ratings, a block of users at a time, by user and then by item."""
     rng = np.random.default_rng(seed)
     n_items = shape.n_items
-    degree = degrees(shape, laws.users, rng)
+    degree = draw_degrees(shape, laws.users, rng)
     films = draw_tastes(n_items, rng)
     popularity = rng.permutation(_shares(laws.items, _log_ranks(n_items)))
     by_taste = np.cumsum(films * popularity[:, None], axis=0)
@@ -120,7 +120,7 @@ def blocks(shape: Shape, laws: Laws, seed: int) -> Iterator[pa.Table]:
     for start in range(0, shape.n_users, BLOCK):
         part = slice(start, min(start + BLOCK, shape.n_users))
         tastes = draw_tastes(part.stop - start, rng)
-        user, item = _interactions(degree[part], first[part], tastes, ladder, n_items, rng)
+        user, item = _draw_interactions(degree[part], first[part], tastes, ladder, n_items, rng)
         liking = TASTE_WEIGHT * np.einsum("pt,pt->p", np.sqrt(films)[item], np.sqrt(tastes)[user])
         liking += rng.normal(0.0, NOISE, len(liking))
         if bounds is None:
@@ -137,10 +137,10 @@ def blocks(shape: Shape, laws: Laws, seed: int) -> Iterator[pa.Table]:
         )
 
 
-def _interactions(
+def _draw_interactions(
     degree: Ints, first: Ints, tastes: Floats, ladder: Floats, n_items: int, rng: np.random.Generator
 ) -> tuple[Ints, Ints]:
-    """Users and items of a block, by user and item, each pair once: drawn again until each user has enough others."""
+    """Draw users and items of a block, by user and item, each pair once: drawn again until users have enough."""
     mixed = (1 - CURIOSITY) * tastes + CURIOSITY / N_TASTES
     mixes = (np.cumsum(mixed, axis=1) + np.arange(len(tastes))[:, None]).ravel()
     placed = np.flatnonzero(first >= 0)
@@ -148,7 +148,7 @@ def _interactions(
     whole = []
     while len(pairs) or degree.any():
         user = np.repeat(np.arange(len(degree)), degree - np.bincount(pairs // n_items, minlength=len(degree)))
-        drawn = user * n_items + _rung(ladder, _rung(mixes, user, N_TASTES, rng), n_items, rng)
+        drawn = user * n_items + _draw_rung(ladder, _draw_rung(mixes, user, N_TASTES, rng), n_items, rng)
         pairs = np.union1d(pairs, drawn)
         finished = np.bincount(pairs // n_items, minlength=len(degree)) == degree
         whole.append(pairs[finished[pairs // n_items]])
@@ -157,23 +157,23 @@ def _interactions(
     return user, item
 
 
-def _rung(ladder: Floats, flight: Ints, n_rungs: int, rng: np.random.Generator) -> Ints:
-    """A random one of the rungs, 0 to n_rungs - 1, of a flight: rung i of flight f ends at f + its cumulated share."""
+def _draw_rung(ladder: Floats, flight: Ints, n_rungs: int, rng: np.random.Generator) -> Ints:
+    """Draw one of the rungs, 0 to n_rungs - 1, of a flight: rung i of flight f ends at f + its cumulated share."""
     rungs = np.searchsorted(ladder, flight + rng.random(len(flight)), side="right") - flight * n_rungs
     return np.asarray(np.clip(rungs, 0, n_rungs - 1))  # shares may add up to a little less than 1
 
 
 def write(path: Path, shape: Shape, laws: Laws, seed: int) -> None:
-    """Write the file."""
+    """Write the ratings file."""
     options = pa.csv.WriteOptions(include_header=False, quoting_style="none")
     with path.open("wb") as file:
         file.write(HEADER)
-        for block in blocks(shape, laws, seed):
+        for block in draw_blocks(shape, laws, seed):
             pa.csv.write_csv(block, file, options)
 
 
 def main() -> None:
-    """Fit, generate, write."""
+    """Fit, generate and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="the file to write")
     parser.add_argument("--users", type=int, default=Shape.n_users)
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     try:
-        laws = fitted()
+        laws = fit_laws()
     except RecvaeError as error:
         sys.exit(f"nothing to fit the power laws to: {error}")
     shape = Shape(arguments.users, arguments.items, arguments.ratings)

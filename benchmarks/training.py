@@ -1,4 +1,4 @@
-"""How fast training is: against a dense reference, other libraries, and the floor of this machine, in one run.
+"""Speed of training beside a dense reference, other libraries, and the floor of this machine, in one run.
 
     python -m benchmarks.training [--only steps,peers,quality,growth,sampling]
 
@@ -25,7 +25,7 @@ from scipy import sparse
 from benchmarks import floor, record, speed_report
 from benchmarks.contestants import VENVS, Contestant, Outcome, Track
 from benchmarks.peers.exchange import Task
-from benchmarks.shapes import ML_20M, histories, sample, split_of, training_only
+from benchmarks.shapes import ML_20M, histories, load_split, make_training_task, sample
 from recvae.data.splitting import Holdout, Split
 from recvae.errors import RecvaeError
 from recvae.evaluation.metrics import hit_matrix, ndcg_at_k
@@ -84,7 +84,7 @@ BYTES_A_PARAMETER = 24  # weight, gradient, two moments, the best epoch's copy a
 
 
 def steps(options: record.Options) -> dict[str, Any]:
-    """Each shape: seconds of a step, their spread, and the ratios to the floor and to the dense reference."""
+    """Measure at each shape the seconds of a step, their spread, and the ratios to the floor and the dense reference."""
     return {
         name: step_figures(training_set, n_users, options)
         for name, (training_set, n_users) in step_shapes(options.seed).items()
@@ -92,11 +92,11 @@ def steps(options: record.Options) -> dict[str, Any]:
 
 
 def step_shapes(seed: int) -> dict[str, tuple[sparse.csr_matrix, int]]:
-    """By name: some of the training users, and the number of all of them."""
+    """Sample training users of each data set, with the number of all of them."""
     shapes = {}
     for name in ("ml-1m", "gowalla"):
         try:
-            train = split_of(name).train
+            train = load_split(name).train
         except RecvaeError as error:
             print(f"{name} is left out: {error}")
             continue
@@ -106,11 +106,11 @@ def step_shapes(seed: int) -> dict[str, tuple[sparse.csr_matrix, int]]:
 
 
 def step_figures(train: sparse.csr_matrix, n_users: int, options: record.Options) -> dict[str, Any]:
-    """One shape."""
+    """Measure one shape."""
     floors: list[floor.Floor] = []
     outcomes = Track(options.venvs).race(
-        seeded((OURS, OURS_AUTO, DENSE, OURS_RECVAE), options.seed, epochs=4),
-        training_only(train),
+        with_settings((OURS, OURS_AUTO, DENSE, OURS_RECVAE), options.seed, epochs=4),
+        make_training_task(train),
         options.rounds,
         between=lambda: floors.append(floor.measure(BATCH, HIDDEN, train.shape[1])),
     )
@@ -132,12 +132,12 @@ def step_figures(train: sparse.csr_matrix, n_users: int, options: record.Options
 
 
 def updates(n_users: int, name: str) -> int:
-    """Updates an epoch."""
+    """Count the updates of an epoch."""
     return -(-n_users // BATCH) * (RECVAE_PASSES if "RecVAE" in name else 1)
 
 
 def summary(runs: Sequence[Outcome], n_updates: int, epoch_updates: int | None = None) -> dict[str, Any] | None:
-    """Step, epoch and memory of a contestant's runs; each run's first epoch, when things warm up, is left out.
+    """Summarise step, epoch and memory of a contestant's runs, without each run's first epoch, which warms up.
 
     Parameters
     ----------
@@ -159,22 +159,24 @@ def summary(runs: Sequence[Outcome], n_updates: int, epoch_updates: int | None =
 
 
 def peers(options: record.Options) -> dict[str, Any]:
-    """Seconds an epoch and peak memory of every library on ML-1M's training users."""
-    train = split_of("ml-1m").train
-    outcomes = Track(options.venvs).race(seeded(PEERS, options.seed, epochs=4), training_only(train), options.rounds)
+    """Measure seconds of an epoch and peak memory of every library on ML-1M's training users."""
+    train = load_split("ml-1m").train
+    outcomes = Track(options.venvs).race(
+        with_settings(PEERS, options.seed, epochs=4), make_training_task(train), options.rounds
+    )
     n_users, n_items = train.shape
     contestants = {name: summary(runs, updates(n_users, name)) for name, runs in outcomes.items()}
     return {"n_users": n_users, "n_items": n_items, "contestants": contestants}
 
 
 def quality(options: record.Options) -> dict[str, Any]:
-    """NDCG@100 of validation and test users against seconds of training, once for each contestant."""
-    split = split_of("ml-1m")
+    """Measure NDCG@100 of validation and test users against seconds of training, once for each contestant."""
+    split = load_split("ml-1m")
     if split.validation is None:
         raise RuntimeError("ml-1m comes without validation users")
     task = Task(split.train, split.validation.fold_in, split.test.fold_in)
     contestants = [
-        seeded([one], options.seed, epochs=epochs, params=params, checkpoints=checkpoints(epochs))[0]
+        with_settings([one], options.seed, epochs=epochs, params=params, checkpoints=checkpoints(epochs))[0]
         for one, epochs, params in QUALITY
     ]
     outcomes = Track(options.venvs).race(contestants, task)
@@ -183,12 +185,12 @@ def quality(options: record.Options) -> dict[str, Any]:
 
 
 def checkpoints(epochs: int) -> list[int]:
-    """About `CHECKPOINTS` epochs, the last among them."""
+    """Choose about `CHECKPOINTS` epochs, the last among them."""
     return sorted({round(epochs * (number + 1) / CHECKPOINTS) for number in range(CHECKPOINTS)} - {0})
 
 
 def curve(run: Outcome, split: Split) -> dict[str, Any]:
-    """Seconds of training, NDCG@100 of validation and of test users at each checkpoint, and what it took."""
+    """Make the curve of a run: seconds and NDCG@100 of both kinds of users at each checkpoint, and its cost."""
     holdouts = {"validation": split.validation, "test": split.test}
     elapsed = np.cumsum(run.epoch_seconds)
     points: dict[int, dict[str, float]] = {}
@@ -205,21 +207,21 @@ def curve(run: Outcome, split: Split) -> dict[str, Any]:
 
 
 def mean_ndcg(ids: np.ndarray[Any, Any], holdout: Holdout, k: int = 100) -> float:
-    """Mean NDCG@k over the users that have held-out items."""
+    """Compute the mean NDCG@k over users with held-out items."""
     held_out = sparse.csr_matrix(holdout.held_out)
     return float(np.nanmean(ndcg_at_k(hit_matrix(ids, held_out), np.diff(held_out.indptr), k)))
 
 
 def growth(options: record.Options) -> dict[str, Any]:
-    """A step and peak memory by the size of the catalogue."""
+    """Measure a step and peak memory by the size of the catalogue."""
     rows: dict[str, list[dict[str, Any]]] = {contestant.name: [] for contestant in GROWTH}
     for n_items in CATALOGUES:
         needed = BYTES_A_PARAMETER * floor.n_parameters(n_items, GROWTH_HIDDEN)
         if (available := available_bytes()) is not None and needed > available:
             print(f"{n_items:,} items are left out: they need {needed / 1e9:.0f} GB, there are {available / 1e9:.0f}")
             continue
-        task = training_only(histories(STEP_USERS, n_items, seed=options.seed))
-        outcomes = Track(options.venvs).race(seeded(GROWTH, options.seed, epochs=3), task, options.rounds)
+        task = make_training_task(histories(STEP_USERS, n_items, seed=options.seed))
+        outcomes = Track(options.venvs).race(with_settings(GROWTH, options.seed, epochs=3), task, options.rounds)
         for name, runs in outcomes.items():
             if (figures := summary(runs, updates(STEP_USERS, name))) is not None:
                 rows[name].append({"n_items": n_items, **figures})
@@ -227,10 +229,10 @@ def growth(options: record.Options) -> dict[str, Any]:
 
 
 def sampling(options: record.Options) -> dict[str, Any]:
-    """NDCG@100 of validation users after as many epochs with and without sampling."""
+    """Measure NDCG@100 of validation users after the same number of epochs with and without sampling."""
     found: dict[str, Any] = {}
     for name, (epochs, n_negatives) in SAMPLED.items():
-        split = split_of(name)
+        split = load_split(name)
         if split.validation is None:
             raise RuntimeError(f"{name} comes without validation users")
         params: dict[str, dict[str, Any]] = {
@@ -243,7 +245,7 @@ def sampling(options: record.Options) -> dict[str, Any]:
             for label, given in params.items()
         ]
         task = Task(split.train, split.validation.fold_in, split.train[:0])
-        outcomes = Track(options.venvs).race(seeded(contestants, options.seed, epochs=epochs), task)
+        outcomes = Track(options.venvs).race(with_settings(contestants, options.seed, epochs=epochs), task)
         rows = {
             label: {
                 "ndcg@100": mean_ndcg(runs[0].lists[f"validation/{epochs}"], split.validation),
@@ -257,8 +259,8 @@ def sampling(options: record.Options) -> dict[str, Any]:
     return found
 
 
-def seeded(contestants: Sequence[Contestant], seed: int, **settings: Any) -> list[Contestant]:
-    """The contestants with further settings."""
+def with_settings(contestants: Sequence[Contestant], seed: int, **settings: Any) -> list[Contestant]:
+    """Copy contestants with further settings."""
     return [Contestant(c.name, c.adapter, {**c.settings, **settings, "seed": seed}) for c in contestants]
 
 
@@ -266,8 +268,8 @@ PARTS = {"steps": steps, "peers": peers, "quality": quality, "growth": growth, "
 
 
 def main() -> None:
-    """Measure the parts asked for, writing after each."""
-    options = record.asked("benchmarks.training", __doc__, PARTS, VENVS, rounds=3)
+    """Measure the chosen parts; write after each."""
+    options = record.parse_options("benchmarks.training", __doc__, PARTS, VENVS, rounds=3)
     for part in options.only:
         try:
             content = PARTS[part](options)

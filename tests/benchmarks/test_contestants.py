@@ -10,7 +10,7 @@ from scipy import sparse
 
 from benchmarks.contestants import PEERS, Contestant, ContestantError, Outcome, Track
 from benchmarks.peers.exchange import LIST_LENGTH, Run, Settings, Task, best
-from benchmarks.shapes import histories, training_only
+from benchmarks.shapes import histories, make_training_task
 
 PINNED = re.compile(r"[A-Za-z0-9._-]+==[^=<>~ ]+")
 
@@ -32,7 +32,7 @@ def test_task_survives_the_file(task: Task, tmp_path: Path) -> None:
 
 
 def test_a_task_without_ranked_users_keeps_its_columns(task: Task, tmp_path: Path) -> None:
-    training_only(task.train).write(tmp_path / "task.npz")
+    make_training_task(task.train).write(tmp_path / "task.npz")
     assert Task.read(tmp_path / "task.npz").test.shape == (0, 40)
 
 
@@ -122,7 +122,7 @@ def test_a_peer_is_installed_once_for_its_pins(tmp_path: Path, monkeypatch: pyte
         called.append(command[1:3])
 
     monkeypatch.setattr("benchmarks.contestants.PEERS", tmp_path)
-    monkeypatch.setattr("benchmarks.contestants._checked_call", call)
+    monkeypatch.setattr("benchmarks.contestants._run", call)
     pins = tmp_path / "peer.txt"
     pins.write_text("package==1\n")
     track = Track(venvs=tmp_path / "venvs", show=lambda line: None)

@@ -107,7 +107,7 @@ def test_provenance_names_machine_versions_and_seed() -> None:
 
 
 def test_step_table_has_the_ratios(results: dict[str, Any]) -> None:
-    text = speed_report.markdown(results)
+    text = speed_report.format_markdown(results)
     steps = text[: text.index("## Other libraries")]
     assert row(steps, "recvae Mult-VAE")[1:4] == ["300 (270 to 330)", "1.20", ""]
     assert row(steps, "dense PyTorch Mult-VAE")[1:4] == ["960 (864 to 1056)", "3.84", "3.20"]
@@ -205,7 +205,7 @@ def padded(ids: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def test_a_fifth_is_held_out() -> None:
     interactions = histories(500, 1000)
-    holdout = evaluation.holdout_of(interactions, seed=0)
+    holdout = evaluation.hold_out_fifth(interactions, seed=0)
     np.testing.assert_array_equal((holdout.fold_in + holdout.held_out).toarray(), interactions.toarray())
     assert holdout.held_out.nnz == pytest.approx(0.2 * interactions.nnz, rel=0.05)
     assert holdout.fold_in.nnz + holdout.held_out.nnz == interactions.nnz
@@ -213,12 +213,12 @@ def test_a_fifth_is_held_out() -> None:
 
 def test_evaluation_table_has_the_ratio_to_its_first_row() -> None:
     figures = {"n_users": 10, "n_items": 20, "seconds": {"matrix products": spread(2.0), "recvae": spread(2.5)}}
-    text = evaluation.markdown({"parts": {"floor": {**record.provenance("x", 0), "figures": figures}}})
+    text = evaluation.format_markdown({"parts": {"floor": {**record.provenance("x", 0), "figures": figures}}})
     assert row(text, "recvae")[1:] == ["2.50 (2.25 to 2.75)", "1.25"]
 
 
 def test_works_are_measured_in_turn_after_a_warm_up() -> None:
     order: list[str] = []
-    found = evaluation.in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2)
+    found = evaluation.time_in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2)
     assert order == ["a", "b"] * 3
     assert found["a"]["n"] == 2

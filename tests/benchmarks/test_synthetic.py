@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.synthetic import Laws, Shape, blocks, degrees, fit, write
+from benchmarks.synthetic import Laws, Shape, draw_blocks, draw_degrees, fit, write
 from recvae.preparation.pipeline import Options, prepare
 
 SMALL = Shape(n_users=700, n_items=300, n_ratings=30_000)
@@ -47,16 +47,16 @@ def test_exponents_are_found_again(exponents: tuple[float, float]) -> None:
 
 def test_popularity_follows_its_law() -> None:
     shape = Shape(n_users=2000, n_items=1000, n_ratings=100_000)
-    items = np.concatenate([block["movieId"].to_numpy() for block in blocks(shape, LAWS, seed=0)])
+    items = np.concatenate([block["movieId"].to_numpy() for block in draw_blocks(shape, LAWS, seed=0)])
     found = fit(np.unique(items, return_counts=True)[1])
     np.testing.assert_allclose(found, LAWS.items, atol=0.15)
 
 
 def test_degrees_are_bounded_and_add_up() -> None:
-    steep = degrees(Shape(100, 100, 3000), np.array([2.0, 2.0]), np.random.default_rng(0))
+    steep = draw_degrees(Shape(100, 100, 3000), np.array([2.0, 2.0]), np.random.default_rng(0))
     assert (steep.sum(), steep.min(), steep.max()) == (3000, 20, 50)
     with pytest.raises(SystemExit, match="1,999 ratings do not fit 100 users and 100 items"):
-        degrees(Shape(100, 100, 1999), np.array([2.0, 2.0]), np.random.default_rng(0))
+        draw_degrees(Shape(100, 100, 1999), np.array([2.0, 2.0]), np.random.default_rng(0))
 
 
 def test_prepare_knows_the_header(csv: Path, tmp_path: Path) -> None:
