@@ -84,7 +84,7 @@ BYTES_A_PARAMETER = 24  # weight, gradient, two moments, the best epoch's copy a
 
 
 def steps(options: record.Options) -> dict[str, Any]:
-    """Measure at each shape the seconds of a step, their spread, and the ratios to the floor and the dense reference."""
+    """Measure at each shape the seconds of a step, their spread, and their ratios to floor and dense reference."""
     return {
         name: step_figures(training_set, n_users, options)
         for name, (training_set, n_users) in step_shapes(options.seed).items()
