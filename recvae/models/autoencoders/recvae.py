@@ -133,8 +133,7 @@ class RecVAE(VariationalAutoencoder):
         nll = module.nll(z, own)
         if not trains_encoder:  # KL does not depend on the decoder
             return nll, {"nll": nll.detach()}
-        log_prior = self._log_prior(undropped[users], z)
-        kl = (_log_normal(z, mu, logvar) - log_prior).sum(dim=1)  # (n_users,)
+        kl = (_log_normal(z, mu, logvar) - self._log_prior(undropped[users], z)).sum(dim=1)  # (n_users,)
         beta = self.gamma * own.sum_weights()  # (n_users,)
         terms = {"nll": nll.detach(), "kl": kl.detach().mean(), "beta": beta.mean()}
         return nll + (beta * kl).mean(), terms
