@@ -6,7 +6,7 @@ import hmac
 import itertools
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from time import perf_counter
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -25,9 +25,9 @@ from recvae.serving.user_store import StoreUnavailableError
 OPEN_PATHS = frozenset({*PAGE_FILES, *DOCS_FILES, "/docs", "/healthz", "/readyz", "/openapi.json"})
 """Paths that need no API key, since their content tells nothing about users or items."""
 ADMIN = "/admin/"
-LARGE_BODY = 64 * 1024
-"""Bytes above which a worker takes one body at a time: parsing a megabyte keeps the event loop for some milliseconds,
-and ten clients at once would keep it for ten times as long."""
+LARGE_BODY, LARGE_BODY_PAUSE = 64 * 1024, 0.02
+"""Bytes above which a worker takes one body at a time, and seconds between two of them: parsing a megabyte keeps the
+event loop for ten milliseconds, and clients that send one after the other would keep it for all others' requests."""
 PROCESS_ID, NUMBERS = secrets.token_hex(6), itertools.count()
 REQUEST_ID = re.compile(rb"[\w.-]{1,64}")
 JSON = re.compile(rb"application/json\s*(;.*)?", re.IGNORECASE)
@@ -53,7 +53,7 @@ class Middleware:
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, log: AccessLog) -> None:
         self._app, self._settings, self._metrics, self._log = app, settings, metrics, log
-        self._one_large_body = asyncio.Lock()
+        self._large_bodies = asyncio.Lock()
         self._key, self._admin_key = (key.get_secret_value().encode() for key in (settings.api_key, settings.admin_key))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +81,7 @@ class Middleware:
                 self._authenticate(scope, exchange.headers)
                 _refuse_undecodable(scope)
                 body = await self._read_body(exchange.headers, receive) if scope["method"] == "POST" else b""
-                async with self._one_large_body if len(body) > LARGE_BODY else contextlib.nullcontext():
+                async with self._take_turn() if len(body) > LARGE_BODY else contextlib.nullcontext():
                     await self._app(scope, _replay(body, receive), exchange.send)
         except TimeoutError:
             seconds = f"{self._settings.timeout_seconds:g} seconds"
@@ -125,6 +125,15 @@ class Middleware:
         if size and not JSON.fullmatch(headers.get(b"content-type", b"")):
             raise ProblemError(415, "Content-Type is not application/json")
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    @contextlib.asynccontextmanager
+    async def _take_turn(self) -> AsyncIterator[None]:
+        """Wait until no other large body is under way, nor was one just now."""
+        await self._large_bodies.acquire()
+        try:
+            yield
+        finally:
+            asyncio.get_running_loop().call_later(LARGE_BODY_PAUSE, self._large_bodies.release)
 
     def _record(self, exchange: "_Exchange") -> None:
         seconds = perf_counter() - exchange.started

@@ -129,6 +129,26 @@ def test_bodies_in_pieces(model: Path, messages: list[dict[str, Any]], status: i
     assert said in answer.text
 
 
+def test_large_bodies_are_taken_one_at_a_time(model: Path) -> None:
+    large = b'{"history": [1]' + b" " * 2**17 + b"}"
+
+    async def question() -> list[float]:
+        app = create_app(Settings(model))
+        async with client(app, headers={"content-type": "application/json"}) as http:
+            slow(app, 0.2)
+            started, seconds = time.perf_counter(), list[float]()
+
+            async def ask(body: bytes) -> None:
+                assert (await http.post("/recommend", content=body)).status_code == 200
+                seconds.append(time.perf_counter() - started)
+
+            await asyncio.gather(*(ask(body) for body in (large, large, large, b'{"history": [2]}')))
+            return seconds
+
+    seconds = asyncio.run(question())
+    assert seconds[1] < 0.6 <= seconds[3]  # the small one shares a batch with the first or the second of the large ones
+
+
 def test_a_declared_length_is_refused_at_once(model: Path) -> None:
     async def question() -> httpx.Response:
         app = create_app(Settings(model, max_body_bytes=100))
