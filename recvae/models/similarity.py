@@ -40,9 +40,10 @@ class SimilaritySearch:
         filter_items: npt.ArrayLike | None = None,
         items: npt.ArrayLike | None = None,
     ) -> tuple[IntArray, FloatArray]:
-        """Find the N items most similar to one item or to many, by the cosine of their vectors; it is first itself.
+        """Find the N items most similar to one item or to many, by the cosine of their vectors.
 
-        Items without interactions in training are never listed, and have no similar items: nothing is known of them.
+        An item comes first in its own list. Items without interactions in training are never listed and have no similar
+        items, since nothing is known of them.
 
         The parameters are those of `implicit`. `recalculate_item` and `item_users` are refused, since no model here
         computes an item's vector from its users after training.
@@ -82,7 +83,9 @@ class SimilaritySearch:
         users: npt.ArrayLike | None = None,
         user_items: UserItems | None = None,
     ) -> tuple[IntArray, FloatArray]:
-        """Find the N users most similar to one user or to many, by the cosine of their vectors; a user is first itself.
+        """Find the N users most similar to one user or to many, by the cosine of their vectors.
+
+        A user comes first in their own list.
 
         Parameters
         ----------
