@@ -11,11 +11,15 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -27,9 +31,11 @@ from recvae.data.splitting import strong_generalization
 from recvae.datasets import load
 from recvae.datasets.unzip import unzip
 from recvae.errors import ArtifactError, DataError, RecvaeError
+from recvae.inference.ranker import Query, Ranker
 from recvae.models import registry
 from recvae.models.popularity import Popularity
 from recvae.storage.manifest import MANIFEST, read_manifest, write_manifest
+from tests.test_former_versions import FOLDER
 
 INPUTS = int(os.environ.get("RECVAE_FUZZ_INPUTS", "60"))
 CSV = b'user_id,item_id,rating,timestamp\n1,20,4.5,100\n2,"10",3,\n\n007, 5,nan,1e9\n'
@@ -192,6 +198,112 @@ def test_artifacts(saved: Path, tmp_path: Path, name: str, data: st.DataObject) 
     content = data.draw(damaged((saved / name).read_bytes()))
     copy = resigned(saved, tmp_path / "copy", name, content)
     either(lambda: registry.load(copy), ArtifactError)
+
+
+MODELS = sorted(path.name for path in (FOLDER / "models").iterdir())
+VALUES = st.one_of(
+    st.sampled_from([None, True, -1, 0, 1, 3, 2**31, 10**12, 10**30, 0.5, -0.5, 1e300, float("inf"), float("nan")]),
+    st.sampled_from(["", "EASE", "MultVAE", "ndcg@5", "cpu", "2020-01-01", [], {}, [0], [7, 7], [[]], [{}], {"a": 1}]),
+    st.just([{"class": "EASE", "hyperparameters": {"l2": 5.0}}] * 2),
+    st.just([3] * 200),
+)
+
+
+def places(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Paths to everything in a JSON document."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, entry in entries for place in places(entry, (*path, key)))]
+
+
+def use(path: Path, frozen: bool) -> None:
+    """Load a model and rank with it, for users whom it may know."""
+    loaded = registry.load(path, frozen=frozen)
+    interactions = sparse.csr_matrix(np.eye(3, loaded.model.n_items_, dtype=np.float32))
+    with np.errstate(all="ignore"):
+        ids, scores = loaded.model.recommend(np.arange(3), interactions, N=4)
+    assert ids.shape == scores.shape == (3, 4)
+    assert ((ids >= -1) & (ids < loaded.model.n_items_)).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@fuzzed
+@given(data=st.data())
+def test_manifests_of_every_model(tmp_path: Path, name: str, data: st.DataObject) -> None:
+    shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+    shutil.copytree(FOLDER / "models" / name, tmp_path / "copy")
+    manifest = json.loads((tmp_path / "copy" / MANIFEST).read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        entries = [place for place in places(manifest) if place and place[0] != "sha256"]
+        *parents, last = data.draw(st.sampled_from(entries))
+        holder = manifest
+        for key in parents:
+            holder = holder[key]
+        holder[last] = deepcopy(data.draw(VALUES))
+    (tmp_path / "copy" / MANIFEST).write_text(json.dumps(manifest))
+    either(lambda: use(tmp_path / "copy", data.draw(st.booleans())), RecvaeError)
+
+
+@st.composite
+def damaged_array(draw: st.DrawFn, array: np.ndarray) -> np.ndarray:
+    """An array of another type or shape, or with another value somewhere."""
+    changed = array.astype(draw(st.sampled_from([str(array.dtype), "float32", "float64", "int32", "int64"])))
+    kind = draw(st.sampled_from(["value", "shorter", "longer", "flat", "deeper", "empty"]))
+    if kind == "value" and changed.size:
+        values = [0, -1, 1, 10, 11, 2**31 - 1, -(2**31)]
+        changed.flat[draw(st.integers(0, changed.size - 1))] = draw(st.sampled_from(values))
+    shapes = {"flat": changed.reshape(-1), "deeper": changed[None], "empty": changed[:0], "shorter": changed[:-1]}
+    return np.concatenate([changed, changed]) if kind == "longer" else shapes.get(kind, changed)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@fuzzed
+@given(data=st.data())
+def test_arrays_of_every_model(tmp_path: Path, name: str, data: st.DataObject) -> None:
+    file = FOLDER / "models" / name / "model.safetensors"
+    arrays = safetensors.numpy.load_file(file)
+    for _ in range(data.draw(st.integers(1, 2))):
+        victim = data.draw(st.sampled_from(sorted(arrays)))
+        if data.draw(st.integers(0, 9)):
+            arrays[victim] = np.ascontiguousarray(data.draw(damaged_array(arrays[victim])))
+        elif len(arrays) > 1:
+            del arrays[victim]
+    copy = resigned(FOLDER / "models" / name, tmp_path / "copy", file.name, safetensors.numpy.save(arrays))
+    either(lambda: use(copy, data.draw(st.booleans())), RecvaeError)
+
+
+@fuzzed
+@given(
+    histories=st.lists(
+        st.one_of(st.none(), st.lists(st.one_of(st.integers(-2, 12), st.sampled_from([None, 2**31, 2**62, -(2**40)])))),
+        min_size=1,
+        max_size=4,
+    ),
+    kind=st.sampled_from([pa.list_(pa.int64()), pa.large_list(pa.int64())]),
+)
+def test_histories_of_users(tmp_path: Path, histories: list[list[int | None] | None], kind: pa.DataType) -> None:
+    file = io.BytesIO()
+    table = {"user_id": [f"u{i}" for i in range(len(histories))], "history": pa.array(histories, kind)}
+    pq.write_table(pa.table(table), file)
+    copy = resigned(FOLDER / "models" / "ease", tmp_path / "copy", "users.parquet", file.getvalue())
+
+    def rank() -> None:
+        ranker = Ranker(registry.load(copy, frozen=True))
+        for name in table["user_id"]:
+            found = ranker.find_user(name)
+            assert found is not None
+            assert len(ranker.rank([Query(found[1], user=found[0])])) == 1
+
+    either(rank, ArtifactError)
+    sound = all(history is not None and all(i in range(10) for i in history) for history in histories)
+    assert sound == (refusal(rank) is None)
+
+
+def refusal(read: Callable[[], object]) -> ArtifactError | None:
+    try:
+        read()
+    except ArtifactError as error:
+        return error
+    return None
 
 
 def archive() -> bytes:

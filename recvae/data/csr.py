@@ -100,7 +100,9 @@ def build_csr(arrays: Mapping[str, npt.NDArray[Any]], name: str, n_columns: int)
     try:
         matrix = sparse.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape)
         matrix.check_format(full_check=True)
-    except ValueError as error:
+        # scipy looks at rows and indices only if the last number of indptr is positive, and its loops trust them.
+        _check_indices(matrix, name)
+    except ValueError as error:  # a `ParameterError` is one
         raise ArtifactError(f"{name} is no {shape} CSR matrix: {error}") from None
     return matrix
 

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recvae.errors import ArtifactError, ParameterError
+from recvae.data.stored_arrays import take_array
+from recvae.errors import ParameterError
 from recvae.evaluation.metrics import parse_metric
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
@@ -148,9 +149,7 @@ class Blend(Recommender):
         return {"weights": self.weights_, **parts}
 
     def _restore(self, state: State) -> None:
-        self.weights_ = state["weights"]
-        if self.weights_.shape != (len(self.models),):
-            raise ArtifactError(f"weights has shape {self.weights_.shape}; expected ({len(self.models)},)")
+        self.weights_ = take_array(state, "weights", len(self.models), dtype="float64")
         for i, model in enumerate(self.models):
             model.item_counts_ = self.item_counts_
             prefix = f"{i}."

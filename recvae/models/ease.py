@@ -7,7 +7,8 @@ import numpy.typing as npt
 from numpy.linalg import LinAlgError
 from scipy import sparse
 
-from recvae.data.csr import build_csr, csr_arrays
+from recvae.data.csr import csr_arrays
+from recvae.data.stored_arrays import take_array, take_csr
 from recvae.errors import ArtifactError, ParameterError
 from recvae.memory import available_bytes
 from recvae.models import hyperparameters as check
@@ -101,14 +102,11 @@ class EASE(Recommender):
     def _restore(self, state: State) -> None:
         n_items = self.n_items_
         if self.density is not None:
-            factor = build_csr(state, "factor", n_items)
-            if factor.shape[0] != n_items:
-                raise ArtifactError(f"factor has {factor.shape[0]} rows; expected {n_items}")
-            self.inverse_ = FactoredInverse(factor)
+            self.inverse_ = FactoredInverse(take_csr(state, "factor", n_items, n_items))
+            if not (self.inverse_.diagonal > 0).all():
+                raise ArtifactError("factor has a column of zeros; expected an inverse matrix")
             return
-        self.weights_ = state["weights"]
-        if self.weights_.shape != (n_items, n_items):
-            raise ArtifactError(f"weights has shape {self.weights_.shape}; expected {n_items} items each way")
+        self.weights_ = take_array(state, "weights", n_items, n_items)
 
 
 def _solve_weights(user_items: sparse.csr_matrix, l2: float) -> npt.NDArray[np.float32]:

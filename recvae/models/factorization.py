@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from recvae.data.stored_arrays import take_array
 from recvae.errors import ArtifactError, MissingDependencyError, ParameterError, TrainingError, UnsupportedError
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
@@ -100,12 +101,8 @@ class _Factorization(Recommender):
         return {"user_factors": self.user_factors_, "item_factors": self.item_factors_}
 
     def _restore(self, state: State) -> None:
-        users, items = state["user_factors"], state["item_factors"]
-        if items.ndim != 2 or len(items) != self.n_items_ or users.ndim != 2 or users.shape[1] != items.shape[1]:
-            raise ArtifactError(
-                f"factors have shapes {users.shape} and {items.shape}; expected equal columns and {self.n_items_} items"
-            )
-        self.user_factors_, self.item_factors_ = users, items
+        self.item_factors_ = take_array(state, "item_factors", self.n_items_, None)
+        self.user_factors_ = take_array(state, "user_factors", None, self.item_factors_.shape[1])
 
 
 class ALS(_Factorization):
@@ -224,7 +221,9 @@ class ALS(_Factorization):
         self.factors_ = self.item_factors_.shape[1]
         if self.factors not in (None, self.factors_):
             raise ArtifactError(f"item_factors has {self.factors_} columns; expected factors={self.factors}")
-        self.alpha_, self.regularization_ = (float(value) for value in state["alpha_regularization"])
+        self.alpha_, self.regularization_ = (
+            float(value) for value in take_array(state, "alpha_regularization", 2, dtype="float64")
+        )
 
 
 class _KnownUserFactorization(_Factorization):

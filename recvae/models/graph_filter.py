@@ -7,7 +7,8 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
-from recvae.data.csr import build_csr, csr_arrays, inverse_square_roots, normalise_by_degrees
+from recvae.data.csr import csr_arrays, inverse_square_roots, normalise_by_degrees
+from recvae.data.stored_arrays import take_array, take_csr
 from recvae.errors import ArtifactError
 from recvae.memory import row_batches
 from recvae.models import hyperparameters as check
@@ -111,8 +112,10 @@ class GraphFilter(Recommender):
 
     def _restore(self, state: State) -> None:
         n_items = self.n_items_
-        self.interactions_ = build_csr(state, "interactions", n_items)
-        self.weight_ = float(state["weight"][0])
-        self.item_degrees_, self.values_, self.vectors_ = state["item_degrees"], state["values"], state["vectors"]
-        if self.item_degrees_.shape != (n_items,) or self.vectors_.shape != (len(self.values_), n_items):
-            raise ArtifactError(f"vectors has shape {self.vectors_.shape}; expected {len(self.values_)} by {n_items}")
+        self.interactions_ = take_csr(state, "interactions", None, n_items)
+        self.weight_ = float(take_array(state, "weight", 1, dtype="float64")[0])
+        self.item_degrees_ = take_array(state, "item_degrees", n_items)
+        if (self.item_degrees_ < 0).any():
+            raise ArtifactError("item_degrees holds negative numbers; expected each item's sum of interactions")
+        self.vectors_ = take_array(state, "vectors", None, n_items)
+        self.values_ = take_array(state, "values", len(self.vectors_))

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recvae.data.csr import build_csr, csr_arrays
-from recvae.errors import ArtifactError
+from recvae.data.csr import csr_arrays
+from recvae.data.stored_arrays import take_csr
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.factorization import import_implicit
@@ -61,9 +61,7 @@ class _ItemKNN(Recommender):
         return csr_arrays(self.similarity_)
 
     def _restore(self, state: State) -> None:
-        self.similarity_ = build_csr(state, "similarity", self.n_items_)
-        if self.similarity_.shape[0] != self.n_items_:
-            raise ArtifactError(f"similarity has {self.similarity_.shape[0]} rows; expected {self.n_items_}")
+        self.similarity_ = take_csr(state, "similarity", self.n_items_, self.n_items_)
 
 
 class CosineKNN(_ItemKNN):

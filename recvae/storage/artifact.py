@@ -109,6 +109,8 @@ def _read(directory: Path, mapped: bool) -> StoredModel:
         raise ArtifactError(
             f"{directory}: n_items is {manifest.get('n_items')!r} but the weights are not for as many items"
         )
+    if not (np.isfinite(counts).all() and (counts >= 0).all()):
+        raise ArtifactError(f"{directory / _MODEL}: {_COUNTS} holds negative or infinite numbers; expected counts")
     items = read_table(directory / _ITEMS, len(counts))
     users = read_table(directory / _USERS) if _USERS in manifest["sha256"] else None
     name = _ITEMS

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from recvae.data.csr import check_csr, fingerprint
-from recvae.errors import ParameterError
+from recvae.data.csr import build_csr, check_csr, fingerprint
+from recvae.errors import ArtifactError, ParameterError
 from recvae.models.base import Recommender
 from recvae.models.ease import EASE
 from recvae.models.factorization import ALS
@@ -70,3 +70,11 @@ def test_no_model_reads_outside_its_catalogue(model: Recommender) -> None:
             model.recommend([0, 1], with_index(sparse.csr_matrix, index), N=2)
         with pytest.raises(ParameterError, match="user_items has indices"):
             model.score(with_index(sparse.csr_matrix, index))
+
+
+@pytest.mark.parametrize("indptr", [[0, 2, 0], [0, 3, -1], [0, 1, 0], [2, 2, 2]])
+def test_rows_that_end_before_they_begin(indptr: list[int]) -> None:
+    """scipy's own check looks at none of them where the last row ends at 0 or before."""
+    arrays = {"data": np.ones(3, np.float32), "indices": np.arange(3, dtype=np.int32), "indptr": np.array(indptr)}
+    with pytest.raises(ArtifactError, match=r"^similarity is no \(2, 4\) CSR matrix: "):
+        build_csr(arrays, "similarity", 4)
