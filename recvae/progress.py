@@ -18,23 +18,29 @@ def write_line(line: str) -> None:
 
     A log on a full disk, or a reader that has gone away, must not end hours of work.
     """
-    with contextlib.suppress(OSError, ValueError):  # a closed stream raises ValueError
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+    stream = _LenientStream(sys.stderr)
+    stream.write(f"{line}\n")
+    stream.flush()
 
 
 class _LenientStream(io.TextIOBase):
-    """A stream whose errors of writing are ignored; see `write_line`."""
+    """A stream whose errors of writing are ignored; see `write_line`.
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    Parameters
+    ----------
+    stream : text stream, optional
+        Python has None for standard error if the process was started without one.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = io.StringIO() if stream is None else stream
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        return self._stream.encoding  # bars are of ASCII characters where there are no others
+        return self._stream.encoding or "utf-8"  # bars are of ASCII characters where there are no others
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # a closed stream raises ValueError
             self._stream.write(text)
         return len(text)
 

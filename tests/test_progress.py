@@ -63,6 +63,13 @@ def test_a_closed_stream(monkeypatch: pytest.MonkeyPatch) -> None:
         progress.update(1, {"loss": 1.0})
 
 
+def test_no_stream_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    write_line("hello")
+    with EpochProgress("work", 2, show=True) as progress:
+        progress.update(1, {"loss": 1.0})
+
+
 def test_lines_of_a_log(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
