@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recvae.errors import ArtifactError
+from recvae.models.hyperparameters import MOST_LAYERS
 
 ENCODERS = ("plain", "dense")
 LAYER_NORM_EPSILON = 0.1
@@ -102,7 +103,8 @@ class Architecture:
             return 1 if bias is None or bias.ndim == 0 else len(bias)
 
         def count(layers: str) -> int:
-            return next(number for number in range(len(state) + 1) if f"{layers}.{number}.bias" not in state)
+            numbers = range(MOST_LAYERS)
+            return next((number for number in numbers if f"{layers}.{number}.bias" not in state), MOST_LAYERS)
 
         width, depth = size_of(INPUT), count(_DENSE_NORMS)
         if depth:

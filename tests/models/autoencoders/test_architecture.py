@@ -1,5 +1,6 @@
 """One description of the layers: that of the torch networks, and of the weights that they save."""
 
+import time
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,17 @@ def test_no_other_weights_are_taken(model: Autoencoder) -> None:
                 check_state({key: array for key, array in state.items() if key != name} | other, shapes)
     with pytest.raises(ArtifactError, match=r"^odd is float32 \(3,\); expected none$"):
         check_state(state | {"odd": np.zeros(3, dtype=np.float32)}, shapes)
+
+
+@pytest.mark.parametrize("layers", ["encoder.layers", "decoder", "encoder.norms", "encoder.hidden"])
+def test_a_hundred_thousand_layers_are_refused_at_once(layers: str) -> None:
+    weight, bias = np.ones((1, 1), dtype=np.float32), np.ones(1, dtype=np.float32)
+    names = ["encoder.input", "output", *(f"{layers}.{number}" for number in range(100_000))]
+    state = {f"{name}.{kind}": array for name in names for kind, array in (("weight", weight), ("bias", bias))}
+    started = time.perf_counter()
+    with pytest.raises(ArtifactError, match="expected"):
+        check_state(state, Architecture.from_state(state, variational=False).shapes(1))
+    assert time.perf_counter() - started < 2
 
 
 @pytest.mark.parametrize("state", [{}, {"encoder.input.bias": np.float32(1)}, {"encoder.norms.0.bias": np.zeros(2)}])
