@@ -1,5 +1,6 @@
 """Training through faults: killed at random points, a full disk, power lost between a write and its rename."""
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -26,6 +27,7 @@ import torch
 from recvae import workflow
 from recvae.datasets.synthetic import generate
 from recvae.errors import ArtifactError, RecvaeError
+from recvae.inference.bulk import recommend_everybody
 from recvae.models import registry
 from recvae.models.ease import EASE
 from recvae.preparation.pipeline import Options, prepare
@@ -277,11 +279,16 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("case", WRITERS)
+@pytest.mark.parametrize(
+    ("case", "exchange"), [*((case, True) for case in WRITERS), ("artifact", False), ("checkpoint", False)]
+)
 def test_whichever_call_fails_nothing_is_lost(
-    case: str, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: str, exchange: bool, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where the system cannot exchange two directories."""
     name, write = WRITERS[case]
+    if not exchange:
+        monkeypatch.setattr(directories, "_exchange", lambda *_: False)
     failures: dict[str, int] = {}
     for n in count(1):
         folder = tmp_path / str(n)
@@ -307,3 +314,27 @@ def test_whichever_call_fails_nothing_is_lost(
         shutil.rmtree(folder)
     assert failures["fsync"] >= 1
     assert sum(failures.values()) >= 3
+
+
+def test_whichever_call_fails_lists_for_everybody_are_finished_later(
+    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repeated call goes on, and gives what it would have given at once; files of others stay."""
+    monkeypatch.setattr("recvae.inference.bulk.USERS_A_PART", 8)
+    users = tmp_path / "users.parquet"
+    pd.DataFrame({"user_id": range(20), "history": [[i % 25, 3] for i in range(20)]}).to_parquet(users)
+    recommend_everybody(filled / "model", users, tmp_path / "whole", show_progress=False)
+    whole, failures = snapshot(tmp_path / "whole"), 0
+    for n in count(1):
+        out = tmp_path / str(n)
+        with monkeypatch.context() as patch:
+            calls = FailingCalls(patch, n)
+            with contextlib.suppress(RecvaeError):
+                recommend_everybody(filled / "model", users, out, show_progress=False)
+        if not calls.failed:
+            break
+        failures += 1
+        recommend_everybody(filled / "model", users, out, show_progress=False)
+        assert snapshot(out) == whole, calls.failed
+        assert {entry.name for entry in out.iterdir()} == {*whole}
+    assert failures >= 10
