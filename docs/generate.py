@@ -22,15 +22,24 @@ def write(folder: Path) -> None:
             page.write_text(text, encoding="utf8")
 
 
+COMMAND_LINE = """\
+# Command line
+
+Exit status: 0 on success; 1 when `verify` finds a fault; 2, with one line on standard error, for whatever you can
+mend; 130 after Ctrl-C. `recvae COMMAND --help` shows the same as this page.
+"""
+
+
 def command_line() -> str:
-    """The commands with their arguments and options, as Typer describes them."""
+    """Describe the commands with their arguments and options, as Typer does."""
     command = [sys.executable, "-m", "typer", "recvae.cli.main", "utils", "docs", "--name", "recvae"]
-    text = subprocess.run([*command, "--title", "Command line"], capture_output=True, text=True, check=True).stdout
-    return text.replace("\n## `recvae ", "\n## `")
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    commands = text[text.index("\n## `recvae ") :]  # what stands before is a list of them, cut short
+    return COMMAND_LINE + commands.replace("\n## `recvae ", "\n## `")
 
 
 def http() -> str:
-    """The routes with their parameters, bodies and answers, as the OpenAPI document describes them."""
+    """Describe the routes with their parameters, bodies and answers, as the OpenAPI document does."""
     document = create_app(Settings(model=Path("model"))).openapi()
     schemas = document["components"]["schemas"]
     lines = [
@@ -90,7 +99,7 @@ def _default(parameter: Schema) -> str:
 
 
 def _type(schema: Schema) -> str:
-    """A JSON schema in few words, with its bounds; a named object links to its fields."""
+    """Describe a JSON schema in few words, with its bounds; a named object links to its fields."""
     if "$ref" in schema:
         name = schema["$ref"].rsplit("/", 1)[-1]
         return f"[{name}](#{name.lower()})"
@@ -113,7 +122,7 @@ README_MODELS = ("blend", "ease", "als", "multvae", "graph", "popularity")
 
 
 def readme_results(folder: Path) -> str:
-    """README's table: six models on three data sets, from the results.json files in `folder`."""
+    """Make README's table: six models on three data sets, from the results.json files in `folder`."""
     ml_100k, ml_1m, gowalla = (
         read_results(folder / f"{name}.json")["models"] for name in ("ml-100k", "ml-1m", "gowalla")
     )
