@@ -21,6 +21,10 @@ Model = Annotated[Path, typer.Argument(help="Model artifact directory.", parser=
 Set = Annotated[list[str] | None, typer.Option("--set", help="Hyperparameter as name=value; may be repeated.")]
 INTERRUPTED = 130
 
+Items = Annotated[
+    Path | None,
+    typer.Option(help="CSV, TSV or Parquet file of items: item_id, title and other columns.", parser=parse_path),
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything random in training.")]
 
 
@@ -68,11 +72,12 @@ def prepare(
     backend: Annotated[
         str | None, typer.Option(help="duckdb, or URL of an engine: the source is a file, Parquet folder or table.")
     ] = None,
+    items: Items = None,
 ) -> None:
     """Filter and split a source into a prepared data directory.
 
-    Defaults that are not shown are the data set's protocol; for your own file ratings of at least 3.5, users with
-    at least 5 items, and a tenth of the users each for validation and test.
+    Defaults that are not shown are the data set's protocol; for your own file every row counts as an interaction, of
+    users with at least 5 items, and a tenth of the users each is for validation and test.
     """
     from recvae.data.columns import Columns
     from recvae.preparation import pipeline
@@ -90,6 +95,7 @@ def prepare(
         seed=seed,
         columns=Columns(user_column, item_column, rating_column, timestamp_column),
         backend=backend,
+        items=items,
     )
     if source == "-" and sys.stdin is None:
         raise RecvaeError("source is -, but standard input is closed; expected a table on standard input")

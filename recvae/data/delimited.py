@@ -50,12 +50,14 @@ class DelimitedText:
     def open(
         cls,
         source: Path | bytes,
-        columns: Columns,
+        columns: Columns | None,
         delimiter: str | None = None,
         names: list[str] | None = None,
         where: str | None = None,
     ) -> Self:
         """Read the first line that is not blank: the header, unless `names` are given.
+
+        Without `columns` every column is read, under its own name.
 
         Raises
         ------
@@ -73,7 +75,8 @@ class DelimitedText:
             raise DataError(f"{where} is empty; expected a header line and at least one row")
         delimiter = delimiter or max(_DELIMITERS, key=head.count)
         header = names or [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
-        return cls(source, where, delimiter, header, 0 if names else number, columns.map_names(header, where))
+        mapping = columns.map_names(header, where) if columns else {name: name for name in header}
+        return cls(source, where, delimiter, header, 0 if names else number, mapping)
 
     def read(self) -> pa.Table:
         """Read all rows, with columns `user_id`, `item_id` (text), and `rating` and `timestamp` where it has them.
@@ -141,7 +144,7 @@ class DelimitedText:
         return io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
 
     def _options(self, use_threads: bool, **others: pa.DataType) -> dict[str, Any]:
-        types = {"user_id": pa.string(), "item_id": pa.string(), "rating": pa.float64(), **others}
+        types = {**dict.fromkeys(("user_id", "item_id", "title"), pa.string()), "rating": pa.float64(), **others}
         return {
             "read_options": pa.csv.ReadOptions(
                 use_threads=use_threads, column_names=self.header, skip_rows=self.n_skipped

@@ -1,6 +1,5 @@
 """Interactions of users with items: raw ids and their indices, ratings, timestamps, and the `user_items` matrix."""
 
-import numbers
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,19 +9,28 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 from pandas.api.types import is_datetime64_any_dtype
 from scipy import sparse
 
 from recvae.data.columns import Columns
 from recvae.data.frames import to_frame
+from recvae.data.ids import IntArray, index_ids, renumber
 from recvae.data.readers import read_table
 from recvae.errors import DataError, ParameterError
 
-IntArray = npt.NDArray[np.int32]
-# Integer ids within a range of at most so many times their number are indexed by a table over the whole range: several
-# times faster than hashing them, for a few bytes a possible id.
-DENSE_IDS = 4
+
+@dataclass(frozen=True)
+class RatingSummary:
+    """Range of some ratings, and whether all are whole or half numbers."""
+
+    least: float
+    largest: float
+    in_halves: bool
+
+    @property
+    def look_like_stars(self) -> bool:
+        """True for ratings from .5 or 1 up to 4 or 5; counts go further, and likes are all the same."""
+        return self.in_halves and 0.5 <= self.least < 4 <= self.largest <= 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +109,8 @@ class Interactions:
         frame = frame[list(mapping)].rename(columns=mapping)
         if frame.empty:
             raise DataError("the table has no rows")
-        user_idx, user_ids = _index_ids(frame["user_id"], "user_id")
-        item_idx, item_ids = _index_ids(frame["item_id"], "item_id")
+        user_idx, user_ids = index_ids(frame["user_id"], "user_id")
+        item_idx, item_ids = index_ids(frame["item_id"], "item_id")
         return cls(
             user_ids,
             item_ids,
@@ -144,10 +152,17 @@ class Interactions:
             )
         )
 
+    def summarise_ratings(self) -> RatingSummary | None:
+        """Summarise the ratings; None without ratings."""
+        if self.rating is None:
+            return None
+        doubled = 2 * self.rating
+        return RatingSummary(float(self.rating.min()), float(self.rating.max()), bool((doubled % 1 == 0).all()))
+
     def select(self, kept: npt.NDArray[np.bool_]) -> Self:
         """Keep the interactions where `kept` is true; drop ids that no longer occur."""
-        user_codes, user_idx = _renumber(self.user_idx[kept], self.n_users)
-        item_codes, item_idx = _renumber(self.item_idx[kept], self.n_items)
+        user_codes, user_idx = renumber(self.user_idx[kept], self.n_users)
+        item_codes, item_idx = renumber(self.item_idx[kept], self.n_items)
         return replace(
             self,
             user_ids=self.user_ids[user_codes],
@@ -237,22 +252,9 @@ def empty_data_error(counts: Mapping[str, int], bound: str) -> DataError:
     return DataError(f"no interactions are left of {counts['rows']:,} rows: {taken}{bound}")
 
 
-def sort_ids(ids: pd.Series) -> pd.Index:
-    """Sort the distinct ids, in the order of their indices."""
-    return _index_ids(ids, str(ids.name))[1]
-
-
 def _count_of_each(idx: IntArray) -> npt.NDArray[np.intp]:
     """Count, for each entry, the entries with the same index."""
     return np.bincount(idx)[idx]
-
-
-def _renumber(values: npt.NDArray[Any], size: int) -> tuple[npt.NDArray[np.intp], IntArray]:
-    """Find the values from 0 to size - 1 that occur, and each value's place among them: `np.unique` without sorting."""
-    occurs = np.zeros(size, dtype=bool)
-    occurs[values] = True
-    place = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
-    return np.flatnonzero(occurs), place[values]
 
 
 def _check_labels(ids: Iterable[Hashable] | None, size: int, name: str, what: str) -> pd.Index:
@@ -265,52 +267,6 @@ def _check_labels(ids: Iterable[Hashable] | None, size: int, name: str, what: st
         repeated = labels[labels.duplicated()].tolist()[0]
         raise ParameterError(f"{name} has {repeated!r} more than once; expected a different id for each of the {what}")
     return labels
-
-
-def _index_ids(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
-    missing = ids.isna().to_numpy()
-    if missing.any():
-        raise DataError(f"{name} is missing in {missing.sum()} rows, first in row {missing.argmax()}")
-    if isinstance(ids.dtype, pd.CategoricalDtype):  # whose own order need not be that of the ids
-        ids = ids.astype(ids.cat.categories.dtype)
-    if isinstance(ids.dtype, np.dtype) and ids.dtype == np.int64:
-        numbers = ids.to_numpy()
-        least, span = numbers.min(), int(numbers.max()) - int(numbers.min()) + 1
-        if span <= DENSE_IDS * len(numbers):
-            found, idx = _renumber(numbers - least, span)
-            return idx, pd.Index(found + least)
-    try:
-        codes, uniques = pd.factorize(ids)
-    except TypeError as error:
-        raise DataError(f"{name} has values of {error}; expected numbers or text") from None
-    unique_ids = pd.Index(uniques, tupleize_cols=False)
-    if unique_ids.dtype == object:
-        _check_one_kind(unique_ids, name)
-    order = unique_ids.argsort()
-    rank = np.empty(len(order), dtype=np.int32)
-    rank[order] = np.arange(len(order), dtype=np.int32)
-    return rank[codes], unique_ids[order]
-
-
-def _check_one_kind(ids: pd.Index, name: str) -> None:
-    """Raise `DataError` unless distinct ids are all text, all numbers, or all of another kind that a file can hold."""
-    kinds = {_kind(value): value for value in reversed(ids.tolist())}
-    if len(kinds) > 1:
-        examples = " and ".join(f"{kind} such as {value!r}" for kind, value in sorted(kinds.items()))
-        raise DataError(f"{name} has {examples}; expected ids of one kind, numbers or text")
-    ((kind, value),) = kinds.items()
-    try:
-        nested = pa.types.is_nested(pa.array([value]).type)
-    except (pa.ArrowException, TypeError):
-        nested = True
-    if nested:
-        raise DataError(f"{name} has values of type {kind} such as {value!r}; expected numbers or text")
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_):
-        return "numbers"
-    return "text" if isinstance(value, str) else type(value).__name__
 
 
 def _parse_ratings(ratings: pd.Series) -> npt.NDArray[np.float64]:

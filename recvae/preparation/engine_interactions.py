@@ -15,7 +15,8 @@ import pandas as pd
 import pyarrow as pa
 
 from recvae.data.columns import Columns
-from recvae.data.interactions import check_not_negative, empty_data_error, sort_ids
+from recvae.data.ids import sort_ids
+from recvae.data.interactions import RatingSummary, check_not_negative, empty_data_error
 from recvae.errors import DataError, ParameterError
 from recvae.preparation.engine import Engine
 from recvae.preparation.staging import stage
@@ -136,6 +137,17 @@ class EngineInteractions:
     @cached_property
     def item_ids(self) -> pd.Index:
         return self._read_ids("item_id")
+
+    def summarise_ratings(self) -> RatingSummary | None:
+        """Summarise the ratings; None without ratings."""
+        if "rating" not in self.table.columns:
+            return None
+        rating = self.table.rating
+        doubled = 2 * rating
+        found = self.engine.read_row(
+            self.table.aggregate(least=rating.min(), largest=rating.max(), odd=(doubled.floor() != doubled).sum())
+        )
+        return RatingSummary(found["least"], found["largest"], not found["odd"])
 
     def filter(
         self, *, min_rating: float | None = None, min_user_items: int = 0, min_item_users: int = 0

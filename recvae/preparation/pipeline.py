@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from recvae.data.columns import Columns
-from recvae.data.interactions import Interactions
+from recvae.data.interactions import Interactions, RatingSummary
+from recvae.data.items import match_items, read_items
 from recvae.data.prepared import KIND, write_prepared
 from recvae.data.readers import read_table
 from recvae.data.split_backend import SplitBackend
@@ -27,7 +28,7 @@ from recvae.storage.directories import refuse_foreign
 if TYPE_CHECKING:
     from recvae.preparation.engine_interactions import EngineInteractions
 
-OWN_DATA = Recipe("own", split="strong", min_rating=3.5, min_user_items=5)
+OWN_DATA = Recipe("own", split="strong", min_user_items=5)
 LARGEST_HOLDOUT = 10_000
 MEMORY_A_TEXT_BYTE, MEMORY_A_PARQUET_BYTE = 6, 40  # bytes of memory that preparation takes for each byte of a file
 SPLIT_OPTIONS = {
@@ -59,6 +60,8 @@ class Options:
     backend : str, optional
         The database engine to prepare in, "duckdb" or a URL that Ibis knows; None prepares in memory, unless the source
         is too large.
+    items : Path, optional
+        A CSV, TSV or Parquet file with `item_id` (or the item column's name in `columns`), `title` and other columns.
     """
 
     min_rating: float | None = None
@@ -72,6 +75,7 @@ class Options:
     seed: int = 98765
     columns: Columns = field(default_factory=Columns)
     backend: str | None = None
+    items: Path | None = None
 
 
 def prepare(
@@ -102,28 +106,52 @@ def prepare(
         If `out` holds something else or cannot be written.
     """
     refuse_foreign(Path(out), KIND)
+    described = read_items(options.items, options.columns.item) if options.items else None
     if not isinstance(source, Dataset) and (backend := options.backend or _choose_backend(source)):
-        return _prepare_in_engine(backend, str(source), Path(out), options)
+        return _prepare_in_engine(backend, str(source), Path(out), options, described)
     found = source if isinstance(source, Dataset) else _find(source, options.columns, data_dir)
     notes = [f"{found.name} from {found.origin}: {len(found.ratings):,} rows"]
     data = Interactions.from_frame(found.ratings)
     filters = _choose_filters(found.recipe, data.rating is not None, options, notes)
+    if found.recipe is OWN_DATA and filters["min_rating"] is None:
+        notes += _note_stars(data.summarise_ratings())
     data, counts = data.filter(**filters)
     split = _split(data, found.recipe, options)
+    items, item_notes = _match(described, split) if described is not None else (found.items, [])
     write_prepared(
         out,
         data,
         split,
         dataset=found.name,
-        source={"origin": found.origin, "sha256": found.sha256, "citation": found.recipe.citation},
+        source=_describe_source(found.origin, found.sha256, found.recipe, options),
         filters=filters,
         counts=counts,
-        items=found.items,
+        items=items,
     )
-    notes += _summarise(counts, split)
+    notes += _summarise(counts, split) + item_notes
     if found.name == "ml-20m" and split.protocol["split"] == "strong":
         notes += describe(check_published(data, split))
     return notes
+
+
+def _match(described: pd.DataFrame, split: Split) -> tuple[pd.DataFrame, list[str]]:
+    items, note = match_items(described, split.item_ids)
+    return items, [note]
+
+
+def _describe_source(origin: str, sums: Mapping[str, str], recipe: Recipe, options: Options) -> dict[str, Any]:
+    of_items = digest_sources(options.items) if options.items else {}
+    return {"origin": origin, "sha256": {**of_items, **sums}, "citation": recipe.citation}
+
+
+def _note_stars(ratings: RatingSummary | None) -> list[str]:
+    """Tell of the filter where ratings look like stars, of which the low ones say that a user did not like an item."""
+    if ratings is None or not ratings.look_like_stars:
+        return []
+    return [
+        f"ratings look like stars ({ratings.least:g} to {ratings.largest:g}) and every row counts as an interaction; "
+        "--min-rating 4 keeps the good ones"
+    ]
 
 
 def _find(source: str | Path, columns: Columns, data_dir: Path | None) -> Dataset:
@@ -191,7 +219,9 @@ def _choose_backend(source: str | Path) -> str | None:
     return "duckdb" if available is not None and needed > available else None
 
 
-def _prepare_in_engine(backend: str, source: str, out: Path, options: Options) -> list[str]:
+def _prepare_in_engine(
+    backend: str, source: str, out: Path, options: Options, described: pd.DataFrame | None
+) -> list[str]:
     try:
         from recvae.preparation.engine import open_engine
         from recvae.preparation.engine_interactions import read_source
@@ -204,20 +234,34 @@ def _prepare_in_engine(backend: str, source: str, out: Path, options: Options) -
         )
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with open_engine(backend, out.absolute().parent) as engine:
-        return _prepare_interactions(read_source(engine, source, options.columns), Path(source), out, options)
+        whole = read_source(engine, source, options.columns)
+        return _prepare_interactions(whole, Path(source), out, options, described)
 
 
-def _prepare_interactions(whole: "EngineInteractions", source: Path, out: Path, options: Options) -> list[str]:
+def _prepare_interactions(
+    whole: "EngineInteractions", source: Path, out: Path, options: Options, described: pd.DataFrame | None
+) -> list[str]:
     from recvae.preparation.engine_splits import EngineBackend
 
     name, sums = (source.name, digest_sources(source)) if source.is_file() else (str(source), {})
     notes = [f"{name} in {whole.engine.connection.name}: {whole.n_interactions + whole.n_duplicates:,} rows"]
     filters = _choose_filters(OWN_DATA, "rating" in whole.table.columns, options, notes)
+    if filters["min_rating"] is None:
+        notes += _note_stars(whole.summarise_ratings())
     interactions, counts = whole.filter(**filters)
     split = _split(EngineBackend.from_interactions(interactions), OWN_DATA, options)
-    origin = {"origin": name, "sha256": sums, "citation": OWN_DATA.citation}
-    write_prepared(out, interactions.iter_frames(), split, dataset=name, source=origin, filters=filters, counts=counts)
-    return notes + _summarise(counts, split)
+    items, item_notes = _match(described, split) if described is not None else (None, [])
+    write_prepared(
+        out,
+        interactions.iter_frames(),
+        split,
+        dataset=name,
+        source=_describe_source(name, sums, OWN_DATA, options),
+        filters=filters,
+        counts=counts,
+        items=items,
+    )
+    return notes + _summarise(counts, split) + item_notes
 
 
 def _refuse_ignored_options(split: str, options: Options) -> None:

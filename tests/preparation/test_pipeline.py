@@ -55,14 +55,61 @@ def refused(error: type[RecvaeError], message: str, source: Any, out: Path, **op
 
 def test_defaults_of_an_own_file(tmp_path: Path, csv: Path, interactions: pd.DataFrame) -> None:
     lines, manifest = prepared(csv, tmp_path / "out")
-    assert manifest["filters"] == {"min_rating": 3.5, "min_user_items": 5, "min_item_users": 0}
+    assert manifest["filters"] == {"min_rating": None, "min_user_items": 5, "min_item_users": 0}
     assert manifest["protocol"] == {"split": "strong", "val_users": 6, "test_users": 6, "seed": 98765}
-    assert manifest["counts"]["interactions_below_min_rating"] == (interactions["rating"] < 3.5).sum()
+    assert manifest["counts"]["interactions"] == len(interactions)
     assert manifest["dataset"] == "interactions.csv"
     assert list(manifest["source"]["sha256"]) == ["interactions.csv"]
     assert lines[0] == f"interactions.csv from interactions.csv: {len(interactions):,} rows"
-    assert lines[1].startswith(f"dropped: {(interactions['rating'] < 3.5).sum():,} interactions below min rating")
+    assert lines[1].startswith(
+        "ratings look like stars (1 to 5) and every row counts as an interaction; --min-rating 4 "
+    )
     assert [line.split(":")[0] for line in lines[2:5]] == ["train", "validation", "test"]
+
+
+@pytest.mark.parametrize("backend", [None, "duckdb"])
+@pytest.mark.parametrize(
+    ("ratings", "stars"),
+    [
+        ([1, 2, 5], True),
+        ([0.5, 3.5, 4], True),
+        ([1, 2, 7], False),
+        ([1, 1, 1], False),
+        ([1, 2.3, 5], False),
+        ([0, 5], False),
+    ],
+)
+def test_stars_are_noticed(tmp_path: Path, ratings: list[float], stars: bool, backend: str | None) -> None:
+    frame = pd.DataFrame([(user, item) for user in range(30) for item in range(8)], columns=["user_id", "item_id"])
+    frame["rating"] = [ratings[number % len(ratings)] for number in range(len(frame))]
+    frame.to_csv(tmp_path / "counts.csv", index=False)
+    lines, manifest = prepared(tmp_path / "counts.csv", tmp_path / "out", Options(backend=backend))
+    assert any("--min-rating 4" in line for line in lines) == stars
+    assert manifest["counts"]["interactions"] == len(frame)
+    asked = prepare(tmp_path / "counts.csv", tmp_path / "asked", Options(min_rating=0, backend=backend))
+    assert not any("--min-rating 4" in line for line in asked)
+
+
+@pytest.mark.parametrize("backend", [None, "duckdb"])
+def test_titles_of_an_own_file(tmp_path: Path, csv: Path, backend: str | None) -> None:
+    rows = "".join(f"{number},Film {number},{1900 + number}\n" for number in range(2, N_ITEMS + 4))
+    (tmp_path / "items.csv").write_text(f"item_id,title,year\n{rows}")
+    lines, manifest = prepared(csv, tmp_path / "out", Options(items=tmp_path / "items.csv", backend=backend))
+    items = read_prepared(tmp_path / "out").items.set_index("item_id")
+    known = items.index > 1
+    assert items["title"][known].tolist() == [f"Film {number}" for number in items.index[known]]
+    assert items["year"][known].tolist() == [1900 + number for number in items.index[known]]
+    surplus = N_ITEMS + 2 - known.sum()
+    missing = "; 1 items have no row" if 1 in items.index else ""
+    expected = f"items: item_id, title, year of {known.sum()} of {len(items)} items{missing}"
+    assert lines[-1] == f"{expected}; {surplus} rows are of other items"
+    assert set(manifest["source"]["sha256"]) == {"interactions.csv", "items.csv"}
+
+
+def test_a_file_of_items_is_read_before_the_source(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("title\nA film\n")
+    with pytest.raises(DataError, match=r"items.csv has no column 'item_id'; it has: title"):
+        prepare("nowhere.csv", tmp_path / "out", Options(items=tmp_path / "items.csv"))
 
 
 def test_a_tenth_of_the_users_is_at_least_one(tmp_path: Path, interactions: pd.DataFrame) -> None:

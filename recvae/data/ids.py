@@ -1,0 +1,82 @@
+"""Raw ids of users and items, and their indices from 0 in the order of the sorted ids."""
+
+import numbers
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from recvae.errors import DataError
+
+IntArray = npt.NDArray[np.int32]
+# Integer ids within a range of at most so many times their number are indexed by a table over the whole range: several
+# times faster than hashing them, for a few bytes a possible id.
+DENSE_IDS = 4
+
+
+def index_ids(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
+    """Number ids by their place among the sorted distinct ids; returns the indices and the distinct ids.
+
+    Raises
+    ------
+    DataError
+        If an id is missing, or ids are of several kinds or of one that no file can hold. `name` names them.
+    """
+    missing = ids.isna().to_numpy()
+    if missing.any():
+        raise DataError(f"{name} is missing in {missing.sum()} rows, first in row {missing.argmax()}")
+    if isinstance(ids.dtype, pd.CategoricalDtype):  # whose own order need not be that of the ids
+        ids = ids.astype(ids.cat.categories.dtype)
+    if isinstance(ids.dtype, np.dtype) and ids.dtype == np.int64:
+        values = ids.to_numpy()
+        least, span = values.min(), int(values.max()) - int(values.min()) + 1
+        if span <= DENSE_IDS * len(values):
+            found, idx = renumber(values - least, span)
+            return idx, pd.Index(found + least)
+    try:
+        codes, uniques = pd.factorize(ids)
+    except TypeError as error:
+        raise DataError(f"{name} has values of {error}; expected numbers or text") from None
+    unique_ids = pd.Index(uniques, tupleize_cols=False)
+    if unique_ids.dtype == object:
+        _check_one_kind(unique_ids, name)
+    order = unique_ids.argsort()
+    rank = np.empty(len(order), dtype=np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    return rank[codes], unique_ids[order]
+
+
+def _check_one_kind(ids: pd.Index, name: str) -> None:
+    """Raise `DataError` unless distinct ids are all text, all numbers, or all of another kind that a file can hold."""
+    kinds = {_kind(value): value for value in reversed(ids.tolist())}
+    if len(kinds) > 1:
+        examples = " and ".join(f"{kind} such as {value!r}" for kind, value in sorted(kinds.items()))
+        raise DataError(f"{name} has {examples}; expected ids of one kind, numbers or text")
+    ((kind, value),) = kinds.items()
+    try:
+        nested = pa.types.is_nested(pa.array([value]).type)
+    except (pa.ArrowException, TypeError):
+        nested = True
+    if nested:
+        raise DataError(f"{name} has values of type {kind} such as {value!r}; expected numbers or text")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_):
+        return "numbers"
+    return "text" if isinstance(value, str) else type(value).__name__
+
+
+def sort_ids(ids: pd.Series) -> pd.Index:
+    """Sort the distinct ids, in the order of their indices."""
+    return index_ids(ids, str(ids.name))[1]
+
+
+def renumber(values: npt.NDArray[Any], size: int) -> tuple[npt.NDArray[np.intp], IntArray]:
+    """Find the values from 0 to size - 1 that occur, and each value's place among them: `np.unique` without sorting."""
+    occurs = np.zeros(size, dtype=bool)
+    occurs[values] = True
+    place = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
+    return np.flatnonzero(occurs), place[values]

@@ -1,0 +1,104 @@
+"""Tables of items: titles and other columns for the items of a catalogue."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+
+from recvae.data.delimited import WHOLE_NUMBER, DelimitedText, trim
+from recvae.errors import DataError
+
+
+def read_items(source: str | Path, id_column: str = "item_id") -> pd.DataFrame:
+    """Read a table of items from a CSV, TSV or Parquet file.
+
+    Parameters
+    ----------
+    source : path
+    id_column : str
+        Name of the column of ids, if the file has it; else the ids are in `item_id`.
+
+    Returns
+    -------
+    DataFrame with `item_id`, and every other column of the file under its own name, such as `title`. Ids of delimited
+    text are text; see `match_items`.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, has no such column or two of a name, or an id is missing or there twice.
+    """
+    path = Path(source)
+    if not path.is_file():
+        raise DataError(f"{path} is {'a folder' if path.is_dir() else 'missing'}; expected a file of items")
+    table = _read_parquet(path, id_column) if path.suffix.lower() == ".parquet" else _read_text(path, id_column)
+    items: pd.DataFrame = table.to_pandas()
+    if items["item_id"].isna().any():
+        raise DataError(f"{path}: item_id is missing in {items['item_id'].isna().sum():,} rows")
+    if items["item_id"].duplicated().any():
+        repeated_id = items["item_id"][items["item_id"].duplicated()].tolist()[0]
+        raise DataError(f"{path} has item_id {repeated_id!r} more than once; expected a row for each item")
+    return items
+
+
+def match_items(items: pd.DataFrame, item_ids: pd.Index) -> tuple[pd.DataFrame, str]:
+    """Find the rows of a catalogue's items, and convert their ids to the catalogue's type.
+
+    Returns
+    -------
+    (items, note)
+        The rows whose `item_id` is in `item_ids`, and a line for people that counts the others.
+
+    Raises
+    ------
+    DataError
+        If no item of the table is in the catalogue.
+    """
+    ids = items["item_id"]
+    if pd.api.types.is_integer_dtype(item_ids.dtype) and not pd.api.types.is_numeric_dtype(ids.dtype):
+        texts = ids.astype("str")
+        items = items.assign(item_id=texts)[texts.str.match(WHOLE_NUMBER)]
+        items = items.astype({"item_id": item_ids.dtype})
+    elif pd.api.types.is_numeric_dtype(ids.dtype) and not pd.api.types.is_numeric_dtype(item_ids.dtype):
+        items = items.assign(item_id=ids.astype("str"))
+    found = items[items["item_id"].isin(item_ids)]
+    if found.empty:
+        examples = f": {ids.tolist()[0]!r} here, {item_ids.tolist()[0]!r} there" if len(ids) else ""
+        raise DataError(f"items has {len(ids):,} rows, none of an item of the training data{examples}")
+    note = f"items: {', '.join(map(str, items.columns))} of {len(found):,} of {len(item_ids):,} items"
+    if missing := len(item_ids) - len(found):
+        note += f"; {missing:,} items have no row"
+    if surplus := len(ids) - len(found):
+        note += f"; {surplus:,} rows are of other items"
+    return found, note
+
+
+def _map_names(names: list[str], id_column: str, path: Path) -> dict[str, str]:
+    """Map the column of ids to `item_id`, and every other column to its own name."""
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise DataError(f"{path} has several columns named {min(repeated)!r}; expected one")
+    column = id_column if id_column in names else "item_id"
+    if column not in names:
+        raise DataError(f"{path} has no column {id_column!r}; it has: {', '.join(names)}")
+    if column != "item_id" and "item_id" in names:
+        raise DataError(f"{path} has columns {column!r} and 'item_id'; expected one column of ids")
+    return {name: "item_id" if name == column else name for name in names}
+
+
+def _read_text(path: Path, id_column: str) -> pa.Table:
+    text = DelimitedText.open(path, None)
+    # By these names ids and titles stay text, as they are written: 007 is not 7, and 1984 a title.
+    table = replace(text, mapping=_map_names(text.header, id_column, path)).read()
+    for name in {"item_id", "title"} & set(table.column_names):
+        table = table.set_column(table.schema.get_field_index(name), name, trim(table[name], [""]))
+    return table
+
+
+def _read_parquet(path: Path, id_column: str) -> pa.Table:
+    try:
+        table = pa.parquet.read_table(path)
+        return table.rename_columns(list(_map_names(table.column_names, id_column, path).values()))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
