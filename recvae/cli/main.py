@@ -25,7 +25,7 @@ Items = Annotated[
     Path | None,
     typer.Option(help="CSV, TSV or Parquet file of items: item_id, title and other columns.", parser=parse_path),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of everything random in training.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers in training.")]
 
 
 def main() -> None:
@@ -54,18 +54,18 @@ def prepare(
     source: Annotated[str, typer.Argument(help="Data set name, folder, CSV, TSV or Parquet file, or - for stdin.")],
     out: Annotated[Path, typer.Option(help="Directory to write.", parser=parse_path)],
     min_rating: Annotated[float | None, typer.Option(help="Keep ratings of at least this.")] = None,
-    min_user_items: Annotated[int | None, typer.Option(help="Keep users with at least so many items.")] = None,
-    min_item_users: Annotated[int, typer.Option(help="Keep items with at least so many users.")] = 0,
+    min_user_items: Annotated[int | None, typer.Option(help="Keep users with at least this many items.")] = None,
+    min_item_users: Annotated[int, typer.Option(help="Keep items with at least this many users.")] = 0,
     split: Annotated[str | None, typer.Option(help="strong, given, temporal or leave-last.")] = None,
     val_users: Annotated[int | None, typer.Option(help="Validation users.")] = None,
     test_users: Annotated[int | None, typer.Option(help="Test users.")] = None,
     val_time: Annotated[str | None, typer.Option(help="Temporal: validation begins.")] = None,
     test_time: Annotated[str | None, typer.Option(help="Temporal: test begins.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 98765,
-    user_column: Annotated[str, typer.Option()] = "user_id",
-    item_column: Annotated[str, typer.Option()] = "item_id",
-    rating_column: Annotated[str | None, typer.Option()] = None,
-    timestamp_column: Annotated[str | None, typer.Option()] = None,
+    user_column: Annotated[str, typer.Option(help="Column of user ids.")] = "user_id",
+    item_column: Annotated[str, typer.Option(help="Column of item ids.")] = "item_id",
+    rating_column: Annotated[str | None, typer.Option(help="Column of ratings, if there is one.")] = None,
+    timestamp_column: Annotated[str | None, typer.Option(help="Column of times, if there is one.")] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Where to look first for a named data set.", parser=parse_path)
     ] = None,
@@ -114,7 +114,7 @@ def train(
     settings: Set = None,
     preset: Annotated[str | None, typer.Option(help="paper, recommended (the default) or MultVAE's fast.")] = None,
     seed: Seed = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint, if there is one.")] = False,
 ) -> None:
     """Train a model and save it as an artifact."""
     from recvae import workflow
@@ -124,7 +124,9 @@ def train(
         lines = workflow.train(directory, out, model, preset=preset, params=params, seed=seed, resume=resume)
     except KeyboardInterrupt:
         checkpoint = workflow.checkpoint_path(out)
-        hint = f"; go on with the same command and --resume (state is in {checkpoint})" if checkpoint.exists() else ""
+        hint = (
+            f"; continue with the same command and --resume (state is in {checkpoint})" if checkpoint.exists() else ""
+        )
         typer.echo(f"recvae: interrupted{hint}", err=True)
         sys.exit(INTERRUPTED)
     for line in lines:
@@ -165,7 +167,7 @@ def compare(
         list[str] | None, typer.Option("--set", help="MODEL.name=value or MODEL.preset=…; may be repeated.")
     ] = None,
     seed: Seed = 0,
-    seeds: Annotated[int, typer.Option(min=1, help="Train models that draw random numbers so many times.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds for models that use random numbers.")] = 1,
 ) -> None:
     """Train several models, evaluate them on the same test users, and test every pair."""
     from recvae import workflow
@@ -188,7 +190,7 @@ def tune(
     directory: Directory,
     out: Annotated[Path, typer.Option(help="Artifact directory to write.", parser=parse_path)],
     model: Annotated[str, typer.Option(help="Model name.")],
-    trials: Annotated[int, typer.Option(help="Trials the study shall hold in all.")] = 50,
+    trials: Annotated[int, typer.Option(help="Number of trials in the study, earlier ones included.")] = 50,
     sampler: Annotated[str, typer.Option(help="tpe, random or grid.")] = "tpe",
     storage: Annotated[str | None, typer.Option(help="Database URL of the study; an SQLite file by default.")] = None,
     settings: Set = None,
@@ -196,8 +198,8 @@ def tune(
 ) -> None:
     """Search hyperparameters on the validation users and save the best model.
 
-    Repeating the command goes on with the study; several processes, on one machine or on many, share the study of
-    one --storage URL.
+    Repeating the command continues the study; processes on one or several machines share the study of one
+    --storage URL.
     """
     from recvae import tuning, workflow
 
@@ -215,7 +217,7 @@ def tune(
     try:
         lines = workflow.tune(directory, out, model, **search, on_trial=show)
     except KeyboardInterrupt:
-        typer.echo("recvae: interrupted; finished trials are kept: repeat the command to go on", err=True)
+        typer.echo("recvae: interrupted; finished trials are kept: repeat the command to continue", err=True)
         sys.exit(INTERRUPTED)
     for line in lines:
         typer.echo(line)
@@ -228,16 +230,18 @@ def recommend(
     user: Annotated[str | None, typer.Option(help="Id of a user whose history the artifact holds.")] = None,
     users: Annotated[
         Path | None,
-        typer.Option(help="Parquet file or folder: lists for everybody in it, with --out.", parser=parse_path),
+        typer.Option(help="Parquet file or folder of users, for whom lists are written to --out.", parser=parse_path),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="With --users: directory to write.", parser=parse_path)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --users: directory to write the lists to.", parser=parse_path)
+    ] = None,
     n: Annotated[int, typer.Option("-n", help="List length.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the best items for a history or for a known user, or write the lists of any number of users.
 
     With --users, a Parquet file has the columns user_id and history (a list of item ids), or user_id and item_id
-    sorted by user_id; repeating the command goes on where an earlier one stopped.
+    sorted by user_id; repeating the command continues where an earlier one stopped.
     """
     from recvae.inference.recommend import recommend as recommend_one
 
@@ -263,13 +267,13 @@ def recommend(
 @app.command()
 def serve(
     model: Model,
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for every one.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at.")] = 8000,
-    workers: Annotated[int, typer.Option(help="Processes, which share the weights.")] = 1,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    workers: Annotated[int, typer.Option(help="Number of processes; they share the weights.")] = 1,
 ) -> None:
-    """Answer over HTTP: recommendations, a page at /, documentation at /docs, metrics at /metrics.
+    """Serve recommendations over HTTP, with a page at /, documentation at /docs and metrics at /metrics.
 
-    Environment variables RECVAE_… set keys, limits and a store of users; docs/deployment.md lists them.
+    Environment variables RECVAE_… set keys, limits and a store of interactions; docs/deployment.md lists them.
     """
     from recvae import serving
 
@@ -306,7 +310,7 @@ def demo(
         "demo"
     ),
 ) -> None:
-    """Everything on MovieLens-100K: prepare, compare, save the model, recommend."""
+    """Run everything on MovieLens-100K: prepare, compare, save the model, recommend."""
     from recvae.cli.demo import run
 
     run(out, Console())
@@ -319,7 +323,7 @@ def _recommend_everybody(model: Path, users: Path, out: Path, n: int) -> None:
         lines = bulk.recommend_everybody(model, users, out, n)
     except KeyboardInterrupt:
         typer.echo(
-            f"recvae: interrupted; {bulk.count_parts(out)} part files are finished: repeat the command to go on",
+            f"recvae: interrupted; {bulk.count_parts(out)} part files are finished: repeat the command to continue",
             err=True,
         )
         sys.exit(INTERRUPTED)

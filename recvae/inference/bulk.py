@@ -51,7 +51,7 @@ def recommend_everybody(
     job = {"model": stage.identity, "users": histories.sha256(), "n": n}
     with _lock_directory(out):
         if (out / SUCCESS).exists():
-            totals = _read_finished(out / SUCCESS, job)
+            totals = _read_summary(out / SUCCESS, job)
             return [f"{out} was complete already: {_summarize(totals)}"]
         parts = _write_parts(stage, histories, out, job, show_progress)
         totals = {
@@ -77,7 +77,7 @@ def _write_parts(
         while row < histories.n_rows:
             path = out / f"part-{len(parts):05}.parquet"
             if path.exists():
-                part, stream = _read_finished(path, job), None
+                part, stream = _read_summary(path, job), None
                 progress.start = part["next_row"]
             else:
                 stream = stream or _UserStream(histories.batches(row))
@@ -142,7 +142,7 @@ def _refuse_unknown(stage: BatchRecommender, part: dict[str, Any], users: pa.Tab
         )
 
 
-def _read_finished(path: Path, job: dict[str, Any]) -> dict[str, Any]:
+def _read_summary(path: Path, job: dict[str, Any]) -> dict[str, Any]:
     """Return the summary that a part file or `_SUCCESS` carries, if it belongs to this job."""
     try:
         text = path.read_bytes() if path.name == SUCCESS else pq.read_metadata(path).metadata[_JOB]

@@ -43,7 +43,7 @@ class IdIndex:
     def get(self, given: Id) -> int | None:
         """Return the index of an id, or None for an unknown one."""
         index = self._indices.get(given)
-        return self._indices.get(_other_spelling(given)) if index is None else index
+        return self._indices.get(_respell(given)) if index is None else index
 
     def find(self, given: Sequence[Id]) -> tuple[list[int], list[Id]]:
         """Return the indices of the known ids, in order and each once, and the unknown ids."""
@@ -89,7 +89,7 @@ def _json_safe(value: Any) -> Id:
     return value if whole or isinstance(value, str) else str(value)
 
 
-def _other_spelling(given: Id) -> Id | None:
+def _respell(given: Id) -> Id | None:
     """Return a number as text, or text that is exactly what Python writes for a number as that number."""
     if isinstance(given, int):
         return str(given)

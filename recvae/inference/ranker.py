@@ -101,7 +101,7 @@ class Ranker:
         return self._rank_all_items(queries) if self.index is None else self._rank_shortlists(self.index, queries)
 
     def explain(self, query: Query, ranked: Ranked, n: int) -> Generator[None, None, list[Ranked]]:
-        """For each ranked item find at most n items of the history that raise its score most, and by how much.
+        """Find, for each ranked item, at most n items of the history that raise its score most, and by how much.
 
         It is a generator that yields after each few milliseconds of work, and returns the reasons.
         """
@@ -110,12 +110,12 @@ class Ranker:
         items = [index for index, _ in ranked]
         history = self.user_items([query.history])
         reasons, lost = yield from self.model.explain_in_steps(history, items, min(n, len(query.history)))
-        return [[(i, share) for i, share in row if share > 0] for row in _without_padding(reasons, lost)]
+        return [[(i, share) for i, share in row if share > 0] for row in _drop_padding(reasons, lost)]
 
     def similar(self, index: int, n: int) -> Ranked:
         """Return the n items most similar to one; `UnsupportedError` if the model has no item vectors."""
         ids, scores = self.model.similar_items(index, N=n, filter_items=[index])
-        return _without_padding(ids[None], scores[None])[0]
+        return _drop_padding(ids[None], scores[None])[0]
 
     def user_items(self, histories: Sequence[Sequence[int]]) -> sparse.csr_matrix:
         """Return histories as a matrix of ones, shape (n_users, n_items)."""
@@ -134,7 +134,7 @@ class Ranker:
             longest = max(queries[place].n for place in batch)
             rows = np.arange(len(batch))
             ids, scores = self.model.recommend(rows, histories, N=longest, recalculate_user=True)
-            for place, pairs in zip(batch, _without_padding(ids, scores), strict=True):
+            for place, pairs in zip(batch, _drop_padding(ids, scores), strict=True):
                 ranked[place] = pairs[: queries[place].n]
         for place, query in enumerate(queries):
             if query.only is not None or query.exclude:
@@ -153,7 +153,7 @@ class Ranker:
             recalculate_user=query.user is None or self.model.folds_in,
             items=only,
         )
-        return _without_padding(ids[None], scores[None])[0]
+        return _drop_padding(ids[None], scores[None])[0]
 
     def _rank_shortlists(self, index: ItemIndex, queries: Sequence[Query]) -> list[Ranked]:
         """Rank what the index finds; queries with candidates of their own, or too few found, from all items."""
@@ -167,7 +167,7 @@ class Ranker:
         ranked: list[Ranked] = []
         for place, query in enumerate(queries):
             shortlist = found.get(place)
-            ranked += self._rank_all_items([query]) if shortlist is None else _without_padding(*shortlist)
+            ranked += self._rank_all_items([query]) if shortlist is None else _drop_padding(*shortlist)
         return ranked
 
     def _build_index(self, model: Decoder) -> ItemIndex:
@@ -183,7 +183,7 @@ class Ranker:
         return ItemIndex.build(model, self.user_items(histories))
 
 
-def _without_padding(ids: IntArray, scores: FloatArray) -> list[Ranked]:
+def _drop_padding(ids: IntArray, scores: FloatArray) -> list[Ranked]:
     """Return each row of `top_n` as pairs, without the padding of short rows."""
     rows = zip(ids.tolist(), scores.astype(np.float64).round(DECIMALS).tolist(), strict=True)
     if (ids < 0).any():

@@ -35,7 +35,7 @@ class Backend:
 
     @property
     def model(self) -> LiveModel:
-        """The live model; problem 503 where there is none."""
+        """Live model; problem 503 where there is none."""
         if self.models.current is None:
             reason = f": {self.models.error}" if self.models.error else ""
             raise ProblemError(503, f"no model is loaded{reason}")
@@ -98,7 +98,7 @@ class Backend:
         exclude, unknown_exclude = find(request.exclude)
         only, unknown_only = (None, []) if request.only is None else find(request.only)
         unknown = [*unknown, *unknown_exclude, *unknown_only]
-        self.metrics.history(len(request.history), len(unknown))
+        self.metrics.count_history(len(request.history), len(unknown))
         return Query(history, request.n, exclude, only), unknown
 
 

@@ -1,4 +1,4 @@
-"""`LiveModel`, the artifact that is served, and `ModelReloader`, which replaces it while requests go on."""
+"""`LiveModel`, the artifact that is served, and `ModelReloader`, which replaces it without a pause."""
 
 import asyncio
 import gc
@@ -124,7 +124,7 @@ class ModelReloader:
         name, version = model.version["name"], model.version["version"]
         trained = datetime.fromisoformat(model.version["trained_at"] or model.loaded_at.isoformat())
         earlier = None if before is None else (before.version["name"], before.version["version"])
-        self._metrics.serving(name, version, trained.timestamp(), earlier)
+        self._metrics.set_model(name, version, trained.timestamp(), earlier)
         index = model.ranker.index
         self._metrics.recall.set(1.0 if index is None else index.recall)
         LOGGER.info("serving %s %s, %s items", name, version, f"{len(model.ranker.items):,}")

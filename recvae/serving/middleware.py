@@ -139,7 +139,7 @@ class Middleware:
         seconds = perf_counter() - exchange.started
         route = getattr(exchange.scope.get("route"), "path_format", "other")
         method = exchange.scope["method"] if route != "other" else "any"
-        self._metrics.request(route, method, exchange.status, seconds)
+        self._metrics.count_request(route, method, exchange.status, seconds)
         self._log.request(exchange.request_id, method, route, exchange.status, seconds)
 
 

@@ -35,7 +35,7 @@ class _Request(BaseModel):
 
 
 class RecommendFields(_Request):
-    """A history, and which items to recommend for it."""
+    """Request for recommendations: a history, and which items may be listed."""
 
     history: list[ItemId] = Field(description="Items the user has interacted with; [] gives the popular items.")
     n: int = Field(10, description="Length of the list.")
@@ -47,7 +47,7 @@ class RecommendFields(_Request):
 
 
 class BatchFields(_Request):
-    """Several requests at once."""
+    """Several requests for recommendations at once."""
 
     requests: Sequence[RecommendFields]
 
@@ -174,7 +174,7 @@ class ModelInfo(ModelVersion):
 
 
 class ReloadResponse(BaseModel):
-    """Whether a new artifact was loaded, and the model that is served now."""
+    """Result of a reload: whether the artifact was a new one, and the model that is served now."""
 
     changed: bool
     model: ModelVersion

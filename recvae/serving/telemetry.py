@@ -65,7 +65,7 @@ class Metrics:
         )
         self._children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
 
-    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+    def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request."""
         key = route, method, status
         children = self._children.get(key)
@@ -75,12 +75,12 @@ class Metrics:
         children[0].inc()
         children[1].observe(seconds)
 
-    def history(self, items: int, unknown: int) -> None:
+    def count_history(self, items: int, unknown: int) -> None:
         """Count the ids of a request."""
         self._items.inc(items)
         self._unknown.inc(unknown)
 
-    def serving(self, name: str, version: str, trained: float, before: tuple[str, str] | None) -> None:
+    def set_model(self, name: str, version: str, trained: float, before: tuple[str, str] | None) -> None:
         """Report that another model is served."""
         if before is not None:
             self._serving.labels(*before).set(0)

@@ -495,7 +495,7 @@ def test_ctrl_c_leaves_a_checkpoint_to_resume_from(tmp_path: Path, made: Path, r
     assert process.returncode == 130
     assert (said, complained) == (
         "",
-        f"recvae: interrupted; go on with the same command and --resume (state is in {checkpoint})\n",
+        f"recvae: interrupted; continue with the same command and --resume (state is in {checkpoint})\n",
     )
     assert not out.exists()
     assert recvae(f"{line} --resume").status == 0

@@ -207,7 +207,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(made: Path, tmp_path: Pat
     assert not (out / "_SUCCESS").exists()
     if sign is signal.SIGINT:
         assert done.returncode == 130
-        assert done.stderr.endswith("recvae: interrupted; 2 part files are finished: repeat the command to go on\n")
+        assert done.stderr.endswith("recvae: interrupted; 2 part files are finished: repeat the command to continue\n")
         assert len(parts(out)) == 2
     else:
         assert done.returncode == -signal.SIGKILL
