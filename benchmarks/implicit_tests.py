@@ -45,7 +45,7 @@ REASONS = {
     "test_serialization": "an artifact is a directory, not an open file",
     "test_serialization_without_fit": "a model that is not fitted is not saved",
     "test_zero_iterations_with_loss": "at least one iteration",
-    "test_explain": "explain(user_items, itemid) takes the history itself, in every model that folds in",
+    "test_explain": "explain returns (ids, contributions): what the score loses without each item",
     "test_incremental_retrain": "no partial_fit_users: new users are folded in without training",
     "test_fit_empty_matrix": "a matrix without interactions is refused",
     "test_fit_callback": "callback(epoch, seconds, loss) is the same for every model",

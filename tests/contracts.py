@@ -117,7 +117,7 @@ class RecommenderContract:
     def test_an_explanation_is_what_the_score_loses(self, folding: Recommender) -> None:
         history = random_interactions()[[4]]
         (best,), _ = folding.recommend(0, history, N=1, recalculate_user=True)
-        ids, lost = folding.explain(history, int(best), N=history.nnz + 2)
+        ids, lost = folding.explain(0, history, int(best), N=history.nnz + 2)
         assert_array_equal(ids[-2:], [-1, -1])
         assert_array_equal(np.sort(ids[:-2]), history.indices)
         assert (np.diff(lost[:-2]) <= 0).all()
@@ -134,25 +134,32 @@ class RecommenderContract:
         nothing = folding._score_histories(sparse.csr_matrix((1, N_ITEMS)).astype(np.float32))
         assert np.isfinite(nothing).all()
         for item in (2, 20):
-            (only, _), (owed, _) = folding.explain(history, item, N=2)
+            (only, _), (owed, _) = folding.explain(0, history, item, N=2)
             assert only == history.indices[0]
             assert_allclose(owed, folding.score(history)[0, item] - nothing[0, item], rtol=1e-4, atol=1e-5)
 
     def test_an_explanation_in_the_order_of_implicit(self, folding: Recommender) -> None:
-        with pytest.raises(ParameterError, match=r"^user_items is 3; expected a history, as in explain\(user_items, "):
-            folding.explain(3, random_interactions(), 0)  # type: ignore[arg-type]
+        """`explain(userid, user_items, itemid)`, with everybody's histories or the user's alone."""
+        everybody = random_interactions()
+        alone = folding.explain(0, everybody[4], 0, N=3)
+        for found, expected in zip(folding.explain(4, everybody, 0, N=3), alone, strict=True):
+            assert_array_equal(found, expected)
+        with pytest.warns(DeprecationWarning, match=r"is now explain\(userid, user_items, itemid\)"):
+            former = folding.explain(everybody[4], 0, 3)
+        for found, expected in zip(former, alone, strict=True):
+            assert_array_equal(found, expected)
 
     def test_several_items_are_explained_as_each_alone(self, folding: Recommender) -> None:
         history = random_interactions()[[4]]
-        ids, lost = folding.explain(history, [3, 0, 3], N=2)
+        ids, lost = folding.explain(0, history, [3, 0, 3], N=2)
         assert ids.shape == lost.shape == (3, 2)
         for item, of_item, owed in zip((3, 0, 3), ids, lost, strict=True):
-            alone, alone_owed = folding.explain(history, item, N=2)
+            alone, alone_owed = folding.explain(0, history, item, N=2)
             assert_array_equal(of_item, alone)
             assert_allclose(owed, alone_owed, rtol=1e-4, atol=1e-5)
 
     def test_nothing_explains_an_empty_history(self, folding: Recommender) -> None:
-        ids, lost = folding.explain(without_interactions(random_interactions()[:1], [0]), 0, N=2)
+        ids, lost = folding.explain(0, without_interactions(random_interactions()[:1], [0]), 0, N=2)
         assert_array_equal(ids, [-1, -1])
         assert_array_equal(lost, [-np.inf, -np.inf])
 
@@ -163,11 +170,18 @@ class RecommenderContract:
             folding.score_items(interactions, items), folding.score(interactions)[:, items], rtol=1e-4, atol=1e-5
         )
 
-    def test_an_explanation_needs_one_history_and_an_item(self, folding: Recommender) -> None:
-        with pytest.raises(ParameterError, match="user_items has 2 rows"):
-            folding.explain(random_interactions()[:2], 0)
+    def test_an_explanation_needs_a_history_and_an_item(self, folding: Recommender) -> None:
+        with pytest.raises(ParameterError, match="userid holds 2 to 2; expected 0 to 1"):
+            folding.explain(2, random_interactions()[:2], 0)
+        with pytest.raises(ParameterError, match="user_items is a int and itemid is None; expected a scipy CSR matrix"):
+            folding.explain(0, 3)
         with pytest.raises(IndexError, match=f"itemid holds {N_ITEMS}"):
-            folding.explain(random_interactions()[:1], N_ITEMS)
+            folding.explain(0, random_interactions()[:1], N_ITEMS)
+        with (
+            pytest.warns(DeprecationWarning, match="former order"),
+            pytest.raises(ParameterError, match="user_items has 2 rows"),
+        ):
+            folding.explain(random_interactions()[:2], 0)
 
     def test_fit_returns_the_model(self, make: Factory) -> None:
         model = make()

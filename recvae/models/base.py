@@ -13,7 +13,7 @@ from recvae.data.csr import check_csr, fingerprint, iter_chunks
 from recvae.errors import ArtifactError, ParameterError, UnsupportedError
 from recvae.memory import row_batches
 from recvae.models.estimator import Estimator
-from recvae.models.explanation import ExplanationSteps, explain_in_steps, finish
+from recvae.models.explanation import ExplanationSteps, explain_in_steps, explained_arguments, finish
 from recvae.models.fit_context import Callback, FitContext, Validation, check_validation
 from recvae.models.hyperparameters import SearchSpace
 from recvae.models.similarity import SimilaritySearch, check_request, check_rows
@@ -290,16 +290,19 @@ class Recommender(SimilaritySearch, Estimator):
 
     def explain(
         self,
-        user_items: UserItems,
-        itemid: int | npt.ArrayLike,
+        userid: int | UserItems,
+        user_items: UserItems | int | npt.ArrayLike,
+        itemid: int | npt.ArrayLike | None = None,
         N: int = 5,  # noqa: N803 implicit's name
     ) -> tuple[IntArray, FloatArray]:
         """Find the items of a history whose removal lowers an item's score most.
 
         Parameters
         ----------
-        user_items : csr_matrix or csr_array, shape (1, n_items)
-            The history.
+        userid : int
+            Row of `user_items`, which does not matter where that has one row.
+        user_items : csr_matrix or csr_array, shape (n_users, n_items)
+            Histories, of which one is explained.
         itemid : int or (n_itemids,) int
             The items whose scores are to be explained.
         N : int
@@ -309,13 +312,12 @@ class Recommender(SimilaritySearch, Estimator):
         (ids, contributions) : int32 and float32, shape (N,) or (n_itemids, N)
             The loss of score without each item, largest first; padded with -1 and -inf.
         """
-        ids, most = finish(self.explain_in_steps(user_items, itemid, N))
-        return (ids[0], most[0]) if np.ndim(itemid) == 0 else (ids, most)
+        history, items, length = explained_arguments(userid, user_items, itemid, N)
+        ids, most = finish(self.explain_in_steps(history, items, length))
+        return (ids[0], most[0]) if np.ndim(items) == 0 else (ids, most)
 
     def explain_in_steps(self, user_items: UserItems, itemid: npt.ArrayLike, n: int = 5) -> ExplanationSteps:
         """`explain` as a generator, which yields every few milliseconds; its result has a row for each item."""
-        if isinstance(user_items, int | np.integer):  # as implicit's explain(userid, user_items, itemid)
-            raise ParameterError(f"user_items is {user_items}; expected a history, as in explain(user_items, itemid)")
         check_request(n, None, None)
         history = self._check_histories(user_items)
         if history.shape[0] != 1:

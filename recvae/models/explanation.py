@@ -1,11 +1,16 @@
 """Reasons for scores: what an item's score loses when an item of the history is left out."""
 
+import warnings
 from collections.abc import Callable, Generator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from recvae.data.csr import check_csr
+from recvae.errors import ParameterError
+from recvae.models.similarity import check_rows
 from recvae.topn import top_n
 from recvae.types import FloatArray, IntArray
 
@@ -44,6 +49,35 @@ def explain_in_steps(
         yield
     order, most = top_n(lost.T, n)
     return np.append(history.indices, np.int32(-1))[order], most  # place -1 is padding
+
+
+def explained_arguments(userid: Any, user_items: Any, itemid: Any, n: int) -> tuple[Any, Any, int]:
+    """Return the one history, the items and the length that `Recommender.explain` was called with.
+
+    The order (user_items, itemid, N) of version 0.1 is taken too, with a warning.
+
+    Raises
+    ------
+    ParameterError
+        If the history or the items are missing, or the user is none of the rows.
+    """
+    if sparse.issparse(userid):
+        warnings.warn(
+            "explain(user_items, itemid) is now explain(userid, user_items, itemid), as in implicit; the former order "
+            "ends with the next version",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        return userid, user_items, n if itemid is None else itemid
+    if itemid is None or not sparse.issparse(user_items):
+        raise ParameterError(
+            f"user_items is a {type(user_items).__name__} and itemid is {itemid!r}; "
+            "expected a scipy CSR matrix and items"
+        )
+    histories = check_csr(user_items, "user_items")
+    if histories.shape[0] > 1:
+        histories = histories[check_rows(userid, "userid", histories.shape[0])]
+    return histories, itemid, n
 
 
 def finish(steps: ExplanationSteps) -> Explanation:

@@ -14,7 +14,7 @@ def test_steps_change_nothing(monkeypatch: pytest.MonkeyPatch, interactions_a_st
     interactions = random_interactions()
     model = EASE().fit(interactions, show_progress=False)
     history = interactions[:1]
-    expected = model.explain(history, [0, 3], N=4)
+    expected = model.explain(0, history, [0, 3], N=4)
     monkeypatch.setattr(explanation, "INTERACTIONS_A_STEP", interactions_a_step)
     steps = model.explain_in_steps(history, [0, 3], 4)
     n_steps = 0
@@ -36,4 +36,4 @@ def test_an_empty_history_has_no_reasons() -> None:
     empty = interactions[:1].copy()
     empty.data[:] = 0
     empty.eliminate_zeros()
-    assert model.explain(empty, [1])[0].tolist() == [[-1] * 5]
+    assert model.explain(0, empty, [1])[0].tolist() == [[-1] * 5]

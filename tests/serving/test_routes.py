@@ -100,7 +100,7 @@ def test_reasons_are_items_of_the_history(model: Path, ask: Asker) -> None:
     loaded = registry.load(model)
     for item in answer["items"]:
         given = [reason["id"] for reason in item["because"]]
-        because, lost = loaded.model.explain(row(1, 7, 9, 12), item["id"] - item_id(0), N=3)
+        because, lost = loaded.model.explain(0, row(1, 7, 9, 12), item["id"] - item_id(0), N=3)
         assert given == [item_id(i) for i, owed in zip(because, lost, strict=True) if owed > 0]
         assert all(reason["contribution"] > 0 for reason in item["because"])
     assert "because" not in ask.recommend(history=history)["items"][0]

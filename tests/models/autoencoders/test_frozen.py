@@ -84,7 +84,7 @@ def test_scores_are_those_of_the_trained_network(n_users: int, trained: Autoenco
 def test_it_explains_and_compares_as_the_trained_model(trained: Autoencoder, path: Path) -> None:
     model = frozen(path)
     for found, expected in zip(
-        model.explain(INTERACTIONS[2], [0, 3]), trained.explain(INTERACTIONS[2], [0, 3]), strict=True
+        model.explain(0, INTERACTIONS[2], [0, 3]), trained.explain(0, INTERACTIONS[2], [0, 3]), strict=True
     ):
         assert_allclose(found, expected, atol=1e-5)
     for found, expected in zip(model.similar_items([1, 2]), trained.similar_items([1, 2]), strict=True):
