@@ -2,7 +2,7 @@
 
     python benchmarks/gowalla.py [--only als,graph]
 
-No validation list is published. Settings of ALS, BM25, sparse EASE and MultVAE were chosen on interactions carved out
+No validation list is published. Settings of ALS, BM25, sparse EASE and MultVAE were chosen on interactions taken out
 of the training interactions at random (`results/tried.md`); the graph filter has its paper's, the blend equal weights.
 Each model is fitted on all training interactions, a VAE for all its epochs and with three seeds, and evaluated on the
 test interactions. Writes `benchmarks/results/gowalla.json` and `gowalla.md`. Fitted models are kept, so that a run that

@@ -174,7 +174,7 @@ def _open_study(optuna: Any, storage: str | None, study: str, identity: Mapping[
             f"storage is {redact_url(storage or '')!r}, which needs the driver {driver}; for PostgreSQL "
             "install 'psycopg[binary]' and begin the URL with postgresql+psycopg://"
         ) from None
-    except Exception as error:  # noqa: BLE001 whatever the database driver raises
+    except Exception as error:  # noqa: BLE001  (each driver has errors of its own)
         raise ParameterError(
             f"storage is {redact_url(storage or '')!r}, which cannot be opened: {_first_line(error)}"
         ) from None

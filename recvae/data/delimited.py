@@ -120,7 +120,7 @@ class DelimitedText:
             return f"{self.where} line {next(islice(filled, row, None), self.n_skipped + row + 1)}"
 
     def explain(self, error: pa.ArrowInvalid) -> str:
-        """Say what is wrong, and in which line, from Arrow's message."""
+        """Translate Arrow's message into one that names the line and the value."""
         message = str(error)
         if "Could not skip" in message:
             return f"{self.where} has no rows"

@@ -140,7 +140,7 @@ class Interactions:
         Raises
         ------
         ParameterError
-            If there are more or fewer ids than rows or columns, or an id stands for two of them.
+            If there are more or fewer ids than rows or columns, or an id is given twice.
         """
         interactions = sparse.coo_matrix(user_items)
         interactions.eliminate_zeros()

@@ -113,7 +113,7 @@ def write_prepared(
     Raises
     ------
     ArtifactError
-        If `path` holds something else or cannot be written; what was there is unchanged.
+        If `path` holds something else or cannot be written; then it is unchanged.
     """
     content = {
         "dataset": dataset,

@@ -202,7 +202,7 @@ def build_binary_matrix(rows: Indices, columns: Indices, shape: tuple[int, int])
 
 
 def _find_occurring(idx: Indices, size: int) -> Indices:
-    """As `np.unique`, without sorting."""
+    """Find the indices from 0 to size - 1 that occur, ascending: `np.unique` without sorting."""
     occurs = np.zeros(size, dtype=bool)
     occurs[idx] = True
     return np.flatnonzero(occurs)

@@ -63,7 +63,7 @@ class Recipe:
         Users with fewer interactions are dropped.
     val_users, test_users : int, optional
         Users in validation and test; None where no protocol fixes them. With `split="given"` validation is
-        carved out of the training interactions of `val_users` users, and test is the files' own.
+        taken from the training interactions of `val_users` users, and test is the files' own.
     downloads : tuple of Download
     wheel : WheelSource, optional
         A second source, for machines that reach only a Python package index.

@@ -45,7 +45,7 @@ def paired_test(a: EvalResult, b: EvalResult, metric: str) -> PairedTest:
     if differences.std() == 0:  # t is 0/0, or infinite: scipy answers NaN
         return PairedTest(mean, (mean, mean), 1.0 if mean == 0 else 0.0)
     with warnings.catch_warnings():
-        # Differences that are equal but for rounding: the p-value is next to 0 whatever their last bits are.
+        # It warns where differences are equal but for rounding; p is next to 0 then, and its digits say nothing.
         warnings.filterwarnings("ignore", message="Precision loss occurred", category=RuntimeWarning)
         test = stats.ttest_rel(first, second)
     low, high = test.confidence_interval(0.95)

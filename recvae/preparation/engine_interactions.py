@@ -218,6 +218,6 @@ def _collapse_duplicates(table: Any) -> Any:
 
 
 def _keep_frequent(table: Any, name: str, least: int) -> Any:
-    """Keep the rows whose value of `name` stands in at least so many rows."""
+    """Keep the rows whose value in column `name` occurs in at least `least` rows."""
     with_counts = table.group_by(name).mutate(n_rows=lambda t: t.count())
     return with_counts.filter(with_counts.n_rows >= least).drop("n_rows")

@@ -72,7 +72,7 @@ def test_other_arrays_are_refused(tmp_path: Path) -> None:
 
 
 def advised_at_random(file: Path) -> bool:
-    """Whether the system has been told that this process reads a mapped file here and there."""
+    """Check that the system knows that this process reads a mapped file in random order."""
     found = re.search(rf"{re.escape(str(file))}\n.*?VmFlags:([^\n]*)", Path("/proc/self/smaps").read_text(), re.DOTALL)
     assert found is not None
     return "rr" in found[1].split()

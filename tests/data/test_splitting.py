@@ -44,7 +44,7 @@ def ratings_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Notebook:
-    """What the published notebook ends with."""
+    """Variables at the end of the published notebook."""
 
     unique_uid: "pd.Index[Any]"
     unique_sid: Any
@@ -115,7 +115,7 @@ def interactions_of(matrix: Any, user_ids: Any, item_ids: Any) -> set[tuple[Any,
 
 
 def same_split(a: Split, b: Split) -> bool:
-    """Whether two splits over the same vocabulary hold the same interactions of the same users in the same rows."""
+    """Compare two splits over the same vocabulary: the same interactions of the same users in the same rows."""
     if not (a.user_ids.equals(b.user_ids) and a.item_ids.equals(b.item_ids) and a.counts == b.counts):
         return False
     pairs = [(a.train, b.train)]

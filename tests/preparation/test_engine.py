@@ -192,7 +192,7 @@ def test_any_file_ends_alike(tmp_path_factory: pytest.TempPathFactory, text: str
 
 
 def in_order(frame: pd.DataFrame, path: Path) -> Path:
-    """What rows without an order are taken for: by user and by item."""
+    """Write a table in the order that an engine gives rows without an order: by user and by item."""
     frame.sort_values(["user_id", "item_id"], kind="stable").to_parquet(path, index=False)
     return path
 

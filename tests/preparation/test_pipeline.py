@@ -6,12 +6,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from recvae import workflow
 from recvae.data.columns import Columns
 from recvae.data.prepared import read_prepared
 from recvae.datasets import Dataset
 from recvae.datasets.recipes import Recipe
 from recvae.datasets.synthetic import generate
 from recvae.errors import ArtifactError, DataError, ParameterError, RecvaeError
+from recvae.models import registry
 from recvae.preparation.pipeline import Options, prepare
 
 N_USERS, N_ITEMS = 60, 50
@@ -349,3 +351,13 @@ def test_a_model_saved_inside_an_earlier_directory_is_not_deleted(
     with pytest.raises(ArtifactError, match=r"holds files that its manifest does not name \(model\)"):
         prepare("nowhere.csv", tmp_path / "out", Options(backend=backend))
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+
+
+def test_columns_of_items_reach_the_artifact(tmp_path: Path, csv: Path) -> None:
+    rows = "".join(f"{number},Film {number},{number / 2}\n" for number in range(1, N_ITEMS + 1))
+    (tmp_path / "items.csv").write_text(f"item_id,title,price\n{rows}")
+    prepare(csv, tmp_path / "data", Options(items=tmp_path / "items.csv"))
+    workflow.train(tmp_path / "data", tmp_path / "model", "popularity")
+    items = registry.load(tmp_path / "model").items
+    assert items["title"].tolist() == [f"Film {number}" for number in items["item_id"]]
+    assert items["price"].tolist() == [number / 2 for number in items["item_id"]]
