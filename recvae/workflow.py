@@ -224,13 +224,13 @@ def compare(
             _create(name, settings.get(name, {}), seed + i, {n: made[i % len(made)] for n, made in models.items()})
             for i in range(n_seeds if seed_params(name, seed) and "seed" not in settings.get(name, {}) else 1)
         ]
-    refuse_unwritable(out)
+    refuse_unwritable(follow_link(out))
     own = (RESULTS, REPORT) if (out / RESULTS).is_file() else ()
     refuse_other_files(out, "an earlier report", lambda file: file in own)
     prepared = read_prepared(directory)
     compared = comparison.compare(models, prepared.split, on_result=on_result)
     results = _results(compared, prepared, seed)
-    out.mkdir(parents=True, exist_ok=True)
+    follow_link(out).mkdir(parents=True, exist_ok=True)
     write_results(out / RESULTS, results)
     written = [out / RESULTS]
     with contextlib.suppress(MissingDependencyError):  # the figures are safe without the plots

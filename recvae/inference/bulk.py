@@ -16,7 +16,7 @@ from recvae.errors import ArtifactError, DataError
 from recvae.inference.batch_recommender import BatchRecommender
 from recvae.inference.histories import UserHistories
 from recvae.progress import EpochProgress
-from recvae.storage.directories import refuse_other_files
+from recvae.storage.directories import follow_link, refuse_other_files
 from recvae.storage.files import replace_file, write_text
 from recvae.storage.locks import hold_lock
 
@@ -46,7 +46,7 @@ def recommend_everybody(
     ParameterError
         If n does not fit the catalogue, or a model that cannot fold in is asked for users it does not know.
     """
-    stage, histories, out = BatchRecommender(model, n), UserHistories.open(users), Path(out)
+    stage, histories, out = BatchRecommender(model, n), UserHistories.open(users), follow_link(Path(out))
     refuse_other_files(out, "earlier lists", lambda name: _OWN.fullmatch(name) is not None)
     job = {"model": stage.identity, "users": histories.sha256(), "n": n}
     with _lock_directory(out):

@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import sysconfig
@@ -549,3 +550,49 @@ def test_a_list_does_not_wait_for_torch(tmp_path: Path) -> None:
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     assert len(lines) == 4
     assert lines[-1] == "False"
+
+
+@pytest.mark.parametrize("option", ["--preset paper", "--set preset=paper"])
+def test_a_preset_may_be_an_option_or_a_setting(tmp_path: Path, here: Path, recvae: Command, option: str) -> None:
+    outcome = recvae(f"train data --out {tmp_path / 'model'} {option} --set epochs=1 --set hidden=8 --set latent=4")
+    assert outcome.status == 0, outcome.err
+    paper = {**registry.MODELS["multvae"].PRESETS["paper"], "epochs": 1, "hidden": [8], "latent": 4}
+    hyperparameters = registry.load(tmp_path / "model").manifest["hyperparameters"]
+    assert {name: hyperparameters[name] for name in paper} == paper
+    assert here.is_dir()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train data --model popularity --out {}",
+        "prepare interactions.csv --out {}",
+        "compare data --models popularity --out {}",
+    ],
+)
+@pytest.mark.parametrize("exists", [True, False])
+def test_out_may_be_a_link(tmp_path: Path, here: Path, recvae: Command, line: str, exists: bool) -> None:
+    link, target = tmp_path / "current", tmp_path / "releases" / "1"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    assert here.is_dir()
+    for _ in range(1 + exists):
+        outcome = recvae(line.format(link))
+        assert outcome.status == 0, outcome.err
+    assert link.is_symlink()
+    assert any(target.iterdir())
+
+
+@pytest.mark.usefixtures("here")
+def test_results_are_written_through_links_and_to_devices(tmp_path: Path, recvae: Command) -> None:
+    link, target = tmp_path / "link.json", tmp_path / "target.json"
+    target.write_text("before")
+    link.symlink_to(target)
+    assert recvae(f"evaluate popularity data --json {link}").status == 0
+    assert link.is_symlink()
+    assert read_results(target)["n_users"] > 0
+    if os.getuid() == 0:
+        device = tmp_path / "null"
+        os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        assert recvae(f"evaluate popularity data --json {device}").status == 0
+        assert device.is_char_device()
