@@ -37,7 +37,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         work = Path(scratch)
         subprocess.run([sys.executable, "-c", MAKE_FILMS], cwd=work, check=True)
-        columns = ("--item-column", "title", "--rating-column", "rating")
+        columns = ("--item-column", "title", "--rating-column", "rating", "--min-rating", "4")
         recvae("prepare", work / "films.csv", *columns, "--out", work / "data")
         recvae("compare", work / "data", "--models", "popularity,als,ease,multvae", "--out", work / "report")
         recvae("train", work / "data", "--model", "ease", "--out", work / "model")
