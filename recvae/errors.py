@@ -63,3 +63,8 @@ def redact_url(url: str) -> str:
     scheme, separator, user = credentials.partition("://")
     name, colon, _ = user.partition(":")
     return f"{scheme}{separator}{name}:***@{host}" if at and separator and colon else url
+
+
+def first_line(error: Exception) -> str:
+    """Take the first line of an error's message that is not blank; the error's type if there is none."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from recvae.data.splitting import Holdout, Split
-from recvae.errors import MissingDependencyError, ParameterError, TrainingError, redact_url
+from recvae.errors import MissingDependencyError, ParameterError, TrainingError, first_line, redact_url
 from recvae.evaluation.evaluate import evaluate
 from recvae.models.base import Recommender
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
@@ -176,7 +176,7 @@ def _open_study(optuna: Any, storage: str | None, study: str, identity: Mapping[
         ) from None
     except Exception as error:  # noqa: BLE001  (each driver has errors of its own)
         raise ParameterError(
-            f"storage is {redact_url(storage or '')!r}, which cannot be opened: {_first_line(error)}"
+            f"storage is {redact_url(storage or '')!r}, which cannot be opened: {first_line(error)}"
         ) from None
     for key, value in identity.items():
         if opened.user_attrs.setdefault(key, value) != value:
@@ -193,10 +193,6 @@ def _open_database(optuna: Any, storage: str | None) -> Any:
     from sqlalchemy.pool import NullPool  # comes with Optuna
 
     return None if storage is None else optuna.storages.RDBStorage(storage, engine_kwargs={"poolclass": NullPool})
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _suggest(trial: Any, name: str, values: RealRange | WholeRange) -> Any:

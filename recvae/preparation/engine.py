@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from recvae.errors import DataError, MissingDependencyError, ParameterError, redact_url
+from recvae.errors import DataError, MissingDependencyError, ParameterError, first_line, redact_url
 from recvae.memory import available_bytes
 
 ROWS_A_BATCH = 1 << 20
@@ -51,7 +51,7 @@ class Engine:
                 f"backend {redact_url(url)} needs {error.name}; install it, or recvae[scale] or [spark]"
             ) from None
         except Exception as error:  # noqa: BLE001  (each driver has errors of its own)
-            reason = _first_line(error)
+            reason = first_line(error)
             raise ParameterError(f"backend is {redact_url(url)}, which cannot be opened: {reason}") from None
 
     @property
@@ -134,11 +134,7 @@ def open_engine(url: str, folder: Path) -> Iterator[Engine]:
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in _DRIVERS:
             raise
-        raise DataError(f"backend {redact_url(url)} failed: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise DataError(f"backend {redact_url(url)} failed: {first_line(error)}") from error
 
 
 def _connect(url: str, scratch: Path) -> Any:
