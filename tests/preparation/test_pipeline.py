@@ -1,5 +1,6 @@
 """Preparation: each source's defaults, what each option does, and what is refused before anything is written."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from recvae.errors import ArtifactError, DataError, ParameterError, RecvaeError
 from recvae.models import registry
 from recvae.preparation.pipeline import Options, prepare
 
+without_engine = pytest.mark.skipif(find_spec("ibis") is None, reason="the extra 'scale' is not installed")
+each_backend = pytest.mark.parametrize("backend", [None, pytest.param("duckdb", marks=without_engine)])
 N_USERS, N_ITEMS = 60, 50
 LISTS = {"train.txt": range(6), "test.txt": range(6, 9)}
 FIRST, DAY = pd.Timestamp("2020-01-01", tz="UTC"), pd.Timedelta(days=1)
@@ -69,7 +72,7 @@ def test_defaults_of_an_own_file(tmp_path: Path, csv: Path, interactions: pd.Dat
     assert [line.split(":")[0] for line in lines[2:5]] == ["train", "validation", "test"]
 
 
-@pytest.mark.parametrize("backend", [None, "duckdb"])
+@each_backend
 @pytest.mark.parametrize(
     ("ratings", "stars"),
     [
@@ -92,7 +95,7 @@ def test_stars_are_noticed(tmp_path: Path, ratings: list[float], stars: bool, ba
     assert not any("--min-rating 4" in line for line in asked)
 
 
-@pytest.mark.parametrize("backend", [None, "duckdb"])
+@each_backend
 def test_titles_of_an_own_file(tmp_path: Path, csv: Path, backend: str | None) -> None:
     rows = "".join(f"{number},Film {number},{1900 + number}\n" for number in range(2, N_ITEMS + 4))
     (tmp_path / "items.csv").write_text(f"item_id,title,year\n{rows}")
@@ -340,7 +343,7 @@ def test_a_foreign_directory_is_refused_before_the_source_is_read(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.parametrize("backend", [None, "duckdb"])
+@each_backend
 def test_a_model_saved_inside_an_earlier_directory_is_not_deleted(
     tmp_path: Path, csv: Path, backend: str | None
 ) -> None:
