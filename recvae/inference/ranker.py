@@ -10,8 +10,10 @@ from scipy import sparse
 
 from recvae.inference.ids import IdIndex
 from recvae.inference.index import ItemIndex
+from recvae.memory import row_batches
 from recvae.models.autoencoders.decoder import Decoder
 from recvae.models.registry import Artifact
+from recvae.topn import top_n
 from recvae.types import FloatArray, IntArray
 
 DECIMALS = 6
@@ -97,7 +99,7 @@ class Ranker:
             If the model ranks only for users it was trained on and a query has a history but no user.
         """
         if not self.model.folds_in:
-            return [self._rank_alone(query) for query in queries]
+            return [self._rank_known_user(query) for query in queries]
         return self._rank_all_items(queries) if self.index is None else self._rank_shortlists(self.index, queries)
 
     def explain(self, query: Query, ranked: Ranked, n: int) -> Generator[None, None, list[Ranked]]:
@@ -126,22 +128,39 @@ class Ranker:
         return sparse.csr_matrix((values, indices, indptr), shape=(len(histories), len(self.items)))
 
     def _rank_all_items(self, queries: Sequence[Query]) -> list[Ranked]:
-        """Score every item, for all queries without filters at once."""
+        """Score every item, for queries with the same kind of filter at once."""
         ranked: list[Ranked] = [[] for _ in queries]
-        batch = [place for place, query in enumerate(queries) if query.only is None and not query.exclude]
-        if batch:
-            histories = self.user_items([queries[place].history for place in batch])
-            longest = max(queries[place].n for place in batch)
-            rows = np.arange(len(batch))
-            ids, scores = self.model.recommend(rows, histories, N=longest, recalculate_user=True)
-            for place, pairs in zip(batch, _drop_padding(ids, scores), strict=True):
-                ranked[place] = pairs[: queries[place].n]
-        for place, query in enumerate(queries):
-            if query.only is not None or query.exclude:
-                ranked[place] = self._rank_alone(query)
+        for kind, rank in ((None, self._rank_batch), ("exclude", self._rank_batch), ("only", self._rank_candidates)):
+            places = [place for place, query in enumerate(queries) if _filter_kind(query) == kind]
+            if places:
+                for place, pairs in zip(places, rank([queries[place] for place in places]), strict=True):
+                    ranked[place] = pairs
         return ranked
 
-    def _rank_alone(self, query: Query) -> Ranked:
+    def _rank_batch(self, queries: Sequence[Query]) -> list[Ranked]:
+        """Rank longer lists by as much as queries exclude, then drop what they exclude."""
+        histories = self.user_items([query.history for query in queries])
+        longest = max(query.n + len(query.exclude) for query in queries)
+        ids, scores = self.model.recommend(np.arange(len(queries)), histories, N=longest, recalculate_user=True)
+        return [
+            [pair for pair in pairs if pair[0] not in hidden][: query.n]
+            for query, pairs in zip(queries, _drop_padding(ids, scores), strict=True)
+            for hidden in [{*query.exclude}]
+        ]
+
+    def _rank_candidates(self, queries: Sequence[Query]) -> list[Ranked]:
+        """Rank the candidates that queries name."""
+        ranked: list[Ranked] = []
+        for batch in row_batches(len(queries), 4 * len(self.items)):
+            scores = self.model.score_on_device(self.user_items([query.history for query in queries[batch]]))
+            for row, query in zip(scores, queries[batch], strict=True):
+                candidates = np.array(sorted({*(query.only or ())} - {*query.exclude, *query.history}), dtype=np.int64)
+                columns, best = top_n(row[candidates][None], query.n)
+                ids = np.append(candidates, -1)[columns].astype(np.int32)  # top_n pads with column -1
+                ranked += _drop_padding(ids, best)
+        return ranked
+
+    def _rank_known_user(self, query: Query) -> Ranked:
         only = None if query.only is None else sorted({*query.only} - {*query.exclude})
         if only == []:
             return []
@@ -150,7 +169,7 @@ class Ranker:
             self.user_items([query.history]),
             N=query.n,
             filter_items=query.exclude if only is None else None,
-            recalculate_user=query.user is None or self.model.folds_in,
+            recalculate_user=query.user is None,
             items=only,
         )
         return _drop_padding(ids[None], scores[None])[0]
@@ -181,6 +200,12 @@ class Ranker:
             size = min(SAMPLE_HISTORY, -(-len(known) // 2))
             histories = [generator.choice(known, size, replace=False) for _ in range(SAMPLE_USERS)]
         return ItemIndex.build(model, self.user_items(histories))
+
+
+def _filter_kind(query: Query) -> str | None:
+    if query.only is not None:
+        return "only"
+    return "exclude" if query.exclude else None
 
 
 def _drop_padding(ids: IntArray, scores: FloatArray) -> list[Ranked]:
