@@ -1,7 +1,5 @@
-"""`uvicorn service.app:app`: the service, told by environment variables `RECVAE_…` what to serve."""
+"""The service for `uvicorn service.app:app`, with the settings of the environment variables `RECVAE_…`."""
 
-from recvae.serving import create_app
-from recvae.serving.telemetry import log_as_json
+from recvae.serving.server import application
 
-log_as_json()
-app = create_app()
+app = application()

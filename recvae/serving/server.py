@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -17,13 +18,16 @@ from recvae.serving.protocol import BoundedHttpProtocol
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import SHARED, log_as_json
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
 APPLICATION = "recvae.serving.server:application"
 BACKLOG = 2048
 OPEN_FILES = 65_536
 """Connections that a worker may hold at a time, as far as the system lets it."""
 
 
-def application() -> object:
+def application() -> "FastAPI":
     """Create the application of one worker, with the settings of the environment."""
     from recvae.serving.app import create_app
 
