@@ -157,7 +157,7 @@ def empty_route(folder: Path, name: str, answer: bytes) -> Iterator[tuple[str, s
 
 
 def answers(address: str) -> bool:
-    """Whether anybody listens."""
+    """Return whether the service answers."""
     try:
         return httpx.post(f"{address}/recommend", json={}).status_code > 0
     except httpx.TransportError:

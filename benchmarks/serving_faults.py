@@ -1,4 +1,4 @@
-"""What the service does when things break under load: nothing wrong is answered, nothing acknowledged is lost.
+"""Faults under load: the service must answer nothing wrong and lose nothing that it acknowledged.
 
     python -m benchmarks.serving_faults [--only kill,reload] [--json FILE]
 
@@ -44,7 +44,7 @@ Expected = dict[tuple[str, int], list[int]]
 
 @dataclass
 class Load:
-    """What came of requests: how many were answered rightly, wrongly, with which errors, and how fast."""
+    """Outcome of requests: right and wrong answers, errors, and times."""
 
     right: int = 0
     wrong: int = 0
@@ -118,18 +118,18 @@ def workers(process: subprocess.Popen[bytes]) -> list[int]:
 
 
 def replaced(process: subprocess.Popen[bytes], victim: int) -> bool:
-    """Whether another worker took the place of one."""
+    """Return whether another worker took the place of one."""
     present = workers(process)
     return len(present) == 2 and victim not in present
 
 
 def more(load: Load, right: int) -> bool:
-    """Whether so many answers have come."""
+    """Return whether more right answers than this have come."""
     return load.right > right
 
 
 def serves(address: str, name: str) -> bool:
-    """Whether every worker, as far as a few new connections show, serves a model."""
+    """Return whether every worker, as far as a few new connections show, serves a model."""
     answers = (httpx.get(f"{address}/model", timeout=60).json() for _ in range(6))
     return {about["name"] for about in answers} == {name}
 

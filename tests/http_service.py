@@ -1,4 +1,4 @@
-"""What the tests of the service share: a small artifact, and the service run in this process or beside it."""
+"""Helpers of the service's tests: a small artifact, and the service in this process or in one of its own."""
 
 import asyncio
 import contextlib

@@ -47,7 +47,7 @@ def postgres() -> Iterator[str]:
 
 
 def _program(name: str) -> str | None:
-    """Where a program stands: on PATH, or where Debian keeps those of the newest version."""
+    """Find a program on PATH, or among those of the newest version where Debian keeps them."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name.split(".")[0]))
     return shutil.which(name) or shutil.which(name, path=os.pathsep.join(map(str, reversed(folders))))
 

@@ -1,4 +1,4 @@
-"""What the service's image installs: what serving needs, without torch and pandas."""
+"""The packages of the service's image: those that serving needs, without torch and pandas."""
 
 from collections.abc import Set
 from importlib import metadata

@@ -40,7 +40,7 @@ def users(model: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def lists(model: Path, users: Path) -> pd.DataFrame:
-    """What the command writes."""
+    """Return the lists that the command writes."""
     recommend_everybody(model, users, model.with_name("lists"), n=7, show_progress=False)
     return pd.read_parquet(model.with_name("lists"))
 

@@ -29,7 +29,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def exchange(app: FastAPI, *messages: dict[str, Any], headers: dict[str, str] | None = None) -> httpx.Response:
-    """What the app answers to a POST /recommend that arrives as these messages, and then nothing more."""
+    """Return the answer to a POST /recommend that arrives as these messages, and then nothing more."""
     waiting, sent = list(messages), list[dict[str, Any]]()
 
     async def receive() -> dict[str, Any]:

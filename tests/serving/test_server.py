@@ -32,7 +32,7 @@ def requests(address: str) -> float:
 
 
 def waiting(address: str) -> bool:
-    """Whether requests wait to be scored."""
+    """Return whether requests wait to be scored."""
     lines = httpx.get(f"{address}/metrics", timeout=60).text.splitlines()
     return any(line.startswith("recvae_queue_length") and float(line.split()[-1]) for line in lines)
 
