@@ -537,9 +537,17 @@ def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert capsys.readouterr().err == "recvae: interrupted\n"
 
 
-def test_help_does_not_wait_for_torch() -> None:
-    code = "import sys, recvae.cli.main; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("recvae.cli.main", {"torch", "pandas", "numpy", "scipy", "pyarrow", "fastapi", "pydantic"}),
+        ("recvae.serving.app", {"torch", "pandas", "matplotlib", "implicit"}),
+    ],
+)
+def test_command_line_and_service_import_nothing_heavy(module: str, heavy: set[str]) -> None:
+    code = f"import sys, {module}; print(*sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "\n"
 
 
 def test_a_list_does_not_wait_for_torch(tmp_path: Path) -> None:
