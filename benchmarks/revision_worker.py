@@ -20,6 +20,7 @@ EPOCHS, BATCH = 4, 500
 TRAINED = {
     "multvae (paper)": ("multvae", "paper", {}),
     "multvae (recommended)": ("multvae", "recommended", {"batch_size": BATCH, "epochs": EPOCHS}),
+    "multvae (paper), sampled": ("multvae", "paper", {"n_negatives": 4096}),
     "recvae": ("recvae", "paper", {}),
 }
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.revisions REVISION [--rounds 5] [--seconds 5] [--connections 32]
 
-At ML-20M's shape, with made-up histories: an epoch of MultVAE (both presets) and of RecVAE on 2,500 users, the
-evaluation of 10,000 users, and requests a second to `POST /recommend` of one worker, by wrk. Both revisions run in the
-environment of this process, by their public names only (`revision_worker.py`). Writes `revisions.json`: the figures of
-each round and, by round, this tree's over the other's.
+At ML-20M's shape, with made-up histories: an epoch of MultVAE (both presets, and a sampled softmax) and of RecVAE on
+2,500 users, the evaluation of 10,000 users, and requests a second to `POST /recommend` of one worker, by wrk. Both
+revisions run in the environment of this process, by their public names only (`revision_worker.py`). Writes
+`revisions.json`: the figures of each round and, by round, this tree's over the other's.
 """
 
 import argparse

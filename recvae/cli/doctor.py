@@ -42,9 +42,8 @@ def _packages() -> Iterator[str]:
         if not missing:
             yield f"{title}: {', '.join(found)}"
         else:
-            install = "recvae" if title == "required packages" else f"'recvae[{title.removeprefix('extra ')}]'"
             there = f"; there: {', '.join(found)}" if found else ""
-            yield f"{title}: missing {', '.join(missing)} (pip install {install}){there}"
+            yield f"{title}: missing {', '.join(missing)}{there}"
 
 
 def _requirements() -> dict[str, list[str]]:

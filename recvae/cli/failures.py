@@ -20,7 +20,7 @@ def resource_message(error: Exception) -> str:
     """Return the message for a missing package, file or memory; raise every other error again."""
     match error:
         case ModuleNotFoundError():  # an image that only serves has neither torch nor pandas
-            return f"this needs {error.name}, which is not installed; `pip install recvae` brings it"
+            return f"this needs {error.name}, which is not installed here; a whole installation of recvae has it"
         case OSError():
             return f"{error.filename or 'the file system'}: {error.strerror or error}"
         case MemoryError():

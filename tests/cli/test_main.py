@@ -273,7 +273,7 @@ def test_a_full_disk(here: Path, recvae: Command, monkeypatch: pytest.MonkeyPatc
         (PermissionError(errno.EACCES, "Permission denied", "data"), "recvae: data: Permission denied\n"),
         (
             ModuleNotFoundError("No module named 'torch'", name="torch"),
-            "recvae: this needs torch, which is not installed; `pip install recvae` brings it\n",
+            "recvae: this needs torch, which is not installed here; a whole installation of recvae has it\n",
         ),
     ],
 )
