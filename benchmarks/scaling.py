@@ -1,4 +1,4 @@
-"""What a training step costs in one, two and four processes, and what follows for catalogues of millions of items.
+"""Seconds of a training step in one, two and four processes, and the forecast for catalogues of millions of items.
 
     python benchmarks/scaling.py
 

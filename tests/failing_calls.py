@@ -77,7 +77,7 @@ def _name(kind: str, frame: FrameType, event: str, called: Any) -> str | None:
 
 
 def _is_exempt(frame: FrameType | None) -> bool:
-    """Whether a call is of Python's own reading of packages, or of a clean-up, which the next writer does again."""
+    """Check for a call of Python's own reading of packages, or of a clean-up, which the next writer does again."""
     while frame is not None:
         if "importlib" in frame.f_code.co_filename or frame.f_code.co_name == "rmtree":
             return True

@@ -27,7 +27,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LONGEST_README = 130
 SHELL_COMMANDS = ("recvae", "torchrun", "python")
-"""What a bash block may run, beside `make`, `pip install` and a service with the `curl` that asks it."""
+"""Commands that a bash block may run, beside `make`, `pip install` and a service with the `curl` that asks it."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def environment(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 @pytest.fixture(scope="module")
 def printed(workplace: Path, environment: dict[str, str]) -> dict[str, str]:
-    """What each command printed; run in the order of the pages, README's first, and each once."""
+    """The output of each command; run in the order of the pages, README's first, and each once."""
     outputs = {}
     for command in RUN:
         done = subprocess.run(

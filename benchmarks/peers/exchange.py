@@ -1,4 +1,4 @@
-"""What a benchmark hands to a contestant, and what it gets back.
+"""The files that a benchmark hands to a contestant, and those that it gets back.
 
 Runs in every peer's own environment, so it needs numpy and scipy only.
 """
@@ -65,7 +65,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a contestant is to train.
+    """Settings of a contestant's training.
 
     Attributes
     ----------

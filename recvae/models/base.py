@@ -331,7 +331,7 @@ class Recommender(SimilaritySearch, Estimator):
         return (yield from explain_in_steps(history, score, n))
 
     def fitted_on(self, user_items: sparse.csr_matrix) -> bool:
-        """Whether the model was fitted on a matrix with the same content."""
+        """Check that the model was fitted on a matrix with the same content."""
         return self.trained_on_ == fingerprint(user_items)
 
     def _score_users(self, users: npt.NDArray[np.int64]) -> FloatArray:

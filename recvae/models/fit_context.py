@@ -49,7 +49,7 @@ class FitContext:
 
     @property
     def shows_bar(self) -> bool:
-        """Whether to draw a progress bar: it was asked for, and standard error is a terminal."""
+        """True where a progress bar was asked for and standard error is a terminal."""
         return self.show_progress and sys.stderr.isatty()
 
     @contextmanager

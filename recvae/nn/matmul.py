@@ -75,7 +75,7 @@ def _uses_onednn(x: Tensor) -> bool:
 
 @cache
 def onednn_is_faster() -> bool:
-    """Whether the processor is AMD's and has AVX-512, and torch has oneDNN."""
+    """Check for an AMD processor with AVX-512 and a torch with oneDNN."""
     processor = torch.cpu.get_capabilities()
     if not processor.get("cpu_name", "").startswith("AMD") or not processor.get("avx512_f", False):
         return False

@@ -67,12 +67,12 @@ class Parallelism:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one process that reports and writes."""
+        """True in the one process that reports and writes."""
         return self.rank == 0
 
     @property
     def divides_items(self) -> bool:
-        """Whether other processes hold other items' rows."""
+        """True where other processes hold other items' rows."""
         return self.size > 1 and self.divided == "items"
 
     def own_users(self, n_users: int) -> slice:

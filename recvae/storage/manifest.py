@@ -114,5 +114,5 @@ def _verify(directory: Path, name: str, expected: Any) -> None:
 
 
 def _is_file_name(name: Any) -> bool:
-    """Whether a name cannot lead out of its directory."""
+    """Check that a name cannot lead out of its directory."""
     return isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name

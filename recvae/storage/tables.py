@@ -164,7 +164,7 @@ def _count_bytes(metadata: Any) -> int:
 
 
 def _is_text(column: Any) -> bool:
-    """Whether a column of a Parquet schema holds texts, and not in lists."""
+    """Check that a column of a Parquet schema holds texts, and not in lists."""
     return column.physical_type == "BYTE_ARRAY" and "." not in column.path
 
 

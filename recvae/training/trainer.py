@@ -72,7 +72,7 @@ class Trainable(Protocol):
         ...
 
     def scores_are_finite(self, batch: Batch) -> bool:
-        """Whether the module as it is gives these users finite scores only."""
+        """Check that the module as it is gives these users finite scores only."""
         ...
 
     def validate(self, validation: Validation, parallelism: Parallelism) -> float:

@@ -1,4 +1,4 @@
-"""What a benchmark hands to a contestant and gets back, and the race itself."""
+"""The files that a benchmark and a contestant exchange, and the race itself."""
 
 import json
 import re

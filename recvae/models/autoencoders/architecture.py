@@ -17,7 +17,7 @@ from recvae.models.hyperparameters import MOST_LAYERS
 
 ENCODERS = ("plain", "dense")
 LAYER_NORM_EPSILON = 0.1
-"""That of the authors' code for RecVAE; PyTorch's default is 1e-5."""
+"""The value of the authors' code for RecVAE; PyTorch's default is 1e-5."""
 
 VARIATIONAL = {"MultVAE": True, "MultDAE": False, "RecVAE": True}
 """By the name of a class, whether its encoder gives a mean and a variance instead of the code itself."""

@@ -165,7 +165,7 @@ class Autoencoder(Decoder):
 
     @torch.inference_mode()
     def scores_are_finite(self, batch: Batch) -> bool:
-        """Whether the network as it is gives these users finite scores only; called by the trainer."""
+        """Check that the network as it is gives these users finite scores only; called by the trainer."""
         return bool(self._logits(batch).isfinite().all())
 
     def validate(self, validation: Validation, parallelism: Parallelism) -> float:
