@@ -1,4 +1,4 @@
-"""The metric by which models choose their settings on validation users."""
+"""The users on which models choose their settings, and the metric by which they do."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 LARGEST_CUTOFF = 10_000
 """Longest lists that are made for every validation user."""
+FEWEST_USERS, FEWEST_INTERACTIONS = 50, 5
+"""Users with that many interactions that a matrix needs before users are held out of it."""
+MOST_HELD_OUT_USERS, HELD_OUT_SHARE = 1000, 0.2
+"""Held-out users, their largest share of the users with enough interactions, and the share of each one's interactions
+that is to be found.
+"""
 
 
 def check_metric(metric: Any) -> str:
@@ -75,3 +81,42 @@ def validate(
     sums = float(np.nansum(values)), float(np.isfinite(values).sum())
     total, n_users = sums if parallelism is None else parallelism.sum_over_users(*sums)
     return total / n_users
+
+
+def hold_out_users(
+    user_items: sparse.csr_matrix, seed: int = 0
+) -> tuple[sparse.csr_matrix, tuple[sparse.csr_matrix, sparse.csr_matrix]] | None:
+    """Hold users out of a training matrix, for a model that has settings to choose and was given no validation users.
+
+    Of the users with at least `FEWEST_INTERACTIONS` interactions a fifth is drawn, at most 1,000, and a fifth of each
+    one's interactions, rounded down, is to be found.
+
+    Parameters
+    ----------
+    user_items : csr_matrix, shape (n_users, n_items)
+    seed : int
+
+    Returns
+    -------
+    (train, (fold_in, held_out)), or None
+        The rows of the other users, and two matrices with a row for each user held out. None where fewer than
+        `FEWEST_USERS` users have enough interactions, too few to choose anything by.
+    """
+    lengths = np.diff(user_items.indptr)
+    eligible = np.flatnonzero(lengths >= FEWEST_INTERACTIONS)
+    if len(eligible) < FEWEST_USERS:
+        return None
+    generator = np.random.default_rng(seed)
+    n_users = min(MOST_HELD_OUT_USERS, int(HELD_OUT_SHARE * len(eligible)))
+    users = np.sort(generator.choice(eligible, n_users, replace=False))
+    fold_in = user_items[users]
+    held_out = fold_in.copy()
+    rows = np.repeat(np.arange(n_users), lengths[users])
+    order = np.lexsort((generator.random(fold_in.nnz), rows))
+    places = np.empty(fold_in.nnz, dtype=np.int64)
+    places[order] = np.arange(fold_in.nnz) - fold_in.indptr[rows]  # of each interaction among its user's, at random
+    held = places < (HELD_OUT_SHARE * lengths[users]).astype(np.int64)[rows]
+    fold_in.data[held] = held_out.data[~held] = 0
+    fold_in.eliminate_zeros()
+    held_out.eliminate_zeros()
+    return user_items[np.setdiff1d(np.arange(user_items.shape[0]), users)], (fold_in, held_out)
