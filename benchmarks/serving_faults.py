@@ -161,7 +161,7 @@ def kill(folder: Path) -> dict[str, Any]:
 
 def reload(folder: Path) -> dict[str, Any]:
     """Replace the artifact 50 times, every second time by a damaged one."""
-    from recvae.models.ease import EASE
+    from recvae.models.linear.ease import EASE
 
     path, answers = folder / "model", Expected()
     for name, model in (("a", small()), ("b", EASE())):

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from recvae.models.autoencoders.recvae import RecVAE
     from recvae.models.base import Recommender
     from recvae.models.blend import Blend
-    from recvae.models.ease import EASE
     from recvae.models.factorization import ALS, BPR, LMF
-    from recvae.models.graph_filter import GraphFilter
     from recvae.models.item_knn import BM25KNN, TFIDFKNN, CosineKNN
+    from recvae.models.linear.ease import EASE
+    from recvae.models.linear.graph_filter import GraphFilter
     from recvae.models.popularity import Popularity
     from recvae.models.registry import Artifact, create, load, save
     from recvae.tuning import tune
@@ -65,14 +65,14 @@ _HOMES: dict[str, str | tuple[str, str]] = {
     "ALS": "recvae.models.factorization",
     "BM25KNN": "recvae.models.item_knn",
     "BPR": "recvae.models.factorization",
-    "EASE": "recvae.models.ease",
+    "EASE": "recvae.models.linear.ease",
     "LMF": "recvae.models.factorization",
     "TFIDFKNN": "recvae.models.item_knn",
     "Artifact": "recvae.models.registry",
     "BatchRecommender": "recvae.inference.batch_recommender",
     "Blend": "recvae.models.blend",
     "CosineKNN": "recvae.models.item_knn",
-    "GraphFilter": "recvae.models.graph_filter",
+    "GraphFilter": "recvae.models.linear.graph_filter",
     "Holdout": "recvae.data.splitting",
     "Interactions": "recvae.data.interactions",
     "MultDAE": "recvae.models.autoencoders.multdae",

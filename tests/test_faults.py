@@ -29,7 +29,7 @@ from recvae.datasets.synthetic import generate
 from recvae.errors import ArtifactError, RecvaeError
 from recvae.inference.bulk import recommend_everybody
 from recvae.models import registry
-from recvae.models.ease import EASE
+from recvae.models.linear.ease import EASE
 from recvae.preparation.pipeline import Options, prepare
 from recvae.storage import directories
 from recvae.storage.files import write_text

@@ -26,7 +26,7 @@ from recvae.datasets.synthetic import generate
 from recvae.evaluation.results import read_results
 from recvae.inference import recommend as inference
 from recvae.models import registry
-from recvae.models.ease import EASE
+from recvae.models.linear.ease import EASE
 from recvae.preparation.pipeline import Options, prepare
 from tests.contracts import random_interactions
 

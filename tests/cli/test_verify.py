@@ -14,7 +14,7 @@ from recvae import workflow
 from recvae.cli.verify import find_faults
 from recvae.datasets.synthetic import generate
 from recvae.errors import ArtifactError
-from recvae.models.ease import EASE
+from recvae.models.linear.ease import EASE
 from recvae.models.registry import save
 from recvae.preparation.pipeline import Options, prepare
 from tests.contracts import random_interactions

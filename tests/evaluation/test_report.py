@@ -19,8 +19,8 @@ from recvae.evaluation.report import render_report, write_report
 from recvae.models.autoencoders.multdae import MultDAE
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.base import Recommender
-from recvae.models.ease import EASE
 from recvae.models.factorization import BPR
+from recvae.models.linear.ease import EASE
 from recvae.models.popularity import Popularity
 from tests.contracts import one_thread as one_thread
 from tests.models.autoencoders.test_variational import tastes

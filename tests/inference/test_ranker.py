@@ -10,7 +10,7 @@ from recvae.inference.ranker import Query, Ranker
 from recvae.models import registry
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.base import Recommender
-from recvae.models.ease import EASE
+from recvae.models.linear.ease import EASE
 from tests.contracts import random_interactions
 
 N_USERS, N_ITEMS = 40, 25

@@ -10,8 +10,8 @@ from scipy import sparse
 from recvae.data.splitting import Holdout
 from recvae.models.base import Recommender, State
 from recvae.models.blend import Blend
-from recvae.models.ease import EASE
 from recvae.models.fit_context import FitContext
+from recvae.models.linear.ease import EASE
 from recvae.models.popularity import Popularity
 from recvae.types import FloatArray
 from tests.test_tuning import split

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from recvae.models import explanation
-from recvae.models.ease import EASE
+from recvae.models.linear.ease import EASE
 from recvae.models.popularity import Popularity
 from tests.contracts import random_interactions
 

@@ -11,10 +11,10 @@ from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.autoencoders.recvae import RecVAE
 from recvae.models.base import Recommender
 from recvae.models.blend import Blend
-from recvae.models.ease import EASE
 from recvae.models.factorization import ALS, BPR, LMF
-from recvae.models.graph_filter import GraphFilter
 from recvae.models.item_knn import BM25KNN, TFIDFKNN, CosineKNN
+from recvae.models.linear.ease import EASE
+from recvae.models.linear.graph_filter import GraphFilter
 from recvae.models.popularity import Popularity
 from recvae.models.registry import MODELS
 from tests.contracts import SIZE, Factory, RecommenderContract, checkerboard, fit, random_interactions

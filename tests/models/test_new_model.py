@@ -15,9 +15,9 @@ from recvae.errors import ArtifactError, ParameterError
 from recvae.models import hyperparameters as check
 from recvae.models import registry
 from recvae.models.base import Recommender, State
-from recvae.models.ease import EASE
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange
+from recvae.models.linear.ease import EASE
 from recvae.serving import Settings
 from recvae.types import FloatArray
 from tests.contracts import Factory, RecommenderContract, checkerboard, fit, random_interactions

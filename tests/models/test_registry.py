@@ -7,7 +7,7 @@ import recvae
 from recvae.errors import MissingDependencyError, ParameterError
 from recvae.lazy import lazy_names
 from recvae.models.base import Recommender
-from recvae.models.ease import EASE
+from recvae.models.linear.ease import EASE
 from recvae.models.registry import CLASSES, MODELS, create, seed_params
 from tests.contracts import random_interactions
 

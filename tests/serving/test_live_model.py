@@ -15,7 +15,7 @@ import pytest
 from recvae.errors import ArtifactError
 from recvae.models import registry
 from recvae.models.autoencoders.multvae import MultVAE
-from recvae.models.ease import EASE
+from recvae.models.linear.ease import EASE
 from recvae.serving import Settings, create_app
 from recvae.serving.live_model import LiveModel
 from tests.contracts import one_thread as one_thread

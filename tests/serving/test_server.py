@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from recvae.errors import MissingDependencyError
-from recvae.models.ease import EASE
+from recvae.models.linear.ease import EASE
 from tests.contracts import one_thread as one_thread
 from tests.http_service import item_id, logged, running, save, wait_until
 

@@ -21,7 +21,7 @@ from recvae.models.autoencoders.multdae import MultDAE
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.autoencoders.recvae import RecVAE
 from recvae.models.blend import Blend
-from recvae.models.ease import EASE
+from recvae.models.linear.ease import EASE
 from recvae.storage import artifact
 from recvae.types import FloatArray
 from tests.contracts import N_ITEMS, Factory, random_interactions, without_interactions

@@ -11,8 +11,8 @@ from recvae.errors import ParameterError, UnsupportedError
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.autoencoders.recvae import RecVAE
 from recvae.models.autoencoders.variational import VariationalAutoencoder
-from recvae.models.ease import EASE
 from recvae.models.factorization import ALS
+from recvae.models.linear.ease import EASE
 from tests.contracts import one_thread as one_thread
 
 pytestmark = pytest.mark.usefixtures("one_thread")

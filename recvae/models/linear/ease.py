@@ -15,7 +15,7 @@ from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace
-from recvae.models.sparse_inverse import FactoredInverse
+from recvae.models.linear.sparse_inverse import FactoredInverse
 from recvae.types import FloatArray
 
 INTERACTIONS_PER_ITEM_FACTOR = 2.5

@@ -14,9 +14,9 @@ from recvae.data.splitting import Holdout, strong_generalization
 from recvae.datasets import load
 from recvae.errors import ArtifactError, ParameterError
 from recvae.evaluation.evaluate import evaluate
-from recvae.models.ease import EASE
-from recvae.models.graph_filter import WEIGHTS, GraphFilter
-from recvae.models.sparse_inverse import FactoredInverse
+from recvae.models.linear.ease import EASE
+from recvae.models.linear.graph_filter import WEIGHTS, GraphFilter
+from recvae.models.linear.sparse_inverse import FactoredInverse
 from tests.models.autoencoders.test_variational import tastes
 from tests.test_tuning import split
 
@@ -36,7 +36,7 @@ def test_ease_fits_its_regularisation_to_the_data() -> None:
 
 
 def test_ease_refuses_what_memory_cannot_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recvae.models.ease.available_bytes", lambda: 1000)
+    monkeypatch.setattr("recvae.models.linear.ease.available_bytes", lambda: 1000)
     model = EASE()
     with pytest.raises(ParameterError, match=r"user_items has 60 columns.*use a sparse approximation \(density, such"):
         model.fit(tastes(), show_progress=False)
@@ -70,7 +70,7 @@ def test_sparse_ease_is_exact_where_nothing_is_left_out(
     exact = EASE(l2=30).fit(interactions, show_progress=False)
     expected = exact.score(interactions)
     for rows_at_a_time in (60, 7):
-        monkeypatch.setattr("recvae.models.sparse_inverse.rows_at_once", lambda _, n=rows_at_a_time: n)
+        monkeypatch.setattr("recvae.models.linear.sparse_inverse.rows_at_once", lambda _, n=rows_at_a_time: n)
         factored = EASE(l2=30, density=1.0).fit(interactions, show_progress=False)
         assert_allclose(factored.score(interactions), expected, rtol=1e-3, atol=1e-4)
 
