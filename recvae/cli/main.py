@@ -2,30 +2,20 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
-from recvae.cli.arguments import parse_ids, parse_model_settings, parse_path, parse_settings
+from recvae.cli import training
+from recvae.cli.app import INTERRUPTED, Model, app
+from recvae.cli.arguments import parse_ids, parse_path
 from recvae.cli.failures import resource_message, usage_message
 from recvae.cli.output import accept_any_encoding, item_line, to_json
 from recvae.errors import RecvaeError, escape_control_characters
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-
-Directory = Annotated[Path, typer.Argument(help="Prepared data directory.", parser=parse_path)]
-Model = Annotated[Path, typer.Argument(help="Model artifact directory.", parser=parse_path)]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Hyperparameter as name=value; may be repeated.")]
-INTERRUPTED = 130
-
-Items = Annotated[
-    Path | None,
-    typer.Option(help="CSV, TSV or Parquet file of items: item_id, title and other columns.", parser=parse_path),
-]
-Seed = Annotated[int, typer.Option(help="Seed of all random numbers in training.")]
+__all__ = ["app", "main", "training"]
 
 
 def main() -> None:
@@ -47,180 +37,6 @@ def main() -> None:
     if status == INTERRUPTED:
         sys.stderr.write("recvae: interrupted\n")
     sys.exit(status)
-
-
-@app.command()
-def prepare(
-    source: Annotated[str, typer.Argument(help="Data set name, folder, CSV, TSV or Parquet file, or - for stdin.")],
-    out: Annotated[Path, typer.Option(help="Directory to write.", parser=parse_path)],
-    min_rating: Annotated[float | None, typer.Option(help="Keep ratings of at least this.")] = None,
-    min_user_items: Annotated[int | None, typer.Option(help="Keep users with at least this many items.")] = None,
-    min_item_users: Annotated[int, typer.Option(help="Keep items with at least this many users.")] = 0,
-    split: Annotated[str | None, typer.Option(help="strong, given, temporal or leave-last.")] = None,
-    val_users: Annotated[int | None, typer.Option(help="Validation users.")] = None,
-    test_users: Annotated[int | None, typer.Option(help="Test users.")] = None,
-    val_time: Annotated[str | None, typer.Option(help="Temporal: validation begins.")] = None,
-    test_time: Annotated[str | None, typer.Option(help="Temporal: test begins.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 98765,
-    user_column: Annotated[str, typer.Option(help="Column of user ids.")] = "user_id",
-    item_column: Annotated[str, typer.Option(help="Column of item ids.")] = "item_id",
-    rating_column: Annotated[str | None, typer.Option(help="Column of ratings, if there is one.")] = None,
-    timestamp_column: Annotated[str | None, typer.Option(help="Column of times, if there is one.")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where to look first for a named data set.", parser=parse_path)
-    ] = None,
-    backend: Annotated[
-        str | None, typer.Option(help="duckdb, or URL of an engine: the source is a file, Parquet folder or table.")
-    ] = None,
-    items: Items = None,
-) -> None:
-    """Filter and split a source into a prepared data directory.
-
-    Defaults that are not shown are the data set's protocol; for your own file every row counts as an interaction, of
-    users with at least 5 items, and a tenth of the users each is for validation and test.
-    """
-    from recvae.data.columns import Columns
-    from recvae.preparation import pipeline
-    from recvae.storage.directories import follow_link
-
-    options = pipeline.Options(
-        min_rating=min_rating,
-        min_user_items=min_user_items,
-        min_item_users=min_item_users,
-        split=split,
-        val_users=val_users,
-        test_users=test_users,
-        val_time=val_time,
-        test_time=test_time,
-        seed=seed,
-        columns=Columns(user_column, item_column, rating_column, timestamp_column),
-        backend=backend,
-        items=items,
-    )
-    if source == "-" and sys.stdin is None:
-        raise RecvaeError("source is -, but standard input is closed; expected a table on standard input")
-    if source.startswith("~"):
-        source = str(parse_path(source))
-    for line in pipeline.prepare(source, follow_link(out), options, data_dir=data_dir):
-        typer.echo(line)
-    typer.echo(f"prepared {out}")
-
-
-@app.command()
-def train(
-    directory: Directory,
-    out: Annotated[Path, typer.Option(help="Artifact directory to write.", parser=parse_path)],
-    model: Annotated[str, typer.Option(help="Model name.")] = "multvae",
-    settings: Set = None,
-    preset: Annotated[str | None, typer.Option(help="paper, recommended (the default) or MultVAE's fast.")] = None,
-    seed: Seed = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint, if there is one.")] = False,
-) -> None:
-    """Train a model and save it as an artifact."""
-    from recvae import workflow
-
-    params = parse_settings(settings or [])
-    try:
-        lines = workflow.train(directory, out, model, preset=preset, params=params, seed=seed, resume=resume)
-    except KeyboardInterrupt:
-        checkpoint = workflow.checkpoint_path(out)
-        hint = (
-            f"; continue with the same command and --resume (state is in {checkpoint})" if checkpoint.exists() else ""
-        )
-        typer.echo(f"recvae: interrupted{hint}", err=True)
-        sys.exit(INTERRUPTED)
-    for line in lines:
-        typer.echo(line)
-
-
-@app.command()
-def evaluate(
-    model: Model,
-    directory: Directory,
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--json", help="Also write results.json to this file; - prints it alone.", parser=parse_path),
-    ] = None,
-) -> None:
-    """Evaluate a saved model on the test users."""
-    from recvae import workflow
-    from recvae.evaluation.results import format_results, write_results
-    from recvae.evaluation.tables import metrics_table
-
-    if json_file == Path("-"):
-        typer.echo(format_results(workflow.evaluate(model, directory)), nl=False)
-        return
-    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
-        raise RecvaeError(f"--json is {json_file}; expected a file in a directory that exists")
-    results = workflow.evaluate(model, directory)
-    if json_file is not None:
-        write_results(json_file, results)
-    Console().print(metrics_table(results))
-
-
-@app.command()
-def compare(
-    directory: Directory,
-    models: Annotated[str, typer.Option(help="Model names, separated by commas.")],
-    out: Annotated[Path, typer.Option(help="Report directory to write.", parser=parse_path)],
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="MODEL.name=value or MODEL.preset=…; may be repeated.")
-    ] = None,
-    seed: Seed = 0,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds for models that use random numbers.")] = 1,
-) -> None:
-    """Train several models, evaluate them on the same test users, and test every pair."""
-    from recvae import workflow
-    from recvae.evaluation.tables import console_table
-    from recvae.models.registry import MODELS
-
-    params, named = parse_model_settings(settings or [], set(MODELS))
-    if params:
-        raise RecvaeError(f"--set {next(iter(params))}=… names no model; expected MODEL.name=value")
-    names = [name.strip() for name in models.split(",") if name.strip()]
-    compared = workflow.compare(directory, out, names, params=named, seed=seed, n_seeds=seeds)
-    Console().print(console_table(compared.results))
-    typer.echo(f"wrote {' and '.join(map(str, compared.written))}")
-    if len(compared.written) == 1:
-        typer.echo("no report.html: it needs matplotlib, which recvae's extra 'report' brings", err=True)
-
-
-@app.command()
-def tune(
-    directory: Directory,
-    out: Annotated[Path, typer.Option(help="Artifact directory to write.", parser=parse_path)],
-    model: Annotated[str, typer.Option(help="Model name.")],
-    trials: Annotated[int, typer.Option(help="Number of trials in the study, earlier ones included.")] = 50,
-    sampler: Annotated[str, typer.Option(help="tpe, random or grid.")] = "tpe",
-    storage: Annotated[str | None, typer.Option(help="Database URL of the study; an SQLite file by default.")] = None,
-    settings: Set = None,
-    seed: Seed = 0,
-) -> None:
-    """Search hyperparameters on the validation users and save the best model.
-
-    Repeating the command continues the study; processes on one or several machines share the study of one
-    --storage URL.
-    """
-    from recvae import tuning, workflow
-
-    params = parse_settings(settings or [])
-    best = -1.0
-
-    def show(trial: tuning.Trial) -> None:
-        nonlocal best
-        best = max(best, trial.value or best)
-        value = "pruned" if trial.value is None else f"{trial.value:.4f}"
-        shown = ", ".join(f"{name} {tried:.4g}" for name, tried in trial.params.items())
-        typer.echo(f"trial {trial.number + 1}/{trials}  {value}  best {best:.4f}  {shown}")
-
-    search: dict[str, Any] = {"trials": trials, "sampler": sampler, "storage": storage, "params": params, "seed": seed}
-    try:
-        lines = workflow.tune(directory, out, model, **search, on_trial=show)
-    except KeyboardInterrupt:
-        typer.echo("recvae: interrupted; finished trials are kept: repeat the command to continue", err=True)
-        sys.exit(INTERRUPTED)
-    for line in lines:
-        typer.echo(line)
 
 
 @app.command()
