@@ -13,10 +13,10 @@ from recvae.data.csr import check_csr, fingerprint, iter_chunks
 from recvae.errors import ArtifactError, ParameterError, UnsupportedError
 from recvae.memory import row_batches
 from recvae.models.estimator import Estimator
-from recvae.models.explanation import ExplanationSteps, explain_in_steps, explained_arguments, finish
+from recvae.models.explanation import Explainer
 from recvae.models.fit_context import Callback, FitContext, Validation, check_validation
 from recvae.models.hyperparameters import SearchSpace
-from recvae.models.similarity import SimilaritySearch, check_request, check_rows
+from recvae.models.similarity import check_request, check_rows
 from recvae.topn import mask_seen, top_n
 from recvae.types import FloatArray, IntArray, Scores, UserItems
 
@@ -39,7 +39,7 @@ class Registry(Protocol):
         """Read the model of an artifact directory."""
 
 
-class Recommender(SimilaritySearch, Estimator):
+class Recommender(Explainer, Estimator):
     """Base of every model.
 
     Constructor arguments are hyperparameters, stored under their own names; attributes that `fit` sets end in `_`.
@@ -74,18 +74,6 @@ class Recommender(SimilaritySearch, Estimator):
     @abstractmethod
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         """Learn from a checked matrix."""
-
-    @abstractmethod
-    def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
-        """Score every item for each history.
-
-        An empty history, for which `score` gives the popularity prior instead, comes only from `explain`.
-
-        Returns
-        -------
-        (n_users, n_items) float32
-            A new array, which the caller may change.
-        """
 
     @abstractmethod
     def _state(self) -> State:
@@ -287,48 +275,6 @@ class Recommender(SimilaritySearch, Estimator):
                 columns, best[batch] = top_n(scores[:, candidates], n)
                 ids[batch] = np.where(columns < 0, -1, candidates[columns])
         return (ids[0], best[0]) if np.ndim(userid) == 0 else (ids, best)
-
-    def explain(
-        self,
-        userid: int | UserItems,
-        user_items: UserItems | int | npt.ArrayLike,
-        itemid: int | npt.ArrayLike | None = None,
-        N: int = 5,  # noqa: N803 implicit's name
-    ) -> tuple[IntArray, FloatArray]:
-        """Find the items of a history whose removal lowers an item's score most.
-
-        Parameters
-        ----------
-        userid : int
-            Row of `user_items`, which does not matter where that has one row.
-        user_items : csr_matrix or csr_array, shape (n_users, n_items)
-            Histories, of which one is explained.
-        itemid : int or (n_itemids,) int
-            The items whose scores are to be explained.
-        N : int
-
-        Returns
-        -------
-        (ids, contributions) : int32 and float32, shape (N,) or (n_itemids, N)
-            The loss of score without each item, largest first; padded with -1 and -inf.
-        """
-        history, items, length = explained_arguments(userid, user_items, itemid, N)
-        ids, most = finish(self.explain_in_steps(history, items, length))
-        return (ids[0], most[0]) if np.ndim(items) == 0 else (ids, most)
-
-    def explain_in_steps(self, user_items: UserItems, itemid: npt.ArrayLike, n: int = 5) -> ExplanationSteps:
-        """`explain` as a generator, which yields every few milliseconds; its result has a row for each item."""
-        check_request(n, None, None)
-        history = self._check_histories(user_items)
-        if history.shape[0] != 1:
-            raise ParameterError(f"user_items has {history.shape[0]} rows; expected the one history to explain")
-        items = self._check_items(itemid, "itemid", unique=False)
-
-        # One interaction leaves an empty history, whose popularity prior is on another scale: there the model is asked.
-        def score(rows: sparse.csr_matrix) -> FloatArray:
-            return self._score_histories(rows)[:, items] if history.nnz == 1 else self.score_items(rows, items)
-
-        return (yield from explain_in_steps(history, score, n))
 
     def fitted_on(self, user_items: sparse.csr_matrix) -> bool:
         """Check that the model was fitted on a matrix with the same content."""

@@ -1,6 +1,7 @@
 """Reasons for scores: what an item's score loses when an item of the history is left out."""
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -10,15 +11,77 @@ from scipy import sparse
 
 from recvae.data.csr import check_csr
 from recvae.errors import ParameterError
-from recvae.models.similarity import check_rows
+from recvae.models.similarity import SimilaritySearch, check_request, check_rows
 from recvae.topn import top_n
-from recvae.types import FloatArray, IntArray
+from recvae.types import FloatArray, IntArray, UserItems
 
 INTERACTIONS_A_STEP = 4096
 """Interactions that are scored between two yields: a few milliseconds of work."""
 
 Explanation = tuple[IntArray, FloatArray]
 ExplanationSteps = Generator[None, None, Explanation]
+
+
+class Explainer(SimilaritySearch):
+    """Base of `Recommender`: explains the scores of items."""
+
+    @abstractmethod
+    def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
+        """Score every item for each history.
+
+        An empty history, for which `score` gives the popularity prior instead, comes only from `explain`.
+
+        Returns
+        -------
+        (n_users, n_items) float32
+            A new array, which the caller may change.
+        """
+
+    @abstractmethod
+    def score_items(self, user_items: UserItems, items: npt.ArrayLike) -> FloatArray:
+        """(n_users, m) scores of some items for each history."""
+
+    def explain(
+        self,
+        userid: int | UserItems,
+        user_items: UserItems | int | npt.ArrayLike,
+        itemid: int | npt.ArrayLike | None = None,
+        N: int = 5,  # noqa: N803 implicit's name
+    ) -> tuple[IntArray, FloatArray]:
+        """Find the items of a history whose removal lowers an item's score most.
+
+        Parameters
+        ----------
+        userid : int
+            Row of `user_items`, which does not matter where that has one row.
+        user_items : csr_matrix or csr_array, shape (n_users, n_items)
+            Histories, of which one is explained.
+        itemid : int or (n_itemids,) int
+            The items whose scores are to be explained.
+        N : int
+
+        Returns
+        -------
+        (ids, contributions) : int32 and float32, shape (N,) or (n_itemids, N)
+            The loss of score without each item, largest first; padded with -1 and -inf.
+        """
+        history, items, length = explained_arguments(userid, user_items, itemid, N)
+        ids, most = finish(self.explain_in_steps(history, items, length))
+        return (ids[0], most[0]) if np.ndim(items) == 0 else (ids, most)
+
+    def explain_in_steps(self, user_items: UserItems, itemid: npt.ArrayLike, n: int = 5) -> ExplanationSteps:
+        """`explain` as a generator, which yields every few milliseconds; its result has a row for each item."""
+        check_request(n, None, None)
+        history = self._check_histories(user_items)
+        if history.shape[0] != 1:
+            raise ParameterError(f"user_items has {history.shape[0]} rows; expected the one history to explain")
+        items = self._check_items(itemid, "itemid", unique=False)
+
+        # One interaction leaves an empty history, whose popularity prior is on another scale: there the model is asked.
+        def score(rows: sparse.csr_matrix) -> FloatArray:
+            return self._score_histories(rows)[:, items] if history.nnz == 1 else self.score_items(rows, items)
+
+        return (yield from explain_in_steps(history, score, n))
 
 
 def explain_in_steps(
