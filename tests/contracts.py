@@ -376,6 +376,7 @@ class RecommenderContract:
             lambda: model.score(random_interactions()),
             lambda: model.similar_items(0),
             lambda: model.save(tmp_path / "model"),
+            lambda: model.refit(random_interactions()),
         ]
         for call in calls:
             with pytest.raises(
@@ -581,6 +582,17 @@ class RecommenderContract:
         interactions = random_interactions()
         model = fit(make, checkerboard()).fit(interactions, show_progress=False)
         assert_array_equal(all_scores(model, interactions), all_scores(fit(make, interactions), interactions))
+
+    def test_refit_fits_a_new_model_with_the_settings_found(self, make_plain: Factory) -> None:
+        interactions, more = random_interactions(), random_interactions(60, seed=1)
+        fitted = fit(make_plain, interactions)
+        before = all_scores(fitted, interactions)
+        again = fitted.refit(more, show_progress=False)
+        assert type(again) is type(fitted)
+        assert again.fitted_on(more)
+        assert fitted.fitted_on(interactions)
+        assert again.describe()["class"] == fitted.describe()["class"]
+        assert_array_equal(all_scores(fitted.refit(interactions, show_progress=False), interactions), before)
 
     def test_global_random_states_stay(self, make: Factory) -> None:
         interactions = random_interactions()

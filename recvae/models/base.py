@@ -133,6 +133,39 @@ class Recommender(Explainer, Estimator):
         self.trained_on_, self.fit_seconds_ = data, time.monotonic() - started
         return self
 
+    def refit(
+        self,
+        user_items: UserItems,
+        show_progress: bool = True,
+        *,
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
+    ) -> Self:
+        """Fit a new model on other data with the settings that this fit found, choosing nothing again.
+
+        So a model whose settings validation users have chosen is fitted on everybody, these users included; one that
+        trains in epochs ends with `best_epoch_`, on the learning rates that led there.
+
+        Parameters
+        ----------
+        user_items : csr_matrix or csr_array, shape (n_users, n_items)
+        show_progress, checkpoint, resume
+            As in `fit`.
+
+        Returns
+        -------
+        Recommender
+            Of the same class; this model stays as it is.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        """
+        self.n_items_  # noqa: B018 refuses before fit
+        model = type(self)(**self.fitted_params())
+        return model.fit(user_items, show_progress, checkpoint=checkpoint, resume=resume)
+
     def save(self, path: str | Path, **content: Any) -> None:
         """Write an artifact directory: `recvae.save(model, path, items=…, users=…, data=…, metrics=…)`."""
         self.registry.save(self, path, **content)

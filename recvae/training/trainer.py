@@ -87,6 +87,8 @@ class TrainingPlan:
     Attributes
     ----------
     epochs, batch_size : int
+    last_epoch : int
+        Epoch after which training ends, on the learning rates of a run of all `epochs`.
     seed : int
         Decides the order of users.
     metric : str
@@ -102,6 +104,7 @@ class TrainingPlan:
     """
 
     epochs: int
+    last_epoch: int
     batch_size: int
     seed: int
     metric: str
@@ -201,9 +204,9 @@ class Trainer:
             with (
                 scattered_reads(user_items),
                 interrupt_flag(armed) as interrupted,
-                EpochProgress(title, self.plan.epochs, show, start=self.progress.epoch) as shown,
+                EpochProgress(title, self.plan.last_epoch, show, start=self.progress.epoch) as shown,
             ):
-                while self.progress.epoch < self.plan.epochs and not self._is_out_of_patience():
+                while self.progress.epoch < self.plan.last_epoch and not self._is_out_of_patience():
                     self._train_epoch(histories, interrupted)
                     self._finish_epoch(histories)
                     record = self.progress.history[-1]

@@ -144,6 +144,35 @@ def test_without_validation_the_last_epochs_weights_stay() -> None:
     assert all(torch.equal(tensor, seen[name]) for name, tensor in weights(model).items())
 
 
+@pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
+def test_refit_ends_where_the_best_epoch_was(schedule: str) -> None:
+    interactions = random_interactions()
+    options = {"epochs": 30, "learning_rate": 0.05, "schedule": schedule}
+    model = small(**options).fit(interactions, show_progress=False, validation=holdout())
+    assert model.best_epoch_ == 1 + int(np.argmax([record["ndcg@5"] for record in model.history_])) < 30
+    again = model.refit(interactions, show_progress=False)
+    assert len(again.history_) == again.best_epoch_ == model.best_epoch_
+    mine, its = weights(model), weights(again)
+    assert all(torch.equal(mine[name], its[name]) for name in mine)
+    assert_same(again.refit(interactions, show_progress=False), again)
+    assert len(again.fit(interactions, show_progress=False).history_) == 30
+
+
+def test_a_refit_resumes_where_it_stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interactions = random_interactions()
+    model = small(epochs=30, learning_rate=0.05).fit(interactions, show_progress=False, validation=holdout())
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            model.refit(interactions, show_progress=False, checkpoint=tmp_path / "state")
+    with pytest.raises(ParameterError, match="was made with last_epoch"):
+        small(epochs=30, learning_rate=0.05).fit(
+            interactions, show_progress=False, checkpoint=tmp_path / "state", resume=True
+        )
+    resumed = model.refit(interactions, show_progress=False, checkpoint=tmp_path / "state", resume=True)
+    assert_same(resumed, model.refit(interactions, show_progress=False))
+
+
 def test_patience_stops_early() -> None:
     model = small(epochs=60, learning_rate=0.05, patience=3)
     model.fit(random_interactions(), show_progress=False, validation=holdout())

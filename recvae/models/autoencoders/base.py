@@ -3,7 +3,8 @@
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.data.csr import fingerprint
-from recvae.errors import ParameterError, TrainingError
+from recvae.errors import ParameterError, TrainingError, UnsupportedError
 from recvae.memory import available_bytes
 from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.architecture import Architecture, check_state
@@ -45,11 +46,15 @@ class Autoencoder(Decoder):
     history_ : list of dict
         For each epoch: loss and its terms, learning rate, seconds, and the validation metric where users for it were
         given.
+    best_epoch_ : int
+        Number, from 1, of the epoch whose weights the network has: the best by validation, or the last one.
     """
 
     resumable: ClassVar[bool] = True
     module_: AutoencoderNetwork
     history_: list[dict[str, float]]
+    best_epoch_: int
+    _last_epoch: int | None = None
 
     schedule: str = "constant"
     passes: int = 1
@@ -116,6 +121,7 @@ class Autoencoder(Decoder):
                 "class": type(self).__name__,
                 **{name: value for name, value in self.get_params().items() if name != "parallel"},
                 "data": context.fingerprint,
+                "last_epoch": self._last_epoch,
                 "validation": context.validation and [fingerprint(matrix) for matrix in context.validation],
             },
             validation=context.validation,
@@ -133,13 +139,33 @@ class Autoencoder(Decoder):
             self._gather_weights()
             raise
         finally:
+            self.best_epoch_ = trainer.progress.best_epoch
             release_training_memory(self.module_)
         self._gather_weights()
+
+    def refit(
+        self,
+        user_items: UserItems,
+        show_progress: bool = True,
+        *,
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
+    ) -> Self:
+        self.n_items_  # noqa: B018 refuses before fit
+        if not hasattr(self, "best_epoch_"):
+            raise UnsupportedError(f"a loaded {type(self).__name__} does not know its epochs; fit it, then refit it")
+        model = type(self)(**self.fitted_params())
+        model._last_epoch = self.best_epoch_
+        try:
+            return model.fit(user_items, show_progress, checkpoint=checkpoint, resume=resume)
+        finally:
+            model._last_epoch = None
 
     def _plan(self) -> TrainingPlan:
         epochs, batch_size = self._epochs_and_batch_size(self.n_users_)
         return TrainingPlan(
             epochs=epochs,
+            last_epoch=self._last_epoch or epochs,
             batch_size=batch_size,
             seed=self.seed,
             metric=self.metric,
