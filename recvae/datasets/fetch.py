@@ -1,6 +1,7 @@
 """Download one file: with resume, a progress bar on a terminal, and a checksum before it gets its name."""
 
 import contextlib
+import hashlib
 import http.client
 import logging
 import os
@@ -29,10 +30,20 @@ _ABANDONED_SECONDS = 120.0  # a running transfer writes more often, or gives up 
 
 @dataclass(frozen=True)
 class Checksum:
-    """Digest that a file must have. MD5 where the publisher gives no other: it guards against damage, not attacks."""
+    """Digest that a file must have: MD5 or Git's id where the publisher gives no other, against damage, not attacks."""
 
-    algorithm: Literal["md5", "sha256"]
+    algorithm: Literal["md5", "sha256", "git"]
     hexdigest: str
+
+    def compute(self, path: Path) -> str:
+        """Compute this kind of digest of a file; Git's is the SHA-1 of the file's length and content."""
+        if self.algorithm != "git":
+            return digest_file(path, self.algorithm)
+        digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+        with path.open("rb") as content:
+            while chunk := content.read(_CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest()
 
 
 class _CutOffError(Exception):
@@ -83,7 +94,7 @@ def download(
     DownloadError
         If the file cannot be downloaded completely, or has another checksum; then nothing of it is kept.
     """
-    if target.exists() and digest_file(target, checksum.algorithm) == checksum.hexdigest:
+    if target.exists() and checksum.compute(target) == checksum.hexdigest:
         return
     reason = ""
     with _partial_file(target) as partial:
@@ -96,7 +107,7 @@ def download(
                 reason = str(error)
                 _log.info("%s: %s (attempt %d of %d)", url, reason, attempt + 1, attempts)
                 continue
-            if (found := digest_file(partial, checksum.algorithm)) == checksum.hexdigest:
+            if (found := checksum.compute(partial)) == checksum.hexdigest:
                 partial.replace(target)
                 return
             partial.unlink()

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from recvae.data.columns import Columns
-from recvae.data.readers import read_delimited, read_lists
+from recvae.data.readers import read_delimited, read_lists, read_table
 from recvae.errors import DataError
 
 
@@ -23,6 +23,7 @@ class Layout(Enum):
     CSV = "ratings.csv"
     INTER = "ml-100k.inter"
     LISTS = "train.txt"
+    TABLE = "interactions.parquet"
 
 
 FILES: dict[Layout, tuple[str, ...]] = {
@@ -31,7 +32,9 @@ FILES: dict[Layout, tuple[str, ...]] = {
     Layout.CSV: ("ratings.csv", "movies.csv"),
     Layout.INTER: ("ml-100k.inter", "ml-100k.item"),
     Layout.LISTS: ("train.txt", "valid.txt", "test.txt"),
+    Layout.TABLE: ("interactions.parquet",),
 }
+RECOGNISED = tuple(layout for layout in Layout if layout is not Layout.TABLE)
 EXPECTED = "u.data, ratings.dat, ratings.csv, ml-100k.inter, or train.txt with test.txt"
 
 _STANDARD = Columns(rating="rating", timestamp="timestamp")
@@ -60,27 +63,31 @@ class Parsed(NamedTuple):
     files: tuple[Path, ...]
 
 
-def locate(folder: Path) -> tuple[Path, Layout] | None:
+def locate(folder: Path, layouts: Iterable[Layout] = RECOGNISED) -> tuple[Path, Layout] | None:
     """Find the folder that holds a data set's files, `folder` or its only such sub-folder, and their layout.
+
+    Parameters
+    ----------
+    layouts : iterable of Layout
+        The layouts to look for. A table is none of the default: a folder of Parquet files may be anything.
 
     Raises
     ------
     DataError
         If several sub-folders hold a data set.
     """
-    if layout := _find_layout(folder):
+    if layout := _find_layout(folder, layouts):
         return folder, layout
-    inner = [
-        (child, layout) for child in sorted(folder.iterdir()) if child.is_dir() and (layout := _find_layout(child))
-    ]
+    children = [child for child in sorted(folder.iterdir()) if child.is_dir()]
+    inner = [(child, layout) for child in children if (layout := _find_layout(child, layouts))]
     if len(inner) > 1:
         names = ", ".join(child.name for child, _ in inner)
         raise DataError(f"{folder} holds several data sets ({names}); expected the folder of one")
     return inner[0] if inner else None
 
 
-def _find_layout(folder: Path) -> Layout | None:
-    for layout in Layout:
+def _find_layout(folder: Path, layouts: Iterable[Layout]) -> Layout | None:
+    for layout in layouts:
         if (folder / layout.value).is_file() and (layout is not Layout.LISTS or (folder / "test.txt").is_file()):
             return layout
     return None
@@ -97,6 +104,8 @@ def parse(folder: Path, layout: Layout) -> Parsed:
     files = tuple(path for name in FILES[layout] if (path := folder / name).is_file())
     if layout is Layout.LISTS:
         return Parsed(_read_split_lists(files), None, files)
+    if layout is Layout.TABLE:
+        return Parsed(read_table(folder / layout.value), None, files)
     ratings = _read_ratings(folder / layout.value, layout)
     titles = folder / FILES[layout][1]
     items = None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from recvae.datasets.fetch import cache_dir
-from recvae.datasets.formats import EXPECTED, locate, parse
+from recvae.datasets.formats import EXPECTED, FILES, Layout, locate, parse
 from recvae.datasets.publisher import obtain
 from recvae.datasets.recipes import NAMES, RECIPES, Recipe, recognise
 from recvae.errors import DataError, DownloadError, ParameterError
@@ -84,13 +84,20 @@ def _find(recipe: Recipe, folder: Path | None, show_progress: bool) -> tuple[Pat
     for place in (*_local_places(recipe.name, folder, tried), cached):
         if not place.is_dir():
             tried.append(f"{place} does not exist")
-        elif locate(place) is None:
-            tried.append(f"{place} holds none of {EXPECTED}")
+        elif locate(place, recipe.found_by) is None:
+            tried.append(f"{place} holds {_name_missing(recipe)}")
         else:
             return place, str(place)
     if origin := obtain(recipe, cached, show_progress, tried):
         return cached, origin
+    if not recipe.downloads:
+        files = ", ".join(FILES[recipe.layouts[0]])
+        tried.append(f"no address is known to download it from: put {files} into $RECVAE_DATA/{recipe.name}")
     raise DownloadError(f"{recipe.name} was not found: {'; '.join(tried)}")
+
+
+def _name_missing(recipe: Recipe) -> str:
+    return f"none of {EXPECTED}" if Layout.TABLE not in recipe.layouts else f"no {Layout.TABLE.value}"
 
 
 def _local_places(name: str, folder: Path | None, tried: list[str]) -> list[Path]:
@@ -105,7 +112,7 @@ def _local_places(name: str, folder: Path | None, tried: list[str]) -> list[Path
 
 
 def _read(folder: Path, origin: str, recipe: Recipe | None = None) -> Dataset:
-    found = locate(folder)
+    found = locate(folder) if recipe is None else locate(folder, recipe.found_by)
     if found is None:
         raise DataError(f"{folder} holds no data set; expected one of {EXPECTED}")
     inner, layout = found

@@ -6,16 +6,19 @@ from types import MappingProxyType
 from typing import Literal
 
 from recvae.datasets.fetch import Checksum
-from recvae.datasets.formats import Layout
+from recvae.datasets.formats import RECOGNISED, Layout
 
 _MOVIELENS = (
     "F. M. Harper and J. A. Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015; "
     "the licence forbids redistribution"
 )
-_GOWALLA = (
-    "E. Cho, S. A. Myers and J. Leskovec, Friendship and Mobility, KDD 2011; split by X. He et al., LightGCN, "
-    "SIGIR 2020"
-)
+_GOWALLA = "E. Cho, S. A. Myers and J. Leskovec, Friendship and Mobility, KDD 2011"
+_YELP = "Yelp Dataset Challenge 2018, under Yelp's terms of use"
+_LASTFM = "I. Cantador, P. Brusilovsky and T. Kuflik, HetRec 2011, RecSys 2011: Last.fm"
+_CITEULIKE = "H. Wang, B. Chen and W.-J. Li, Collaborative Topic Regression with Social Regularization, IJCAI 2013"
+_SPLIT = "split by X. He et al., LightGCN, SIGIR 2020"
+_LIGHTGCN = "https://raw.githubusercontent.com/gusye1234/LightGCN-PyTorch/master/data"
+_LIGHTGCN_PLUS = "split by the authors of Revisiting LightGCN (LightGCN++), RecSys 2024"
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,11 @@ class Recipe:
     layouts: tuple[Layout, ...] = field(default=(), repr=False)
     n_rows: int = field(default=0, repr=False)
 
+    @property
+    def found_by(self) -> tuple[Layout, ...]:
+        """Layouts that a folder of this data set may have: any that gives itself away, or the recipe's table."""
+        return self.layouts if Layout.TABLE in self.layouts else RECOGNISED
+
 
 def _movielens(
     name: str, md5: str, users: int, layouts: tuple[Layout, ...], n_rows: int, wheel: WheelSource | None = None
@@ -102,20 +110,23 @@ def _movielens(
     )
 
 
-def _gowalla() -> Recipe:
-    address = "https://raw.githubusercontent.com/gusye1234/LightGCN-PyTorch/master/data/gowalla"
-    pinned = {
-        "train.txt": "0f086326b28a56c2e6dcb81d86ee72d4ccb7eed3a8d26788392356d8f51111cc",
-        "test.txt": "95a7e4ee029370c4ccac0d6a0c8cc0615b574ac89642081cdf946090e0dd5bda",
-    }
+def _given_lists(
+    name: str,
+    citation: str,
+    n_rows: int,
+    *,
+    val_users: int | None = None,
+    address: str = "",
+    pinned: Mapping[str, Checksum] = MappingProxyType({}),
+) -> Recipe:
     return Recipe(
-        "gowalla",
-        citation=_GOWALLA,
+        name,
+        citation=citation,
         split="given",
-        val_users=6000,
-        downloads=tuple(Download(f"{address}/{file}", Checksum("sha256", hex_)) for file, hex_ in pinned.items()),
+        val_users=val_users,
+        downloads=tuple(Download(f"{address}/{file}", checksum) for file, checksum in pinned.items()),
         layouts=(Layout.LISTS,),
-        n_rows=1_027_370,
+        n_rows=n_rows,
     )
 
 
@@ -144,7 +155,50 @@ RECIPES: dict[str, Recipe] = {
         _movielens("ml-20m", "cd245b17a1ae2cc31bb14903e1204af3", 10_000, _CSV, 20_000_263),
         _movielens("ml-25m", "6b51fb2759a8657d3bfcbfc42b592ada", 10_000, _CSV, 25_000_095),
         _movielens("ml-32m", "d472be332d4daa821edc399621853b57", 10_000, _CSV, 32_000_204),
-        _gowalla(),
+        Recipe(
+            "ml-10m-likes",
+            citation=_MOVIELENS,
+            min_user_items=5,
+            val_users=5_000,
+            test_users=5_000,
+            layouts=(Layout.TABLE,),
+            n_rows=2_105_971,
+        ),
+        _given_lists(
+            "gowalla",
+            f"{_GOWALLA}; {_SPLIT}",
+            1_027_370,
+            val_users=6_000,
+            address=f"{_LIGHTGCN}/gowalla",
+            pinned={
+                "train.txt": Checksum("git", "a27782bd7a1d4d0744148dc0460ea94da74763f2"),
+                "test.txt": Checksum("sha256", "099a2a73924e4b754dc6efd730d764f492321b53c38eb93298850c83acf57be3"),
+            },
+        ),
+        _given_lists(
+            "yelp2018",
+            f"{_YELP}; {_SPLIT}",
+            1_561_406,
+            val_users=6_000,
+            address=f"{_LIGHTGCN}/yelp2018",
+            pinned={
+                "train.txt": Checksum("git", "cda12361055ba448ae4bd1070f6000c16dea8f22"),
+                "test.txt": Checksum("sha256", "9cd9b37926cd1447a06625ffa7914527573fb097c10cb0bbdb1d1b8ded3742fe"),
+            },
+        ),
+        _given_lists(
+            "lastfm",
+            f"{_LASTFM}; {_LIGHTGCN_PLUS}",
+            91_779,
+            address="https://raw.githubusercontent.com/geon0325/LightGCNpp/a18af1e1f65dc4b6a432ce5aeaae5bbe75ac1c2e"
+            "/data/lastfm",
+            pinned={
+                "train.txt": Checksum("sha256", "1845769cb1a9834692d3cf884de523d23aa126fa6b58eb5f49e9628e8c317705"),
+                "valid.txt": Checksum("sha256", "9ae3440becfcbba19d5a5a8298b7933126f89424a468de5765bf1c6f08a9e3eb"),
+                "test.txt": Checksum("sha256", "0f0a15e3de2f868554ee1e32190c51db3e0ad0c4138e1428c66ba6de86102755"),
+            },
+        ),
+        _given_lists("citeulike", f"{_CITEULIKE}; {_LIGHTGCN_PLUS}", 210_504),
     )
 }
 NAMES: tuple[str, ...] = tuple(RECIPES)

@@ -241,3 +241,10 @@ def test_cache_dir_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 def test_offline_switch(monkeypatch: pytest.MonkeyPatch, value: str, forbidden: bool) -> None:
     monkeypatch.setenv("RECVAE_OFFLINE", value)
     assert is_offline() is forbidden
+
+
+def test_checksum_of_git(tmp_path: Path) -> None:
+    """The id that `git hash-object` gives, here of the text of Git's own book."""
+    (tmp_path / "file").write_text("test content\n")
+    checksum = Checksum("git", "d670460b4b4aece5915caf5c68d12f560a9fe3e4")
+    assert checksum.compute(tmp_path / "file") == checksum.hexdigest

@@ -84,7 +84,8 @@ def wheel_of(members: dict[str, bytes]) -> wheel.PipDownload:
 
 
 def test_names() -> None:
-    assert NAMES == ("ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "gowalla")
+    movielens = ["ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-10m-likes"]
+    assert list(NAMES) == [*movielens, "gowalla", "yelp2018", "lastfm", "citeulike"]
 
 
 def test_recipes_are_those_of_the_protocol() -> None:
@@ -93,9 +94,13 @@ def test_recipes_are_those_of_the_protocol() -> None:
         recipe = RECIPES[name]
         assert (recipe.split, recipe.min_rating, recipe.min_user_items) == ("strong", 4.0, 5)
         assert (recipe.val_users, recipe.test_users) == (held_out, held_out)
-    gowalla = RECIPES["gowalla"]
-    assert (gowalla.split, gowalla.min_rating, gowalla.min_user_items) == ("given", None, 0)
-    assert (gowalla.val_users, gowalla.test_users) == (6000, None)
+    likes = RECIPES["ml-10m-likes"]
+    assert (likes.split, likes.min_rating, likes.min_user_items) == ("strong", None, 5)
+    assert (likes.val_users, likes.test_users) == (5000, 5000)
+    for name, val_users in {"gowalla": 6000, "yelp2018": 6000, "lastfm": None, "citeulike": None}.items():
+        lists = RECIPES[name]
+        assert (lists.split, lists.min_rating, lists.min_user_items) == ("given", None, 0)
+        assert (lists.val_users, lists.test_users) == (val_users, None)
 
 
 def test_order_of_look_up(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +134,42 @@ def test_published_lists(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = load("gowalla")
     assert data.ratings["part"].tolist() == [0, 0, 2]
     assert sorted(path.name for path in cache.rglob("*")) == ["gowalla", "test.txt", "train.txt"]
+
+
+def test_published_lists_with_validation(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "download", serving(train=b"0 1 2\n", valid=b"0 4\n", test=b"0 3\n"))
+    assert load("lastfm").ratings["part"].tolist() == [0, 0, 1, 2]
+    assert sorted(path.name for path in (cache / "lastfm").iterdir()) == ["test.txt", "train.txt", "valid.txt"]
+
+
+def test_table(tmp_path: Path) -> None:
+    """The table of a known data set is found by its name; a folder of the same name elsewhere may be anything."""
+    frame = pd.DataFrame({"user_id": [3, 3, 1], "item_id": [7, 9, 7]})
+    (tmp_path / "ml-10m-likes").mkdir()
+    frame.to_parquet(tmp_path / "ml-10m-likes" / "interactions.parquet")
+    data = load("ml-10m-likes", tmp_path)
+    pd.testing.assert_frame_equal(data.ratings, frame)
+    assert (data.recipe, data.items, list(data.sha256)) == (RECIPES["ml-10m-likes"], None, ["interactions.parquet"])
+    with pytest.raises(DataError, match="holds no data set"):
+        load(tmp_path / "ml-10m-likes")
+
+
+@pytest.mark.parametrize(
+    ("name", "files"), [("ml-10m-likes", "interactions.parquet"), ("citeulike", "train.txt, valid.txt, test.txt")]
+)
+def test_data_set_without_an_address(
+    name: str, files: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECVAE_DATA", str(tmp_path))
+    with pytest.raises(DownloadError) as raised:
+        load(name)
+    assert str(raised.value) == (
+        f"{name} was not found: {tmp_path / name} does not exist; {cache / name} does not exist; "
+        f"no address is known to download it from: put {files} into $RECVAE_DATA/{name}"
+    )
+    (tmp_path / name).mkdir()
+    with pytest.raises(DownloadError, match=f"{name} holds no"):
+        load(name)
 
 
 @pytest.mark.parametrize("name", ["ml-100k", "gowalla"])
@@ -354,13 +395,27 @@ def test_folder_with_a_folder(tmp_path: Path) -> None:
         load(tmp_path, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["ml-100k", "ml-1m", "gowalla"])
-def test_real_data_by_name(data_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "n_users", "n_items"),
+    [
+        ("ml-100k", 943, 1_682),
+        ("ml-1m", 6_039, 3_628),
+        ("ml-10m-likes", 60_655, 8_641),
+        ("gowalla", 29_858, 40_981),
+        ("yelp2018", 31_668, 38_048),
+        ("lastfm", 1_885, 17_388),
+        ("citeulike", 5_551, 16_980),
+    ],
+)
+def test_real_data_by_name(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str, n_users: int, n_items: int
+) -> None:
     monkeypatch.setenv("RECVAE_DATA", str(data_dir))
     data = load(name)
     assert (data.name, data.origin) == (name, str(data_dir / name))
-    pinned = {d.filename: d.checksum.hexdigest for d in RECIPES[name].downloads if not d.filename.endswith(".zip")}
-    assert pinned.items() <= data.sha256.items()
+    assert (data.ratings["user_id"].nunique(), data.ratings["item_id"].nunique()) == (n_users, n_items)
+    if name != "ml-1m":  # lists of the higher ratings only
+        assert len(data.ratings) == RECIPES[name].n_rows
 
 
 def test_public_names() -> None:

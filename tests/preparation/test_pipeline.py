@@ -147,6 +147,18 @@ def test_movielens_by_name(tmp_path: Path, data_dir: Path) -> None:
     assert "test: 100 users" in lines[-2]
 
 
+@pytest.mark.parametrize(
+    ("name", "validation_users", "test_users"), [("lastfm", 1_837, 1_858), ("citeulike", 5_537, 5_551)]
+)
+def test_lists_with_validation_by_name(
+    tmp_path: Path, data_dir: Path, name: str, validation_users: int, test_users: int
+) -> None:
+    _, manifest = prepared(name, tmp_path / "out", data_dir=data_dir)
+    assert manifest["protocol"] == {"split": "given"}
+    assert manifest["counts"]["validation_users"] == validation_users
+    assert manifest["counts"]["test_users"] == test_users
+
+
 def test_columns_of_an_own_file(tmp_path: Path, interactions: pd.DataFrame) -> None:
     renamed = interactions.rename(columns={"user_id": "who", "item_id": "what", "rating": "stars"})
     renamed.to_csv(tmp_path / "interactions.tsv", index=False, sep="\t")
