@@ -148,7 +148,7 @@ def test_movielens_by_name(tmp_path: Path, data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "validation_users", "test_users"), [("lastfm", 1_837, 1_858), ("citeulike", 5_537, 5_551)]
+    ("name", "validation_users", "test_users"), [("lastfm", 1_837, 1_858), ("citeulike", 5_537, 5_550)]
 )
 def test_lists_with_validation_by_name(
     tmp_path: Path, data_dir: Path, name: str, validation_users: int, test_users: int
