@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recvae import tuning
+from recvae.data.everything import Everything, read_everything
 from recvae.data.prepared import Prepared, read_prepared
 from recvae.data.splitting import Split
 from recvae.errors import ArtifactError, MissingDependencyError, ParameterError
@@ -26,6 +27,7 @@ from recvae.storage.directories import follow_link, refuse_foreign, refuse_other
 from recvae.training import checkpoint
 
 RESULTS, REPORT = "results.json", "report.html"
+SIDES = ("train", "all")
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,17 @@ def train(
     params: Mapping[str, Any] | None = None,
     seed: int = 0,
     resume: bool = False,
+    on: str = "train",
 ) -> list[str]:
     """Train a model on a prepared directory and save it; return lines for the user.
 
     Processes started by torchrun train together; the first one saves the model and returns the lines.
+
+    Parameters
+    ----------
+    on : "train" or "all"
+        With "all" the model that was trained on the training users, and chose its settings on the validation users, is
+        fitted again with these settings on all interactions, those of the test users too.
 
     Raises
     ------
@@ -84,6 +93,8 @@ def train(
     TrainingError
         If the loss is no longer finite.
     """
+    if on not in SIDES:
+        raise ParameterError(f"on is {on!r}; expected one of {', '.join(SIDES)}")
     target, state = follow_link(out), checkpoint_path(out)
     refuse_unwritable(target)
     refuse_foreign(target, artifact.KIND)
@@ -94,13 +105,20 @@ def train(
             raise ParameterError(
                 f"torchrun started {parallelism.size} processes, but {name} is trained by one; expected 1"
             )
+        if parallelism.size > 1 and on == "all":
+            raise ParameterError(f"on is 'all', which one process does; torchrun started {parallelism.size}")
         prepared = read_prepared(directory)
         split = prepared.split
         model.fit(split.train, validation=split.validation, checkpoint=state, resume=resume)
     if not parallelism.is_first:
         return []
     metrics, line = _validate(model, split)
-    save(model, target, prepared, metrics)
+    if on == "all":
+        everything = read_everything(prepared)
+        model = model.refit(everything.user_items)
+        save_fitted_on_all(model, target, everything, prepared.identity, metrics)
+    else:
+        save(model, target, prepared, metrics)
     shutil.rmtree(state, ignore_errors=True)
     used = ", ".join(f"{name}={value}" for name, value in model.fitted_params().items() if name != "models")
     return [f"saved {out}: {type(model).__name__}({used})", line]
@@ -159,6 +177,14 @@ def save(model: Recommender, out: Path, prepared: Prepared, metrics: Mapping[str
     registry.save(model, out, items=prepared.items, users=users, data=prepared.identity, metrics=metrics)
 
 
+def save_fitted_on_all(
+    model: Recommender, out: Path, everything: Everything, data: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> None:
+    """Save a model that was fitted on everything, with the metrics of the one whose settings it has."""
+    data = {**data, **everything.describe()}
+    registry.save(model, out, items=everything.items, users=everything.users, data=data, metrics=metrics)
+
+
 def evaluate(model_path: Path, directory: Path) -> dict[str, Any]:
     """Evaluate a saved model on the test users; return the content of results.json.
 
@@ -170,6 +196,11 @@ def evaluate(model_path: Path, directory: Path) -> dict[str, Any]:
         If the model cannot fold in the test users.
     """
     loaded, prepared = registry.load(model_path), read_prepared(directory)
+    if loaded.manifest["data"].get("fitted_on") == "all":
+        raise ArtifactError(
+            f"{model_path} was fitted on everything, so it has seen every test user; its manifest has the metrics of "
+            "the model that it is fitted like"
+        )
     if not loaded.items["item_id"].equals(prepared.items["item_id"]):
         raise ArtifactError(f"{model_path} was trained on other items than {directory} holds; prepare and train alike")
     if loaded.manifest["data"].get("split_sha256") not in (None, prepared.identity["split_sha256"]):

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from recvae import workflow
+from recvae.data.everything import read_everything
 from recvae.data.prepared import read_prepared
 from recvae.datasets import Dataset
 from recvae.datasets.synthetic import generate
@@ -377,3 +378,26 @@ def test_training_writes_through_a_link(strong: Path, tmp_path: Path) -> None:
         workflow.train(strong, tmp_path / "current", "popularity")
         assert (tmp_path / "current").is_symlink()
         assert registry.load(tmp_path / "models" / "first").manifest["class"] == "Popularity"
+
+
+@pytest.mark.parametrize("name", ["popularity", "als", "multvae"])
+def test_train_on_all(tmp_path: Path, strong: Path, name: str) -> None:
+    out, prepared = tmp_path / "model", read_prepared(strong)
+    lines = workflow.train(strong, out, name, params=SMALL.get(name), seed=4, on="all")
+    assert lines[1].startswith("validation: recall@20 0.")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    artifact = registry.load(out)
+    everything = read_everything(prepared)
+    assert artifact.model.fitted_on(everything.user_items)
+    assert artifact.manifest["data"]["fitted_on"] == "all"
+    assert artifact.manifest["data"]["split_sha256"] == prepared.identity["split_sha256"]
+    assert set(artifact.manifest["metrics"]) == {"validation"}
+    user = str(prepared.split.test.user_ids[0])
+    assert len(inference.recommend(out, user=user, n=5).items) == 5
+    with pytest.raises(ArtifactError, match="was fitted on everything, so it has seen every test user"):
+        workflow.evaluate(out, strong)
+
+
+def test_sides_to_train_on(tmp_path: Path, strong: Path) -> None:
+    with pytest.raises(ParameterError, match="on is 'test'; expected one of train, all"):
+        workflow.train(strong, tmp_path / "model", "popularity", on="test")

@@ -19,7 +19,7 @@ def prepare(
     min_rating: Annotated[float | None, typer.Option(help="Keep ratings of at least this.")] = None,
     min_user_items: Annotated[int | None, typer.Option(help="Keep users with at least this many items.")] = None,
     min_item_users: Annotated[int, typer.Option(help="Keep items with at least this many users.")] = 0,
-    split: Annotated[str | None, typer.Option(help="strong, given, temporal or leave-last.")] = None,
+    split: Annotated[str | None, typer.Option(help="strong, given, temporal, leave-last or auto.")] = None,
     val_users: Annotated[int | None, typer.Option(help="Validation users.")] = None,
     test_users: Annotated[int | None, typer.Option(help="Test users.")] = None,
     val_time: Annotated[str | None, typer.Option(help="Temporal: validation begins.")] = None,
@@ -78,13 +78,14 @@ def train(
     preset: Annotated[str | None, typer.Option(help="paper, recommended (the default) or MultVAE's fast.")] = None,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint, if there is one.")] = False,
+    on: Annotated[str, typer.Option(help="train, or all: fitted again on test users too, for use.")] = "train",
 ) -> None:
     """Train a model and save it as an artifact."""
     from recvae import workflow
 
     params = parse_settings(settings or [])
     try:
-        lines = workflow.train(directory, out, model, preset=preset, params=params, seed=seed, resume=resume)
+        lines = workflow.train(directory, out, model, preset=preset, params=params, seed=seed, resume=resume, on=on)
     except KeyboardInterrupt:
         checkpoint = workflow.checkpoint_path(out)
         hint = (

@@ -62,6 +62,10 @@ class Prepared:
             "split_sha256": _split_sha256(self.manifest),
         }
 
+    def read_interactions(self) -> Interactions:
+        """Read the interactions that were split, those of items outside training too, without ratings and times."""
+        return Interactions.from_frame(pd.read_parquet(self.path / _INTERACTIONS, columns=["user_id", "item_id"]))
+
     def histories(self) -> pd.DataFrame:
         """List every user's history, training users first in row order.
 
@@ -80,8 +84,13 @@ class Prepared:
         matrix = sparse.csr_matrix(
             (np.ones(len(rows), dtype=bool), (rows, columns)), shape=(len(order), len(self.items))
         )
-        history = pa.ListArray.from_arrays(matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32))
-        return pd.DataFrame({"user_id": order, "history": history.to_pandas()})
+        return list_histories(order, matrix)
+
+
+def list_histories(user_ids: pd.Index, user_items: sparse.csr_matrix) -> pd.DataFrame:
+    """Make the table of users: `user_id` and `history`, the item indices of each row."""
+    history = pa.ListArray.from_arrays(user_items.indptr.astype(np.int32), user_items.indices.astype(np.int32))
+    return pd.DataFrame({"user_id": user_ids, "history": history.to_pandas()})
 
 
 def write_prepared(

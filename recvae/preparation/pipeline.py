@@ -23,6 +23,7 @@ from recvae.datasets.loading import digest_sources
 from recvae.datasets.published_split import check_published, describe
 from recvae.errors import DataError, MissingDependencyError, ParameterError
 from recvae.memory import available_bytes
+from recvae.preparation.automatic_split import split_automatically
 from recvae.storage.directories import refuse_foreign
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ SPLIT_OPTIONS = {
     "given": {"val_users"},
     "temporal": {"val_time", "test_time"},
     "leave-last": set[str](),
+    "auto": set[str](),
 }
 
 
@@ -49,7 +51,8 @@ class Options:
         Lowest rating that counts as an interaction.
     min_user_items, min_item_users : int
         Users and items with fewer interactions are dropped.
-    split : "strong", "given", "temporal" or "leave-last"
+    split : "strong", "given", "temporal", "leave-last" or "auto"
+        "auto" takes the protocol of a data set that has one, else `split_automatically`.
     val_users, test_users : int, optional
         Held-out users of a strong split; `val_users` also the users from whom a given split takes validation.
     val_time, test_time : str, optional
@@ -187,6 +190,10 @@ def _choose_filters(recipe: Recipe, has_ratings: bool, options: Options, notes: 
 def _split(data: Interactions | SplitBackend, recipe: Recipe, options: Options) -> Split:
     name = options.split or recipe.split
     _refuse_ignored_options(name, options)
+    if name == "auto":
+        if recipe.split == "strong" and recipe.val_users is None:
+            return split_automatically(data, options.seed)
+        name = recipe.split
     usual = recipe if name == recipe.split else OWN_DATA  # a recipe's numbers are for its own split
     val_users = usual.val_users if options.val_users is None else options.val_users
     test_users = usual.test_users if options.test_users is None else options.test_users

@@ -174,6 +174,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "train data --out new --set preset=nosuch": ("preset is 'nosuch'", "multvae has ", "paper"),
     "train data --out new --preset paper --set preset=fast": ("--set preset=fast and --preset paper differ",),
     "train data --out new --model als --preset paper": ("preset is 'paper'", "als has none"),
+    "train data --out new --on test": ("on is 'test'", "expected one of train, all"),
     "train data --out new --seed x": ("--seed", "'x'", "valid integer"),
     "train data --out new --seed 99999999999999999999": (
         "seed is 99999999999999999999",
