@@ -29,7 +29,7 @@ from recvae.evaluation.tables import console_table, markdown_table
 from recvae.models import registry
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.base import Recommender
-from recvae.models.blend import Blend
+from recvae.models.blending.blend import Blend
 from recvae.models.registry import MODELS, create, seed_params
 
 HERE = Path(__file__).parent

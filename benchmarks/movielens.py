@@ -20,7 +20,7 @@ from recvae.evaluation.compare import ModelRun, compare
 from recvae.evaluation.results import write_results
 from recvae.evaluation.tables import console_table, markdown_table
 from recvae.models.base import Recommender
-from recvae.models.blend import DEFAULT_MODELS as BLENDED
+from recvae.models.blending.blend import DEFAULT_MODELS as BLENDED
 from recvae.models.registry import create, seed_params
 from recvae.preparation.pipeline import Options, prepare
 

@@ -33,9 +33,9 @@ import torch
 from benchmarks import record
 from recvae.inference.ranker import Query, Ranker
 from recvae.models import registry
+from recvae.models.als import ALS
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.base import Recommender
-from recvae.models.factorization import ALS
 from tests.http_service import free_port, running, wait_until
 
 HISTORY, N = 50, 10

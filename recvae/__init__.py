@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from recvae.evaluation.compare import compare
     from recvae.evaluation.evaluate import evaluate
     from recvae.inference.batch_recommender import BatchRecommender
+    from recvae.models.als import ALS
     from recvae.models.autoencoders.multdae import MultDAE
     from recvae.models.autoencoders.multvae import MultVAE
     from recvae.models.autoencoders.recvae import RecVAE
     from recvae.models.base import Recommender
-    from recvae.models.blend import Blend
-    from recvae.models.factorization import ALS, BPR, LMF
+    from recvae.models.factorization import BPR, LMF
     from recvae.models.item_knn import BM25KNN, TFIDFKNN, CosineKNN
     from recvae.models.linear.ease import EASE
     from recvae.models.linear.graph_filter import GraphFilter
@@ -62,7 +62,7 @@ __all__ = [
 ]
 
 _HOMES: dict[str, str | tuple[str, str]] = {
-    "ALS": "recvae.models.factorization",
+    "ALS": "recvae.models.als",
     "BM25KNN": "recvae.models.item_knn",
     "BPR": "recvae.models.factorization",
     "EASE": "recvae.models.linear.ease",
@@ -70,7 +70,7 @@ _HOMES: dict[str, str | tuple[str, str]] = {
     "TFIDFKNN": "recvae.models.item_knn",
     "Artifact": "recvae.models.registry",
     "BatchRecommender": "recvae.inference.batch_recommender",
-    "Blend": "recvae.models.blend",
+    "Blend": "recvae.models.blending.blend",
     "CosineKNN": "recvae.models.item_knn",
     "GraphFilter": "recvae.models.linear.graph_filter",
     "Holdout": "recvae.data.splitting",

@@ -18,7 +18,7 @@ from recvae.errors import ArtifactError, ParameterError, TrainingError, Unsuppor
 from recvae.evaluation.results import read_results
 from recvae.inference import recommend as inference
 from recvae.models import registry
-from recvae.models.blend import Blend
+from recvae.models.blending.blend import Blend
 from recvae.models.registry import MODELS
 from recvae.preparation.pipeline import Options, prepare
 from recvae.progress import EpochProgress

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CLASSES = {
     "popularity": ("recvae.models.popularity", "Popularity"),
-    "als": ("recvae.models.factorization", "ALS"),
+    "als": ("recvae.models.als", "ALS"),
     "bpr": ("recvae.models.factorization", "BPR"),
     "lmf": ("recvae.models.factorization", "LMF"),
     "cosine": ("recvae.models.item_knn", "CosineKNN"),
@@ -37,7 +37,7 @@ CLASSES = {
     "multvae": ("recvae.models.autoencoders.multvae", "MultVAE"),
     "multdae": ("recvae.models.autoencoders.multdae", "MultDAE"),
     "recvae": ("recvae.models.autoencoders.recvae", "RecVAE"),
-    "blend": ("recvae.models.blend", "Blend"),
+    "blend": ("recvae.models.blending.blend", "Blend"),
 }
 """Module and class of each model, by the name that the command line knows it by."""
 

@@ -8,8 +8,8 @@ from scipy import sparse
 
 from recvae.data.csr import build_csr, check_csr, fingerprint
 from recvae.errors import ArtifactError, ParameterError
+from recvae.models.als import ALS
 from recvae.models.base import Recommender
-from recvae.models.factorization import ALS
 from recvae.models.item_knn import CosineKNN
 from recvae.models.linear.ease import EASE
 from recvae.models.popularity import Popularity

@@ -6,12 +6,13 @@ from scipy import sparse
 
 from recvae.errors import ParameterError, UnsupportedError
 from recvae.evaluation.metrics import hit_matrix, ndcg_at_k
+from recvae.models.als import ALS
 from recvae.models.autoencoders.multdae import MultDAE
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.autoencoders.recvae import RecVAE
 from recvae.models.base import Recommender
-from recvae.models.blend import Blend
-from recvae.models.factorization import ALS, BPR, LMF
+from recvae.models.blending.blend import Blend
+from recvae.models.factorization import BPR, LMF
 from recvae.models.item_knn import BM25KNN, TFIDFKNN, CosineKNN
 from recvae.models.linear.ease import EASE
 from recvae.models.linear.graph_filter import GraphFilter

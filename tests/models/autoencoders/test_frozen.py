@@ -20,7 +20,7 @@ from recvae.models.autoencoders.frozen import LANES, FrozenAutoencoder
 from recvae.models.autoencoders.multdae import MultDAE
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.autoencoders.recvae import RecVAE
-from recvae.models.blend import Blend
+from recvae.models.blending.blend import Blend
 from recvae.models.linear.ease import EASE
 from recvae.storage import artifact
 from recvae.types import FloatArray

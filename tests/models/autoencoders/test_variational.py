@@ -8,10 +8,10 @@ from numpy.testing import assert_array_equal
 from scipy import sparse, stats
 
 from recvae.errors import ParameterError, UnsupportedError
+from recvae.models.als import ALS
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.autoencoders.recvae import RecVAE
 from recvae.models.autoencoders.variational import VariationalAutoencoder
-from recvae.models.factorization import ALS
 from recvae.models.linear.ease import EASE
 from tests.contracts import one_thread as one_thread
 

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from recvae.data.splitting import Holdout
 from recvae.models.base import Recommender, State
-from recvae.models.blend import Blend
+from recvae.models.blending.blend import Blend
 from recvae.models.fit_context import FitContext
 from recvae.models.linear.ease import EASE
 from recvae.models.popularity import Popularity
@@ -49,7 +49,7 @@ def test_the_search_holds_little_more_than_the_scores(monkeypatch: pytest.Monkey
         model.fit(interactions, show_progress=False)
     blend = Blend(models)
     one = 4 * 400 * 5000
-    monkeypatch.setattr("recvae.models.blend.FACTORS", (0.5,))
+    monkeypatch.setattr("recvae.models.blending.blend.FACTORS", (0.5,))
     tracemalloc.start()
     blend.fit(interactions, show_progress=False, validation=(interactions, held_out))
     peak = tracemalloc.get_traced_memory()[1]

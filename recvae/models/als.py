@@ -1,0 +1,211 @@
+"""ALS: matrix factorization by alternating least squares, trained by the library `implicit`, folded in here."""
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from scipy import linalg, sparse
+
+from recvae.data.stored_arrays import take_array
+from recvae.errors import ArtifactError
+from recvae.memory import row_batches
+from recvae.models import hyperparameters as check
+from recvae.models.base import State
+from recvae.models.factorization import LARGEST_WEIGHT, Factorization, import_implicit
+from recvae.models.fit_context import FitContext
+from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
+from recvae.models.validation import check_metric, validate
+from recvae.types import FloatArray
+
+FACTORS_PER_CUBE_ROOT, MOST_FACTORS = 16.7, 512
+ALPHA_BY_DENSITY = 1.7
+REGULARIZATION_BY_INTERACTIONS = 4.4
+REGULARIZATIONS = (18.0, 27.0, 40.0, 60.0, 90.0)
+VALIDATION_USERS = 1000
+FACTORS_TO_CHOOSE_BY = 128
+
+
+class ALS(Factorization):
+    """Implicit-feedback matrix factorization by alternating least squares (Hu, Koren & Volinsky 2008).
+
+    A new user is folded in exactly: one least-squares solve against the item factors.
+
+    Parameters
+    ----------
+    factors : int, optional
+        None takes 16.7 times the cube root of the number of users or items, whichever is smaller, but at most 512.
+    regularization : float, optional
+        None chooses among five values on at most 1,000 validation users, with at most 128 factors. Without validation
+        users it takes 4.4 times the root of the mean number of interactions of an item.
+    alpha : float, optional
+        Confidence of an interaction, where a missing interaction has 1. None takes 1.7 divided by the cube root of the
+        matrix's density.
+    iterations : int
+    metric : str
+        Metric by which the regularization is chosen.
+    seed : int
+        Decides the initial factors.
+
+    Notes
+    -----
+    The three rules give the best settings found on validation users of MovieLens-1M (256 factors, α 5, λ 60) and of
+    Gowalla (512, α 20, λ 20), and predicted those of MovieLens-100K. The library's own defaults reach .04 less NDCG on
+    MovieLens-1M. No rule predicts λ well: half or twice the best value costs .05 on dense data.
+    """
+
+    SPACE: ClassVar[SearchSpace] = {
+        "factors": WholeRange(32, 512),
+        "alpha": RealRange(0.5, 50.0),
+        "regularization": RealRange(1.0, 300.0),
+    }
+
+    whitened_factors_: npt.NDArray[np.float32]
+    factors_: int
+    alpha_: float
+    regularization_: float
+
+    def __init__(
+        self,
+        factors: int | None = None,
+        regularization: float | None = None,
+        alpha: float | None = None,
+        *,
+        iterations: int = 15,
+        metric: str = "ndcg@100",
+        seed: int = 0,
+    ) -> None:
+        self.factors = None if factors is None else check.whole("factors", factors, maximum=check.LARGEST_LAYER)
+        self.alpha = None if alpha is None else check.real("alpha", alpha, high=LARGEST_WEIGHT, open_low=True)
+        self.regularization = (
+            None if regularization is None else check.real("regularization", regularization, high=LARGEST_WEIGHT)
+        )
+        self.iterations = check.whole("iterations", iterations)
+        self.metric = check_metric(metric)
+        self.seed = check.whole("seed", seed, minimum=0)
+
+    def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
+        n_users, n_items = user_items.shape
+        cube_root = min(n_users, n_items) ** (1 / 3)
+        self.factors_ = self.factors or min(MOST_FACTORS, round(FACTORS_PER_CUBE_ROOT * cube_root))
+        self.alpha_ = self.alpha or ALPHA_BY_DENSITY * (n_users * n_items / user_items.nnz) ** (1 / 3)
+        if self.regularization is not None:
+            self.regularization_ = self.regularization
+        elif context.validation is None:
+            self.regularization_ = REGULARIZATION_BY_INTERACTIONS * (user_items.nnz / n_items) ** 0.5
+        else:
+            self.regularization_ = self._choose_regularization(user_items, context, context.validation)
+        self._train(user_items, context)
+
+    def _train(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
+        super()._fit(user_items, context)
+        self.whitened_factors_ = whiten(self.item_factors_, self.regularization_)
+
+    def _choose_regularization(
+        self,
+        user_items: sparse.csr_matrix,
+        context: FitContext,
+        validation: tuple[sparse.csr_matrix, sparse.csr_matrix],
+    ) -> float:
+        """Find the regularization that ranks best for the first validation users, with few factors."""
+        users = validation[0][:VALIDATION_USERS], validation[1][:VALIDATION_USERS]
+        factors, self.factors_ = self.factors_, min(self.factors_, FACTORS_TO_CHOOSE_BY)
+        quality = {}
+        for value in REGULARIZATIONS:
+            self.regularization_ = value
+            self._train(user_items, replace(context, callback=None))
+            quality[value] = validate(self, users, self.metric)
+        self.factors_ = factors
+        return max(quality, key=lambda value: quality[value])
+
+    def fitted_params(self) -> dict[str, Any]:
+        fitted = {"factors": self.factors_, "alpha": self.alpha_, "regularization": self.regularization_}
+        return {**self.get_params(deep=False), **fitted}
+
+    def _create_model(self) -> Any:
+        return import_implicit("cpu.als").AlternatingLeastSquares(
+            factors=self.factors_,
+            alpha=self.alpha_,
+            regularization=self.regularization_,
+            iterations=self.iterations,
+            random_state=self.seed,
+        )
+
+    def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
+        scores: FloatArray = fold_in(self.whitened_factors_, user_items, self.alpha_) @ self.whitened_factors_.T
+        return scores
+
+    def _state(self) -> State:
+        return {**super()._state(), "alpha_regularization": np.array([self.alpha_, self.regularization_])}
+
+    def _restore(self, state: State) -> None:
+        super()._restore(state)
+        self.factors_ = self.item_factors_.shape[1]
+        if self.factors not in (None, self.factors_):
+            raise ArtifactError(f"item_factors has {self.factors_} columns; expected factors={self.factors}")
+        self.alpha_, self.regularization_ = (
+            float(value) for value in take_array(state, "alpha_regularization", 2, dtype="float64")
+        )
+        self.whitened_factors_ = whiten(self.item_factors_, self.regularization_)
+
+
+def whiten(item_factors: npt.NDArray[np.float32], regularization: float) -> npt.NDArray[np.float32]:
+    """Turn item factors Y into Z = Y·M^-½, where M = YᵀY + λI is every user's system before anything is known.
+
+    Parameters
+    ----------
+    item_factors : (n_items, factors) float32
+    regularization : float
+
+    Returns
+    -------
+    (n_items, factors) float32
+        Directions that neither an item nor λ gives a length are 0.
+    """
+    n_items, n_factors = item_factors.shape
+    gram = np.zeros((n_factors, n_factors))
+    for batch in row_batches(n_items, 8 * n_factors):
+        rows = item_factors[batch].astype(np.float64)
+        gram += rows.T @ rows
+    values, vectors = linalg.eigh(gram)
+    values = np.maximum(values, 0) + regularization
+    kept = values > np.finfo(np.float32).eps * values.max(initial=0)
+    scale = np.where(kept, 1 / np.sqrt(np.where(kept, values, 1)), 0)
+    whitened: npt.NDArray[np.float32] = item_factors @ (vectors * scale).astype(np.float32)
+    return whitened
+
+
+def fold_in(whitened: npt.NDArray[np.float32], histories: sparse.csr_matrix, alpha: float) -> FloatArray:
+    """Solve each user's least squares exactly, as equation 4 of Hu, Koren & Volinsky, in the coordinates of `whiten`.
+
+    With confidences c and the rows Z of the user's items it is (I + ZᵀDZ)w = Zᵀc, D = diag(c - 1): a system of as many
+    equations as factors. With fewer items than factors w = Zᵀ(I + D·ZZᵀ)⁻¹c, as many equations as items.
+
+    Parameters
+    ----------
+    whitened : (n_items, factors) float32
+    histories : csr_matrix, shape (n_users, n_items)
+    alpha : float
+        Confidence of an interaction of weight 1.
+
+    Returns
+    -------
+    (n_users, factors) float32
+        A user's scores are its product with the whitened factors.
+    """
+    users = np.empty((histories.shape[0], whitened.shape[1]), dtype=np.float32)
+    for row, (start, end) in enumerate(zip(histories.indptr[:-1], histories.indptr[1:], strict=True)):
+        confidence = alpha * histories.data[start:end].astype(np.float64)
+        near = whitened[histories.indices[start:end]]  # (n, factors)
+        if len(near) < near.shape[1]:
+            system = (near @ near.T) * (confidence - 1)[:, None]
+            system.flat[:: len(system) + 1] += 1
+            users[row] = near.T @ np.linalg.solve(system, confidence).astype(np.float32)
+        else:
+            largest = max(1.0, confidence.max())  # so that float32 holds the sums of any weights
+            weighted = near * ((confidence - 1) / largest).astype(np.float32)[:, None]
+            system = (weighted.T @ near).astype(np.float64)
+            system.flat[:: len(system) + 1] += 1 / largest
+            right = near.T @ (confidence / largest).astype(np.float32)
+            users[row] = np.linalg.solve(system, right.astype(np.float64))
+    return users
