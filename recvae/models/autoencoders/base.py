@@ -16,10 +16,10 @@ from recvae.errors import ParameterError, TrainingError, UnsupportedError
 from recvae.memory import available_bytes
 from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.architecture import Architecture, check_state
-from recvae.models.autoencoders.decoder import Decoder
 from recvae.models.autoencoders.network import AutoencoderNetwork
 from recvae.models.base import State
 from recvae.models.fit_context import FitContext
+from recvae.models.generative.anomaly import AnomalyDetector
 from recvae.models.validation import check_metric, validate
 from recvae.nn.batches import Batch
 from recvae.nn.device import PRECISIONS, check_device_name, find_device, matmul_precision
@@ -36,7 +36,7 @@ HISTORIES_SEEN = 900_000
 """Histories that a network is trained on, all epochs together, where the number of epochs is left to the data."""
 
 
-class Autoencoder(Decoder):
+class Autoencoder(AnomalyDetector):
     """Base of models that train a torch network on batches of users.
 
     Attributes
@@ -142,6 +142,7 @@ class Autoencoder(Decoder):
             self.best_epoch_ = trainer.progress.best_epoch
             release_training_memory(self.module_)
         self._gather_weights()
+        self._calibrate_on(context.validation)
 
     def refit(
         self,
@@ -157,9 +158,11 @@ class Autoencoder(Decoder):
         model = type(self)(**self.fitted_params())
         model._last_epoch = self.best_epoch_
         try:
-            return model.fit(user_items, show_progress, checkpoint=checkpoint, resume=resume)
+            model.fit(user_items, show_progress, checkpoint=checkpoint, resume=resume)
         finally:
             model._last_epoch = None
+        model.calibration_ = self.calibration_  # of users that are now trained on, and look less unusual than others
+        return model
 
     def _plan(self) -> TrainingPlan:
         epochs, batch_size = self._epochs_and_batch_size(self.n_users_)
@@ -259,11 +262,13 @@ class Autoencoder(Decoder):
         return output.weight.detach().cpu().numpy(), output.bias.detach().cpu().numpy()
 
     def _state(self) -> State:
-        return {name: tensor.cpu().numpy() for name, tensor in self.module_.state_dict().items()}
+        weights = {name: tensor.cpu().numpy() for name, tensor in self.module_.state_dict().items()}
+        return {**weights, **self._calibration_state()}
 
     def _restore(self, state: State) -> None:
-        check_state(state, self._architecture(self.n_items_).shapes(self.n_items_))
-        self._load_weights({name: torch.from_numpy(array) for name, array in state.items()})
+        weights = self._restore_calibration(state)
+        check_state(weights, self._architecture(self.n_items_).shapes(self.n_items_))
+        self._load_weights({name: torch.from_numpy(array) for name, array in weights.items()})
         self.history_ = []
 
 

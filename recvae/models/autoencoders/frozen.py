@@ -22,16 +22,16 @@ from recvae.models.autoencoders.architecture import (
     encode_dense,
     encode_plain,
 )
-from recvae.models.autoencoders.decoder import Decoder
 from recvae.models.base import State
 from recvae.models.fit_context import FitContext
+from recvae.models.generative.anomaly import AnomalyDetector
 from recvae.types import FloatArray, UserItems
 
 LANES = 16
 """Users are multiplied in multiples of this: OpenBLAS is faster with some columns of zeros than with few columns."""
 
 
-class FrozenAutoencoder(Decoder):
+class FrozenAutoencoder(AnomalyDetector):
     """A trained autoencoder that gives the scores of the torch network, up to rounding, and cannot be trained.
 
     Parameters
@@ -81,6 +81,7 @@ class FrozenAutoencoder(Decoder):
         raise UnsupportedError(f"a frozen {self.trained_as} cannot be saved; load it with frozen=False")
 
     def _restore(self, state: State) -> None:
+        state = self._restore_calibration(state)
         weights = {name: array for name, array in state.items() if name != HISTORY_LENGTHS}
         architecture = Architecture.from_state(weights, VARIATIONAL[self.trained_as])
         check_state(weights, architecture.shapes(self.n_items_))

@@ -1,5 +1,6 @@
 """Base of the variational autoencoders: likelihood of a history, synthetic histories, vectors of users."""
 
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -39,7 +40,6 @@ class VariationalAutoencoder(Autoencoder):
         "learning_rate": RealRange(2e-4, 4e-3),
         "batch_size": WholeRange(50, 500),
     }
-    likelihood: str = "multinomial"
     history_lengths_: npt.NDArray[np.float32]
 
     def _posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -60,20 +60,50 @@ class VariationalAutoencoder(Autoencoder):
         return mu
 
     @torch.inference_mode()
-    def log_likelihood(self, user_items: UserItems) -> npt.NDArray[np.float64]:
-        """Evidence lower bound of each history, (n_users,); divided by the number of interactions, low means unusual.
+    def log_likelihood(
+        self, user_items: UserItems, n_samples: int | None = None, seed: int = 0
+    ) -> npt.NDArray[np.float64]:
+        """A lower bound of the log-likelihood of each history, (n_users,), without the multinomial coefficient.
 
-        log p(x|f(mu)) − KL(q(z|x) ‖ N(0, I)): Liang et al. (2018), equation 5, at the posterior mean instead of a
-        sample, so that it is deterministic, and without constants such as the multinomial coefficient.
+        The encoder has seen the whole history, which a model with a small KL weight reproduces whatever it is:
+        `anomaly_score` is what tells unusual ones.
+
+        Parameters
+        ----------
+        user_items : csr_matrix or csr_array, shape (n_users, n_items)
+        n_samples : int, optional
+            Samples of the importance-weighted bound of Burda, Grosse & Salakhutdinov (2016), equation 8, which rises to
+            the log-likelihood with their number. None gives log p(x|f(mu)) − KL(q(z|x) ‖ N(0, I)): Liang et al. (2018),
+            equation 5, at the posterior mean instead of a sample, so that it is deterministic.
+        seed : int
+            Of the samples.
         """
         histories = self._check_histories(user_items)
+        if n_samples is not None:
+            check.whole("n_samples", n_samples)
+        generator = torch.Generator(self._device).manual_seed(check.whole("seed", seed, minimum=0))
         bounds = np.zeros(histories.shape[0])
         for rows in row_batches(histories.shape[0], 4 * self.n_items_):
             batch = self._batch(histories[rows])
-            mu, logvar = self._posterior(batch)
-            nll = user_nll(self.module_.logits(mu), batch, self.likelihood)
-            bounds[rows] = -(nll + kl_to_standard_normal(mu, logvar)).cpu().numpy()
+            if n_samples is None:
+                mu, logvar = self._posterior(batch)
+                nll = user_nll(self.module_.logits(mu), batch, self.likelihood)
+                bounds[rows] = -(nll + kl_to_standard_normal(mu, logvar)).cpu().numpy()
+            else:
+                bounds[rows] = self._importance_weighted_bound(batch, n_samples, generator).cpu().numpy()
         return bounds
+
+    def _importance_weighted_bound(self, batch: Batch, n_samples: int, generator: torch.Generator) -> Tensor:
+        """log 1/k Σ p(x|z) p(z) / q(z|x) over k samples z from q(z|x), (n_users,)."""
+        mu, logvar = self._posterior(batch)
+        total = torch.full((len(batch),), -torch.inf, dtype=torch.float64, device=self._device)
+        for _ in range(n_samples):
+            noise = torch.randn(mu.shape, generator=generator, device=self._device)
+            z = mu + noise * (0.5 * logvar).exp()
+            log_prior_to_posterior = 0.5 * (noise.square() + logvar - z.square()).sum(dim=1)
+            log_weight = log_prior_to_posterior - user_nll(self.module_.logits(z), batch, self.likelihood)
+            total = torch.logaddexp(total, log_weight.double())
+        return total - math.log(n_samples)
 
     def sample(self, n: int, seed: int = 0) -> sparse.csr_matrix:
         """Synthetic histories: z from N(0, I), a length like the training users', items without replacement.

@@ -1,11 +1,14 @@
 """Likelihood, samples and user vectors of a VAE, on data for which the answer is known."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_array_equal
 from scipy import sparse, stats
+from scipy.special import logsumexp
 
 from recvae.errors import ParameterError, UnsupportedError
 from recvae.models.als import ALS
@@ -118,3 +121,20 @@ def test_similar_users_of_a_model_that_stores_them() -> None:
     assert np.mean(ids % N_TASTES == 4 % N_TASTES) > 0.9
     with pytest.raises(UnsupportedError, match="leave user_items out"):
         als.similar_users(4, user_items=tastes())
+
+
+def test_importance_weighted_bound_rises_to_the_integral() -> None:
+    common: dict[str, Any] = {"hidden": (), "latent": 1, "batch_size": 50, "learning_rate": 5e-3}
+    model = MultVAE(epochs=20, anneal_cap=1.0, total_anneal_steps=0, **common).fit(tastes(), show_progress=False)
+    users = tastes()[:20]
+    z = np.linspace(-8, 8, 4001, dtype=np.float32)[:, None]
+    with torch.inference_mode():
+        log_p = model.module_.logits(torch.from_numpy(z)).log_softmax(dim=1).double().numpy()
+    log_joint = users @ log_p.T + stats.norm.logpdf(z[:, 0])
+    exact = logsumexp(log_joint, axis=1) + np.log(16 / 4000)
+    few, many = (model.log_likelihood(users, n_samples=n) for n in (1, 300))
+    np.testing.assert_allclose(many, exact, atol=0.1)
+    assert few.mean() < many.mean() < exact.mean() + 0.02
+    assert_array_equal(many, model.log_likelihood(users, n_samples=300))
+    with pytest.raises(ParameterError, match="n_samples is 0"):
+        model.log_likelihood(users, n_samples=0)

@@ -1,0 +1,137 @@
+"""`Calibration`: what histories of real users look like, to which others are compared."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from recvae.errors import ArtifactError
+from recvae.models.generative.held_out_likelihood import HeldOutLikelihood
+from recvae.types import FloatArray
+
+FEWEST_USERS, MOST_USERS = 20, 1000
+"""Users that a calibration needs, and the most that it looks at."""
+CAP = 0.9
+"""Quantile of the gains of real users' interactions to which larger ones are cut, so that a few well-predicted
+interactions cannot make up for many that do not fit."""
+SHORTEST, LONGEST = 0.05, 0.95
+"""Quantiles of the history lengths between which location and scale follow the length."""
+RARE = 2.0
+"""Mean deviations above the usual from which on the rarity of a history's items counts."""
+USERS, GAIN_CAP = "calibration_users", "calibration_cap"
+
+Vector = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """Averages over the interactions of each history.
+
+    Attributes
+    ----------
+    lengths : (n_users,)
+        Numbers of interactions.
+    misfit : (n_users,)
+        Nats by which popularity predicts the interactions better than the model, where that predicts them well at most
+        the calibration's cap.
+    rarity : (n_users,)
+        Nats of surprise for one who knows the items' popularity only.
+    """
+
+    lengths: Vector
+    misfit: Vector
+    rarity: Vector
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Histories of users that the model was not trained on.
+
+    Attributes
+    ----------
+    users : Summary
+    cap : float
+        Largest gain, in nats, that an interaction contributes.
+    """
+
+    users: Summary
+    cap: float
+
+    @classmethod
+    def measure(cls, likelihood: HeldOutLikelihood, indptr: npt.NDArray[np.int32]) -> Self:
+        """Summarize real users' histories, of at least one interaction each."""
+        cap = float(np.quantile(likelihood.model - likelihood.popularity, CAP))
+        return cls(summarize(likelihood, indptr, cap), cap)
+
+    def __len__(self) -> int:
+        return len(self.users.lengths)
+
+    def scores(self, histories: Summary) -> Vector:
+        """How much less a history fits than those of real users of its length, (n_users,).
+
+        The unit is the mean deviation among the real users, 0 is their middle. Rarity of the items is added where it
+        exceeds that of real users by more than `RARE`.
+        """
+        misfit = self._standardise(self.users.misfit, histories.misfit, histories.lengths)
+        rarity = self._standardise(self.users.rarity, histories.rarity, histories.lengths)
+        return misfit + np.maximum(rarity - RARE, 0)
+
+    def p_values(self, scores: Vector) -> Vector:
+        """The share of real users with at least this score, the history itself counted among them, (n_users,).
+
+        Conformal (Vovk, Gammerman & Shafer 2005): for a history drawn as those of the calibration, a p-value of at most
+        α has probability at most α. The smallest one is 1 / (calibration users + 1).
+        """
+        ordered = np.sort(self.scores(self.users))
+        at_least = len(ordered) - np.searchsorted(ordered, scores, side="left")
+        return (at_least + 1) / (len(ordered) + 1)
+
+    def _standardise(self, reference: Vector, values: Vector, lengths: Vector) -> Vector:
+        """Deviations from the mean at a length, in mean absolute deviations there; both are linear in log length."""
+        x = np.log(self.users.lengths)
+        bounds = np.quantile(x, [SHORTEST, LONGEST])
+        x, at = np.clip(x, *bounds), np.clip(np.log(lengths), *bounds)
+        location = _fit_line(x, reference)
+        deviations = np.abs(reference - location(x))
+        floor = max(deviations.mean() / 2, 1e-6)  # against a line that falls to zero at one end
+        scale = _fit_line(x, deviations)
+        standardised: Vector = (values - location(at)) / np.maximum(scale(at), floor)
+        return standardised
+
+    def state(self) -> dict[str, FloatArray]:
+        """Arrays for an artifact."""
+        users = np.stack([self.users.lengths, self.users.misfit, self.users.rarity])
+        return {USERS: users.astype(np.float32), GAIN_CAP: np.array([self.cap], dtype=np.float32)}
+
+    @classmethod
+    def from_state(cls, users: FloatArray, cap: FloatArray) -> Self:
+        """The inverse of `state`; `ArtifactError` for arrays that it cannot have given."""
+        sound = users.ndim == 2 and len(users) == 3 and users.shape[1] >= FEWEST_USERS and cap.shape == (1,)
+        if not sound or not (np.isfinite(users).all() and np.isfinite(cap).all() and (users[0] >= 1).all()):
+            raise ArtifactError(f"{USERS} and {GAIN_CAP} are {users.shape} and {cap.shape}; expected finite numbers")
+        lengths, misfit, rarity = users.astype(np.float64)
+        return cls(Summary(lengths, misfit, rarity), float(cap[0]))
+
+
+def summarize(likelihood: HeldOutLikelihood, indptr: npt.NDArray[np.int32], cap: float) -> Summary:
+    """Average over the interactions of each history, none of which is empty."""
+    lengths = np.diff(indptr).astype(np.float64)
+    gains = np.minimum(likelihood.model - likelihood.popularity, cap)
+    misfit, rarity = (-np.add.reduceat(part, indptr[:-1]) / lengths for part in (gains, likelihood.popularity))
+    return Summary(lengths, misfit, rarity)
+
+
+class _Line:
+    def __init__(self, slope: float, middle: float, x_middle: float) -> None:
+        self._slope, self._middle, self._x_middle = slope, middle, x_middle
+
+    def __call__(self, x: Vector) -> Vector:
+        return self._middle + self._slope * (x - self._x_middle)
+
+
+def _fit_line(x: Vector, y: Vector) -> _Line:
+    """Least squares; level where all x are the same."""
+    centred = x - x.mean()
+    spread = float(centred @ centred)
+    return _Line(float(centred @ y) / spread if spread > 1e-9 else 0.0, float(y.mean()), float(x.mean()))

@@ -1,0 +1,77 @@
+"""Calibration: p-values of users like those it was measured on are uniform, at every length."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from recvae.errors import ArtifactError
+from recvae.models.generative.calibration import FEWEST_USERS, Calibration, Summary
+
+
+def draw_users(n: int, generator: np.random.Generator) -> Summary:
+    """Users whose misfit falls, and whose spread shrinks, with the length of the history."""
+    lengths = np.exp(generator.uniform(1, 5, n)).round()
+    misfit = -np.log(lengths) + generator.normal(size=n) * 3 / np.sqrt(lengths)
+    return Summary(lengths, misfit, 5 + generator.normal(size=n) / np.sqrt(lengths))
+
+
+def draw_p_values(n: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Lengths and p-values of users, n for each of 40 calibrations."""
+    generator = np.random.default_rng(0)
+    lengths, p_values = [], []
+    for _ in range(40):
+        calibration, users = Calibration(draw_users(200, generator), 1.0), draw_users(n, generator)
+        lengths.append(users.lengths)
+        p_values.append(calibration.p_values(calibration.scores(users)))
+    return np.concatenate(lengths), np.concatenate(p_values)
+
+
+@pytest.mark.parametrize("level", [0.01, 0.05, 0.2, 0.5])
+def test_the_level_is_the_share_of_real_users_below_it(level: float) -> None:
+    _, p_values = draw_p_values(500)
+    assert (p_values <= level).mean() == pytest.approx(level, abs=0.2 * level)
+
+
+def test_the_level_holds_for_short_and_for_long_histories() -> None:
+    lengths, p_values = draw_p_values(500)
+    for bound in ((0, 10), (10, 50), (50, 1000)):
+        among = (lengths > bound[0]) & (lengths <= bound[1])
+        assert (p_values[among] <= 0.1).mean() == pytest.approx(0.1, abs=0.05)
+
+
+def test_the_smallest_p_value_is_one_of_all_users() -> None:
+    calibration = Calibration(draw_users(200, np.random.default_rng(0)), 1.0)
+    assert calibration.p_values(np.array([1e9, -1e9])).tolist() == [1 / 201, 1]
+
+
+def test_rare_items_count_where_they_are_rarer_than_usual() -> None:
+    calibration = Calibration(draw_users(200, np.random.default_rng(0)), 1.0)
+    usual = Summary(np.array([30.0]), np.array([-3.4]), np.array([5.0]))
+    for rarity, louder in ((4.0, False), (5.1, False), (9.0, True)):
+        other = Summary(usual.lengths, usual.misfit, np.array([rarity]))
+        assert (calibration.scores(other)[0] > calibration.scores(usual)[0] + 0.1) == louder
+
+
+def test_users_of_one_length_need_no_line() -> None:
+    generator = np.random.default_rng(0)
+    users = Summary(np.full(50, 7.0), generator.normal(size=50), generator.normal(size=50))
+    scores = Calibration(users, 1.0).scores(users)
+    assert np.isfinite(scores).all()
+
+
+def test_state_is_checked() -> None:
+    calibration = Calibration(draw_users(200, np.random.default_rng(0)), 1.0)
+    state = list(calibration.state().values())
+    again = Calibration.from_state(*state)
+    scores = calibration.scores(calibration.users)
+    np.testing.assert_allclose(again.scores(again.users), scores, atol=1e-4)
+    broken = [
+        (state[0][:2], state[1]),
+        (state[0][:, : FEWEST_USERS - 1], state[1]),
+        (np.full_like(state[0], np.nan), state[1]),
+        (np.zeros_like(state[0]), state[1]),
+        (state[0], state[1][:0]),
+    ]
+    for arrays in broken:
+        with pytest.raises(ArtifactError, match="calibration_users"):
+            Calibration.from_state(*arrays)
