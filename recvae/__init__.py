@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from recvae.lazy import lazy_names
+from recvae.machine.cores import adapt_threads
 
 if TYPE_CHECKING:
     from recvae.data.interactions import Interactions
@@ -96,4 +97,5 @@ _HOMES: dict[str, str | tuple[str, str]] = {
 }
 
 
+adapt_threads()  # before a numerical library is loaded, which reads the environment only then
 __getattr__ = lazy_names(__name__, _HOMES)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from recvae.machine.cgroup import memory_left
+
 PROCESS = Path("/proc/self")
-CGROUP = Path("/sys/fs/cgroup")
 LARGEST_KEPT = 32 * 2**20
 """Bytes of the largest block that glibc's allocator can be made to keep (mallopt(3), M_MMAP_THRESHOLD)."""
 PAGE = 4096
@@ -58,16 +59,13 @@ def _high_water_mark_mb() -> float | None:
 
 
 def available_bytes() -> int | None:
-    """Memory that is available without swapping; None where the system does not say."""
+    """Memory that is available without swapping, to the machine and to the container; None where neither says."""
     bounds = []
     with contextlib.suppress(OSError):
         if found := re.search(r"^MemAvailable:\s+(\d+) kB", (PROCESS.parent / "meminfo").read_text(), re.MULTILINE):
             bounds.append(int(found[1]) * 1024)
-    with contextlib.suppress(OSError, ValueError):  # a container's own limit; "max" where it has none
-        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        # Pages of files that were not read lately count as used, but the kernel gives them up when memory is asked for.
-        stale = re.search(r"^inactive_file (\d+)$", (CGROUP / "memory.stat").read_text(), re.MULTILINE)
-        bounds.append(limit - used + (int(stale[1]) if stale else 0))
+    if (left := memory_left()) is not None:
+        bounds.append(left)
     return min(bounds, default=None)
 
 

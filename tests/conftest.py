@@ -10,6 +10,7 @@ EXPECTED_SKIPS = (
     "Ray is not installed",
     "Spark needs java",
     "pyspark is not installed",
+    "no control group can be made here",
     "no java for a local Spark session",
     "root may write anywhere",
     "the extra 'spark' is not installed",

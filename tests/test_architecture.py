@@ -12,7 +12,7 @@ import pytest
 import recvae
 
 LAYERS = (
-    ("errors", "types"),
+    ("errors", "types", "machine"),
     ("lazy", "progress", "memory", "topn"),
     ("storage",),
     ("data",),

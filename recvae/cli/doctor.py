@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from importlib import metadata, util
 from pathlib import Path
 
+from recvae.machine.cgroup import cpu_quota, memory_limit
+from recvae.machine.cores import assigned_cores
 from recvae.memory import available_bytes
 
-CGROUP, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 VARIABLES = re.compile(r"RECVAE_\w+|OMP_\w+|MKL_NUM_THREADS|OPENBLAS_\w+|CUDA_VISIBLE_DEVICES")
 SECRETS = re.compile(r"\w*(KEY|STORE|SECRET|PASSWORD)")
-UNLIMITED = 2**60
-"""Version 1 of cgroups writes a limit at least this high where there is none."""
 
 
 def report() -> Iterator[str]:
@@ -80,25 +79,14 @@ def _devices() -> str:
 
 
 def _cores() -> str:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    limit = _cpu_limit()
-    container = "no limit by the container" if limit is None else f"the container may use {limit:g} of them at a time"
-    return f"cores: {os.cpu_count()}, {usable} usable by this process, {container}"
-
-
-def _cpu_limit() -> float | None:
-    """Return the cores' worth of time that the cgroup allows; None without a limit."""
-    quota, period = [*_read_cgroup("cpu", "cpu.max").split(), "", ""][:2]  # version 2, in one file
-    if not quota:
-        quota, period = (_read_cgroup("cpu", name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
-    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
+    quota = cpu_quota()
+    container = "no limit by the container" if quota is None else f"the container may use {quota:g} of them at a time"
+    return f"cores: {os.cpu_count()}, {assigned_cores()} assigned to this process, {container}"
 
 
 def _memory() -> str:
-    limits = [_read_cgroup("memory", name) for name in ("memory.max", "memory.limit_in_bytes")]
-    known = [int(text) for text in limits if text.isdigit() and int(text) < UNLIMITED]
-    container = f"the container's limit is {_gb(known[0])}" if known else "no limit by the container"
-    available = available_bytes()
+    limit, available = memory_limit(), available_bytes()
+    container = "no limit by the container" if limit is None else f"the container's limit is {_gb(limit)}"
     return f"memory: {'unknown' if available is None else _gb(available)} available, {container}"
 
 
@@ -120,24 +108,6 @@ def _cache() -> str:
     except ImportError as error:
         return f"unknown, since {error.name} is not installed"
     return f"{cache_dir()}{'' if cache_dir().exists() else ', which does not exist yet'}"
-
-
-def _read_cgroup(controller: str, name: str) -> str:
-    """Return a file of this process's cgroup, in the hierarchy of version 2 or of the controller in version 1."""
-    for line in _read(OWN_CGROUP).splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "" or controller in controllers.split(","):
-            for folder in (CGROUP / controllers / path.lstrip("/"), CGROUP / controllers):
-                if text := _read(folder / name):
-                    return text
-    return ""
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
 
 
 def _variable(name: str) -> str:

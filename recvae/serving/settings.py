@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from recvae.errors import ParameterError
+from recvae.machine.cores import usable_cores
 
 PREFIX = "RECVAE_"
 SECRETS = "RECVAE_SECRETS_DIR"
@@ -90,8 +91,7 @@ class Settings(BaseSettings):
     @property
     def scoring_threads(self) -> int:
         """Threads that score in this worker: workers × threads never exceeds the cores."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.threads or max(1, min(MOST_THREADS, cores // self.workers))
+        return self.threads or max(1, min(MOST_THREADS, usable_cores() // self.workers))
 
 
 def _first_wrong_value(error: ValidationError) -> str:

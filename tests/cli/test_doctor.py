@@ -22,7 +22,7 @@ def test_it_reports_versions_extras_devices_and_folders(monkeypatch: pytest.Monk
     assert f"numpy {metadata.version('numpy')}" in found["required packages"]
     assert f"fastapi {metadata.version('fastapi')}" in found["extra service"]
     assert found["devices"].startswith("cpu")
-    assert "usable by this process" in found["cores"]
+    assert "assigned to this process" in found["cores"]
     assert found["cache of data sets"] == f"{tmp_path / 'cache'}, which does not exist yet"
     assert "RECVAE_API_KEY=(set)" in found["environment"]
     assert "OMP_NUM_THREADS=1" in found["environment"]
@@ -49,37 +49,12 @@ def test_it_runs_without_torch_and_without_pandas() -> None:
     assert "devices: cpu for ranking only, since torch is not installed" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("own", "files", "cores", "memory"),
-    [
-        ("0::/\n", {"cpu.max": "150000 100000", "memory.max": "2000000000"}, "may use 1.5 of them", "2.0 GB"),
-        ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/b/memory.max": "max"}, "no limit", "no limit"),
-        (
-            "4:memory:/docker/1\n1:cpu,cpuacct:/docker/1\n",
-            {
-                "cpu,cpuacct/cpu.cfs_quota_us": "200000",
-                "cpu,cpuacct/cpu.cfs_period_us": "100000",
-                "memory/docker/1/memory.limit_in_bytes": "3000000000",
-            },
-            "may use 2 of them",
-            "3.0 GB",
-        ),
-        (
-            "4:memory:/\n1:cpu:/\n",
-            {"cpu/cpu.cfs_quota_us": "-1", "memory/memory.limit_in_bytes": "9223372036854771712"},
-            "no limit",
-            "no limit",
-        ),
-    ],
-)
-def test_limits_of_a_container(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, files: dict[str, str], cores: str, memory: str
-) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(f"{text}\n")
-    (tmp_path / "own").write_text(own)
-    monkeypatch.setattr(doctor, "CGROUP", tmp_path)
-    monkeypatch.setattr(doctor, "OWN_CGROUP", tmp_path / "own")
-    assert cores in lines()["cores"]
-    assert memory in lines()["memory"]
+def test_limits_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "cpu_quota", lambda: 1.5)
+    monkeypatch.setattr(doctor, "memory_limit", lambda: 2 * 10**9)
+    assert "may use 1.5 of them" in lines()["cores"]
+    assert "2.0 GB" in lines()["memory"]
+    monkeypatch.setattr(doctor, "cpu_quota", lambda: None)
+    monkeypatch.setattr(doctor, "memory_limit", lambda: None)
+    assert "no limit" in lines()["cores"]
+    assert "no limit" in lines()["memory"]
