@@ -37,7 +37,7 @@ bench-gpu: $(READY)
 	$(BIN)/python -m benchmarks.gpu
 
 bench: $(READY)
-	$(BIN)/python benchmarks/movielens.py ml-1m
+	$(BIN)/python -m benchmarks.quality ml-1m
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.evaluation
 
