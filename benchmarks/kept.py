@@ -53,7 +53,7 @@ def estimate_memory(row: str, n_items: int) -> int:
 def choose_threads(row: str, n_items: int, cores: int, workers: int) -> int:
     """Threads for a model: more for the closed forms of many items, which nothing else can shorten."""
     share = max(1, cores // workers)
-    return max(share, cores // 2) if model_name(row) in DENSE and n_items > MANY_ITEMS else share
+    return max(share, cores // 4) if model_name(row) in DENSE and n_items > MANY_ITEMS else share
 
 
 def rank_by_cost(row: str) -> int:

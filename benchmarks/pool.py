@@ -19,6 +19,7 @@ from recvae.memory import available_bytes
 
 Result = dict[str, Any]
 Work = Callable[[Any], Result]
+MOST_WAITING = 16
 SPARE_MEMORY = 0.8  # of what is available, so that an estimate may be wrong
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -83,17 +84,13 @@ def run(
     deadline = monotonic() + seconds
     memory = (available_bytes() or 1 << 60) * SPARE_MEMORY
     staff: list[_Worker] = []
-    waiting: Task | None = None
+    waiting: list[Task] = []  # for cores or memory; smaller tasks overtake them
     try:
         while True:
-            busy = [worker.task for worker in staff if worker.task]
-            waiting = waiting or (take() if len(busy) < workers else None)
-            while waiting and len(busy) < workers and _fits(waiting, busy, cores, memory):
-                _give(_idle(staff, work), waiting)
-                busy.append(waiting)
-                waiting = take() if len(busy) < workers else None
-            if not busy and waiting is None:
-                return True
+            while task := _choose(staff, waiting, take, workers, cores, memory):
+                _give(_idle(staff, work), task)
+            if not any(worker.task for worker in staff):
+                return not waiting
             left = deadline - monotonic()
             if left <= 0:
                 return False
@@ -102,6 +99,29 @@ def run(
         for worker in staff:
             worker.process.kill()
             worker.process.join()
+
+
+def _choose(
+    staff: list[_Worker],
+    waiting: list[Task],
+    take: Callable[[], Task | None],
+    workers: int,
+    cores: int,
+    memory: float,
+) -> Task | None:
+    """The next task that there is room for, of those that wait for it first."""
+    busy = [worker.task for worker in staff if worker.task]
+    if len(busy) >= workers:
+        return None
+    for task in waiting:
+        if _fits(task, busy, cores, memory):
+            waiting.remove(task)
+            return task
+    while len(waiting) < MOST_WAITING and (new := take()):
+        if _fits(new, busy, cores, memory):
+            return new
+        waiting.append(new)
+    return None
 
 
 def _fits(task: Task, busy: list[Task], cores: int, memory: float) -> bool:

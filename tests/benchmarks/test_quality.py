@@ -98,6 +98,21 @@ def test_failures_cost_only_themselves() -> None:
     assert found["fine"]["figure"] == 4
 
 
+def test_small_tasks_overtake_what_waits_for_cores() -> None:
+    tasks = [pool.Task("a", threads=3), pool.Task("bb", threads=3), pool.Task("ccc")]
+    order: list[str] = []
+    assert pool.run(
+        fail_or_die,
+        lambda: tasks.pop(0) if tasks else None,
+        lambda what, _: order.append(what),
+        workers=2,
+        cores=4,
+        seconds=60.0,
+    )
+    assert sorted(order) == ["a", "bb", "ccc"]
+    assert order[-1] == "bb"
+
+
 def test_time_that_is_over() -> None:
     tasks = [pool.Task("fine")]
     done = pool.run(fail_or_die, lambda: tasks[0], lambda *_: None, workers=1, cores=1, seconds=0.0)
@@ -105,7 +120,7 @@ def test_time_that_is_over() -> None:
 
 
 def test_dense_models_of_many_items_take_many_threads() -> None:
-    assert kept.choose_threads("ease", 50_000, cores=16, workers=16) == 8
+    assert kept.choose_threads("ease", 50_000, cores=16, workers=16) == 4
     assert kept.choose_threads("als", 50_000, cores=16, workers=16) == 1
     assert kept.estimate_memory("blend", 40_000) > 20 << 30
     assert kept.order_rows(["als", "popularity", "multvae (paper)", "blend"])[0] == "blend"
