@@ -7,7 +7,7 @@ import importlib
 import multiprocessing
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -87,9 +87,11 @@ def run(
     waiting: list[Task] = []  # for cores or memory; smaller tasks overtake them
     try:
         while True:
-            while task := _choose(staff, waiting, take, workers, cores, memory):
+            while len(busy := [worker.task for worker in staff if worker.task]) < workers:
+                if (task := choose(busy, waiting, take, cores, memory)) is None:
+                    break
                 _give(_idle(staff, work), task)
-            if not any(worker.task for worker in staff):
+            if not busy:
                 return not waiting
             left = deadline - monotonic()
             if left <= 0:
@@ -101,18 +103,10 @@ def run(
             worker.process.join()
 
 
-def _choose(
-    staff: list[_Worker],
-    waiting: list[Task],
-    take: Callable[[], Task | None],
-    workers: int,
-    cores: int,
-    memory: float,
+def choose(
+    busy: Sequence[Task], waiting: list[Task], take: Callable[[], Task | None], cores: int, memory: float
 ) -> Task | None:
-    """The next task that there is room for, of those that wait for it first."""
-    busy = [worker.task for worker in staff if worker.task]
-    if len(busy) >= workers:
-        return None
+    """Choose the next task that there is room for beside those at work: of those that wait for it, else a new one."""
     for task in waiting:
         if _fits(task, busy, cores, memory):
             waiting.remove(task)
@@ -124,7 +118,7 @@ def _choose(
     return None
 
 
-def _fits(task: Task, busy: list[Task], cores: int, memory: float) -> bool:
+def _fits(task: Task, busy: Sequence[Task], cores: int, memory: float) -> bool:
     if not busy:
         return True
     threads = sum(other.threads for other in busy) + task.threads

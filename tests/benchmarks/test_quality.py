@@ -99,18 +99,22 @@ def test_failures_cost_only_themselves() -> None:
 
 
 def test_small_tasks_overtake_what_waits_for_cores() -> None:
-    tasks = [pool.Task("a", threads=3), pool.Task("bb", threads=3), pool.Task("ccc")]
-    order: list[str] = []
-    assert pool.run(
-        fail_or_die,
-        lambda: tasks.pop(0) if tasks else None,
-        lambda what, _: order.append(what),
-        workers=2,
-        cores=4,
-        seconds=60.0,
-    )
-    assert sorted(order) == ["a", "bb", "ccc"]
-    assert order[-1] == "bb"
+    """Of four cores three are taken at first: the large task waits, and is the next one when they are free."""
+    tasks = [pool.Task("large", threads=3), pool.Task("small")]
+    waiting: list[pool.Task] = []
+    busy = pool.Task("first", threads=3)
+    found = pool.choose([busy], waiting, lambda: tasks.pop(0) if tasks else None, cores=4, memory=1)
+    assert found == pool.Task("small")
+    assert pool.choose([busy], waiting, lambda: None, cores=4, memory=1) is None
+    assert pool.choose([found], waiting, lambda: None, cores=4, memory=1) == pool.Task("large", threads=3)
+    assert not waiting
+
+
+def test_memory_is_shared() -> None:
+    task = pool.Task("large", memory=60)
+    assert pool.choose([task], [], lambda: task, cores=8, memory=100) is None
+    assert pool.choose([task], [], lambda: task, cores=8, memory=120) == task
+    assert pool.choose([], [], lambda: task, cores=8, memory=10) == task  # alone it may try
 
 
 def test_time_that_is_over() -> None:
