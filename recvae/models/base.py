@@ -32,6 +32,9 @@ class Registry(Protocol):
     def create(self, name: str) -> "Recommender":
         """Create an unfitted model by name."""
 
+    def find_class(self, class_name: str) -> "type[Recommender] | None":
+        """The model whose class has this name, if there is one."""
+
     def save(self, model: "Recommender", path: str | Path, **content: Any) -> None:
         """Write an artifact directory."""
 
