@@ -100,7 +100,8 @@ def test_refit_keeps_the_weights_and_fits_the_parts() -> None:
     again = model.refit(more, show_progress=False)
     assert [type(part) for part in again.models] == [EASE, CosineKNN]
     assert_allclose(again.weights_, [0.75, 0.25])
-    ease = EASE(l2=model.models[0].fitted_params()["l2"]).fit(more, show_progress=False)
+    ease = model.models[0].refit(more, show_progress=False)
+    assert isinstance(ease, EASE)
     assert isinstance(again.models[0], EASE)
     assert_allclose(again.models[0].weights_, ease.weights_)
     assert model.fitted_on(train)
