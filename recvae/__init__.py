@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from recvae.errors import RecvaeError
     from recvae.evaluation.compare import compare
     from recvae.evaluation.evaluate import evaluate
+    from recvae.fitting.fit import fit
     from recvae.inference.batch_recommender import BatchRecommender
     from recvae.models.als import ALS
     from recvae.models.autoencoders.multdae import MultDAE
@@ -52,6 +53,7 @@ __all__ = [
     "compare",
     "create",
     "evaluate",
+    "fit",
     "given",
     "leave_last_out",
     "load",
@@ -86,6 +88,7 @@ _HOMES: dict[str, str | tuple[str, str]] = {
     "compare": "recvae.evaluation.compare",
     "create": "recvae.models.registry",
     "evaluate": "recvae.evaluation.evaluate",
+    "fit": "recvae.fitting.fit",
     "given": "recvae.data.splitting",
     "leave_last_out": "recvae.data.splitting",
     "load": "recvae.models.registry",

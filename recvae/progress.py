@@ -4,11 +4,16 @@ import contextlib
 import io
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TextIO, cast
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from recvae.errors import escape_control_characters
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -101,3 +106,60 @@ class EpochProgress:
             self._last_line = now
             left = (now - self._started) / (done - self.start) * (self.total - done)
             write_line(f"{self.title}: {self.unit} {done}/{self.total}{text}  {left:.0f} s left")
+
+
+class StatusLine:
+    """The state of work in steps of unknown length, on standard error.
+
+    On a terminal, a line at the bottom is kept up to date and gives way to lines that stay. In a log it is written at
+    most every ten seconds.
+
+    Parameters
+    ----------
+    show : bool
+    suffix : callable
+        Gives what stands behind the text at any moment, such as the time left.
+    """
+
+    def __init__(self, show: bool, suffix: Callable[[], str]) -> None:
+        self.suffix = suffix
+        self._doing = ""
+        self._console = Console(file=cast("TextIO", _LenientStream(sys.stderr)), highlight=False)
+        self._shows, self._on_terminal = show, show and self._console.is_terminal
+        self._last_line = time.monotonic()
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._render,
+            refresh_per_second=2,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def __enter__(self) -> Self:
+        if self._on_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._on_terminal:
+            self._doing = ""
+            self._live.stop()
+
+    def say(self, line: str) -> None:
+        """Write a line that stays."""
+        if self._shows:
+            self._last_line = time.monotonic()
+            self._console.print(Text(escape_control_characters(line)), soft_wrap=True)
+
+    def show(self, doing: str) -> None:
+        """Show what is being done."""
+        self._doing = doing
+        if self._shows and not self._on_terminal and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self.say(f"{doing}  {self.suffix()}")
+
+    def _render(self) -> Text:
+        text = f"{self._doing}   {self.suffix()}" if self._doing else ""
+        return Text(escape_control_characters(text), style="dim", no_wrap=True, overflow="ellipsis")

@@ -214,7 +214,7 @@ def evaluate(model_path: Path, directory: Path) -> dict[str, Any]:
     compared = comparison.Comparison(
         {type(loaded.model).__name__: run}, [], {}, result.n_users, result.n_without_held_out
     )
-    return _results(compared, prepared, loaded.manifest["hyperparameters"].get("seed"))
+    return describe_results(compared, prepared, loaded.manifest["hyperparameters"].get("seed"))
 
 
 def compare(
@@ -255,19 +255,31 @@ def compare(
             _create(name, settings.get(name, {}), seed + i, {n: made[i % len(made)] for n, made in models.items()})
             for i in range(n_seeds if seed_params(name, seed) and "seed" not in settings.get(name, {}) else 1)
         ]
+    refuse_other_report(out)
+    prepared = read_prepared(directory)
+    compared = comparison.compare(models, prepared.split, on_result=on_result)
+    results = describe_results(compared, prepared, seed)
+    return ComparisonRun(
+        results, {name: made[0] for name, made in models.items()}, write_results_and_report(out, results)
+    )
+
+
+def refuse_other_report(out: Path) -> None:
+    """Raise `ArtifactError` unless a report can be written into the directory `out`."""
     refuse_unwritable(follow_link(out))
     own = (RESULTS, REPORT) if (out / RESULTS).is_file() else ()
     refuse_other_files(out, "an earlier report", lambda file: file in own)
-    prepared = read_prepared(directory)
-    compared = comparison.compare(models, prepared.split, on_result=on_result)
-    results = _results(compared, prepared, seed)
+
+
+def write_results_and_report(out: Path, results: Mapping[str, Any]) -> list[Path]:
+    """Write results.json, and report.html where matplotlib is installed, into a directory; return what was written."""
     follow_link(out).mkdir(parents=True, exist_ok=True)
     write_results(out / RESULTS, results)
     written = [out / RESULTS]
     with contextlib.suppress(MissingDependencyError):  # the figures are safe without the plots
         write_report(out / REPORT, results)
         written.append(out / REPORT)
-    return ComparisonRun(results, {name: made[0] for name, made in models.items()}, written)
+    return written
 
 
 def _with_preset(params: Mapping[str, Any], preset: str | None) -> dict[str, Any]:
@@ -298,6 +310,7 @@ def _validate(model: Recommender, split: Split) -> tuple[dict[str, Any], str]:
     return {"validation": figures.as_dict()}, f"validation: {means}"
 
 
-def _results(compared: comparison.Comparison, prepared: Prepared, seed: int | None) -> dict[str, Any]:
+def describe_results(compared: comparison.Comparison, prepared: Prepared, seed: int | None) -> dict[str, Any]:
+    """Make the content of results.json."""
     protocol = {**prepared.manifest["protocol"], "filters": prepared.manifest["filters"]}
     return compared.as_dict(dataset=prepared.manifest["dataset"], protocol=protocol, seed=seed)

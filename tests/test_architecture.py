@@ -25,6 +25,7 @@ LAYERS = (
     ("tuning",),
     ("inference",),
     ("workflow",),
+    ("fitting",),
     ("serving",),
     ("cli",),
     ("__main__", "__init__"),

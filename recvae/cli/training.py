@@ -1,4 +1,4 @@
-"""Commands from a source to a model: prepare, train, evaluate, compare, tune."""
+"""Commands from a source to a model: fit, prepare, train, evaluate, compare, tune."""
 
 import sys
 from pathlib import Path
@@ -10,6 +10,73 @@ from rich.console import Console
 from recvae.cli.app import INTERRUPTED, Directory, Items, Model, Seed, Set, app
 from recvae.cli.arguments import parse_model_settings, parse_path, parse_settings
 from recvae.errors import RecvaeError
+
+
+@app.command()
+def fit(
+    source: Annotated[
+        str, typer.Argument(help="Data set name, folder, CSV, TSV or Parquet file, prepared directory, or - for stdin.")
+    ],
+    out: Annotated[Path, typer.Option(help="Artifact directory to write.", parser=parse_path)],
+    budget: Annotated[str, typer.Option(help="Time for everything, such as 90s, 10m or 1h30m.")] = "10m",
+    items: Items = None,
+    models: Annotated[
+        str | None, typer.Option(help="Models to try, separated by commas; the usual ones if not given.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="Metric on validation users that decides.")] = "ndcg@10",
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Directory for results.json and report.html; OUT.report by default.", parser=parse_path),
+    ] = None,
+    seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted search.")] = False,
+    min_rating: Annotated[float | None, typer.Option(help="Keep ratings of at least this.")] = None,
+    min_user_items: Annotated[int | None, typer.Option(help="Keep users with at least this many items.")] = None,
+    user_column: Annotated[str, typer.Option(help="Column of user ids.")] = "user_id",
+    item_column: Annotated[str, typer.Option(help="Column of item ids.")] = "item_id",
+    rating_column: Annotated[str | None, typer.Option(help="Column of ratings, if there is one.")] = None,
+    timestamp_column: Annotated[str | None, typer.Option(help="Column of times, if there is one.")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="duckdb, or URL of an engine: the source is a file, Parquet folder or table.")
+    ] = None,
+) -> None:
+    """Find the best model for your data within a time budget, and fit it on all of them.
+
+    Models from popularity to a blend are compared on validation users and measured once on test users; the best is
+    fitted again on everything and saved. Ctrl-C takes the best so far.
+    """
+    columns = {"user_column": user_column, "item_column": item_column}
+    optional = {"rating_column": rating_column, "timestamp_column": timestamp_column, "items": items, "models": models}
+    given = {name: value for name, value in optional.items() if value is not None}
+    filters = {"min_rating": min_rating, "min_user_items": min_user_items, "backend": backend}
+    run = {"metric": metric, "report": report, "seed": seed, "resume": resume}
+    _fit(source, out, budget, {**columns, **given, **filters, **run})
+
+
+def _fit(source: str, out: Path, budget: str, options: dict[str, Any]) -> None:
+    from recvae.fitting.budget import Clock, parse_budget
+
+    clock = Clock(parse_budget(budget))  # it runs while torch is imported
+    from recvae.evaluation.results import choose_shown_metrics
+    from recvae.evaluation.tables import console_table
+    from recvae.fitting.fit import fit as fit_best
+    from recvae.fitting.fit import search_path
+
+    try:
+        fitted = fit_best(
+            str(parse_path(source)) if source.startswith("~") else source, budget=clock, out=out, **options
+        )
+    except KeyboardInterrupt:
+        hint = "; continue with the same command and --resume" if search_path(out).exists() else ""
+        typer.echo(f"recvae: interrupted{hint}", err=True)
+        sys.exit(INTERRUPTED)
+    if fitted.results is not None:
+        Console().print(console_table(fitted.results, choose_shown_metrics(fitted.results)))
+    counts = fitted.data["fitted_counts"]
+    everything = f"{counts['users']:,} users, {counts['items']:,} items, {counts['interactions']:,} interactions"
+    typer.echo(f"saved {out}: {fitted.name}, fitted on everything: {everything}")
+    if fitted.written:
+        typer.echo(f"wrote {' and '.join(map(str, fitted.written))}")
 
 
 @app.command()

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 from scipy import sparse
 
+from recvae.data.interactions import Interactions
 from recvae.data.items import match_items
 from recvae.data.prepared import Prepared, list_histories
 
@@ -43,9 +44,15 @@ def read_everything(prepared: Prepared, described: pd.DataFrame | None = None) -
     described : DataFrame, optional
         `item_id` with `title` and other columns, of any items; those of the prepared directory are of training's only.
     """
-    interactions = prepared.read_interactions()
+    titles = prepared.items if described is None else described
+    return collect_everything(prepared.read_interactions(), titles)
+
+
+def collect_everything(interactions: Interactions, described: pd.DataFrame | None = None) -> Everything:
+    """Collect interactions in one matrix, with titles and other columns of the items where these are given."""
     items = pd.DataFrame({"item_id": interactions.item_ids})
-    titles = prepared.items if described is None else match_items(described, interactions.item_ids)[0]
-    items = items.merge(titles.drop_duplicates("item_id"), on="item_id", how="left", validate="1:1")
+    if described is not None:
+        titles, _ = match_items(described, interactions.item_ids)
+        items = items.merge(titles.drop_duplicates("item_id"), on="item_id", how="left", validate="1:1")
     matrix = interactions.user_items
     return Everything(matrix, items, list_histories(interactions.user_ids, matrix))

@@ -28,12 +28,13 @@ class Figures:
         If matplotlib is not installed.
     """
 
-    def __init__(self, results: Results, metric: str = PRIMARY_METRICS[-1]) -> None:
+    def __init__(self, results: Results, metrics: Sequence[str] = PRIMARY_METRICS) -> None:
+        metric = metrics[-1]
         self._figure_class = _import_matplotlib()
         by_quality = sorted(results["models"].items(), key=lambda item: -(item[1]["metrics"][metric]["mean"] or 0))
         self.models: dict[str, dict[str, Any]] = dict(by_quality)
         self.comparisons: Sequence[Mapping[str, Any]] = results["comparisons"]
-        self.metric = metric
+        self.metric, self.metrics = metric, metrics
         self.styles = {
             name: {
                 "color": COLOURS[number % len(COLOURS)],
@@ -44,8 +45,8 @@ class Figures:
         }
 
     def metric_bars(self) -> str:
-        """Plot each primary metric with its 95% interval, models sorted by the last one."""
-        shown = [metric for metric in PRIMARY_METRICS if all(metric in m["metrics"] for m in self.models.values())]
+        """Plot each metric with its 95% interval, models sorted by the last one."""
+        shown = [metric for metric in self.metrics if all(metric in m["metrics"] for m in self.models.values())]
         names = sorted(self.models, key=lambda name: self._mean(name, self.metric))
         figure = self._figure_class(figsize=(9, 0.9 + 0.32 * len(names)))
         for axes, metric in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recvae.evaluation.figures import Figures
+from recvae.evaluation.results import choose_shown_metrics
 from recvae.evaluation.tables import html_table
 from recvae.storage.files import write_text
 
@@ -66,12 +67,17 @@ def write_report(path: Path, results: Mapping[str, Any]) -> None:
 
 def render_report(results: Mapping[str, Any]) -> str:
     """Render the page: the table, the plots, and how they were made. The page makes no request."""
-    figures = Figures(results)
-    sections = [_render_table(results)]
+    metrics = choose_shown_metrics(results)
+    figures = Figures(results, metrics)
+    search = results.get("search")
+    sections = [_render_winner(search)] if search else []
+    sections.append(f"<section>{html_table(results, metrics)}</section>")
     for name, title, note in SECTIONS:
         svg = getattr(figures, name)()
         if svg is not None:
             sections.append(_render_section(title, note, f"<figure>{svg}</figure>"))
+    if search:
+        sections.append(_render_search(search))
     sections.append(_render_run(results))
     title = f"recvae: {html.escape(str(results['dataset']))}"
     return (
@@ -84,8 +90,49 @@ def render_report(results: Mapping[str, Any]) -> str:
     )
 
 
-def _render_table(results: Mapping[str, Any]) -> str:
-    return f"<section>{html_table(results)}</section>"
+def _render_winner(search: Mapping[str, Any]) -> str:
+    """Render what a search found, and what the model was fitted on."""
+    counts = search["fitted_on"]
+    lines = [
+        f"The best model is <b>{html.escape(search['winner'])}</b>, by {html.escape(search['metric'])} on validation "
+        f"users. It was fitted again on everything: {counts['users']:,} users, {counts['items']:,} items, "
+        f"{counts['interactions']:,} interactions. The figures below are those before that, on test users, who had no "
+        "part in any choice.",
+        html.escape(f"Data: {search['split']}."),
+    ]
+    if search["interrupted"]:
+        lines.append("The search was interrupted.")
+    return "<section>" + "".join(f"<p>{line}</p>" for line in lines) + "</section>"
+
+
+def _render_search(search: Mapping[str, Any]) -> str:
+    """Render every candidate in the order in which they were tried, and what was left out."""
+    best = max(search["candidates"], key=lambda candidate: candidate["value"])
+    rows = "".join(
+        f"<tr><td>{html.escape(candidate['model'])}</td><td>{_render_settings(candidate['varies'])}</td>"
+        f"<td>{_render_value(candidate['value'], candidate is best)}</td>"
+        f"<td>{candidate['seconds']:.1f}</td></tr>"
+        for candidate in search["candidates"]
+    )
+    head = f"<tr><th>model</th><th>settings varied</th><th>{html.escape(search['metric'])}</th><th>fit s</th></tr>"
+    left_out = "".join(
+        f'<p class="note">{html.escape(name)} was left out: {html.escape(reason)}.</p>'
+        for name, reason in search["left_out"].items()
+    )
+    note = (
+        f"Every candidate on the validation users, in the order in which they were tried, in {search['seconds']:.0f} s "
+        f"of a budget of {search['budget_seconds']:.0f} s. Models begin with their defaults."
+    )
+    return _render_section("Search", note, f'<div class="wide"><table>{head}{rows}</table></div>{left_out}')
+
+
+def _render_settings(varies: Mapping[str, Any]) -> str:
+    return html.escape(", ".join(f"{name} {value:.4g}" for name, value in varies.items()))
+
+
+def _render_value(value: float, best: bool) -> str:
+    text = f"{value:.4f}".removeprefix("0")
+    return f"<b>{text}</b>" if best else text
 
 
 def _render_section(title: str, note: str, body: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recvae.errors import DataError
+from recvae.evaluation.evaluate import PRIMARY_METRICS
 from recvae.storage.files import write_text
 
 Results = Mapping[str, Any]
@@ -53,3 +54,15 @@ def read_results(path: str | Path) -> dict[str, Any]:
     if not isinstance(results.get("models"), dict):
         raise DataError(f"{path} has no models; expected an object of model name to figures")
     return dict(results)
+
+
+def choose_shown_metrics(results: Results) -> tuple[str, ...]:
+    """Choose three metrics for tables and plots, the one that models are sorted by last.
+
+    After a search it is the metric that was searched by.
+    """
+    metric = results.get("search", {}).get("metric", PRIMARY_METRICS[-1])
+    if metric == PRIMARY_METRICS[-1]:
+        return PRIMARY_METRICS
+    others = [primary for primary in (PRIMARY_METRICS[0], PRIMARY_METRICS[-1], PRIMARY_METRICS[1]) if primary != metric]
+    return (*others[:2], metric)

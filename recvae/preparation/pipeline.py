@@ -110,12 +110,12 @@ def prepare(
     """
     refuse_foreign(Path(out), KIND)
     described = read_items(options.items, options.columns.item) if options.items else None
-    if not isinstance(source, Dataset) and (backend := options.backend or _choose_backend(source)):
+    if not isinstance(source, Dataset) and (backend := options.backend or choose_backend(source)):
         return _prepare_in_engine(backend, str(source), Path(out), options, described)
-    found = source if isinstance(source, Dataset) else _find(source, options.columns, data_dir)
+    found = source if isinstance(source, Dataset) else find_dataset(source, options.columns, data_dir)
     notes = [f"{found.name} from {found.origin}: {len(found.ratings):,} rows"]
     data = Interactions.from_frame(found.ratings)
-    filters = _choose_filters(found.recipe, data.rating is not None, options, notes)
+    filters = choose_filters(found.recipe, data.rating is not None, options, notes)
     if found.recipe is OWN_DATA and filters["min_rating"] is None:
         notes += _note_stars(data.summarise_ratings())
     data, counts = data.filter(**filters)
@@ -157,7 +157,14 @@ def _note_stars(ratings: RatingSummary | None) -> list[str]:
     ]
 
 
-def _find(source: str | Path, columns: Columns, data_dir: Path | None) -> Dataset:
+def find_dataset(source: str | Path, columns: Columns, data_dir: Path | None = None) -> Dataset:
+    """Load a data set by its name or its folder, or read a table into memory.
+
+    Raises
+    ------
+    DataError, DownloadError
+        If it cannot be found or read.
+    """
     if source in NAMES:
         return load(str(source), data_dir)
     path = Path(source)
@@ -171,7 +178,7 @@ def _find(source: str | Path, columns: Columns, data_dir: Path | None) -> Datase
     return Dataset(name, ratings, None, name, sums, OWN_DATA)
 
 
-def _choose_filters(recipe: Recipe, has_ratings: bool, options: Options, notes: list[str]) -> dict[str, Any]:
+def choose_filters(recipe: Recipe, has_ratings: bool, options: Options, notes: list[str]) -> dict[str, Any]:
     """Choose the filters' settings; append to `notes` where an option has no effect."""
     min_rating = recipe.min_rating if options.min_rating is None else options.min_rating
     if min_rating is not None and np.isnan(min_rating):
@@ -214,7 +221,7 @@ def _split(data: Interactions | SplitBackend, recipe: Recipe, options: Options) 
     return leave_last_out(data)
 
 
-def _choose_backend(source: str | Path) -> str | None:
+def choose_backend(source: str | Path) -> str | None:
     """Choose the engine for a folder of Parquet files, or a file too large to be read into memory; else None."""
     path = Path(source)
     if path.is_dir():
@@ -252,7 +259,7 @@ def _prepare_interactions(
 
     name, sums = (source.name, digest_sources(source)) if source.is_file() else (str(source), {})
     notes = [f"{name} in {whole.engine.connection.name}: {whole.n_interactions + whole.n_duplicates:,} rows"]
-    filters = _choose_filters(OWN_DATA, "rating" in whole.table.columns, options, notes)
+    filters = choose_filters(OWN_DATA, "rating" in whole.table.columns, options, notes)
     if filters["min_rating"] is None:
         notes += _note_stars(whole.summarise_ratings())
     interactions, counts = whole.filter(**filters)

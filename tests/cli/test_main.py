@@ -182,6 +182,19 @@ REFUSED: dict[str, tuple[str, ...]] = {
     ),
     "train data --out new --model als --resume": ("ALS does not train in epochs", "nothing to resume"),
     f"train data --out popularity {QUICK} --set learning_rate=1e30": ("no longer finite", "lower learning_rate"),
+    # the best model for a source
+    "fit nowhere.csv --out new": ("nowhere.csv", "neither a file, a folder nor a data set's name", "ml-100k"),
+    "fit interactions.csv --out thesis": ("thesis exists and holds something else (mine.txt)", "expected a new path"),
+    "fit interactions.csv --out new --report thesis": ("thesis exists and holds something else (mine.txt)",),
+    "fit interactions.csv --out empty.csv/model": ("empty.csv is not a directory",),
+    "fit interactions.csv --out new --budget soon": ("budget is 'soon'", "expected a time such as 90s, 10m"),
+    "fit interactions.csv --out new --budget 1s": ("budget is '1s'", "expected at least 5s"),
+    "fit interactions.csv --out new --models ease,asl": ("models has 'asl'", "expected some of popularity, als"),
+    "fit interactions.csv --out new --metric accuracy": ("accuracy", "expected"),
+    "fit interactions.csv --out new --user-column who": ("'who'", "--user-column", "user_id, item_id, rating"),
+    "fit interactions.csv --out new --items nowhere.csv": ("nowhere.csv is missing", "expected a file of items"),
+    "fit data --out new --items interactions.csv": ("items goes with a source that is not prepared yet",),
+    "fit thesis --out new": ("thesis", "holds no data set", "expected one of u.data"),
     # directories
     "train nowhere --out new": ("nowhere is missing", "expected a recvae-data directory"),
     "train thesis --out new": ("thesis has no manifest.json", "expected a recvae-data directory"),
@@ -231,7 +244,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "prepare interactions.csv more.csv --out new": ("unexpected extra argument", "more.csv"),
     "learn data": (
         "No such command 'learn'",
-        "expected one of prepare, train, evaluate",
+        "expected one of fit, prepare, train, evaluate",
     ),
 }
 
@@ -304,7 +317,7 @@ def test_a_bug_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_help(recvae: Command, line: str) -> None:
     outcome = recvae(line)
     assert (outcome.status, outcome.err) == (0, "")
-    for command in ("prepare", "train", "evaluate", "compare", "recommend", "serve", "demo"):
+    for command in ("fit", "prepare", "train", "evaluate", "compare", "recommend", "serve", "demo"):
         assert f"\n  {command} " in outcome.out
 
 
@@ -316,6 +329,13 @@ def test_every_command_in_turn(tmp_path: Path, made: Path, recvae: Command, monk
     assert prepared.status == 0
     assert "test: 8 users" in prepared.out
     assert prepared.out.endswith("prepared data\n")
+
+    fitted = recvae("fit data --out best --models popularity,ease --budget 20s --metric recall@20")
+    assert fitted.status == 0
+    assert "recall@20" in fitted.out
+    assert "fitted on everything: " in fitted.out
+    assert "wrote best.report/results.json and best.report/report.html" in fitted.out
+    assert "recall@20 0." in fitted.err
 
     trained = recvae(f"train data --out model {QUICK} --set hidden=16,16 --set learning_rate=1e-2 --seed 6")
     assert trained.status == 0

@@ -1,0 +1,1 @@
+"""`recvae fit`: from any source to the best model for it, within a time budget."""

@@ -1,0 +1,74 @@
+"""The time budget of a search: its notation, and the clock that says how much is left."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from recvae.errors import ParameterError
+
+LEAST_SECONDS = 5
+UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
+_NOTATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+
+
+def parse_budget(budget: str | float) -> float:
+    """Convert a budget such as "90s", "10m" or "1h30m", or a number of seconds, to seconds.
+
+    Raises
+    ------
+    ParameterError
+        For anything else, and for less than `LEAST_SECONDS`.
+    """
+    if isinstance(budget, int | float) and not isinstance(budget, bool):
+        seconds = float(budget)
+    else:
+        found = _NOTATION.fullmatch(budget.strip().lower()) if isinstance(budget, str) else None
+        if not found or not any(found.groups()):
+            raise ParameterError(f"budget is {budget!r}; expected a time such as 90s, 10m or 1h30m")
+        seconds = sum(float(n or 0) * size for n, size in zip(found.groups(), UNITS.values(), strict=True))
+    if not LEAST_SECONDS <= seconds < float("inf"):
+        raise ParameterError(f"budget is {budget!r}; expected at least {LEAST_SECONDS}s")
+    return seconds
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a time as "7 s", "7:32" (minutes and seconds) or "1:07:32"."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+@dataclass
+class Clock:
+    """The time that a search has used and has left.
+
+    Attributes
+    ----------
+    budget : float
+        Seconds.
+    before : float
+        Seconds that earlier runs of the same search took.
+    now : callable
+        Seconds of a clock that never goes back.
+    """
+
+    budget: float
+    before: float = 0.0
+    now: Callable[[], float] = time.monotonic
+    started: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.started = self.now()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds used, those of earlier runs included."""
+        return self.before + self.now() - self.started
+
+    @property
+    def left(self) -> float:
+        """Seconds left; negative when the budget is spent."""
+        return self.budget - self.elapsed

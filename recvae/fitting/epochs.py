@@ -1,0 +1,88 @@
+"""Epochs that fit into the time: a training run is watched, and begun again with fewer where it would take too long."""
+
+import contextlib
+from collections.abc import Callable
+
+from recvae.fitting.interruption import OutOfTimeError
+from recvae.models.base import Recommender
+
+EPOCHS_TO_MEASURE = 2
+LEAST_EPOCHS, LEAST_SHARE = 3, 1 / 6
+"""Training with fewer epochs, or a smaller share of those that the model would choose, is not worth its time."""
+
+
+class TooManyEpochsError(Exception):
+    """Raised in training that would take longer than it may.
+
+    Attributes
+    ----------
+    epochs : int
+        Epochs that the model would train.
+    seconds : float
+        Of an epoch.
+    """
+
+    def __init__(self, epochs: int, seconds: float) -> None:
+        super().__init__(epochs, seconds)
+        self.epochs, self.seconds = epochs, seconds
+
+    def choose_epochs(self, allowed: float, most: float) -> int | None:
+        """Choose the epochs that fit into the seconds `allowed`, or else into `most`; None if too few do.
+
+        A learning rate that follows a cycle must know its length beforehand, so fewer epochs are another training run.
+        """
+        least = max(LEAST_EPOCHS, int(LEAST_SHARE * self.epochs))
+        for available in (allowed, most):
+            if (epochs := int(available / self.seconds)) >= least:
+                return min(epochs, self.epochs)
+        return None
+
+
+class EpochWatch:
+    """A callback of `fit` that ends training which takes longer than it may, and reports its epochs.
+
+    Parameters
+    ----------
+    model : Recommender
+        The model in training.
+    allowed : float
+        Seconds.
+    now : callable
+        Seconds of a clock.
+    report : callable
+        Called with the number of epochs done and of epochs in all, where the model knows it.
+    """
+
+    def __init__(
+        self,
+        model: Recommender,
+        allowed: float,
+        now: Callable[[], float],
+        report: Callable[[int, int | None], None],
+    ) -> None:
+        self.model, self.allowed, self.now, self.report = model, allowed, now, report
+        self.started = now()
+        self.first = 0.0
+        self.done = 0
+
+    def __call__(self, epoch: int, seconds: float, loss: float) -> None:
+        """Called after each epoch."""
+        del epoch, seconds, loss
+        self.done += 1
+        elapsed = self.now() - self.started
+        epochs = self._count_epochs()
+        self.report(self.done, epochs)
+        if self.done == 1:
+            self.first = elapsed
+        if epochs is not None and self.done == EPOCHS_TO_MEASURE:
+            an_epoch = max(elapsed - self.first, 1e-6)
+            if elapsed + an_epoch * (epochs - self.done) > self.allowed:
+                raise TooManyEpochsError(epochs, an_epoch)
+        if elapsed > self.allowed and (epochs is None or self.done < epochs):
+            raise OutOfTimeError
+
+    def _count_epochs(self) -> int | None:
+        if self.model.resumable:
+            with contextlib.suppress(AttributeError, KeyError):  # not yet known
+                return int(self.model.fitted_params()["epochs"])
+        return None

@@ -1,0 +1,60 @@
+"""The users that a search chooses and tests by, and the sizes of what it learns from."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from recvae.data.everything import Everything
+from recvae.data.splitting import Holdout, Split
+from recvae.models.validation import hold_out_users
+
+MOST_SCORED_USERS = 5000
+"""Validation and test users that are ranked for; of more, as many are drawn."""
+
+
+def choose_scored_users(split: Split, seed: int) -> Split | None:
+    """Draw the validation and test users to rank for, where there are more than `MOST_SCORED_USERS`.
+
+    Validation users are held out of the training users where the split has none; None if these are too few.
+    """
+    validation = split.validation
+    if validation is None:
+        held = hold_out_users(split.train, seed)
+        if held is None:
+            return None
+        train, (fold_in, held_out) = held
+        n_users = fold_in.shape[0]
+        rows = np.full(n_users, -1, dtype=np.int32)
+        split = replace(split, train=train)
+        validation = Holdout(fold_in, held_out, pd.RangeIndex(n_users), rows)
+    return replace(split, validation=_draw_users(validation, seed), test=_draw_users(split.test, seed))
+
+
+def _draw_users(holdout: Holdout, seed: int) -> Holdout:
+    if holdout.n_users <= MOST_SCORED_USERS:
+        return holdout
+    rows = np.sort(np.random.default_rng(seed).choice(holdout.n_users, MOST_SCORED_USERS, replace=False))
+    return Holdout(holdout.fold_in[rows], holdout.held_out[rows], holdout.user_ids[rows], holdout.train_rows[rows])
+
+
+def compute_growth(everything: Everything, split: Split) -> float:
+    """Estimate the time to fit a model on everything, as a multiple of the time on training: at most that of EASE."""
+    interactions = everything.user_items.nnz / split.train.nnz
+    items = everything.user_items.shape[1] / split.train.shape[1]
+    return float(max(1.0, interactions, items**3))
+
+
+def describe_split(split: Split) -> str:
+    """Say in one line how the data are split, and between how many users."""
+    how = {
+        "temporal": "by time, since users come back: what came later is to be found",
+        "strong": "by users: a fifth of each held-out user's interactions is to be found",
+        "leave-last": "by time: each user's last interactions are to be found",
+        "given": "as the source itself is",
+    }.get(str(split.protocol.get("split")), "as prepared")
+    n_validation = 0 if split.validation is None else split.validation.n_users
+    return (
+        f"split {how}; {split.train.shape[0]:,} users to learn from, {n_validation:,} to choose by, "
+        f"{split.test.n_users:,} to test on"
+    )

@@ -1,0 +1,336 @@
+"""The search: every model with its defaults, then variations of the better half, then the blend of the best."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recvae.data.splitting import Holdout, Split
+from recvae.errors import RecvaeError, first_line
+from recvae.evaluation.evaluate import evaluate
+from recvae.fitting.budget import Clock, format_seconds
+from recvae.fitting.candidates import Candidate, run_params, vary
+from recvae.fitting.cost import estimate_seconds, is_large
+from recvae.fitting.epochs import EpochWatch, TooManyEpochsError
+from recvae.fitting.interruption import OutOfTimeError, interrupt_after
+from recvae.fitting.state import SearchState
+from recvae.fitting.trial import Trial
+from recvae.models.base import Recommender
+from recvae.models.registry import MODELS
+from recvae.progress import StatusLine
+
+FINISH_SECONDS = 4.0
+"""Time kept for reading interactions again, saving the model, and the report."""
+FIRST_ROUND_SHARE = 0.75
+SCORE_SAFETY, FIT_SAFETY = 1.5, 1.2
+MOST_PARTS = 6
+MOST_VARIATIONS, VARIATION_SHARE = 4, 0.05
+MIN_GAIN = 0.005
+"""Relative gain of a round below which the search ends: less is within what the choice of validation users decides."""
+BLEND = "blend"
+
+
+@dataclass(frozen=True, eq=False)
+class Leader:
+    """The best trial of a model so far, with the fitted model."""
+
+    trial: Trial
+    model: Recommender
+
+
+class Search:
+    """Candidates tried one after the other as long as there is time to fit the best of them on everything.
+
+    Parameters
+    ----------
+    split : Split
+        Only `train` and `validation` are used; of `test` the number of users.
+    names : sequence of str
+        Models to try, in this order, the blend last.
+    metric : str
+        Metric to maximise on the validation users.
+    seed : int
+    clock : Clock
+    growth : float
+        The time to fit a model on everything, as a multiple of the time on training.
+    state : SearchState
+        What earlier runs have done; every trial is added to it.
+    status : StatusLine
+
+    Attributes
+    ----------
+    leaders : dict of str to Leader
+        Best trial by name.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        names: tuple[str, ...],
+        metric: str,
+        seed: int,
+        *,
+        clock: Clock,
+        growth: float,
+        state: SearchState,
+        status: StatusLine,
+    ) -> None:
+        if split.validation is None:
+            raise ValueError("a search needs validation users")
+        self.split, self.names, self.metric, self.seed = split, names, metric, seed
+        self.validation: Holdout = split.validation
+        self.clock, self.growth, self.state, self.status = clock, growth, state, status
+        self.leaders: dict[str, Leader] = {}
+        self._planned_epochs: dict[str, int] = {}
+        self._blended: list[Trial] = []
+
+    @property
+    def ranking(self) -> list[Leader]:
+        """The best of each model, best first; of equal ones that which was tried first."""
+        return sorted(self.leaders.values(), key=lambda leader: -leader.trial.value)
+
+    def run(self) -> None:
+        """Search until the time is used up or nothing gets better."""
+        self._take_over()
+        for name in self.names:
+            if name != BLEND and name not in self.leaders and name not in self.state.left_out:
+                self._try_defaults(name)
+        self._try_blend()
+        for number in range(1, 1 + len(self.names) * 100):
+            if not self._try_variations(number):
+                break
+        self._try_blend()
+
+    def _take_over(self) -> None:
+        """Load the best models of an earlier run; the trials of those that were not kept count as not done."""
+        for name in {trial.name for trial in self.state.trials}:
+            best = max((t for t in self.state.trials if t.name == name), key=lambda trial: trial.value)
+            model = self.state.load_model(best)
+            if model is None or name == BLEND:
+                self.state.trials = [trial for trial in self.state.trials if trial.name != name]
+            else:
+                self.leaders[name] = Leader(best, model)
+
+    def _try_defaults(self, name: str) -> None:
+        candidate = Candidate(name, run_params(name, self.metric, self.seed))
+        spare = self._spare_for(0.0) * FIRST_ROUND_SHARE
+        if MODELS[name].resumable:
+            untried = [n for n in self.names if MODELS[n].resumable and n not in {*self.leaders, *self.state.left_out}]
+            self._try_epochs(candidate, spare / len(untried), spare)
+            return
+        if is_large(self.split) and name != "popularity":
+            self._show(f"estimating {name}")
+            estimate = estimate_seconds(candidate, self.split, spare, self.seed)
+            if estimate > spare:
+                self._leave_out(name, _describe_lack(estimate, spare))
+                return
+        self._try(candidate, spare)
+
+    def _try_epochs(self, candidate: Candidate, allowed: float, most: float) -> Trial | None:
+        """Try a model that trains in epochs: as many as it would choose, or as fit into the time."""
+        started = self.clock.now()
+        try:
+            return self._try(candidate, allowed, watch=True)
+        except TooManyEpochsError as error:
+            self._planned_epochs[candidate.name] = error.epochs
+            spent = self.clock.now() - started
+            epochs = error.choose_epochs(allowed - spent, most - spent)
+            if epochs is None:
+                self._leave_out(candidate.name, _describe_lack(error.epochs * error.seconds, most - spent))
+                return None
+            shorter = Candidate(candidate.name, {**candidate.params, "epochs": epochs}, candidate.varies)
+            return self._try(shorter, FIT_SAFETY * epochs * error.seconds + 1, shortened=epochs < error.epochs)
+
+    def _try_variations(self, number: int) -> bool:
+        """Try variations of the better half, of which less is left in each round; tell whether that gained enough."""
+        ranked = [leader.trial for leader in self.ranking if leader.trial.name != BLEND]
+        kept = ranked[: max(2, len(ranked) >> number)]
+        gained = False
+        for best in sorted(kept, key=lambda trial: trial.seconds):
+            cost = max(best.seconds, 1e-3) if not best.varies else best.seconds
+            n = int(np.clip(VARIATION_SHARE * self.clock.left / max(cost, 1e-3), 1, MOST_VARIATIONS))
+            for _ in range(n):
+                before = self.leaders[best.name].trial
+                trial = self._try_variation(before)
+                if trial is None:
+                    break
+                gained |= trial.value > before.value * (1 + MIN_GAIN)
+        return gained
+
+    def _try_variation(self, best: Trial) -> Trial | None:
+        """Try one variation of the best settings; first, all epochs where there was no time for them before."""
+        generator = np.random.default_rng([self.seed, len(self.state.trials)])
+        spare = self._spare_for(best.refit_seconds)
+        if best.shortened:
+            planned = self._planned_epochs.get(best.name)
+            epochs = int(min(planned or np.inf, best.params["epochs"] * spare / max(best.seconds, 1e-3) / FIT_SAFETY))
+            if epochs < 1.5 * best.params["epochs"] and epochs != planned:
+                return None
+            candidate = Candidate(best.name, {**best.params, "epochs": epochs}, {"epochs": epochs})
+            return self._try(candidate, spare, shortened=planned is None or epochs < planned)
+        drawn = vary(best.name, best.params, generator)
+        if drawn is None or FIT_SAFETY * best.seconds * _cost_ratio(best.params, drawn.params) > spare:
+            return None
+        return self._try(drawn, spare)
+
+    def _try_blend(self) -> None:
+        """Blend the best models that fold in new users, unless these are blended already."""
+        parts = [leader for leader in self.ranking if leader.model.folds_in and leader.trial.name != BLEND]
+        parts = parts[:MOST_PARTS]
+        if BLEND not in self.names or len(parts) < 2 or [part.trial for part in parts] == self._blended:
+            return
+        params = {**run_params(BLEND, self.metric, self.seed), "models": [part.model for part in parts]}
+        spare = self.clock.left - self._finish_seconds()
+        if spare <= 0 and BLEND in self.state.left_out:
+            return
+        trial = self._try(Candidate(BLEND, params), spare)
+        if trial is not None:
+            self._blended = [part.trial for part in parts]
+
+    def _try(
+        self, candidate: Candidate, allowed: float, *, watch: bool = False, shortened: bool = False
+    ) -> Trial | None:
+        """Fit a candidate, measure it and keep it; None if it could not be fitted in the seconds allowed."""
+        name = candidate.name
+        self._show(f"trying {name}{_describe(candidate.varies)}")
+        if allowed <= 0:
+            self._leave_out(name, "no time is left for it")
+            return None
+        try:
+            model = candidate.create()
+            callback = EpochWatch(
+                model,
+                allowed if watch else float("inf"),
+                self.clock.now,
+                lambda done, of: self._show(f"trying {name}{_describe(candidate.varies)}, epoch {done} of {of or '?'}"),
+            )
+            started = time.monotonic()
+            with interrupt_after(allowed):
+                model.fit(
+                    self.split.train,
+                    show_progress=False,
+                    callback=callback if model.resumable else None,
+                    validation=self.validation,
+                )
+                seconds = time.monotonic() - started
+                started = time.monotonic()
+                value = evaluate(model, self.validation, [self.metric]).mean(self.metric)
+        except OutOfTimeError:
+            self._leave_out(name, f"not done in the {format_seconds(allowed)} there were for it", candidate)
+            return None
+        except (RecvaeError, MemoryError, ModuleNotFoundError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "allocate" not in str(error):
+                raise
+            self._leave_out(name, first_line(error), candidate)
+            return None
+        return self._keep(candidate, model, value, seconds, time.monotonic() - started, shortened)
+
+    def _keep(
+        self,
+        candidate: Candidate,
+        model: Recommender,
+        value: float,
+        seconds: float,
+        score_seconds: float,
+        shortened: bool,
+    ) -> Trial:
+        params = _plain(model.fitted_params())
+        trial = Trial(
+            candidate.name,
+            params,
+            dict(candidate.varies),
+            value,
+            seconds,
+            self._refit_seconds(candidate, model, seconds),
+            score_seconds,
+            getattr(model, "best_epoch_", None),
+            shortened,
+        )
+        self.state.trials.append(trial)
+        before = self.leaders.get(trial.name)
+        if before is None or value > before.trial.value:
+            self.leaders[trial.name] = Leader(trial, model)
+            if trial.name != BLEND:  # it is quickly blended again
+                self.state.save_model(trial.name, model)
+        self._save_state()
+        best = self.ranking[0].trial
+        self.status.say(
+            f"{trial.name + _describe(trial.varies):<24} {self.metric} {value:.4f}  {seconds:7.1f} s   "
+            f"best {best.name} {best.value:.4f}   {format_seconds(self.clock.left)} left"
+        )
+        return trial
+
+    def _leave_out(self, name: str, reason: str, candidate: Candidate | None = None) -> None:
+        if name in self.leaders:
+            self.status.say(f"{name}{_describe(candidate.varies if candidate else {})}: {reason}")
+            return
+        self.state.left_out[name] = reason
+        self._save_state()
+        self.status.say(f"{name} is left out: {reason}")
+
+    def _refit_seconds(self, candidate: Candidate, model: Recommender, seconds: float) -> float:
+        """Estimate the time to fit the model on everything, from fits with given settings where there are any."""
+        if candidate.name == BLEND:
+            weights = getattr(model, "weights_", None)
+            used = {id(part) for part, weight in zip(model.models, weights, strict=False) if weight}  # type: ignore[attr-defined,arg-type]
+            return sum(x.trial.refit_seconds for x in self.leaders.values() if id(x.model) in used)
+        best_epoch, history = getattr(model, "best_epoch_", None), getattr(model, "history_", [])
+        if best_epoch is not None and history:
+            seconds *= best_epoch / len(history)
+        known = [t.refit_seconds for t in self.state.trials if t.name == candidate.name and t.varies]
+        estimate = FIT_SAFETY * self.growth * seconds
+        return min([estimate, *known]) if not candidate.varies else estimate
+
+    def _spare_for(self, refit_seconds: float) -> float:
+        """Seconds that a candidate may take to be fitted, so that there is time to fit it again on everything.
+
+        `refit_seconds` are those that are kept free for its model already.
+        """
+        spare = self.clock.left - self._finish_seconds()
+        if refit_seconds:
+            return min(spare, (spare + refit_seconds) / (1 + self.growth * FIT_SAFETY))
+        return spare / (1 + self.growth * FIT_SAFETY)
+
+    def _finish_seconds(self) -> float:
+        """Seconds to measure the models on the test users, and to fit the best on everything."""
+        trials = [leader.trial for leader in self.ranking if leader.trial.name != BLEND]
+        scoring = sum(trial.score_seconds for trial in trials)
+        refits = [trial.refit_seconds for trial in trials[:MOST_PARTS]]
+        test = SCORE_SAFETY * self.split.test.n_users / max(1, self.validation.n_users)
+        if BLEND not in self.names or len(trials) < 2:
+            return FINISH_SECONDS + test * scoring + max(refits, default=0.0)
+        blended = BLEND in self.leaders
+        blending = self.leaders[BLEND].trial.seconds if blended else 3 * scoring
+        return FINISH_SECONDS + 2 * test * scoring + sum(refits) + FIT_SAFETY * blending
+
+    def _show(self, doing: str) -> None:
+        self.status.show(doing)
+
+    def _save_state(self) -> None:
+        self.state.seconds = self.clock.elapsed
+        self.state.save()
+
+
+def _describe(varies: Mapping[str, Any]) -> str:
+    return f" ({', '.join(f'{name} {value:.4g}' for name, value in varies.items())})" if varies else ""
+
+
+def _describe_lack(needed: float, spare: float) -> str:
+    return f"would take about {format_seconds(needed)}, and there are {format_seconds(spare)} for it"
+
+
+def _cost_ratio(best: Mapping[str, Any], drawn: Mapping[str, Any]) -> float:
+    """The growth of the time from one setting to another, whose whole numbers are sizes."""
+    ratio = 1.0
+    for name, value in drawn.items():
+        if isinstance(value, int) and isinstance(best.get(name), int) and best[name] > 0 and name != "batch_size":
+            ratio *= max(1.0, value / best[name])
+    return ratio
+
+
+def _plain(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyperparameters as JSON has them."""
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()}
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in plain.items()}

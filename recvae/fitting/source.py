@@ -1,0 +1,130 @@
+"""The data of a search: from any source to a prepared directory, with an honest split."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from recvae.data.frames import to_frame
+from recvae.data.interactions import Interactions
+from recvae.data.items import read_items
+from recvae.data.prepared import KIND, Prepared, read_prepared
+from recvae.data.readers import read_table
+from recvae.datasets import Dataset
+from recvae.errors import DataError, ParameterError
+from recvae.preparation.pipeline import OWN_DATA, Options, choose_backend, choose_filters, find_dataset, prepare
+from recvae.storage.manifest import describe_directory
+
+Source = Any
+"""A path, a data set's name, `-` for standard input, `Prepared`, `Interactions`, or a table in memory."""
+_TABLE = "table"
+
+
+@dataclass(frozen=True, eq=False)
+class UnsplittableData:
+    """Interactions of which nothing can be held out, with the reason."""
+
+    interactions: Interactions
+    described: pd.DataFrame | None
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class SplitData:
+    """A prepared directory, and the table that has titles of items outside training too, where there is one."""
+
+    prepared: Prepared
+    described: pd.DataFrame | None
+
+
+def open_source(
+    source: Source, directory: Path, options: Options, items: Any, say: Callable[[str], None]
+) -> SplitData | UnsplittableData:
+    """Prepare a source in `directory`; a directory that is prepared already keeps its own split.
+
+    Parameters
+    ----------
+    items : path or table, optional
+        Titles and other columns of the items.
+    say : callable
+        Called with each line for people.
+
+    Raises
+    ------
+    DataError, DownloadError, ParameterError, ArtifactError
+        If the source cannot be read, or has nothing to learn from.
+    """
+    if isinstance(source, Prepared) or _is_prepared(source):
+        if items is not None:
+            raise ParameterError("items goes with a source that is not prepared yet; a prepared one has its own")
+        return SplitData(source if isinstance(source, Prepared) else read_prepared(source), None)
+    if items is not None:
+        options = replace(options, items=_write_items(items, directory.parent))
+    described = None if options.items is None else read_items(options.items, options.columns.item)
+    if isinstance(source, str | Path) and str(source) != "-" and (options.backend or choose_backend(source)):
+        _say_all(prepare(source, directory, options), say)
+        return SplitData(read_prepared(directory), described)
+    if options.backend:
+        raise ParameterError(f"backend is {options.backend}; expected a file, a folder or a table's name to read in it")
+    dataset = _read_dataset(source, options)
+    described = dataset.items if described is None else described
+    try:
+        _say_all(prepare(dataset, directory, options), say)
+    except (DataError, ParameterError) as error:
+        return UnsplittableData(_read_unsplit(dataset, options, error), described, str(error))
+    return SplitData(read_prepared(directory), described)
+
+
+def _is_prepared(source: Source) -> bool:
+    return isinstance(source, str | Path) and describe_directory(Path(source))[0] == KIND
+
+
+def _say_all(lines: list[str], say: Callable[[str], None]) -> None:
+    for line in lines:
+        say(line)
+
+
+def _write_items(items: Any, folder: Path) -> Path:
+    """Give the path of a table of items; one in memory is written to `folder`."""
+    if isinstance(items, str | Path):
+        return Path(items)
+    frame = to_frame(items, "items")
+    if "item_id" not in frame:
+        raise DataError(f"items has no column 'item_id'; it has: {', '.join(map(str, frame.columns))}")
+    path = folder / "items.parquet"
+    frame.to_parquet(path, index=False)
+    return path
+
+
+def _read_dataset(source: Source, options: Options) -> Dataset:
+    if isinstance(source, str | Path):
+        if str(source) == "-" and sys.stdin is None:
+            raise ParameterError("source is -, but standard input is closed; expected a table on standard input")
+        if str(source) != "-":
+            return find_dataset(source, options.columns)
+        return Dataset("standard input", read_table("-", options.columns), None, "standard input", {}, OWN_DATA)
+    interactions = source if isinstance(source, Interactions) else Interactions.from_frame(source, options.columns)
+    optional = {name: getattr(interactions, name) for name in ("rating", "timestamp", "part")}
+    frame = pd.DataFrame(
+        {
+            "user_id": interactions.user_ids[interactions.user_idx],
+            "item_id": interactions.item_ids[interactions.item_idx],
+            **{name: values for name, values in optional.items() if values is not None},
+        }
+    )
+    recipe = OWN_DATA if interactions.part is None else replace(OWN_DATA, split="given")
+    return Dataset(_TABLE, frame, None, "memory", {}, recipe)
+
+
+def _read_unsplit(dataset: Dataset, options: Options, error: Exception) -> Interactions:
+    """Filter the data that `prepare` could not split; raise its error where the split was not the reason."""
+    interactions = Interactions.from_frame(dataset.ratings)
+    filters = choose_filters(dataset.recipe, interactions.rating is not None, options, [])
+    interactions, _ = interactions.filter(**filters)
+    for n, what in ((interactions.n_users, "user"), (interactions.n_items, "item")):
+        if n < 2:
+            raise DataError(f"the data have {n} {what}; expected at least two, to choose and to rank by") from error
+    return interactions

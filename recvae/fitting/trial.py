@@ -1,0 +1,60 @@
+"""One candidate that was fitted and measured on validation users."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A fitted candidate: its settings, its figure and its cost.
+
+    Attributes
+    ----------
+    name : str
+        The model's name.
+    params : dict
+        Hyperparameters as fitted.
+    varies : dict
+        Those that were varied; empty for a model's defaults.
+    value : float
+        The metric on the validation users.
+    seconds : float
+        Time to fit.
+    refit_seconds, score_seconds : float
+        Estimated time to fit the model on everything, and time to rank for the validation users.
+    epochs : int, optional
+        Number of the best epoch, for models that train in epochs.
+    shortened : bool
+        Whether fewer epochs were trained than the model would choose.
+    """
+
+    name: str
+    params: dict[str, Any]
+    varies: dict[str, Any]
+    value: float
+    seconds: float
+    refit_seconds: float
+    score_seconds: float
+    epochs: int | None = None
+    shortened: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Convert to plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> "Trial":
+        """Create from plain data.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If entries are missing or of another type.
+        """
+        trial = cls(**entry)
+        if not isinstance(trial.name, str) or not isinstance(trial.params, dict):
+            raise TypeError(f"trial is {entry!r}")
+        for figure in (trial.value, trial.seconds, trial.refit_seconds, trial.score_seconds):
+            float(figure)
+        return trial

@@ -1,0 +1,60 @@
+"""Training that is watched by a clock that is moved by hand."""
+
+from typing import Any
+
+import pytest
+
+from recvae.fitting.epochs import EpochWatch, TooManyEpochsError
+from recvae.fitting.interruption import OutOfTimeError
+
+
+class Trained:
+    resumable = True
+
+    def __init__(self, epochs: int | None) -> None:
+        self.epochs = epochs
+
+    def fitted_params(self) -> dict[str, Any]:
+        if self.epochs is None:
+            raise AttributeError
+        return {"epochs": self.epochs}
+
+
+class Clockwork:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def train(epochs: int | None, seconds: float, allowed: float, start: float = 0.0) -> list[tuple[int, int | None]]:
+    """Call the watch after each epoch of `seconds`, the first of which begins late."""
+    clock, seen = Clockwork(), list[tuple[int, int | None]]()
+    watch = EpochWatch(Trained(epochs), allowed, clock, lambda done, of: seen.append((done, of)))  # type: ignore[arg-type]
+    clock.now = start
+    for epoch in range(epochs or 100):
+        clock.now += seconds
+        watch(epoch, seconds, 0.0)
+    return seen
+
+
+def test_training_that_fits_runs_to_its_end() -> None:
+    assert train(20, 1.0, allowed=25.0, start=4.0)[-1] == (20, 20)
+
+
+def test_training_that_is_too_long_is_stopped_once_an_epoch_is_known() -> None:
+    with pytest.raises(TooManyEpochsError) as stopped:
+        train(20, 1.0, allowed=15.0, start=4.0)
+    assert (stopped.value.epochs, stopped.value.seconds) == (20, 1.0)
+
+
+def test_training_of_unknown_length_is_stopped_when_its_time_is_over() -> None:
+    with pytest.raises(OutOfTimeError):
+        train(None, 1.0, allowed=15.0)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "most", "epochs"), [(200, 300, 100), (50, 300, 50), (10, 40, 40), (10, 15, None), (-5, -1, None)]
+)
+def test_epochs_that_fit(allowed: float, most: float, epochs: int | None) -> None:
+    assert TooManyEpochsError(100, 1.0).choose_epochs(allowed, most) == epochs

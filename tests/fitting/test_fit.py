@@ -1,0 +1,299 @@
+"""From a source to the best model, fitted on everything: artifact, report, interruptions, resuming, errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import recvae
+from recvae.data.prepared import read_prepared
+from recvae.datasets.synthetic import generate
+from recvae.errors import ArtifactError, DataError, ParameterError, RecvaeError
+from recvae.evaluation.results import read_results
+from recvae.fitting import fit as module
+from recvae.fitting.search import Search
+from recvae.inference.recommend import recommend
+from recvae.models import registry
+from recvae.models.linear.ease import EASE
+from recvae.preparation.pipeline import Options, prepare
+
+SOURCE = generate(120, 40)
+QUICK: dict[str, Any] = {"budget": "30s", "models": "popularity,bm25,ease", "show_progress": False}
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole run: plays.csv, items.csv, model, model.report."""
+    folder = tmp_path_factory.mktemp("fitted")
+    SOURCE.ratings.to_csv(folder / "plays.csv", index=False)
+    assert SOURCE.items is not None
+    SOURCE.items.to_csv(folder / "items.csv", index=False)
+    recvae.fit(folder / "plays.csv", items=folder / "items.csv", out=folder / "model", **QUICK)
+    return folder
+
+
+def test_what_is_written(fitted: Path) -> None:
+    assert sorted(path.name for path in fitted.iterdir()) == ["items.csv", "model", "model.report", "plays.csv"]
+    assert sorted(path.name for path in (fitted / "model.report").iterdir()) == ["report.html", "results.json"]
+
+
+def test_the_model_knows_everybody_with_the_whole_history(fitted: Path) -> None:
+    artifact = registry.load(fitted / "model")
+    assert artifact.users is not None
+    ids = artifact.items["item_id"].to_numpy()
+    for user, history in zip(artifact.users["user_id"], artifact.users["history"], strict=True):
+        rows = SOURCE.ratings[SOURCE.ratings["user_id"] == user]
+        assert set(ids[history]) == set(rows["item_id"])
+    assert len(artifact.users) == SOURCE.ratings["user_id"].nunique()
+    assert artifact.items["title"].notna().all()
+    user = int(SOURCE.ratings["user_id"].iloc[0])
+    items = recommend(fitted / "model", user=str(user), n=5).items
+    seen = set(SOURCE.ratings["item_id"][SOURCE.ratings["user_id"] == user])
+    assert len(items) == 5
+    assert not {item["id"] for item in items} & seen
+
+
+def test_the_manifest_says_on_what_it_was_evaluated_and_fitted(fitted: Path) -> None:
+    manifest = registry.load(fitted / "model").manifest
+    data = manifest["data"]
+    assert data["dataset"] == "plays.csv"
+    assert data["protocol"]["split"] == "temporal"
+    assert data["fitted_on"] == "all"
+    assert data["fitted_counts"]["interactions"] == len(SOURCE.ratings)
+    assert data["search"]["winner"] in ("popularity", "bm25", "ease")
+    assert 0 < manifest["metrics"]["validation"]["ndcg@10"]["mean"] < 1
+    assert 0 < manifest["metrics"]["test"]["ndcg@100"]["mean"] < 1
+
+
+def test_results_and_report_have_all_candidates(fitted: Path) -> None:
+    results = read_results(fitted / "model.report" / "results.json")
+    search = results["search"]
+    assert set(results["models"]) == {"popularity", "bm25", "ease"}
+    assert {candidate["model"] for candidate in search["candidates"]} == {"popularity", "bm25", "ease"}
+    assert search["metric"] == "ndcg@10"
+    assert search["seconds"] <= 30
+    assert not search["interrupted"]
+    best = max(search["candidates"], key=lambda candidate: candidate["value"])
+    assert search["winner"] == best["model"]
+    assert {pair["metric"] for pair in results["comparisons"]} >= {"ndcg@10", "ndcg@100"}
+    page = (fitted / "model.report" / "report.html").read_text()
+    assert f"The best model is <b>{search['winner']}</b>, by ndcg@10" in page
+    assert "<h2>Search</h2>" in page
+    for name in ("popularity", "bm25", "ease"):
+        assert f"<td>{name}</td>" in page
+    assert "ndcg@10 minus that of" in page
+
+
+def test_the_settings_are_those_found(fitted: Path) -> None:
+    artifact = registry.load(fitted / "model")
+    results = read_results(fitted / "model.report" / "results.json")
+    assert artifact.manifest["hyperparameters"] == results["models"][results["search"]["winner"]]["params"]
+
+
+def test_in_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fitted = recvae.fit(SOURCE.ratings, items=SOURCE.items, **QUICK)
+    assert capsys.readouterr().err == ""
+    assert fitted.results is not None
+    assert fitted.name == fitted.results["search"]["winner"]
+    assert fitted.written == ()
+    assert fitted.model.n_items_ == len(fitted.items)
+    ids, _ = fitted.model.recommend(0, np_row(fitted.users["history"][0], fitted.model.n_items_), N=3)
+    assert not set(ids) & set(fitted.users["history"][0])
+    fitted.save(tmp_path / "model")
+    assert len(recommend(tmp_path / "model", user=str(fitted.users["user_id"][0])).items) == 10
+
+
+def np_row(history: Any, n_items: int) -> Any:
+    from scipy import sparse
+
+    row = np.zeros((1, n_items), dtype=np.float32)
+    row[0, history] = 1
+    return sparse.csr_matrix(row)
+
+
+def test_a_prepared_directory(tmp_path: Path) -> None:
+    prepare(SOURCE, tmp_path / "data", Options())
+    fitted = recvae.fit(tmp_path / "data", out=tmp_path / "model", report=tmp_path / "report", **QUICK)
+    prepared = read_prepared(tmp_path / "data")
+    assert fitted.data["split_sha256"] == prepared.identity["split_sha256"]
+    assert fitted.results is not None
+    assert fitted.results["n_users"] == prepared.split.test.n_users
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "model", "report"]
+
+
+def test_the_metric_decides(tmp_path: Path) -> None:
+    fitted = recvae.fit(SOURCE.ratings, report=tmp_path / "report", **QUICK, metric="recall@5")
+    assert fitted.results is not None
+    assert fitted.results["search"]["metric"] == "recall@5"
+    assert "recall@5" in next(iter(fitted.results["models"].values()))["metrics"]
+    assert "recall@5" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_data_of_which_nothing_can_be_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pd.DataFrame({"user_id": np.repeat([1, 2], 6), "item_id": [*range(6), *range(3, 9)]})
+    fitted = recvae.fit(table, out=tmp_path / "model", budget="10s")
+    assert (fitted.name, fitted.results) == ("ease", None)
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert warning.startswith("warning: nothing could be compared, so ease is fitted by its defaults: ")
+    assert len(recommend(tmp_path / "model", user="1", n=3).items) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+ERRORS: dict[str, tuple[dict[str, Any], type[RecvaeError], str]] = {
+    "model": ({"models": "asl"}, ParameterError, "models has 'asl'; expected some of popularity, als"),
+    "metric": ({"metric": "ndcg"}, ParameterError, "ndcg"),
+    "metric of lists": ({"metric": "coverage@10"}, ParameterError, "metric is 'coverage@10'"),
+    "budget": ({"budget": "soon"}, ParameterError, "budget is 'soon'; expected a time such as 90s"),
+    "small budget": ({"budget": "2s"}, ParameterError, "budget is '2s'; expected at least 5s"),
+    "column": ({"user_column": "who"}, DataError, "no column 'who'.*it has: user_id, item_id, rating, timestamp"),
+    "rating": ({"min_rating": 6}, DataError, "no interactions are left"),
+    "resume": ({"resume": True}, ParameterError, "resume needs out"),
+    "only known users": ({"models": "bpr", "timestamp": False}, ParameterError, "no model could be fitted.*BPR cannot"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors(tmp_path: Path, case: str) -> None:
+    options, error, message = ERRORS[case]
+    table = SOURCE.ratings
+    if not options.get("timestamp", True):
+        table, options = table.drop(columns="timestamp"), {"models": options["models"]}
+    target = {} if "resume" in options else {"out": tmp_path / "model"}
+    with pytest.raises(error, match=message):
+        recvae.fit(table, **{**QUICK, **target, **options})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["model", "model.report", "model.search"])
+def test_what_is_in_the_way_is_refused_before_the_work(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "open_source", lambda *_: pytest.fail("it has begun"))
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "mine.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match=rf"{name} exists and holds something else \(mine.txt\)"):
+        recvae.fit(SOURCE.ratings, out=tmp_path / "model", **QUICK)
+    assert [path.name for path in tmp_path.rglob("*")] == [name, "mine.txt"]
+
+
+def interrupt_at(number: int) -> Callable[[Search, str], None]:
+    """Make a first round in which Ctrl-C comes before the given candidate."""
+    original, seen = Search._try_defaults, list[str]()
+
+    def try_defaults(self: Search, name: str) -> None:
+        seen.append(name)
+        if len(seen) == number:
+            raise KeyboardInterrupt
+        original(self, name)
+
+    return try_defaults
+
+
+def test_ctrl_c_gives_the_best_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Search, "_try_defaults", interrupt_at(3))
+    fitted = recvae.fit(SOURCE.ratings, out=tmp_path / "model", **{**QUICK, "show_progress": True})
+    assert fitted.name == "popularity"
+    assert fitted.results is not None
+    assert fitted.results["search"]["interrupted"]
+    assert set(fitted.results["models"]) == {"popularity", "bm25"}
+    assert "interrupted: the best so far, popularity, is fitted on everything" in capsys.readouterr().err
+    assert "The search was interrupted" in (tmp_path / "model.report" / "report.html").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.report"]
+
+
+def test_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    options = {**QUICK, "show_progress": True, "out": tmp_path / "model"}
+    with monkeypatch.context() as patched:
+        patched.setattr(EASE, "_fit", stop)
+        patched.setattr(module._Run, "_finish", stop)  # the second Ctrl-C
+        with pytest.raises(KeyboardInterrupt):
+            recvae.fit(SOURCE.ratings, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.search"]
+
+    with pytest.raises(ParameterError, match=r"model.search is of a search with metric 'ndcg@10', not 'ndcg@20'"):
+        recvae.fit(SOURCE.ratings, **options, metric="ndcg@20", resume=True)
+    with pytest.raises(ParameterError, match=r"model.search is of a search with data "):
+        recvae.fit(SOURCE.ratings, **options, min_rating=4, resume=True)
+
+    capsys.readouterr()
+    fitted = recvae.fit(SOURCE.ratings, **options, resume=True)
+    said = capsys.readouterr().err
+    assert "resumed: 2 candidates, " in said
+    assert not any(line.startswith(("popularity ", "bm25  ")) for line in said.splitlines())
+    assert fitted.results is not None
+    assert set(fitted.results["models"]) == {"popularity", "bm25", "ease"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.report"]
+
+
+def test_resume_without_a_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recvae.fit(SOURCE.ratings, out=tmp_path / "model", **{**QUICK, "show_progress": True}, resume=True)
+    assert "model.search has no state yet; the search starts from the beginning" in capsys.readouterr().err
+
+
+PROGRAM = """
+import sys, time
+from recvae.models.linear.ease import EASE
+from recvae.models.popularity import Popularity
+from recvae.cli.main import main
+
+def slow(*_, **__):
+    print("slow", flush=True)
+    time.sleep(60)
+
+EASE._fit = slow
+if "twice" in sys.argv:
+    sys.argv.remove("twice")
+    Popularity.refit = slow
+main()
+"""
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_ctrl_c_on_the_command_line(tmp_path: Path, fitted: Path, twice: bool) -> None:
+    line = ["fit", str(fitted / "plays.csv"), "--out", str(tmp_path / "model"), "--models", "popularity,ease"]
+    command = [sys.executable, "-c", PROGRAM, *line, "--budget", "10m", *(["twice"] if twice else [])]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(1 + twice):
+            assert process.stdout.readline() == "slow\n"
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert "interrupted: the best so far, popularity, is fitted on everything; Ctrl-C again ends at once" in err
+    if twice:
+        assert process.returncode == 130
+        assert err.splitlines()[-1] == "recvae: interrupted; continue with the same command and --resume"
+        assert [path.name for path in tmp_path.iterdir()] == ["model.search"]
+        assert json.loads((tmp_path / "model.search" / "search.json").read_text())["trials"][0]["name"] == "popularity"
+    else:
+        assert process.returncode == 0
+        assert "saved " in out
+        assert registry.load(tmp_path / "model").manifest["class"] == "Popularity"
+
+
+def test_movielens_in_twenty_seconds(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECVAE_DATA", str(data_dir))
+    started = time.monotonic()
+    fitted = recvae.fit("ml-100k", budget="20s", out=tmp_path / "model", show_progress=False)
+    assert time.monotonic() - started < 30
+    assert fitted.results is not None
+    assert fitted.results["protocol"]["split"] == "strong"
+    means = {name: model["metrics"]["ndcg@10"]["mean"] for name, model in fitted.results["models"].items()}
+    assert means[fitted.name] > 1.5 * means["popularity"]
+    assert fitted.items["title"].notna().all()

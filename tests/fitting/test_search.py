@@ -1,0 +1,201 @@
+"""The rounds of a search, its time and what it leaves out."""
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recvae.data.interactions import Interactions
+from recvae.data.splitting import strong_generalization
+from recvae.datasets.synthetic import generate
+from recvae.errors import MissingDependencyError
+from recvae.fitting import search as module
+from recvae.fitting.budget import Clock
+from recvae.fitting.epochs import EpochWatch
+from recvae.fitting.search import Search
+from recvae.fitting.state import SearchState
+from recvae.models.base import Recommender
+from recvae.models.linear.ease import EASE
+from recvae.models.registry import MODELS
+from recvae.progress import StatusLine
+
+SPLIT = strong_generalization(Interactions.from_frame(generate(120, 40).ratings), val_users=30, test_users=30)
+TINY = {"hidden": 16, "latent": 8, "epochs": 6}
+Make = Callable[..., Search]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    monkeypatch.setitem(MODELS["multvae"].PRESETS, "recommended", dict(TINY))
+
+    def create(
+        names: str, budget: float = 60.0, now: Callable[[], float] = time.monotonic, before: float = 0
+    ) -> Search:
+        return Search(
+            SPLIT,
+            tuple(names.split(",")),
+            "ndcg@10",
+            0,
+            clock=Clock(budget, before=before, now=now),
+            growth=1.5,
+            state=SearchState(tmp_path),
+            status=StatusLine(True, lambda: ""),
+        )
+
+    return create
+
+
+def names(search: Search) -> list[str]:
+    return [trial.name for trial in search.state.trials]
+
+
+def test_defaults_then_the_blend_then_variations_of_the_better_half(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = make("popularity,bm25,ease,graph,blend")
+    search.run()
+    assert names(search)[:5] == ["popularity", "bm25", "ease", "graph", "blend"]
+    assert "popularity" not in names(search)[5:]
+    assert all(trial.varies for trial in search.state.trials[5:] if trial.name != "blend")
+    values = [leader.trial.value for leader in search.ranking]
+    assert values == sorted(values, reverse=True)
+    assert search.ranking[0].trial.value == max(trial.value for trial in search.state.trials)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(search.state.trials)
+    assert lines[1].startswith("bm25 ")
+    assert " left" in lines[1]
+
+
+def test_without_a_blend_among_the_names_there_is_none(make: Make) -> None:
+    search = make("popularity,ease")
+    search.run()
+    assert set(names(search)) == {"popularity", "ease"}
+
+
+def test_small_data_end_by_themselves(make: Make) -> None:
+    search = make("popularity,ease,graph", budget=3600)
+    started = time.monotonic()
+    search.run()
+    assert time.monotonic() - started < 60
+
+
+def test_a_model_that_takes_too_long_is_ended(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*_: Any) -> None:
+        for _step in range(600):
+            time.sleep(0.05)
+
+    monkeypatch.setattr(EASE, "_fit", slow)
+    search = make("popularity,ease,graph", budget=8.0)
+    started = time.monotonic()
+    search.run()
+    assert time.monotonic() - started < 8
+    assert search.state.left_out["ease"].startswith("not done in the ")
+    assert set(names(search)) == {"popularity", "graph"}
+
+
+def test_what_is_estimated_to_take_too_long_is_not_begun(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "is_large", lambda _: True)
+    monkeypatch.setattr(
+        module, "estimate_seconds", lambda candidate, *_: {"ease": 7300.0, "graph": 0.1}[candidate.name]
+    )
+    search = make("popularity,ease,graph")
+    search.run()
+    assert search.state.left_out["ease"].startswith("would take about 2:01:40, and there are ")
+    assert "graph" in search.leaders
+
+
+@pytest.mark.parametrize(
+    "error", [MissingDependencyError("needs implicit"), MemoryError("needs 9 TiB"), RuntimeError("can't allocate")]
+)
+def test_what_cannot_be_fitted_is_left_out(make: Make, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(EASE, "_fit", fail)
+    search = make("popularity,ease")
+    search.run()
+    assert search.state.left_out == {"ease": str(error)}
+    assert list(search.leaders) == ["popularity"]
+
+
+def test_a_bug_is_not_hidden(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(EASE, "_fit", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        make("popularity,ease").run()
+
+
+class SlowEpochs:
+    """A clock that goes ten seconds on whenever an epoch is trained, and stands still otherwise."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seconds = 0.0
+        watch = EpochWatch.__call__
+
+        def tick(this: EpochWatch, epoch: int, seconds: float, loss: float) -> None:
+            self.seconds += 10
+            watch(this, epoch, seconds, loss)
+
+        monkeypatch.setattr(EpochWatch, "__call__", tick)
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.mark.parametrize(("budget", "epochs"), [(1000, 6), (180, 2), (60, None)])
+def test_an_autoencoder_trains_as_many_epochs_as_fit(
+    make: Make, monkeypatch: pytest.MonkeyPatch, budget: float, epochs: int | None
+) -> None:
+    monkeypatch.setattr(module, "interrupt_after", lambda _: nullcontext())
+    monkeypatch.setattr("recvae.fitting.epochs.LEAST_EPOCHS", 2)
+    search = make("popularity,multvae", budget=budget, now=SlowEpochs(monkeypatch))
+    search._try_defaults("popularity")
+    search._try_defaults("multvae")
+    if epochs is None:
+        assert search.state.left_out["multvae"].startswith("would take about 1:00, and there are ")
+    else:
+        trial = search.leaders["multvae"].trial
+        assert trial.params["epochs"] == epochs
+        assert trial.shortened == (epochs < 6)
+
+
+def test_a_search_goes_on_where_it_stopped(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    first = make("popularity,ease,graph,blend")
+    with monkeypatch.context() as patched:
+        patched.setattr(MODELS["graph"], "_fit", stop)
+        with pytest.raises(KeyboardInterrupt):
+            first.run()
+    assert names(first) == ["popularity", "ease"]
+
+    fitted: list[str] = []
+    fit = Recommender.fit
+
+    def noted(self: Recommender, *args: Any, **options: Any) -> Recommender:
+        fitted.append(type(self).__name__)
+        return fit(self, *args, **options)
+
+    monkeypatch.setattr(Recommender, "fit", noted)
+    second = make("popularity,ease,graph,blend", before=first.state.seconds)
+    assert second.state.resume({})
+    second.run()
+    assert names(second)[:4] == ["popularity", "ease", "graph", "blend"]
+    assert fitted[:2] == ["GraphFilter", "Blend"]
+    assert second.state.trials[:2] == first.state.trials
+
+
+def test_a_model_that_was_not_kept_is_tried_again(make: Make, tmp_path: Path) -> None:
+    first = make("popularity,ease")
+    first.run()
+    (tmp_path / "models" / "ease" / "model.safetensors").write_bytes(b"damaged")
+    second = make("popularity,ease")
+    assert second.state.resume({})
+    second.run()
+    assert {"popularity", "ease"} == set(second.leaders)

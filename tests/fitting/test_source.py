@@ -1,0 +1,114 @@
+"""Data of a search from every kind of source."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recvae.data.columns import Columns
+from recvae.data.interactions import Interactions
+from recvae.data.prepared import read_prepared
+from recvae.datasets.synthetic import generate
+from recvae.errors import DataError, ParameterError
+from recvae.fitting.source import SplitData, UnsplittableData, open_source
+from recvae.preparation.pipeline import Options, prepare
+
+SOURCE = generate(60, 40)
+AUTO = Options(split="auto")
+
+
+def opened(source: Any, folder: Path, options: Options = AUTO, items: Any = None) -> SplitData:
+    data = open_source(source, folder / "data", options, items, lambda _: None)
+    assert isinstance(data, SplitData)
+    return data
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    SOURCE.ratings.to_csv(tmp_path / "plays.csv", index=False)
+    return tmp_path / "plays.csv"
+
+
+def test_file_table_and_interactions_give_the_same(tmp_path: Path, file: Path) -> None:
+    text = pd.read_csv(file, dtype={"user_id": int, "item_id": int})
+    sources = [file, str(file), text, Interactions.from_frame(SOURCE.ratings), SOURCE.ratings]
+    digests = {opened(source, tmp_path / str(n)).prepared.identity["split_sha256"] for n, source in enumerate(sources)}
+    assert len(digests) == 1
+
+
+def test_columns_of_a_table(tmp_path: Path) -> None:
+    table = SOURCE.ratings.rename(columns={"user_id": "who", "item_id": "what"})
+    options = Options(split="auto", columns=Columns("who", "what"))
+    assert opened(table, tmp_path, options).prepared.split.train.nnz > 0
+    with pytest.raises(DataError, match=r"no column 'user_id'"):
+        opened(table, tmp_path)
+
+
+def test_standard_input(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
+    assert opened("-", tmp_path).prepared.manifest["dataset"] == "standard input"
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(ParameterError, match="standard input is closed"):
+        opened("-", tmp_path)
+
+
+@pytest.mark.parametrize("given", ["path", "text", "prepared"])
+def test_a_prepared_directory_keeps_its_own_split(tmp_path: Path, given: str) -> None:
+    prepare(SOURCE, tmp_path / "mine", Options(split="leave-last"))
+    path = tmp_path / "mine"
+    source = {"path": path, "text": str(path), "prepared": read_prepared(path)}[given]
+    assert opened(source, tmp_path).prepared.manifest["protocol"] == {"split": "leave-last"}
+    assert not (tmp_path / "data").exists()
+    with pytest.raises(ParameterError, match="items goes with a source that is not prepared yet"):
+        opened(source, tmp_path, items=SOURCE.items)
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_titles(tmp_path: Path, file: Path, as_file: bool) -> None:
+    assert SOURCE.items is not None
+    items: Any = SOURCE.items
+    if as_file:
+        items = tmp_path / "items.csv"
+        SOURCE.items.to_csv(items, index=False)
+    data = opened(file, tmp_path, items=items)
+    assert data.prepared.items["title"].notna().all()
+    assert data.described is not None
+    with pytest.raises(DataError, match="items has no column 'item_id'; it has: title"):
+        opened(file, tmp_path, items=SOURCE.items[["title"]])
+
+
+def test_a_backend(tmp_path: Path, file: Path) -> None:
+    pytest.importorskip("ibis", reason="the extra 'scale' is not installed")
+    options = Options(split="auto", backend="duckdb")
+    assert opened(file, tmp_path, options).prepared.split.train.nnz > 0
+    with pytest.raises(ParameterError, match="backend is duckdb; expected a file"):
+        opened(SOURCE.ratings, tmp_path, options)
+
+
+def table(n_users: int, n_items: int) -> pd.DataFrame:
+    users = np.repeat(np.arange(n_users), n_items)
+    return pd.DataFrame({"user_id": users, "item_id": np.tile(np.arange(n_items), n_users)})
+
+
+def test_data_of_which_nothing_can_be_held_out(tmp_path: Path) -> None:
+    data = open_source(table(2, 8), tmp_path / "data", AUTO, None, lambda _: None)
+    assert isinstance(data, UnsplittableData)
+    assert "leave nobody of 2" in data.reason
+    assert len(data.interactions) == 16
+
+
+@pytest.mark.parametrize(
+    ("n_users", "n_items", "reason"),
+    [(1, 8, "the data have 1 user; expected at least two"), (20, 1, "the data have 1 item; expected at least two")],
+)
+def test_one_user_and_one_item(tmp_path: Path, n_users: int, n_items: int, reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        opened(table(n_users, n_items), tmp_path, Options(split="auto", min_user_items=1))
+
+
+def test_no_interactions_left(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no interactions are left of 40 rows: .*40 interactions below min user items"):
+        opened(table(20, 2), tmp_path)
