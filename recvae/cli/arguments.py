@@ -25,6 +25,14 @@ def parse_ids(history: str) -> list[str]:
     return [cell.strip() for row in rows for cell in row if cell.strip()]
 
 
+def parse_json(text: str | None, option: str) -> Any:
+    """Return the value of an option that is written as JSON; None where it is not given."""
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as error:
+        raise RecvaeError(f"{option} is {text!r}; expected JSON ({error})") from None
+
+
 def parse_settings(given: list[str]) -> dict[str, Any]:
     """Return the settings of a command's only model."""
     from recvae.models.registry import MODELS

@@ -8,14 +8,14 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
-from recvae.cli import training
+from recvae.cli import lists, training
 from recvae.cli.app import INTERRUPTED, Model, app
-from recvae.cli.arguments import parse_ids, parse_path
+from recvae.cli.arguments import parse_path
 from recvae.cli.failures import resource_message, usage_message
-from recvae.cli.output import accept_any_encoding, item_line, to_json
+from recvae.cli.output import accept_any_encoding
 from recvae.errors import RecvaeError, escape_control_characters
 
-__all__ = ["app", "main", "training"]
+__all__ = ["app", "lists", "main", "training"]
 
 
 def main() -> None:
@@ -37,47 +37,6 @@ def main() -> None:
     if status == INTERRUPTED:
         sys.stderr.write("recvae: interrupted\n")
     sys.exit(status)
-
-
-@app.command()
-def recommend(
-    model: Model,
-    history: Annotated[str | None, typer.Option(help="Item ids as a line of CSV: 1,2 or 'a,\"b,c\"'.")] = None,
-    user: Annotated[str | None, typer.Option(help="Id of a user whose history the artifact holds.")] = None,
-    users: Annotated[
-        Path | None,
-        typer.Option(help="Parquet file or folder of users, for whom lists are written to --out.", parser=parse_path),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="With --users: directory to write the lists to.", parser=parse_path)
-    ] = None,
-    n: Annotated[int, typer.Option("-n", help="List length.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Print the best items for a history or for a known user, or write the lists of any number of users.
-
-    With --users, a Parquet file has the columns user_id and history (a list of item ids), or user_id and item_id
-    sorted by user_id; repeating the command continues where an earlier one stopped.
-    """
-    from recvae.inference.recommend import recommend as recommend_one
-
-    if (users is None) != (out is None) or (users is not None and (history, user) != (None, None)):
-        raise RecvaeError("--users and --out go together, without --history and --user")
-    if users is not None and out is not None:
-        _recommend_everybody(model, users, out, n)
-        return
-    if (history is None) == (user is None):
-        given = "neither" if user is None else "both"
-        raise RecvaeError(f"{given} of --history and --user given; expected one of them")
-    ids = None if history is None else parse_ids(history)
-    answer = recommend_one(model, history=ids, user=user, n=n)
-    if answer.unknown:
-        typer.echo(f"recvae: unknown items left out: {', '.join(map(str, answer.unknown))}", err=True)
-    if as_json:
-        typer.echo(to_json({"items": answer.items, "unknown": answer.unknown}))
-        return
-    for rank, item in enumerate(answer.items, start=1):
-        typer.echo(item_line(rank, item))
 
 
 @app.command()
@@ -130,21 +89,6 @@ def demo(
     from recvae.cli.demo import run
 
     run(out, Console())
-
-
-def _recommend_everybody(model: Path, users: Path, out: Path, n: int) -> None:
-    from recvae.inference import bulk
-
-    try:
-        lines = bulk.recommend_everybody(model, users, out, n)
-    except KeyboardInterrupt:
-        typer.echo(
-            f"recvae: interrupted; {bulk.count_parts(out)} part files are finished: repeat the command to continue",
-            err=True,
-        )
-        sys.exit(INTERRUPTED)
-    for line in lines:
-        typer.echo(line)
 
 
 def _command_names() -> list[str]:

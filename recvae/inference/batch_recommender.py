@@ -16,6 +16,8 @@ from scipy import sparse
 
 from recvae.errors import ArtifactError, ParameterError
 from recvae.inference.ids import IdIndex
+from recvae.inference.ranker import Query, Ranker
+from recvae.inference.rules import Rules, parse_rules
 from recvae.models import registry
 from recvae.models.registry import Artifact
 from recvae.storage import artifact
@@ -41,21 +43,25 @@ class BatchRecommender:
     model : path of an artifact
     n : int
         Length of the lists; they are shorter where fewer items remain.
+    rules : mapping, optional
+        `filter`, `boost`, `cap` and `diversity` of every list; see `recvae.inference.rules.parse_rules`.
 
     Raises
     ------
     ArtifactError
         If the artifact is damaged, or, in another process, if it is no longer the artifact of this instance.
     ParameterError
-        If n does not fit the catalogue.
+        If n does not fit the catalogue, or a rule does not fit the items.
     """
 
-    def __init__(self, model: str | Path, n: int = 10) -> None:
+    def __init__(self, model: str | Path, n: int = 10, rules: Mapping[str, Any] | None = None) -> None:
         self.path, self.n = Path(model).absolute(), n
+        self.rules = {name: value for name, value in (rules or {}).items() if value not in (None, 0)}
         self.identity = _identity(read_manifest(self.path, artifact.KIND, artifact.VERSION))
         n_items = len(self.item_ids)
         if not 1 <= n <= n_items:
             raise ParameterError(f"n is {n}; expected 1 to {n_items:,}, the items of the catalogue")
+        self._parse_rules()
 
     def __call__(self, users: pa.Table) -> pa.Table:
         """Make the lists of some users.
@@ -108,7 +114,28 @@ class BatchRecommender:
     def _rank(self, user_ids: pa.ChunkedArray, histories: sparse.csr_matrix) -> tuple[IntArray, FloatArray]:
         model = self._artifact.model
         rows = np.arange(len(user_ids)) if model.folds_in else self._find_rows(user_ids)
+        if (rules := self._parse_rules()) is not None:
+            return self._rank_by_rules(rows, histories, rules)
         return model.recommend(rows, histories, N=self.n, recalculate_user=model.folds_in)
+
+    def _rank_by_rules(
+        self, rows: npt.NDArray[np.int64], histories: sparse.csr_matrix, rules: Rules
+    ) -> tuple[IntArray, FloatArray]:
+        ranker = _make_ranker(self.path, self.identity)
+        folds_in, indices = ranker.model.folds_in, np.split(histories.indices, histories.indptr[1:-1])
+        queries = [
+            Query(history.tolist(), self.n, user=None if folds_in else int(row), rules=rules)
+            for row, history in zip(rows, indices, strict=False)  # `np.split` makes one part of no rows
+        ]
+        ids = np.full((len(queries), self.n), -1, dtype=np.int32)
+        scores = np.full(ids.shape, -np.inf, dtype=np.float32)
+        for i, ranked in enumerate(ranker.rank(queries)):
+            for place, (item, score) in enumerate(ranked):
+                ids[i, place], scores[i, place] = item, score
+        return ids, scores
+
+    def _parse_rules(self) -> Rules | None:
+        return parse_rules(_make_ranker(self.path, self.identity).metadata, **self.rules) if self.rules else None
 
     def _user_items(self, column: pa.ChunkedArray) -> tuple[sparse.csr_matrix, npt.NDArray[np.int32]]:
         """Return histories as a matrix of ones, and the number of unknown items of each."""
@@ -149,3 +176,8 @@ def _load_once(path: Path, identity: str) -> Artifact:
     if _identity(loaded.manifest) != identity:
         raise ArtifactError(f"{path} is no longer the artifact that this run began with; run it again")
     return loaded
+
+
+@lru_cache(maxsize=1)
+def _make_ranker(path: Path, identity: str) -> Ranker:
+    return Ranker(_load_once(path, identity))

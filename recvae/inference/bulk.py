@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,27 +28,36 @@ _OWN = re.compile(rf"part-\d{{5,}}\.parquet|{SUCCESS}|\.(part-\d{{5,}}\.parquet|
 
 
 def recommend_everybody(
-    model: str | Path, users: str | Path, out: str | Path, n: int = 10, *, show_progress: bool = True
+    model: str | Path,
+    users: str | Path,
+    out: str | Path,
+    n: int = 10,
+    *,
+    rules: Mapping[str, Any] | None = None,
+    show_progress: bool = True,
 ) -> list[str]:
     """Write lists for every user of a Parquet file or folder; return lines for the user.
 
     `out` gets part files `part-00000.parquet` and so on, each written whole or not at all, then `_SUCCESS` with the
     totals. They hold the tables of `BatchRecommender`, in the order of the input. A repeated call continues with the
-    first part file that is missing. Memory is bounded by a batch of users, whatever their number.
+    first part file that is missing. Memory is bounded by a batch of users, whatever their number. `rules` are those of
+    every list; see `BatchRecommender`.
 
     Raises
     ------
     ArtifactError
-        If the model is damaged, if `out` holds other files, or lists of another model, other users or another n, or
-        if it cannot be written; finished part files stay.
+        If the model is damaged, if `out` holds other files, or lists of another model, other users, another n or other
+        rules, or if it cannot be written; finished part files stay.
     DataError
         If the users cannot be read, see `UserHistories`, or the model knows none of their items.
     ParameterError
-        If n does not fit the catalogue, or a model that cannot fold in is asked for users it does not know.
+        If n does not fit the catalogue, a rule does not fit the items, or a model that cannot fold in is asked for
+        users it does not know.
     """
-    stage, histories, out = BatchRecommender(model, n), UserHistories.open(users), follow_link(Path(out))
+    stage, histories, out = BatchRecommender(model, n, rules), UserHistories.open(users), follow_link(Path(out))
     refuse_other_files(out, "earlier lists", lambda name: _OWN.fullmatch(name) is not None)
     job = {"model": stage.identity, "users": histories.sha256(), "n": n}
+    job |= {"rules": stage.rules} if stage.rules else {}
     with _lock_directory(out):
         if (out / SUCCESS).exists():
             totals = _read_summary(out / SUCCESS, job)
@@ -150,10 +159,10 @@ def _read_summary(path: Path, job: dict[str, Any]) -> dict[str, Any]:
         theirs = part["job"]
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise ArtifactError(f"{path} is damaged: {error}; remove it and run again") from None
-    for name, value in job.items():
-        if theirs.get(name) != value:
+    for name in [*job, *theirs]:
+        if theirs.get(name) != job.get(name):
             raise ArtifactError(
-                f"{path} holds lists of another {name} ({theirs.get(name)!r}, not {value!r}); expected a new "
+                f"{path} holds lists of another {name} ({theirs.get(name)!r}, not {job.get(name)!r}); expected a new "
                 f"directory, or remove {path.parent}"
             )
     return part

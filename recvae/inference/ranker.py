@@ -10,6 +10,8 @@ from scipy import sparse
 
 from recvae.inference.ids import IdIndex
 from recvae.inference.index import ItemIndex
+from recvae.inference.metadata import Metadata
+from recvae.inference.rules import Ranked, Rules, best_items, choose, prepare_scores
 from recvae.memory import row_batches
 from recvae.models.autoencoders.decoder import Decoder
 from recvae.models.registry import Artifact
@@ -20,9 +22,6 @@ DECIMALS = 6
 """Scores are rounded: float32 holds no more, and products of other batch sizes differ in the last bits."""
 SAMPLE_USERS, SAMPLE_HISTORY = 100, 50
 """Users that the index's recall is measured on, and the most interactions of each where they are sampled."""
-
-Ranked = list[tuple[int, float]]
-"""Item indices and scores, best first."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,8 @@ class Query:
         The candidates; every item when None.
     user : int, optional
         Row among the artifact's users, for models that rank only for users they were trained on.
+    rules : Rules, optional
+        Filters, boosts, caps and diversity by the items' metadata.
     """
 
     history: Sequence[int]
@@ -48,6 +49,7 @@ class Query:
     exclude: Sequence[int] = ()
     only: Sequence[int] | None = None
     user: int | None = None
+    rules: Rules | None = None
 
 
 class Ranker:
@@ -62,6 +64,7 @@ class Ranker:
     Attributes
     ----------
     items : IdIndex
+    metadata : Metadata
     titles : list of str or None
     users : IdIndex, optional
         None where the artifact was saved without users.
@@ -70,7 +73,7 @@ class Ranker:
     def __init__(self, loaded: Artifact, exact_items: int | None = None) -> None:
         self.loaded, self.model = loaded, loaded.model
         table = loaded.item_table
-        self.items = IdIndex(table["item_id"])
+        self.items, self.metadata = IdIndex(table["item_id"]), Metadata(table)
         titles = table["title"].to_pylist() if "title" in table.column_names else [None] * len(table)
         self.titles = [None if title is None or title != title else str(title) for title in titles]  # NaN is no title
         self.users = None if loaded.user_table is None else IdIndex(loaded.user_table["user_id"])
@@ -96,8 +99,19 @@ class Ranker:
         Raises
         ------
         UnsupportedError
-            If the model ranks only for users it was trained on and a query has a history but no user.
+            If the model ranks only for users it was trained on and a query has a history but no user, or a query asks
+            for diversity and the model cannot compare items.
         """
+        ruled = [place for place, query in enumerate(queries) if query.rules is not None]
+        if not ruled:
+            return self._rank_freely(queries)
+        lists = dict(zip(ruled, self._rank_by_rules([queries[place] for place in ruled]), strict=True))
+        rest = [place for place in range(len(queries)) if place not in lists]
+        lists.update(zip(rest, self._rank_freely([queries[place] for place in rest]), strict=True))
+        return [lists[place] for place in range(len(queries))]
+
+    def _rank_freely(self, queries: Sequence[Query]) -> list[Ranked]:
+        """Rank queries without rules."""
         if not self.model.folds_in:
             return [self._rank_known_user(query) for query in queries]
         return self._rank_all_items(queries) if self.index is None else self._rank_shortlists(self.index, queries)
@@ -159,6 +173,42 @@ class Ranker:
                 ids = np.append(candidates, -1)[columns].astype(np.int32)  # top_n pads with column -1
                 ranked += _drop_padding(ids, best)
         return ranked
+
+    def _rank_by_rules(self, queries: Sequence[Query]) -> list[Ranked]:
+        """Rank queries with rules, each on the scores of all items."""
+        ranked: list[Ranked] = []
+        for batch in row_batches(len(queries), 4 * len(self.items)):
+            scores = self._score_all_items(queries[batch])
+            for row, query in zip(scores, queries[batch], strict=True):
+                ranked.append(self._apply_rules(row, query, query.rules or Rules()))
+        return ranked
+
+    def _apply_rules(self, row: FloatArray, query: Query, rules: Rules) -> Ranked:
+        scores = np.ascontiguousarray(row)
+        prepare_scores(scores, rules, self.metadata)
+        scores[[*query.history, *query.exclude]] = -np.inf
+        if query.only is not None:
+            left_out = np.ones(len(scores), dtype=bool)
+            left_out[list(query.only)] = False
+            scores[left_out] = -np.inf
+        if not rules.caps and not rules.diversity:
+            chosen = best_items(scores, query.n)
+        else:
+            chosen = choose(scores, query.n, rules, self.metadata, self.model.compare_items)
+        return [(item, round(score, DECIMALS)) for item, score in chosen]
+
+    def _score_all_items(self, queries: Sequence[Query]) -> FloatArray:
+        """Scores of all items for each query, (n_queries, n_items); -inf for what a model of known users leaves out."""
+        histories = self.user_items([query.history for query in queries])
+        if self.model.folds_in:
+            return self.model.score(histories)
+        scores = np.full(histories.shape, -np.inf, dtype=np.float32)
+        for i, query in enumerate(queries):
+            ids, best = self.model.recommend(
+                query.user or 0, histories[i], N=len(self.items), recalculate_user=query.user is None
+            )
+            scores[i, ids[ids >= 0]] = best[ids >= 0]
+        return scores
 
     def _rank_known_user(self, query: Query) -> Ranked:
         only = None if query.only is None else sorted({*query.only} - {*query.exclude})

@@ -8,6 +8,7 @@ from typing import Any
 from recvae.errors import ParameterError
 from recvae.inference.ids import Id
 from recvae.inference.ranker import Query, Ranker
+from recvae.inference.rules import parse_rules
 from recvae.models import registry
 
 
@@ -20,7 +21,7 @@ class Recommendation:
     items : list of `{"id", "title", "score"}`
         Best first.
     unknown : list of ids
-        Ids of the history that the model does not know.
+        Ids of the history, of `exclude` and of `only` that the model does not know.
     """
 
     items: list[dict[str, Any]]
@@ -28,14 +29,29 @@ class Recommendation:
 
 
 def recommend(
-    model_path: Path, *, history: Sequence[str] | None = None, user: str | None = None, n: int = 10
+    model_path: Path,
+    *,
+    history: Sequence[str] | None = None,
+    user: str | None = None,
+    n: int = 10,
+    exclude: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+    **rules: Any,
 ) -> Recommendation:
     """Recommend the n best items for a history of item ids, or for a user whose history the artifact holds.
+
+    Parameters
+    ----------
+    exclude, only : item ids, optional
+        Items to leave out, and the only items to list.
+    **rules
+        `filter`, `boost`, `cap` and `diversity`; see `recvae.inference.rules.parse_rules`.
 
     Raises
     ------
     ParameterError
-        If n does not fit the catalogue, no item of the history is known, or the user is not.
+        If n does not fit the catalogue, no item of the history is known, the user is not, or a rule does not fit the
+        items.
     UnsupportedError
         If the model ranks only for users it was trained on and a history is given.
     """
@@ -44,8 +60,11 @@ def recommend(
     if not 1 <= n <= n_items:
         raise ParameterError(f"n is {n}; expected 1 to {n_items:,}, the items of the catalogue")
     query, unknown = _query_history(ranker, history or []) if user is None else _query_user(ranker, user, model_path)
-    (ranked,) = ranker.rank([replace(query, n=n)])
-    return Recommendation(ranker.describe(ranked), unknown)
+    left_out, unknown_left_out = ranker.items.find(exclude)
+    candidates, unknown_candidates = (None, []) if only is None else ranker.items.find(only)
+    parsed = parse_rules(ranker.metadata, **rules)
+    (ranked,) = ranker.rank([replace(query, n=n, exclude=left_out, only=candidates, rules=parsed)])
+    return Recommendation(ranker.describe(ranked), [*unknown, *unknown_left_out, *unknown_candidates])
 
 
 def _query_history(ranker: Ranker, history: Sequence[str]) -> tuple[Query, list[Id]]:

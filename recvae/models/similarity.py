@@ -75,6 +75,31 @@ class SimilaritySearch:
             ids[batch], best[batch] = top_n(scores, N)
         return (ids[0], best[0]) if np.ndim(itemid) == 0 else (ids, best)
 
+    def compare_items(self, items: npt.ArrayLike) -> FloatArray:
+        """Compare some items with each other, by the cosine of their vectors.
+
+        Parameters
+        ----------
+        items : (m,) int
+
+        Returns
+        -------
+        (m, m) float32
+            0 where an item has no vector.
+
+        Raises
+        ------
+        UnsupportedError
+            If the model has no item vectors.
+        """
+        rows = self._check_items(items, "items", unique=False)
+        if type(self)._item_similarity is SimilaritySearch._item_similarity:  # without looking at all other items
+            cosines = _compute_cosines(self._item_vectors()[rows], np.arange(len(rows)))
+        else:
+            cosines = self._item_similarity(rows)[:, rows]
+        cosines[np.isneginf(cosines)] = 0
+        return cosines
+
     def similar_users(
         self,
         userid: int | npt.ArrayLike,

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import sys
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from importlib import metadata
 from typing import Any
 
@@ -14,6 +15,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.routing import Match
 from threadpoolctl import threadpool_limits
 
 from recvae.errors import RecvaeError
@@ -24,6 +26,7 @@ from recvae.serving.middleware import OPEN_PATHS, Middleware
 from recvae.serving.page import add_page
 from recvae.serving.problems import Problem, problem_response, validation_response
 from recvae.serving.routes import add_routes
+from recvae.serving.schemas import describe_rules
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import LOGGER, AccessLog, Metrics
 from recvae.serving.user_store import DatabaseUserStore
@@ -85,7 +88,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
-    app.openapi = lambda: _openapi(app, settings)  # type: ignore[method-assign]
+    app.openapi = lambda: _openapi(app, settings, backend)  # type: ignore[method-assign]
     app.state.backend = backend
     return app
 
@@ -113,16 +116,19 @@ async def _answer_validation_error(_: Request, error: Exception) -> Response:
     return validation_response(error.errors() if isinstance(error, RequestValidationError) else [])
 
 
-async def _answer_http_error(_: Request, error: Exception) -> Response:
+async def _answer_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     response = problem_response(error.status_code, error.detail)
     response.headers.update(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # Starlette names those of the first route of a path
+        routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+        response.headers["allow"] = ", ".join(sorted({method for route in routes for method in route.methods}))
     return response
 
 
-def _openapi(app: FastAPI, settings: Settings) -> dict[str, Any]:
-    """Return the OpenAPI document, with the keys that this service asks for."""
+def _openapi(app: FastAPI, settings: Settings, backend: Backend) -> dict[str, Any]:
+    """Return the OpenAPI document, with the keys that this service asks for and the rules that the items allow."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         schemes: dict[str, Any] = {}
@@ -138,4 +144,20 @@ def _openapi(app: FastAPI, settings: Settings) -> dict[str, Any]:
         problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         document["components"]["schemas"] |= {**problem.pop("$defs"), "Problem": problem}
         app.openapi_schema = document
+    if backend.models.current is not None:
+        _describe_rules(app.openapi_schema, describe_rules(backend.models.current.ranker.metadata))
     return app.openapi_schema
+
+
+def _describe_rules(document: dict[str, Any], rules: dict[str, dict[str, Any]]) -> None:
+    """Write schemas of the rules wherever a request has them."""
+    for schema in document["components"]["schemas"].values():
+        for name, rule in rules.items():
+            given = schema.get("properties", {}).get(name, {})
+            if "description" in given:
+                schema["properties"][name] = {**rule, "title": given["title"], "description": given["description"]}
+    for operation in document["paths"]["/users/{user_id}/recommendations"].values():
+        for parameter in operation.get("parameters", ()):
+            if parameter["name"] == "filter":
+                parameter.pop("schema", None)
+                parameter["content"] = {"application/json": {"schema": rules["filter"]["anyOf"][0]}}

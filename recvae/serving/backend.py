@@ -8,11 +8,13 @@ import orjson
 
 from recvae.errors import UnsupportedError
 from recvae.inference.ids import Id
-from recvae.inference.ranker import Query, Ranked
+from recvae.inference.metadata import RuleError
+from recvae.inference.ranker import Query
+from recvae.inference.rules import Ranked, parse_rules
 from recvae.serving.batching import Batcher, Steps
 from recvae.serving.live_model import LiveModel, ModelReloader
 from recvae.serving.problems import ProblemError
-from recvae.serving.schemas import RecommendFields
+from recvae.serving.schemas import ListFields, RecommendFields
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import Metrics
 from recvae.serving.user_store import UserStore
@@ -47,7 +49,7 @@ class Backend:
         query, unknown = self._query(request, model)
         return await self._answer(query, unknown, request.explain, model)
 
-    async def recommend_for_user(self, user: str, n: int, explain: bool) -> Content:
+    async def recommend_for_user(self, user: str, request: ListFields) -> Content:
         """Answer for a user by the history of the artifact and the interactions appended since."""
         model = self.model
         known = model.ranker.find_user(user)
@@ -56,8 +58,8 @@ class Backend:
             raise ProblemError(404, f"user {user!r} is not known", "user_id")
         row, history = known or (None, [])
         indices, unknown = model.ranker.items.find(appended)
-        query = Query(list(dict.fromkeys([*history, *indices])), n, user=row)
-        return await self._answer(query, unknown, explain, model)
+        query, unlisted = _restrict(Query(list(dict.fromkeys([*history, *indices])), user=row), request, model)
+        return await self._answer(query, [*unknown, *unlisted], request.explain, model)
 
     async def recommend_batch(self, requests: Sequence[RecommendFields]) -> list[bytes]:
         """Answer many requests of one client, in the slow lane; each answer is written as JSON."""
@@ -76,13 +78,16 @@ class Backend:
             ranked = await self.batcher.submit(model.rank, query)
             reasons = await self.batcher.submit_steps(model.explain(query, ranked)) if explain else None
         except UnsupportedError as error:
-            raise ProblemError(422, str(error), "history") from None
+            raise ProblemError(422, str(error), _unsupported_field(query, model)) from None
         return _content(ranked, reasons, unknown, model)
 
     def _batch_steps(self, requests: Sequence[RecommendFields], model: LiveModel) -> Steps[list[bytes]]:
         answers: list[bytes] = []
         for block in _blocks(requests):
-            queries, unknown = zip(*(self._query(request, model) for request in block), strict=True)
+            queries, unknown = zip(
+                *(self._query(request, model, f"requests[{len(answers) + i}].") for i, request in enumerate(block)),
+                strict=True,
+            )
             lists = model.rank(queries)
             yield
             for place, request in enumerate(block):
@@ -91,15 +96,39 @@ class Backend:
                 yield
         return answers
 
-    def _query(self, request: RecommendFields, model: LiveModel) -> tuple[Query, list[Id]]:
+    def _query(self, request: RecommendFields, model: LiveModel, where: str = "") -> tuple[Query, list[Id]]:
         """Return the query for a request, and the ids that the model does not know."""
-        find = model.ranker.items.find
-        history, unknown = find(request.history)
-        exclude, unknown_exclude = find(request.exclude)
-        only, unknown_only = (None, []) if request.only is None else find(request.only)
-        unknown = [*unknown, *unknown_exclude, *unknown_only]
+        history, unknown = model.ranker.items.find(request.history)
+        query, unlisted = _restrict(Query(history), request, model, where)
+        unknown = [*unknown, *unlisted]
         self.metrics.count_history(len(request.history), len(unknown))
-        return Query(history, request.n, exclude, only), unknown
+        return query, unknown
+
+
+def _restrict(query: Query, request: ListFields, model: LiveModel, where: str = "") -> tuple[Query, list[Id]]:
+    """Add to a query what its list may hold; `where` begins the names of fields in problems."""
+    find = model.ranker.items.find
+    exclude, unknown_exclude = find(request.exclude)
+    only, unknown_only = (None, []) if request.only is None else find(request.only)
+    rules = None
+    if request.filter is not None or request.boost or request.cap or request.diversity:
+        try:
+            rules = parse_rules(
+                model.ranker.metadata,
+                filter=request.filter,
+                boost=request.boost,
+                cap=request.cap,
+                diversity=request.diversity,
+            )
+        except RuleError as error:
+            raise ProblemError(422, f"{where}{error}", f"{where}{error.field}") from None
+    restricted = Query(query.history, request.n, exclude, only, query.user, rules)
+    return restricted, [*unknown_exclude, *unknown_only]
+
+
+def _unsupported_field(query: Query, model: LiveModel) -> str:
+    """Name the field that asks for what a model cannot do: to fold a history in, or to compare items."""
+    return "diversity" if query.rules and query.rules.diversity and model.ranker.model.folds_in else "history"
 
 
 def _blocks(requests: Sequence[RecommendFields]) -> Iterator[list[RecommendFields]]:

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from recvae.errors import RecvaeError
-from recvae.inference.ranker import Query, Ranked, Ranker
+from recvae.inference.ranker import Query, Ranker
+from recvae.inference.rules import Ranked
 from recvae.inference.self_check import check_lists
 from recvae.models import registry
 from recvae.serving.batching import Steps

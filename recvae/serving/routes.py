@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import FastAPI, Path, Query
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,7 +19,9 @@ from recvae.serving.problems import MEDIA_TYPE, ProblemError
 from recvae.serving.telemetry import TEXT
 
 JSON = "application/json"
-Id = Annotated[schemas.UserId, Path(openapi_examples={"MovieLens": {"value": "50"}})]
+FEW_IDS = 10
+"""Most ids of a list in an address: headers are limited, and an id may have hundreds of characters."""
+Id = Annotated[schemas.TextId, Path(openapi_examples={"MovieLens": {"value": "50"}})]
 
 
 class _AnyText(Convertor[str]):
@@ -58,6 +61,7 @@ def add_routes(app: FastAPI, backend: Backend) -> None:
     app.router.route_class = _JsonRoute
     _add_recommendations(app, backend)
     _add_users(app, backend)
+    _add_events(app, backend)
     _add_items(app, backend)
     _add_operations(app, backend)
 
@@ -97,20 +101,31 @@ def _add_recommendations(app: FastAPI, backend: Backend) -> None:
 
 def _add_users(app: FastAPI, backend: Backend) -> None:
     requests = schemas.request_models(backend.settings)
-    store = backend.store
     length = Query(ge=1, le=backend.settings.max_n)
+    few = Query(max_length=FEW_IDS, json_schema_extra={"uniqueItems": True})
 
-    async def recommend_for_user(user_id: Id, n: Annotated[int, length] = 10, explain: bool = False) -> Response:
-        """Recommend items for a user, by the history of the artifact and the interactions appended since."""
-        return _json(await backend.recommend_for_user(user_id, n, explain))
+    async def recommend_for_user(
+        user_id: Id,
+        n: Annotated[int, length] = 10,
+        explain: bool = False,
+        filter: Annotated[str, Query()] = "",  # noqa: A002 the name that clients know it by
+        exclude: Annotated[list[schemas.TextId], few] = [],  # noqa: B006 FastAPI copies it
+        only: Annotated[list[schemas.TextId] | None, few] = None,
+    ) -> Response:
+        """Recommend items for a user, by the history of the artifact and the interactions appended since.
 
-    async def append_events(user_id: Id, body: schemas.EventsFields) -> Response:
-        """Append interactions of a user, which the next request takes into account."""
-        if store is None:
-            raise ProblemError(501, "there is no store of interactions; RECVAE_STORE names a database")
-        _, unknown = backend.model.ranker.items.find(body.items)
-        stored = await store.append(user_id, [str(item) for item in body.items])
-        return _json({"stored": stored, "unknown": unknown})
+        POST takes longer lists of items and all rules.
+        """
+        given = {"n": n, "explain": explain, "exclude": exclude, "only": only, "filter": _parse_filter(filter)}
+        try:
+            request = requests.user.model_validate(given)
+        except ValidationError as error:
+            raise RequestValidationError(error.errors()) from None
+        return _json(await backend.recommend_for_user(user_id, request))
+
+    async def recommend_for_user_by_rules(user_id: Id, body: schemas.ListFields) -> Response:
+        """Recommend items for a user; the body has what `POST /recommend` has, without a history."""
+        return _json(await backend.recommend_for_user(user_id, body))
 
     _add(
         app,
@@ -120,6 +135,28 @@ def _add_users(app: FastAPI, backend: Backend) -> None:
         schemas.RecommendResponse,
         *(400, 401, 404, 422, 503, 504),
     )
+    _add(
+        app,
+        "users",
+        "/users/{user_id:id}/recommendations",
+        _with_body(recommend_for_user_by_rules, requests.user),
+        schemas.RecommendResponse,
+        *(400, 401, 404, 413, 415, 422, 503, 504),
+        post=True,
+    )
+
+
+def _add_events(app: FastAPI, backend: Backend) -> None:
+    requests, store = schemas.request_models(backend.settings), backend.store
+
+    async def append_events(user_id: Id, body: schemas.EventsFields) -> Response:
+        """Append interactions of a user, which the next request takes into account."""
+        if store is None:
+            raise ProblemError(501, "there is no store of interactions; RECVAE_STORE names a database")
+        _, unknown = backend.model.ranker.items.find(body.items)
+        stored = await store.append(user_id, [str(item) for item in body.items])
+        return _json({"stored": stored, "unknown": unknown})
+
     _add(
         app,
         "users",
@@ -237,6 +274,14 @@ def _with_body(endpoint: Callable[..., Any], body: type[BaseModel]) -> Callable[
     """Return the endpoint with a body type that has the service's limits."""
     endpoint.__annotations__["body"] = body
     return endpoint
+
+
+def _parse_filter(text: str) -> Any:
+    """Parse the query parameter `filter`."""
+    try:
+        return orjson.loads(text) if text else None
+    except ValueError as error:
+        raise ProblemError(422, f"filter is no JSON: {error}", "filter") from None
 
 
 def _json(content: Any) -> Response:

@@ -17,6 +17,8 @@ from pydantic import (
 )
 
 from recvae.inference.ids import LARGEST_NUMBER
+from recvae.inference.metadata import MOST_TOGETHER, MOST_VALUES, ORDERED, ORDERS, Metadata
+from recvae.inference.rules import MOST_BOOSTS, MOST_DEVIATIONS
 from recvae.serving.settings import Settings
 
 LONGEST_ID = 256
@@ -27,23 +29,38 @@ ItemId = (
     Annotated[int, Field(strict=True, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
     | Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_ID, pattern=NO_NUL)]
 )
-UserId = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, pattern=NO_NUL)]
+TextId = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, pattern=NO_NUL)]
 
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class RecommendFields(_Request):
-    """Request for recommendations: a history, and which items may be listed."""
+class ListFields(_Request):
+    """What a list may hold and what comes first in it."""
 
-    history: list[ItemId] = Field(description="Items the user has interacted with; [] gives the popular items.")
     n: int = Field(10, description="Length of the list.")
     exclude: list[ItemId] = Field([], description="Items to leave out, besides those of the history.")
     only: list[ItemId] | None = Field(None, description="Candidates: no other item is listed.")
     explain: Annotated[bool, Field(strict=True)] = Field(
         False, description="Whether to give the items of the history that raise each score most."
     )
+    filter: dict[str, Any] | None = Field(
+        None, description="Conditions on the items' metadata: a value, a list of values, or ge, gt, le, lt, not, all."
+    )
+    boost: list[Any] = Field(
+        [], description="Objects with a filter, and by: standard deviations of the user's scores to add."
+    )
+    cap: dict[str, Any] = Field({}, description="For each value of a column, the most items of the list that have it.")
+    diversity: Annotated[float, Field(strict=True, ge=0, le=1)] = Field(
+        0, description="Weight of being unlike the items listed before, against the score."
+    )
+
+
+class RecommendFields(ListFields):
+    """Request for recommendations: a history, and which items may be listed."""
+
+    history: list[ItemId] = Field(description="Items the user has interacted with; [] gives the popular items.")
 
 
 class BatchFields(_Request):
@@ -63,6 +80,7 @@ class Requests:
     """Request models with the limits of the service."""
 
     recommend: type[RecommendFields]
+    user: type[ListFields]
     batch: type[BatchFields]
     events: type[EventsFields]
 
@@ -72,14 +90,22 @@ def request_models(settings: Settings) -> Requests:
     listed = Field(max_length=settings.max_history, json_schema_extra={"uniqueItems": True})
     distinct, whole = AfterValidator(_refuse_repetition), WrapValidator(_accept_whole_floats)
     example: dict[str, Any] = {"history": [50, 172, 181], "n": 10}
+    rules: dict[str, Any] = {"filter": {}, "diversity": 0.3}
 
-    class RecommendRequest(RecommendFields):
-        model_config = ConfigDict(json_schema_extra={"examples": [example, {**example, "explain": True}]})
-
-        history: Annotated[list[ItemId], listed, distinct, whole]
+    class ListRequest(ListFields):
         n: Annotated[int, Field(strict=True, ge=1, le=settings.max_n), BeforeValidator(_as_whole)] = 10
         exclude: Annotated[list[ItemId], listed, distinct, whole] = []
         only: Annotated[list[ItemId], listed, distinct, whole] | None = None
+
+    class UserRequest(ListRequest):
+        model_config = ConfigDict(json_schema_extra={"examples": [{"n": 10}, {"n": 10, **rules}]})
+
+    class RecommendRequest(ListRequest, RecommendFields):
+        model_config = ConfigDict(
+            json_schema_extra={"examples": [example, {**example, "explain": True}, {**example, **rules}]}
+        )
+
+        history: Annotated[list[ItemId], listed, distinct, whole]
 
     class BatchRequest(BatchFields):
         model_config = ConfigDict(json_schema_extra={"examples": [{"requests": [example, {"history": []}]}]})
@@ -91,7 +117,7 @@ def request_models(settings: Settings) -> Requests:
 
         items: Annotated[list[ItemId], Field(min_length=1), listed, distinct, whole]
 
-    return Requests(RecommendRequest, BatchRequest, EventsRequest)
+    return Requests(RecommendRequest, UserRequest, BatchRequest, EventsRequest)
 
 
 class ModelVersion(BaseModel):
@@ -184,6 +210,35 @@ class ServiceStatus(BaseModel):
     """State of the process."""
 
     status: str
+
+
+def describe_rules(metadata: Metadata) -> dict[str, dict[str, Any]]:
+    """Describe the filters, boosts and caps that fit the items, as JSON schemas by the name of the field."""
+    filters, caps = dict[str, Any](), dict[str, Any]()
+    for name, kind in metadata.kinds().items():
+        value = {"text": {"type": "string"}, "number": {"type": "number"}, "truth value": {"type": "boolean"}}.get(
+            kind, {"type": "string", "format": "date-time"}
+        )
+        listed = {"type": "array", "items": value, "minItems": 1}
+        several, together = ({"anyOf": [value, {**listed, "maxItems": n}]} for n in (MOST_VALUES, MOST_TOGETHER))
+        operators: dict[str, Any] = {"not": several, "all": together}
+        operators |= dict.fromkeys(ORDERS, value) if kind in ORDERED else {}
+        compared = {"type": "object", "properties": operators, "additionalProperties": False, "minProperties": 1}
+        filters[name] = {"anyOf": [*several["anyOf"], compared]}
+        caps[name] = {"type": "integer", "minimum": 1}
+    kept = {"type": "object", "properties": filters, "additionalProperties": False}
+    by = {"type": "number", "minimum": -MOST_DEVIATIONS, "maximum": MOST_DEVIATIONS}
+    boost = {
+        "type": "object",
+        "properties": {"filter": kept, "by": by},
+        "required": ["filter", "by"],
+        "additionalProperties": False,
+    }
+    return {
+        "filter": {"anyOf": [kept, {"type": "null"}]},
+        "boost": {"type": "array", "items": boost, "maxItems": MOST_BOOSTS},
+        "cap": {"type": "object", "properties": caps, "additionalProperties": False},
+    }
 
 
 def _as_whole(number: Any) -> Any:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from recvae import workflow
+from recvae.cli import lists
 from recvae.cli import main as cli
 from recvae.cli.arguments import parse_path
 from recvae.datasets.synthetic import generate
@@ -426,12 +427,12 @@ def test_recommend_prints_json(recvae: Command) -> None:
 def test_a_history_is_a_line_of_csv(history: str, ids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[list[str]] = []
 
-    def answered(model: Path, history: list[str], user: None, n: int) -> inference.Recommendation:
+    def answered(model: Path, *, history: list[str], **_: object) -> inference.Recommendation:
         heard.append(history)
         return inference.Recommendation([], [])
 
     monkeypatch.setattr(inference, "recommend", answered)
-    cli.recommend(Path("model"), history=history)
+    lists.recommend(Path("model"), history=history)
     assert heard == [ids]
 
 

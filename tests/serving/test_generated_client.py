@@ -18,6 +18,7 @@ OPERATIONS = {
     "recommend",
     "recommend_batch",
     "recommend_for_user",
+    "recommend_for_user_by_rules",
     "append_events",
     "search_items",
     "similar_items",

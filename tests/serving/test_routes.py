@@ -1,10 +1,12 @@
 """Every route: what it answers, and what it refuses."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
@@ -303,3 +305,115 @@ def test_a_long_batch_is_refused_with_the_limit(ask: Asker) -> None:
     answer = ask("POST", "/recommend/batch", json={"requests": [{"history": []}] * 101})
     assert answer.status_code == 422
     assert "at most 100" in answer.text
+
+
+GENRES = ["Drama", "Comedy|Crime", "Crime"]
+ITEMS = pd.DataFrame(
+    {
+        "item_id": [item_id(i) for i in range(N_ITEMS)],
+        "genre": [GENRES[i % 3] for i in range(N_ITEMS)],
+        "year": [1980 + i for i in range(N_ITEMS)],
+        "in_stock": [i != 9 for i in range(N_ITEMS)],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Asker:
+    path = tmp_path_factory.mktemp("shop") / "model"
+    save(path, items=ITEMS)
+    return Asker(Settings(path))
+
+
+def test_rules_on_every_route(shop: Asker) -> None:
+    history = [item_id(1), item_id(7)]
+    whole = ids(shop.recommend(history=history, n=N_ITEMS))
+    rules: dict[str, Any] = {"filter": {"genre": ["Crime"], "year": {"ge": 1985}, "in_stock": True}}
+    allowed = [i for i in range(5, N_ITEMS) if i % 3 and i != 9]
+    assert ids(shop.recommend(history=history, **rules)) == [i for i in whole if i in allowed][:10]
+    requests = [{"history": history, **rules}, {"history": history}]
+    answers = shop("POST", "/recommend/batch", json={"requests": requests}).json()["answers"]
+    assert list(map(ids, answers)) == [[i for i in whole if i in allowed][:10], whole[:10]]
+
+    whole = ids(shop("GET", f"/users/u5/recommendations?n={N_ITEMS}").json())
+    query = {"filter": json.dumps(rules["filter"]), "exclude": item_id(whole[0]), "n": 4}
+    expected = [i for i in whole[1:] if i in allowed][:4]
+    assert ids(shop("GET", "/users/u5/recommendations", params=query).json()) == expected
+    body = {**rules, "exclude": [item_id(whole[0])], "n": 4}
+    assert ids(shop("POST", "/users/u5/recommendations", json=body).json()) == expected
+    some = [("only", item_id(i)) for i in (2, 3, 4, 5)]
+    answer = shop("GET", "/users/u5/recommendations", params=some).json()
+    assert ids(answer) == [i for i in whole if i in (2, 3, 4, 5)]
+
+
+def test_caps_boosts_and_diversity(shop: Asker) -> None:
+    capped = ids(shop.recommend(history=[item_id(1)], cap={"genre": 2.0}))
+    assert [sum(i % 3 in of for i in capped) for of in ({0}, {1, 2})] == [2, 2]
+    boost = [{"filter": {"genre": "Drama"}, "by": 50}]
+    assert {i % 3 for i in ids(shop.recommend(history=[], boost=boost, n=5))} == {0}
+    plain = ids(shop.recommend(history=[item_id(1)]))
+    diverse = shop.recommend(history=[item_id(1)], diversity=0.9, explain=True)
+    assert ids(diverse)[0] == plain[0]
+    assert ids(diverse) != plain
+    assert "because" in diverse["items"][0]
+
+
+@pytest.mark.parametrize(
+    ("rules", "field", "said"),
+    [
+        ({"filter": {"colour": "red"}}, "filter.colour", "expected one of genre, in_stock, item_id, year"),
+        ({"filter": {"genre": 1}}, "filter.genre", "is 1; expected text"),
+        ({"filter": {"year": {"ge": "x"}}}, "filter.year.ge", "is 'x'; expected a number"),
+        ({"filter": [1]}, "filter", "valid dictionary"),
+        ({"filter": {"genre": ["a"] * 1001}}, "filter.genre", "has 1,001 values; expected at most 1,000"),
+        ({"filter": {"genre": {"all": ["a"] * 17}}}, "filter.genre.all", "expected at most 16"),
+        ({"boost": [{"filter": {}, "by": "much"}]}, "boost[0].by", "is 'much'; expected a number"),
+        ({"cap": {"genre": 1.5}}, "cap.genre", "is 1.5; expected a whole number"),
+        ({"diversity": 1.01}, "diversity", "less than or equal to 1"),
+        ({"diversity": "much"}, "diversity", "valid number"),
+    ],
+    ids=str,
+)
+def test_wrong_rules_name_their_field(shop: Asker, rules: dict[str, Any], field: str, said: str) -> None:
+    for path, body, where in (
+        ("/recommend", {"history": [], **rules}, ""),
+        ("/users/u1/recommendations", rules, ""),
+        ("/recommend/batch", {"requests": [{"history": []}] * 20 + [{"history": [], **rules}]}, "requests[20]."),
+    ):
+        answer = shop("POST", path, json=body)
+        assert answer.status_code == 422
+        assert [error["field"] for error in answer.json()["errors"]] == [f"{where}{field}"]
+        assert said in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("filter=genre", "filter"),
+        ("filter=[1]", "filter"),
+        ('filter={"genre":1}', "filter.genre"),
+        ("only=", "only[0]"),
+        ("exclude=1&exclude=1", "exclude"),
+        ("&".join(f"only={i}" for i in range(11)), "only"),
+    ],
+)
+def test_wrong_rules_of_an_address(shop: Asker, query: str, field: str) -> None:
+    answer = shop("GET", f"/users/u1/recommendations?{query}")
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == field
+
+
+def test_the_document_knows_the_columns(shop: Asker) -> None:
+    """A document that is asked for without a request before it, as by its own page."""
+    document = shop("GET", "/openapi.json").json()
+    request = document["components"]["schemas"]["RecommendRequest"]["properties"]
+    assert set(request["filter"]["anyOf"][0]["properties"]) == set(request["cap"]["properties"]) == set(ITEMS.columns)
+    methods = shop("PUT", "/users/u1/recommendations")
+    assert (methods.status_code, methods.headers["allow"]) == (405, "GET, POST")
+
+
+def test_diversity_needs_item_vectors(tmp_path: Path) -> None:
+    save(tmp_path / "popularity", Popularity())
+    refused = Asker(Settings(tmp_path / "popularity"))("POST", "/recommend", json={"history": [], "diversity": 0.5})
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["field"] == "diversity"

@@ -1,0 +1,328 @@
+"""`Metadata`: columns of an item table, and the items that a filter keeps."""
+
+import contextlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recvae.errors import ParameterError
+from recvae.types import FloatArray
+
+ORDERS = {"ge": np.greater_equal, "gt": np.greater, "le": np.less_equal, "lt": np.less}
+ORDERED = ("number", "date")
+OPERATORS = (*ORDERS, "not", "all")
+WHOLE = frozenset({"item_id", "title"})
+"""Columns of text that are never taken for sets, whatever bars they hold."""
+BAR = "|"
+MASKS, PENALTIES = 64, 32
+"""Masks and penalties that are kept: one byte and four bytes an item each."""
+MOST_CONDITIONS, MOST_VALUES, MOST_TOGETHER = 32, 1000, 16
+"""Most conditions in a filter, values in a list, and values in a list for "all": each costs a pass over the items."""
+
+Mask = npt.NDArray[np.bool_]
+
+
+class RuleError(ParameterError):
+    """A rule names a column that the items do not have, or a value that it cannot have; `field` is its place."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field} {message}")
+        self.field = field
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition of a filter.
+
+    Attributes
+    ----------
+    column : str
+    operator : str
+        "in", or one of `OPERATORS`.
+    values : tuple
+        As the column holds them; an order has one.
+    """
+
+    column: str
+    operator: str
+    values: tuple[Any, ...]
+
+
+Filter = tuple[Condition, ...]
+"""Conditions that an item must all meet."""
+
+
+class Metadata:
+    """Columns of an item table, ready to be filtered by.
+
+    A column holds one value an item, or a set of values: lists, and text where values are joined by bars, as in
+    `Comedy|Drama`. A set meets a condition if one of its values does, and "all" if every value named is in it. An item
+    without a value meets no condition but "not".
+
+    Parameters
+    ----------
+    table : Arrow table
+        One row for each item.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+        self._columns: dict[str, _Column] = {}
+        self._cached_mask = lru_cache(MASKS)(self._compute_mask)
+        self._cached_penalty = lru_cache(PENALTIES)(self._compute_penalty)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def parse_filter(self, given: Any, field: str = "filter") -> Filter:
+        """Check a filter such as `{"genre": ["Drama"], "year": {"ge": 1990}, "in_stock": true}`.
+
+        Each column has a value, a list of which one must be there, or an object with `ge`, `gt`, `le` and `lt` (a
+        number or date), `not` (a value or list of which none may be there) and `all` (a list of which each must be).
+
+        Raises
+        ------
+        RuleError
+            For a column that the items do not have, or a value of the wrong kind.
+        """
+        if not isinstance(given, Mapping):
+            raise RuleError(field, f"is {given!r}; expected an object of columns and values")
+        conditions: list[Condition] = []
+        for name in sorted(given, key=str):
+            column, place, wanted = self.find_column(name, field), f"{field}.{name}", given[name]
+            if not isinstance(wanted, Mapping):
+                conditions.append(Condition(name, "in", column.parse_values(wanted, place)))
+                continue
+            if not wanted:
+                raise RuleError(place, f"is empty; expected {_alternatives(OPERATORS)}")
+            for operator in sorted(wanted, key=str):
+                if operator not in OPERATORS:
+                    raise RuleError(place, f"has {operator!r}; expected {_alternatives(OPERATORS)}")
+                parse = column.parse_bound if operator in ORDERS else column.parse_values
+                values = parse(wanted[operator], f"{place}.{operator}")
+                if operator == "all" and len(values) > MOST_TOGETHER:
+                    raise RuleError(f"{place}.all", f"has {len(values)} values; expected at most {MOST_TOGETHER}")
+                conditions.append(Condition(name, operator, values))
+        if len(conditions) > MOST_CONDITIONS:
+            raise RuleError(field, f"has {len(conditions)} conditions; expected at most {MOST_CONDITIONS}")
+        return tuple(conditions)
+
+    def mask(self, conditions: Filter) -> Mask:
+        """Find the items that meet all conditions, (n_items,); kept for the next time, so it must not be changed."""
+        return self._cached_mask(conditions)
+
+    def penalty(self, conditions: Filter) -> FloatArray:
+        """Give 0 for items that meet all conditions and -inf for others, (n_items,) float32, which must not be changed.
+
+        Adding it to scores is many times faster than writing through a mask.
+        """
+        return self._cached_penalty(conditions)
+
+    def find_column(self, name: Any, field: str) -> "_Column":
+        """Prepare a column; `RuleError` if there is none that rules can use."""
+        found = self._columns.get(name) if isinstance(name, str) else None
+        if found is None:
+            if name not in self.table.column_names:
+                names = ", ".join(sorted(self.table.column_names))
+                raise RuleError(f"{field}.{name}", f"is no column of the items; expected one of {names}")
+            found = self._columns[name] = _Column.read(self.table[name], name, f"{field}.{name}")
+        return found
+
+    def kinds(self) -> dict[str, str]:
+        """Give the kind of each column that rules can use: "text", "number", "truth value" or "date"."""
+        found: dict[str, str] = {}
+        for name in self.table.column_names:
+            with contextlib.suppress(RuleError):
+                found[name] = self.find_column(name, "").kind
+        return found
+
+    def _compute_penalty(self, conditions: Filter) -> FloatArray:
+        penalty = np.where(self.mask(conditions), np.float32(0), np.float32(-np.inf))
+        penalty.flags.writeable = False
+        return penalty
+
+    def _compute_mask(self, conditions: Filter) -> Mask:
+        kept = np.ones(len(self), dtype=bool)
+        for condition in conditions:
+            kept &= self._columns[condition.column].meet(condition)
+        kept.flags.writeable = False
+        return kept
+
+
+@dataclass(frozen=True, eq=False)
+class _Column:
+    """A column as codes of its distinct values.
+
+    Attributes
+    ----------
+    kind : "text", "number", "truth value" or "date"
+    values : (n_values,) array
+        Distinct values; dates are microseconds since 1970, UTC.
+    codes : (n_entries,) int32
+        Value of each entry, -1 where it is missing.
+    starts : (n_items + 1,) int64, optional
+        Where the entries of each item begin, in a column of sets.
+    """
+
+    kind: str
+    values: npt.NDArray[Any]
+    codes: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int64] | None
+
+    @classmethod
+    def read(cls, column: pa.ChunkedArray, name: str, field: str) -> "_Column":
+        """Read a column of an item table; `RuleError` if its type is none that has values to compare."""
+        array, starts = _decode(_one_array(column)), None
+        if _is_text(array.type) and name not in WHOLE and pc.any(pc.match_substring(array, BAR)).as_py():
+            array = pc.split_pattern(array, BAR)
+        if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+            lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+            starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+            array = _decode(array.flatten())
+        kind, array = _simplify(array)
+        if kind is None:
+            raise RuleError(field, f"holds {column.type}, which rules cannot compare")
+        encoded = pc.dictionary_encode(array)
+        codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
+        return cls(kind, encoded.dictionary.to_numpy(zero_copy_only=False), codes, starts)
+
+    def meet(self, condition: Condition) -> Mask:
+        """Find the items that meet a condition, (n_items,)."""
+        match condition.operator:
+            case "in":
+                return self._hold_any(condition.values)
+            case "not":
+                return ~self._hold_any(condition.values)
+            case "all":
+                kept: Mask = np.logical_and.reduce([self._hold_any((value,)) for value in condition.values])
+                return kept
+        with np.errstate(invalid="ignore"):  # NaN is a missing value
+            return self._hold(ORDERS[condition.operator](self.values, condition.values[0]))
+
+    def codes_of(self, item: int) -> set[int]:
+        """Give the codes of an item's values."""
+        span = slice(item, item + 1) if self.starts is None else slice(self.starts[item], self.starts[item + 1])
+        return {code for code in self.codes[span].tolist() if code >= 0}
+
+    def parse_values(self, given: Any, field: str) -> tuple[Any, ...]:
+        """Check a value or a list of values."""
+        if isinstance(given, list | tuple):
+            if not given:
+                raise RuleError(field, f"is empty; expected {self.kind}s")
+            if len(given) > MOST_VALUES:
+                raise RuleError(field, f"has {len(given):,} values; expected at most {MOST_VALUES:,}")
+            return tuple(self._parse(value, f"{field}[{i}]") for i, value in enumerate(given))
+        return (self._parse(given, field),)
+
+    def parse_bound(self, given: Any, field: str) -> tuple[Any]:
+        """Check the bound of an order."""
+        if self.kind not in ORDERED:
+            raise RuleError(field, f"needs numbers or dates, but the column holds {self.kind}s")
+        return (self._parse(given, field),)
+
+    def _parse(self, given: Any, field: str) -> Any:
+        """Check one value, and convert it to what the column holds."""
+        match self.kind:
+            case "text" if isinstance(given, str):
+                return given.strip()
+            case "truth value" if isinstance(given, bool):
+                return given
+            case "number" if is_number(given):
+                return given if abs(given) < 2**63 else float(given)
+            case "date" if isinstance(given, str | date):
+                moment = _parse_moment(given)
+                if moment is not None:
+                    return moment
+        expected = {"text": "text", "date": "a date such as 2024-01-31"}.get(self.kind, f"a {self.kind}")
+        if self.kind == "truth value":
+            expected = "true or false"
+        raise RuleError(field, f"is {_shorten(given)}; expected {expected}")
+
+    def _hold_any(self, wanted: tuple[Any, ...]) -> Mask:
+        if self.kind == "text":
+            return self.hold_codes([self._index[value] for value in wanted if value in self._index])
+        return self._hold(np.isin(self.values, np.array(wanted)))
+
+    def hold_codes(self, codes: Sequence[int]) -> Mask:
+        """Find the items that hold one of the values with these codes, (n_items,)."""
+        accepted = np.zeros(len(self.values), dtype=bool)
+        accepted[list(codes)] = True
+        return self._hold(accepted)
+
+    def _hold(self, accepted: Mask) -> Mask:
+        """Find the items that hold one of the accepted values."""
+        hits: Mask = np.append(accepted, False)[self.codes]  # the code of a missing value, -1, is the last entry
+        if self.starts is None:
+            return hits
+        counted = np.concatenate([[0], np.cumsum(hits)])
+        kept: Mask = counted[self.starts[1:]] > counted[self.starts[:-1]]
+        return kept
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {value: code for code, value in enumerate(self.values.tolist())}
+
+
+def _simplify(array: pa.Array) -> tuple[str | None, pa.Array]:
+    """Return the kind of a column's values, and the column as texts, numbers, truth values or microseconds."""
+    kind = array.type
+    if _is_text(kind):
+        trimmed = pc.utf8_trim_whitespace(array)
+        return "text", pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, kind), trimmed)
+    if pa.types.is_boolean(kind):
+        return "truth value", array
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return "number", array
+    if pa.types.is_decimal(kind):
+        return "number", array.cast(pa.float64())
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        return "date", array.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+    if pa.types.is_null(kind):
+        return "text", array.cast(pa.string())
+    return None, array
+
+
+def _parse_moment(given: str | date) -> int | None:
+    """Parse a date or a time, UTC unless it says otherwise, as microseconds since 1970."""
+    try:
+        moment = datetime.fromisoformat(given if isinstance(given, str) else given.isoformat())
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return round((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1_000_000)
+
+
+def is_number(given: Any) -> bool:
+    """Check that a value from outside is a finite number, and no truth value."""
+    number = isinstance(given, int | float) and not isinstance(given, bool)
+    return number and abs(given) <= sys.float_info.max  # which is not so for NaN
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    array = column.combine_chunks()
+    return array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
+
+
+def _decode(array: pa.Array) -> pa.Array:
+    return array.cast(array.type.value_type) if pa.types.is_dictionary(array.type) else array
+
+
+def _alternatives(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _shorten(given: Any) -> str:
+    text = repr(given)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,122 @@
+"""`Metadata`: every operator on every kind of column gives the items that a loop over the rows gives."""
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from recvae.inference.metadata import Metadata, RuleError
+
+ROWS: list[dict[str, Any]] = [
+    {"genre": "Drama|Crime", "year": 1994, "price": 9.5, "in_stock": True, "tags": ["new", "blue"], "studio": "A"},
+    {"genre": "Comedy", "year": 1990, "price": None, "in_stock": False, "tags": [], "studio": "B"},
+    {"genre": None, "year": None, "price": 0.0, "in_stock": None, "tags": None, "studio": ""},
+    {"genre": " Drama ", "year": 2010, "price": float("nan"), "in_stock": True, "tags": ["new"], "studio": " B "},
+    {"genre": "", "year": 1989, "price": -3.25, "in_stock": True, "tags": ["red", None, "blue"], "studio": "é"},
+]
+DATES = [date(2020, 1, 1), None, date(2021, 6, 1), date(1960, 2, 29), date(2021, 6, 2)]
+TITLES = ["One | Two", "One", "Two", "Three", "|"]
+
+
+@pytest.fixture(scope="module")
+def metadata() -> Metadata:
+    table = pa.Table.from_pylist([{"item_id": i, **row} for i, row in enumerate(ROWS)])
+    table = table.append_column("released", pa.array(DATES)).append_column("title", pa.array(TITLES))
+    table = table.append_column("shape", pa.array([{"a": 1}] * 5))
+    return Metadata(table.append_column("code", pa.array(["x", "y", "x", None, "z"]).dictionary_encode()))
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, [0, 1, 2, 3, 4]),
+        ({"genre": "Drama"}, [0, 3]),
+        ({"genre": ["Crime", "Comedy"]}, [0, 1]),
+        ({"genre": {"all": ["Crime", "Drama"]}}, [0]),
+        ({"genre": {"not": "Drama"}}, [1, 2, 4]),
+        ({"genre": {"not": ["Drama", "Comedy"]}}, [2, 4]),
+        ({"genre": "no such genre"}, []),
+        ({"genre": {"not": "no such genre"}}, [0, 1, 2, 3, 4]),
+        ({"studio": "B"}, [1, 3]),
+        ({"studio": ["é", "A"]}, [0, 4]),
+        ({"year": 1990}, [1]),
+        ({"year": [1990, 1994.0, 7]}, [0, 1]),
+        ({"year": {"ge": 1990}}, [0, 1, 3]),
+        ({"year": {"gt": 1990, "lt": 2010}}, [0]),
+        ({"year": {"le": 1989.5}}, [4]),
+        ({"year": {"not": 1990}}, [0, 2, 3, 4]),
+        ({"price": {"lt": 1}}, [2, 4]),
+        ({"price": {"not": 0}}, [0, 1, 3, 4]),
+        ({"in_stock": True}, [0, 3, 4]),
+        ({"in_stock": {"not": True}}, [1, 2]),
+        ({"tags": "blue"}, [0, 4]),
+        ({"tags": {"all": ["new", "blue"]}}, [0]),
+        ({"tags": {"not": "new"}}, [1, 2, 4]),
+        ({"released": {"ge": "2021-06-01"}}, [2, 4]),
+        ({"released": {"gt": "2021-06-01T00:00:00+00:00"}}, [4]),
+        ({"released": "1960-02-29"}, [3]),
+        ({"released": {"lt": datetime(2020, 1, 1, 1, tzinfo=UTC)}}, [0, 3]),
+        ({"title": "One | Two"}, [0]),
+        ({"title": "One"}, [1]),
+        ({"code": ["x", "z"]}, [0, 2, 4]),
+        ({"item_id": {"lt": 2}, "in_stock": True}, [0]),
+        ({"genre": "Drama", "year": {"ge": 1990}, "in_stock": True}, [0, 3]),
+    ],
+    ids=str,
+)
+def test_what_a_filter_keeps(metadata: Metadata, given: dict[str, Any], kept: list[int]) -> None:
+    conditions = metadata.parse_filter(given)
+    assert np.flatnonzero(metadata.mask(conditions)).tolist() == kept
+    assert metadata.mask(metadata.parse_filter(given)) is metadata.mask(conditions)  # kept from the first time
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "said"),
+    [
+        ([1], "filter", "is [1]; expected an object"),
+        ({"colour": 1}, "filter.colour", "expected one of code, genre, in_stock, item_id, price, released, shape, "),
+        ({"shape": 1}, "filter.shape", "which rules cannot compare"),
+        ({"genre": 3}, "filter.genre", "is 3; expected text"),
+        ({"genre": ["Drama", None]}, "filter.genre[1]", "is None; expected text"),
+        ({"genre": []}, "filter.genre", "is empty; expected texts"),
+        ({"genre": {"ge": "A"}}, "filter.genre.ge", "needs numbers or dates, but the column holds texts"),
+        ({"year": "1990"}, "filter.year", "is '1990'; expected a number"),
+        ({"year": True}, "filter.year", "is True; expected a number"),
+        ({"year": {"ge": float("nan")}}, "filter.year.ge", "is nan; expected a number"),
+        ({"year": {"ge": [1990]}}, "filter.year.ge", "is [1990]; expected a number"),
+        ({"year": {"gte": 1990}}, "filter.year", "has 'gte'; expected ge, gt, le, lt, not or all"),
+        ({"year": {}}, "filter.year", "is empty; expected ge, gt, le, lt, not or all"),
+        ({"in_stock": "yes"}, "filter.in_stock", "is 'yes'; expected true or false"),
+        ({"in_stock": 1}, "filter.in_stock", "is 1; expected true or false"),
+        ({"released": "soon"}, "filter.released", "is 'soon'; expected a date such as 2024-01-31"),
+        ({"year": "9" * 5000}, "filter.year", "999...; expected a number"),
+    ],
+    ids=str,
+)
+def test_wrong_filters(metadata: Metadata, given: Any, field: str, said: str) -> None:
+    with pytest.raises(RuleError) as caught:
+        metadata.parse_filter(given)
+    assert caught.value.field == field
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+def test_items_without_rows() -> None:
+    metadata = Metadata(pa.table({"item_id": pa.array([], pa.int64()), "genre": pa.array([], pa.string())}))
+    assert metadata.mask(metadata.parse_filter({"genre": "x"})).tolist() == []
+
+
+def test_many_items_as_a_loop_finds_them() -> None:
+    generator = np.random.default_rng(0)
+    names = np.array(["a", "b", "c", "d", "e"])
+    sets = [list(generator.choice(names, generator.integers(0, 4), replace=False)) for _ in range(3000)]
+    numbers = generator.integers(0, 50, 3000)
+    metadata = Metadata(pa.table({"item_id": range(3000), "of": ["|".join(one) for one in sets], "number": numbers}))
+    given = {"of": {"all": ["a", "c"], "not": ["e"]}, "number": {"ge": 10, "lt": 40}}
+    kept = [
+        {"a", "c"} <= set(one) and "e" not in one and 10 <= number < 40
+        for one, number in zip(sets, numbers, strict=True)
+    ]
+    assert metadata.mask(metadata.parse_filter(given)).tolist() == kept
