@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test gate lint docs pictures bench serve long clean
+.PHONY: demo test gate lint docs pictures bench bench-gpu serve long clean
 
 demo: $(READY)
 	$(BIN)/recvae demo
@@ -33,8 +33,11 @@ docs: $(READY)
 pictures: $(READY)
 	$(BIN)/python docs/make_pictures.py
 
+bench-gpu: $(READY)
+	$(BIN)/python -m benchmarks.gpu
+
 bench: $(READY)
-	$(BIN)/python benchmarks/movielens.py ml-1m
+	$(BIN)/python -m benchmarks.quality ml-1m
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.evaluation
 

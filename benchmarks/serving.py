@@ -123,7 +123,7 @@ def unfitted(name: str, n_items: int) -> Recommender:
         als.user_factors_, als.item_factors_, als.item_counts_ = items[:100], items, counts
         return als
     model = MultVAE(**{**MultVAE.PRESETS["recommended"], "epochs": 1, "batch_size": 1})
-    model.item_counts_, model.n_users_ = counts, 1
+    model.item_counts_ = counts
     model.history_lengths_ = np.linspace(1, 200, 101).astype(np.float32)
     model.module_ = model._build(n_items, generator)
     clustered(model.module_, generator)

@@ -41,14 +41,17 @@ class Untouchable:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_best_trial_wins(sampler: str) -> None:
     seen: list[Trial] = []
-    found = tune("ease", split(), trials=4, sampler=sampler, on_trial=seen.append)
+    params = {"dropout": 0.5, "user_exponent": 0.5}
+    found = tune("ease", split(), trials=4, sampler=sampler, params=params, on_trial=seen.append)
     assert found.n_trials == len(seen) == 4
     assert found.value == max(trial.value or 0 for trial in seen)
-    assert found.params == next(dict(trial.params) for trial in seen if trial.value == found.value)
+    best = next(trial.params for trial in seen if trial.value == found.value)
+    assert found.params == {**params, "metric": "ndcg@100", **best}
 
 
 def test_a_grid_ends_when_it_is_spent() -> None:
-    assert tune("ease", split(), trials=50, sampler="grid").n_trials == 4
+    params = {"dropout": 0.5, "user_exponent": 0.5}
+    assert tune("ease", split(), trials=50, sampler="grid", params=params).n_trials == 4
 
 
 def test_the_same_seed_searches_alike() -> None:
@@ -130,7 +133,10 @@ def test_grids() -> None:
 def test_what_it_refuses(tmp_path: Path) -> None:
     for arguments, message in (
         ({"name": "popularity"}, "popularity has no hyperparameter to search"),
-        ({"name": "ease", "params": {"l2": 3.0}}, "ease has no hyperparameter to search"),
+        (
+            {"name": "ease", "params": {"l2": 3.0, "dropout": 0.5, "user_exponent": 0.5}},
+            "ease has no hyperparameter to search",
+        ),
         ({"name": "nonsense"}, "model is 'nonsense'"),
         ({"name": "ease", "sampler": "luck"}, "sampler is 'luck'"),
         ({"name": "ease", "trials": 0}, "trials is 0"),

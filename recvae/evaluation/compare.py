@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from recvae.data.csr import check_csr
-from recvae.data.splitting import Split
+from recvae.data.splitting import Holdout, Split
 from recvae.errors import ParameterError
 from recvae.evaluation.evaluate import (
     BEYOND_ACCURACY_METRICS,
@@ -169,8 +169,36 @@ def compare(
             on_result(name, runs[name])
     if not runs:
         raise ParameterError("; ".join(f"{name} {reason}" for name, reason in refused.items()))
-    n_users = int(np.count_nonzero(np.diff(check_csr(split.test.held_out, "held_out").indptr)))
-    return Comparison(runs, _test_pairs(runs, primary), refused, n_users, split.test.n_users - n_users)
+    return _summarise(runs, refused, split.test, primary)
+
+
+def combine(
+    runs: Mapping[str, Sequence[ModelRun]],
+    holdout: Holdout,
+    primary: Sequence[str] = PRIMARY_METRICS,
+    refused: Mapping[str, str] | None = None,
+) -> Comparison:
+    """Compare runs that were made apart, in other processes or on other days.
+
+    Parameters
+    ----------
+    runs : mapping of model name to ModelRun
+        One for each seed of the model, all evaluated on `holdout`.
+    holdout : Holdout
+    primary : sequence of str
+        Metrics of the paired tests.
+    refused : mapping of model name to reason, optional
+        Models that could not take part.
+    """
+    averaged = {name: _average_runs(of_seeds, primary) for name, of_seeds in runs.items()}
+    return _summarise(averaged, refused or {}, holdout, primary)
+
+
+def _summarise(
+    runs: Mapping[str, ModelRun], refused: Mapping[str, str], holdout: Holdout, primary: Sequence[str]
+) -> Comparison:
+    n_users = int(np.count_nonzero(np.diff(check_csr(holdout.held_out, "held_out").indptr)))
+    return Comparison(runs, _test_pairs(runs, primary), refused, n_users, holdout.n_users - n_users)
 
 
 def _run(model: Fits, split: Split, metrics: Sequence[str], show_progress: bool) -> ModelRun:

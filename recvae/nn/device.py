@@ -1,16 +1,17 @@
 """Devices by name, and the precision of matrix products."""
 
 import re
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from recvae.errors import ParameterError
+
+if TYPE_CHECKING:
+    import torch
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str) -> "torch.device":
     """The device of that name; "auto" is the GPU where there is one.
 
     Raises
@@ -18,6 +19,8 @@ def find_device(name: str) -> torch.device:
     ParameterError
         If this machine has no such device.
     """
+    import torch  # here, since a process that only ranks checks names and needs no torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
@@ -39,16 +42,20 @@ def check_device_name(name: Any) -> str:
     return name
 
 
-def matmul_precision(precision: str, device: torch.device) -> torch.autocast:
+def matmul_precision(precision: str, device: "torch.device") -> "torch.autocast":
     """A context in which matrix products have the given precision; sums and statistics stay in float32.
 
     "auto" is bfloat16, about twice as fast, where the processor has instructions for it, and float32 elsewhere.
     """
+    import torch
+
     reduced = precision == "bfloat16" or (precision == "auto" and _has_bfloat16(device))
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=reduced, cache_enabled=False)
 
 
-def _has_bfloat16(device: torch.device) -> bool:
+def _has_bfloat16(device: "torch.device") -> bool:
+    import torch
+
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()

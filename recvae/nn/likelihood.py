@@ -25,6 +25,10 @@ from recvae.nn.parallelism import ALONE, Parallelism
 MIN_CHUNK = 125
 """Fewer users at a time would make the matrix products slow."""
 
+GPU_CHUNK_BYTES = 2**29
+"""Bytes of a chunk's logits on a GPU: a chunk that suits a processor's caches would be done there before the next one's
+operations are started.
+"""
 FINENESS = 32
 """The number of sampled items is rounded up, to a multiple of the next power of two divided by this: oneDNN keeps a
 compiled program of a megabyte for each size of a product that it meets.
@@ -109,6 +113,10 @@ than to scale all logits. Where items are divided, the likelihood is the own ite
 """
 
 
+def _rows_at_once_on_gpu(row_bytes: int, least: int) -> int:
+    return max(least, GPU_CHUNK_BYTES // row_bytes)
+
+
 class _OutputLayer(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -125,7 +133,8 @@ class _OutputLayer(torch.autograd.Function):
         device = weight.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         # By the process that has most items, so that all exchange normalisers of the same chunks.
-        chunk_size = rows_at_once(parallelism.most_items(n_items) * dtype.itemsize, MIN_CHUNK)
+        row_bytes = parallelism.most_items(n_items) * dtype.itemsize
+        chunk_size = (rows_at_once if device == "cpu" else _rows_at_once_on_gpu)(row_bytes, MIN_CHUNK)
         size = min(len(hidden), chunk_size)
         buffer = workspace.take("logits", (size, len(weight)), weight, dtype)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]

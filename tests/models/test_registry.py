@@ -38,7 +38,7 @@ def test_names_presets_and_hyperparameters_are_checked() -> None:
         create("eas")
     with pytest.raises(ParameterError, match=r"^preset is 'paper'; ease has none$"):
         create("ease", "paper")
-    with pytest.raises(ParameterError, match=r"^ease has no hyperparameter 'k'; it has l2, density$"):
+    with pytest.raises(ParameterError, match=r"^ease has no hyperparameter 'k'; it has l2, density, dropout"):
         create("ease", k=3)
     assert seed_params("bpr", 4) == {"seed": 4}
     assert seed_params("ease", 4) == seed_params("nothing", 4) == {}

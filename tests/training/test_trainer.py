@@ -34,6 +34,7 @@ def small(**options: Any) -> MultVAE:
             "batch_size": BATCH_SIZE,
             "total_anneal_steps": 50,
             "learning_rate": 5e-3,
+            "patience": 0,
             "metric": "ndcg@5",
             **options,
         }
@@ -181,8 +182,24 @@ def test_patience_stops_early() -> None:
     assert int(np.argmax(values)) == len(values) - 1 - 3
 
 
-def test_no_patience_without_validation() -> None:
-    assert len(small(patience=1, epochs=6).fit(random_interactions(), show_progress=False).history_) == 6
+@pytest.mark.parametrize(("epochs", "patience"), [(60, 20), (8, 5), (3, 5)])
+def test_patience_left_to_the_data_is_a_share_of_the_epochs(
+    epochs: int, patience: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    falling = iter(1 - epoch / 100 for epoch in range(epochs))
+    monkeypatch.setattr(MultVAE, "validate", lambda *_: next(falling))
+    model = small(epochs=epochs, patience=None)
+    model.fit(random_interactions(), show_progress=False, validation=holdout())
+    assert model.best_epoch_ == 1
+    assert len(model.history_) == min(epochs, 1 + patience)
+    assert model.fitted_params()["patience"] == patience
+    assert model.patience is None
+
+
+@pytest.mark.parametrize("patience", [None, 1])
+def test_no_patience_without_validation(patience: int | None) -> None:
+    model = small(patience=patience, epochs=9, learning_rate=0.05)
+    assert len(model.fit(random_interactions(), show_progress=False).history_) == 9
 
 
 def test_each_epoch_takes_every_user_once_in_an_order_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -543,16 +560,6 @@ def test_sampled_updates_touch_only_the_rows_of_interactions_and_negatives() -> 
     }
     assert changed["encoder.input.weight"] == 0
     assert 0 < changed["output.weight"] <= 3 * UPDATES_AN_EPOCH
-
-
-@pytest.mark.parametrize(
-    ("n_users", "epochs", "batch_size"),
-    [(700, 100, 125), (4_838, 100, 125), (12_000, 75, 300), (29_858, 30, 500), (116_677, 20, 500)],
-)
-def test_epochs_and_batches_fit_the_users(n_users: int, epochs: int, batch_size: int) -> None:
-    model = MultVAE(epochs=None, batch_size=None)
-    assert model._epochs_and_batch_size(n_users) == (epochs, batch_size)
-    assert MultVAE(epochs=7, batch_size=9)._epochs_and_batch_size(n_users) == (7, 9)
 
 
 def test_nothing_but_the_weights_is_held_after_training() -> None:

@@ -25,6 +25,8 @@ VARIATIONAL = {"MultVAE": True, "MultDAE": False, "RecVAE": True}
 INPUT, OUTPUT = "encoder.input", "output"
 HISTORY_LENGTHS = "history_lengths"
 """Name of an array beside the weights: quantiles of the training users' numbers of interactions."""
+FIT_NUMBERS = "fit_numbers"
+"""Name of an array beside the weights: the best epoch, and the settings that were chosen for the data."""
 _PLAIN, _DENSE, _DENSE_NORMS, _DENSE_CODE = "encoder.layers", "encoder.hidden", "encoder.norms", "encoder.code"
 _DECODER = "decoder"
 

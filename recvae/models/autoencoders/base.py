@@ -1,6 +1,5 @@
 """Base of the autoencoders: training, scoring in batches, and weights in and out of an artifact."""
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +11,19 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.data.csr import fingerprint
-from recvae.errors import ParameterError, TrainingError, UnsupportedError
-from recvae.memory import available_bytes
+from recvae.errors import TrainingError, UnsupportedError
 from recvae.models import hyperparameters as check
-from recvae.models.autoencoders.architecture import Architecture, check_state
-from recvae.models.autoencoders.network import AutoencoderNetwork
+from recvae.models.autoencoders.architecture import FIT_NUMBERS, Architecture, check_state
+from recvae.models.autoencoders.network import AutoencoderNetwork, refuse_if_too_large
+from recvae.models.autoencoders.settings import (
+    EpochRule,
+    MatrixSize,
+    choose_batch_size,
+    choose_dropout,
+    choose_patience,
+    pack_numbers,
+    unpack_numbers,
+)
 from recvae.models.base import State
 from recvae.models.fit_context import FitContext
 from recvae.models.generative.anomaly import AnomalyDetector
@@ -29,11 +36,6 @@ from recvae.nn.parallelism import ALONE, Parallelism
 from recvae.training.optimizers import Adam, Optimizer
 from recvae.training.trainer import Trainer, TrainingPlan, Validation
 from recvae.types import FloatArray, Scores, UserItems
-
-TRAINING_COPIES = 5
-"""Arrays as large as the weights in training: weights, gradients, two moments of Adam, the best weights so far."""
-HISTORIES_SEEN = 900_000
-"""Histories that a network is trained on, all epochs together, where the number of epochs is left to the data."""
 
 
 class Autoencoder(AnomalyDetector):
@@ -54,6 +56,8 @@ class Autoencoder(AnomalyDetector):
     module_: AutoencoderNetwork
     history_: list[dict[str, float]]
     best_epoch_: int
+    EPOCHS: ClassVar[EpochRule] = EpochRule(histories=900_000, fewest=30, most=100)
+    _chosen: dict[str, Any]
     _last_epoch: int | None = None
 
     schedule: str = "constant"
@@ -65,7 +69,7 @@ class Autoencoder(AnomalyDetector):
         epochs: int | None,
         batch_size: int | None,
         learning_rate: float,
-        patience: int,
+        patience: int | None,
         metric: str,
         seed: int,
         device: str,
@@ -76,7 +80,7 @@ class Autoencoder(AnomalyDetector):
             None if batch_size is None else check.whole("batch_size", batch_size, maximum=check.LARGEST_BATCH)
         )
         self.learning_rate = check.real("learning_rate", learning_rate, open_low=True)
-        self.patience = check.whole("patience", patience, minimum=0)
+        self.patience = None if patience is None else check.whole("patience", patience, minimum=0)
         self.metric = check_metric(metric)
         self.seed = check.whole("seed", seed, minimum=0)
         self.device = check_device_name(device)
@@ -103,16 +107,32 @@ class Autoencoder(AnomalyDetector):
     def _prepare_training(self, user_items: sparse.csr_matrix, generator: torch.Generator) -> None:
         """Adapt the fresh network to the data."""
 
+    def _choose(self, size: MatrixSize) -> dict[str, Any]:
+        """Values of the hyperparameters that are left to the data, by name."""
+        epochs = self.epochs or self.EPOCHS.choose(size.users)
+        rules = {
+            "epochs": epochs,
+            "batch_size": choose_batch_size(size.users),
+            "patience": choose_patience(epochs),
+            "dropout": choose_dropout(size),
+        }
+        return {name: value for name, value in rules.items() if getattr(self, name) is None}
+
+    def _setting(self, name: str) -> Any:
+        """The hyperparameter as given, or as chosen for the data."""
+        given = getattr(self, name)
+        return self._chosen[name] if given is None else given
+
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
+        self._chosen = self._choose(MatrixSize.of(user_items, self.item_counts_))
         device, parallelism = find_device(self.device), Parallelism.current(self.parallel)
         if device.type == "cpu":
-            _refuse_if_too_large(self._architecture(self.n_items_), self.n_items_, parallelism)
+            refuse_if_too_large(self._architecture(self.n_items_), self.n_items_, parallelism)
         generator = torch.Generator().manual_seed(self.seed)
         self.module_ = self._build(self.n_items_, generator, parallelism).to(device)
         if device.type != "cpu":  # weights are drawn on the CPU, so that they are the same on every device
             generator = torch.Generator(device).manual_seed(self.seed)
         self._prepare_training(user_items, generator)
-        self.n_users_ = user_items.shape[0]
         trainer = Trainer(
             self,
             self._plan(),
@@ -120,8 +140,8 @@ class Autoencoder(AnomalyDetector):
             identity={
                 "class": type(self).__name__,
                 **{name: value for name, value in self.get_params().items() if name != "parallel"},
-                "data": context.fingerprint,
                 "last_epoch": self._last_epoch,
+                "data": context.fingerprint,
                 "validation": context.validation and [fingerprint(matrix) for matrix in context.validation],
             },
             validation=context.validation,
@@ -154,7 +174,7 @@ class Autoencoder(AnomalyDetector):
     ) -> Self:
         self.n_items_  # noqa: B018 refuses before fit
         if not hasattr(self, "best_epoch_"):
-            raise UnsupportedError(f"a loaded {type(self).__name__} does not know its epochs; fit it, then refit it")
+            raise UnsupportedError(f"this {type(self).__name__} was saved without its best epoch; fit it again first")
         model = type(self)(**self.fitted_params())
         model._last_epoch = self.best_epoch_
         try:
@@ -165,14 +185,14 @@ class Autoencoder(AnomalyDetector):
         return model
 
     def _plan(self) -> TrainingPlan:
-        epochs, batch_size = self._epochs_and_batch_size(self.n_users_)
+        epochs: int = self._setting("epochs")
         return TrainingPlan(
             epochs=epochs,
             last_epoch=self._last_epoch or epochs,
-            batch_size=batch_size,
+            batch_size=self._setting("batch_size"),
             seed=self.seed,
             metric=self.metric,
-            patience=self.patience,
+            patience=self._setting("patience"),
             learning_rate=self.learning_rate,
             schedule=self.schedule,
             passes=self.passes,
@@ -214,16 +234,7 @@ class Autoencoder(AnomalyDetector):
         self.module_.load_state_dict(weights, assign=True)
 
     def fitted_params(self) -> dict[str, Any]:
-        if not hasattr(self, "n_users_"):  # a loaded model
-            return self.get_params()
-        epochs, batch_size = self._epochs_and_batch_size(self.n_users_)
-        return {**self.get_params(), "epochs": epochs, "batch_size": batch_size}
-
-    def _epochs_and_batch_size(self, n_users: int) -> tuple[int, int]:
-        """The hyperparameters, or values that fit the number of users; see `MultVAE`."""
-        batch_size = self.batch_size or max(125, min(500, round(n_users / 40)))
-        epochs = self.epochs or max(20, min(100, round(HISTORIES_SEEN / n_users)))
-        return epochs, batch_size
+        return {**self.get_params(), **getattr(self, "_chosen", {})}
 
     def _logits(self, batch: Batch) -> Tensor:
         """(n_users, n_items) deterministic logits."""
@@ -262,25 +273,19 @@ class Autoencoder(AnomalyDetector):
         return output.weight.detach().cpu().numpy(), output.bias.detach().cpu().numpy()
 
     def _state(self) -> State:
-        weights = {name: tensor.cpu().numpy() for name, tensor in self.module_.state_dict().items()}
-        return {**weights, **self._calibration_state()}
+        state = {name: tensor.cpu().numpy() for name, tensor in self.module_.state_dict().items()}
+        if hasattr(self, "best_epoch_"):
+            state[FIT_NUMBERS] = pack_numbers({**self._chosen, "best_epoch": self.best_epoch_})
+        return {**state, **self._calibration_state()}
 
     def _restore(self, state: State) -> None:
         weights = self._restore_calibration(state)
+        packed = weights.pop(FIT_NUMBERS, None)
         check_state(weights, self._architecture(self.n_items_).shapes(self.n_items_))
+        numbers = {} if packed is None else unpack_numbers(packed)  # version 0.1 has none
+        if "best_epoch" in numbers:
+            self.best_epoch_ = numbers.pop("best_epoch")
+        self._chosen = {name: value for name, value in numbers.items() if getattr(self, name, 0) is None}
+        type(self)(**self.fitted_params())  # refuses settings that cannot be
         self._load_weights({name: torch.from_numpy(array) for name, array in weights.items()})
         self.history_ = []
-
-
-def _refuse_if_too_large(architecture: Architecture, n_items: int, parallelism: Parallelism) -> None:
-    """Refuse a network whose training would exhaust the memory; the system would kill the process without a word."""
-    n_weights = sum(math.prod(shape) for shape in architecture.shapes(n_items).values())
-    needed, available = 4 * TRAINING_COPIES * n_weights, available_bytes()
-    if parallelism.divides_items:  # nearly all weights are those of the first and the last layer
-        needed //= parallelism.size
-    if available is not None and needed > available:
-        raise ParameterError(
-            f"hidden is {architecture.hidden} and latent {architecture.latent}, which on {n_items:,} items makes a "
-            f"network that needs about {needed / 1e9:.1f} GB in training; {available / 1e9:.1f} GB are free; use "
-            "smaller layers, or keep fewer items (min_item_users)"
-        )

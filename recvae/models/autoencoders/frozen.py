@@ -11,6 +11,7 @@ from scipy import sparse
 
 from recvae.errors import UnsupportedError
 from recvae.models.autoencoders.architecture import (
+    FIT_NUMBERS,
     HISTORY_LENGTHS,
     INPUT,
     LAYER_NORM_EPSILON,
@@ -82,7 +83,7 @@ class FrozenAutoencoder(AnomalyDetector):
 
     def _restore(self, state: State) -> None:
         state = self._restore_calibration(state)
-        weights = {name: array for name, array in state.items() if name != HISTORY_LENGTHS}
+        weights = {name: array for name, array in state.items() if name not in (HISTORY_LENGTHS, FIT_NUMBERS)}
         architecture = Architecture.from_state(weights, VARIATIONAL[self.trained_as])
         check_state(weights, architecture.shapes(self.n_items_))
 

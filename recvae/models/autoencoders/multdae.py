@@ -31,6 +31,9 @@ class MultDAE(Autoencoder):
         λ; the notebook's 0.01 / 500.
 
     The others are those of `MultVAE`.
+
+    Preset "paper" (the constructor's defaults) is the publication's model; in "recommended" the data decide dropout,
+    batches and epochs.
     """
 
     SPACE: ClassVar[SearchSpace] = {
@@ -40,18 +43,21 @@ class MultDAE(Autoencoder):
         "learning_rate": RealRange(2e-4, 4e-3),
         "batch_size": WholeRange(50, 500),
     }
-    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "recommended": {"precision": "auto"}}
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {},
+        "recommended": {"dropout": None, "epochs": None, "batch_size": None, "precision": "auto"},
+    }
 
     def __init__(
         self,
         hidden: int | Sequence[int] = (),
         latent: int = 200,
-        dropout: float = 0.5,
+        dropout: float | None = 0.5,
         l2: float = 0.01 / 500,
-        epochs: int = 200,
-        batch_size: int = 500,
+        epochs: int | None = 200,
+        batch_size: int | None = 500,
         learning_rate: float = 1e-3,
-        patience: int = 0,
+        patience: int | None = None,
         metric: str = "ndcg@100",
         seed: int = 0,
         device: str = "auto",
@@ -60,7 +66,7 @@ class MultDAE(Autoencoder):
         super().__init__(epochs, batch_size, learning_rate, patience, metric, seed, device, precision)
         self.hidden = check.sizes("hidden", hidden)
         self.latent = check.whole("latent", latent, maximum=check.LARGEST_LAYER)
-        self.dropout = check.real("dropout", dropout, 0.0, 0.99)
+        self.dropout = None if dropout is None else check.real("dropout", dropout, 0.0, 0.99)
         self.l2 = check.real("l2", l2)
 
     def _architecture(self, n_items: int) -> Architecture:
@@ -69,7 +75,7 @@ class MultDAE(Autoencoder):
     def _loss(
         self, batch: Batch, users: slice, step: int, number: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        inputs = drop_out(batch.normalise(), self.dropout, generator)
+        inputs = drop_out(batch.normalise(), self._setting("dropout"), generator)
         code = torch.tanh(self.module_.encoder(inputs[users]))
         nll = self.module_.nll(code, batch[users])
         weights = [p for p in self.module_.parameters() if p.ndim == 2]

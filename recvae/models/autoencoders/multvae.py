@@ -12,6 +12,7 @@ from torch import Tensor
 from recvae.errors import ParameterError
 from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.architecture import ENCODERS, Architecture
+from recvae.models.autoencoders.settings import MatrixSize, choose_gamma
 from recvae.models.autoencoders.variational import VariationalAutoencoder, kl_to_standard_normal
 from recvae.nn.batches import Batch
 from recvae.nn.likelihood import LIKELIHOODS
@@ -35,8 +36,8 @@ class MultVAE(VariationalAutoencoder):
     Preset "paper" (the constructor's defaults) is the publication's model. Its one known difference from the authors'
     TensorFlow code is Adam's ε, which there is added before the bias correction of the second moment, not after it as
     in PyTorch: it is larger in the first updates. "recommended" has RecVAE's encoder, a linear decoder, γ·|x| and a
-    one-cycle learning rate: RecVAE without its alternation and composite prior. "fast" starts from singular vectors
-    and trains for 15 epochs.
+    one-cycle learning rate: RecVAE without its alternation and composite prior; the data decide γ, dropout, batches and
+    epochs. "fast" starts from singular vectors and trains for 15 epochs.
 
     Parameters
     ----------
@@ -50,28 +51,32 @@ class MultVAE(VariationalAutoencoder):
     initial : "random" or "spectral"
         Initial weights of the first layer and of a linear decoder: random, or the leading singular vectors of the
         normalised matrix of interactions (see `recvae.nn.spectrum`), from which few epochs are enough.
-    dropout : float
-        Probability that an interaction is left out of the input in training.
+    dropout : float, optional
+        Probability that an interaction is left out of the input in training. None is 0.7 for sparse data, else 0.5 (see
+        `recvae.models.autoencoders.settings.choose_dropout`).
     likelihood : "multinomial", "logistic" or "gaussian"
         Distribution of a history given z. Multinomial: items compete for a user's interactions, which suits ranking
         best (the paper's table 4). Logistic: each item is a yes or no, for scores that are read as probabilities.
         Gaussian: squared error.
     gamma : float, optional
         KL weight for each interaction of the user, instead of annealing (Shenbin et al. 2020, section 3.4). Better
-        where histories differ much in length.
+        where histories differ much in length. None anneals, or where `total_anneal_steps` is None too, chooses γ by the
+        mean numbers of interactions a user and an item (see `recvae.models.autoencoders.settings.choose_gamma`).
     anneal_cap : float
         Largest β. The paper finds the best by annealing to 1 and keeping the β of the best validation epoch.
-    total_anneal_steps : int
-        Updates after which β would reach 1; 0 keeps it at the cap throughout.
+    total_anneal_steps : int, optional
+        Updates after which β would reach 1; 0 keeps it at the cap throughout. None does not anneal: the KL weight is
+        γ·|x|.
     epochs, batch_size : int, optional
         Passes over the users, and users an update. None chooses by the number of training users: batches of a fortieth
-        of them, from 125 to 500, and from 20 to 100 epochs, so that about 900,000 histories are seen.
+        of them, from 125 to 500, and from 30 to 100 epochs, so that about 900,000 histories are seen.
     learning_rate : float
         Adam's step size, at its peak.
     schedule : str
         Course of the learning rate; see `recvae.training.schedules.learning_rate_factor`.
-    patience : int
-        Stop after so many epochs without a better validation metric; 0 trains all epochs.
+    patience : int, optional
+        Stop after so many epochs without a better validation metric; 0 trains all epochs. None is a third of the
+        epochs, at least five.
     metric : str
         Metric that the best epoch is chosen by, where validation users are given.
     seed : int
@@ -100,7 +105,9 @@ class MultVAE(VariationalAutoencoder):
             "hidden": (600,) * 5,
             "latent": None,
             "encoder": "dense",
-            "gamma": 0.003,
+            "gamma": None,
+            "dropout": None,
+            "total_anneal_steps": None,
             "epochs": None,
             "batch_size": None,
             "schedule": "one-cycle",
@@ -115,16 +122,16 @@ class MultVAE(VariationalAutoencoder):
         latent: int | None = 200,
         encoder: str = "plain",
         initial: str = "random",
-        dropout: float = 0.5,
+        dropout: float | None = 0.5,
         likelihood: str = "multinomial",
         gamma: float | None = None,
         anneal_cap: float = 0.2,
-        total_anneal_steps: int = 200_000,
+        total_anneal_steps: int | None = 200_000,
         epochs: int | None = 200,
         batch_size: int | None = 500,
         learning_rate: float = 1e-3,
         schedule: str = "constant",
-        patience: int = 0,
+        patience: int | None = None,
         metric: str = "ndcg@100",
         seed: int = 0,
         device: str = "auto",
@@ -138,11 +145,13 @@ class MultVAE(VariationalAutoencoder):
         self.initial = check.one_of("initial", initial, ("random", "spectral"))
         self.hidden = (check.equal_sizes if encoder == "dense" else check.sizes)("hidden", hidden)
         self.latent = None if latent is None else check.whole("latent", latent, maximum=check.LARGEST_LAYER)
-        self.dropout = check.real("dropout", dropout, 0.0, 0.99)
+        self.dropout = None if dropout is None else check.real("dropout", dropout, 0.0, 0.99)
         self.likelihood = check.one_of("likelihood", likelihood, tuple(LIKELIHOODS))
         self.gamma = None if gamma is None else check.real("gamma", gamma)
         self.anneal_cap = check.real("anneal_cap", anneal_cap)
-        self.total_anneal_steps = check.whole("total_anneal_steps", total_anneal_steps, minimum=0)
+        self.total_anneal_steps = (
+            None if total_anneal_steps is None else check.whole("total_anneal_steps", total_anneal_steps, minimum=0)
+        )
         self.schedule = check.one_of("schedule", schedule, SCHEDULES)
         self.n_negatives = (
             None if n_negatives is None else check.whole("n_negatives", n_negatives, maximum=check.LARGEST_SAMPLE)
@@ -158,15 +167,19 @@ class MultVAE(VariationalAutoencoder):
         if parallel == "items" and initial == "spectral":
             raise ParameterError("initial is 'spectral', but parallel is 'items'; expected 'users'")
 
+    def _choose(self, size: MatrixSize) -> dict[str, Any]:
+        chosen = super()._choose(size)
+        if self.latent is None:
+            chosen["latent"] = self._latent(self.n_items_)
+        if self.gamma is None and self.total_anneal_steps is None:
+            chosen["gamma"] = choose_gamma(size)
+        return chosen
+
     def _architecture(self, n_items: int) -> Architecture:
         return Architecture(self.encoder, self.hidden, self._latent(n_items), variational=True)
 
     def _latent(self, n_items: int) -> int:
         return self.latent or max(200, min(400, n_items // 100))
-
-    def fitted_params(self) -> dict[str, Any]:
-        latent = self._latent(self.n_items_) if hasattr(self, "item_counts_") else self.latent
-        return {**super().fitted_params(), "latent": latent}
 
     def _prepare_training(self, user_items: sparse.csr_matrix, generator: torch.Generator) -> None:
         module = self.module_
@@ -193,7 +206,7 @@ class MultVAE(VariationalAutoencoder):
     def _loss(
         self, batch: Batch, users: slice, step: int, number: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        inputs = drop_out(batch.normalise(), self.dropout, generator)
+        inputs = drop_out(batch.normalise(), self._setting("dropout"), generator)
         noise = draw_noise(batch, self.module_.architecture.latent, generator)
         own = batch[users]
         mu, logvar = self.module_.encoder(inputs[users]).chunk(2, dim=1)  # (n_users, latent) each
@@ -209,8 +222,9 @@ class MultVAE(VariationalAutoencoder):
 
     def _beta(self, batch: Batch, step: int) -> Tensor:
         """(n_users,) KL weight of each user."""
-        if self.gamma is not None:
-            return self.gamma * batch.sum_weights()
+        if self.gamma is not None or self.total_anneal_steps is None:
+            gamma: float = self._setting("gamma")
+            return gamma * batch.sum_weights()
         beta = annealed_beta(step, self.anneal_cap, self.total_anneal_steps)
         return torch.full((len(batch),), beta, dtype=batch.values.dtype, device=batch.values.device)
 

@@ -1,5 +1,6 @@
 """The torch network of the autoencoders: an encoder of sparse histories, and a decoder to all items."""
 
+import math
 from functools import partial
 from itertools import pairwise
 
@@ -7,6 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 the field's name
 from torch import Tensor, nn
 
+from recvae.errors import ParameterError
+from recvae.memory import available_bytes
 from recvae.models.autoencoders.architecture import (
     LAYER_NORM_EPSILON,
     Architecture,
@@ -21,6 +24,9 @@ from recvae.nn.layers import Linear, Workspace
 from recvae.nn.likelihood import output_nll, sampled_nll
 from recvae.nn.matmul import linear
 from recvae.nn.parallelism import ALONE, Parallelism
+
+TRAINING_COPIES = 5
+"""Arrays as large as the weights in training: weights, gradients, two moments of Adam, the best weights so far."""
 
 
 class PlainEncoder(nn.Module):
@@ -125,3 +131,17 @@ class AutoencoderNetwork(nn.Module):
         """`nll` with a multinomial likelihood whose normaliser is estimated; see `recvae.nn.likelihood.sampled_nll`."""
         output = self.output
         return sampled_nll(self.decode(z), output.weight, output.bias, batch, batch_items, negatives, self._workspace)
+
+
+def refuse_if_too_large(architecture: Architecture, n_items: int, parallelism: Parallelism) -> None:
+    """Refuse a network whose training would exhaust the memory; the system would kill the process without a word."""
+    n_weights = sum(math.prod(shape) for shape in architecture.shapes(n_items).values())
+    needed, available = 4 * TRAINING_COPIES * n_weights, available_bytes()
+    if parallelism.divides_items:  # nearly all weights are those of the first and the last layer
+        needed //= parallelism.size
+    if available is not None and needed > available:
+        raise ParameterError(
+            f"hidden is {architecture.hidden} and latent {architecture.latent}, which on {n_items:,} items makes a "
+            f"network that needs about {needed / 1e9:.1f} GB in training; {available / 1e9:.1f} GB are free; use "
+            "smaller layers, or keep fewer items (min_item_users)"
+        )

@@ -12,11 +12,13 @@ from torch import Tensor
 from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.architecture import Architecture
 from recvae.models.autoencoders.network import AutoencoderNetwork, DenseEncoder
+from recvae.models.autoencoders.settings import EpochRule, MatrixSize, choose_gamma
 from recvae.models.autoencoders.variational import VariationalAutoencoder
 from recvae.models.base import State
 from recvae.nn.batches import Batch
 from recvae.nn.parallelism import ALONE, DIVIDED, Parallelism
 from recvae.nn.sampling import draw_noise, drop_out, sample_normal
+from recvae.training.schedules import SCHEDULES
 
 WIDE_LOGVAR = 10.0
 """Log variance of the prior's wide component."""
@@ -45,27 +47,34 @@ class RecVAE(VariationalAutoencoder):
     of the time of the publication, differs in three points. There ε of layer normalisation is PyTorch's default, 1e-5
     instead of .1. The old posteriors are stored for each training user at the moment of the copy, instead of being
     computed by an old encoder in each batch, which gives the same numbers. And those of the first epoch are the initial
-    encoder's own, not those of another encoder with random weights. Preset "recommended" differs from "paper" in the
-    precision of matrix products only.
+    encoder's own, not those of another encoder with random weights. In preset "recommended" the data decide γ, dropout,
+    batches and epochs, and the learning rate rises and falls (one-cycle): at a constant one, RecVAE overfits.
 
     Parameters
     ----------
     hidden : int or sequence of int
         Sizes of the encoder's hidden layers, all the same.
     latent : int
-    dropout : float
-        Probability that an interaction is left out of the encoder's input, in the encoder's passes.
-    gamma : float
-        KL weight for each interaction of the user.
+    dropout : float, optional
+        Probability that an interaction is left out of the encoder's input, in the encoder's passes. None chooses as for
+        `MultVAE`.
+    gamma : float, optional
+        KL weight for each interaction of the user. None chooses by the mean numbers of interactions a user and an item
+        (see `recvae.models.autoencoders.settings.choose_gamma`).
     prior_weights : three floats
         Weights of the mixture's components, standard, old posterior and wide; they sum to 1.
     encoder_passes, decoder_passes : int
         Passes over the users an epoch.
-    epochs, batch_size : int
+    epochs, batch_size : int, optional
+        None chooses by the number of training users: batches as for `MultVAE`, and from 15 to 50 epochs, so that about
+        450,000 histories are seen.
     learning_rate : float
-        Adam's step size.
-    patience : int
-        Stop after so many epochs without a better validation metric; 0 trains all epochs.
+        Adam's step size, at its peak.
+    schedule : str
+        Course of the learning rate; see `recvae.training.schedules.learning_rate_factor`.
+    patience : int, optional
+        Stop after so many epochs without a better validation metric; 0 trains all epochs. None is a third of the
+        epochs, at least five.
     metric : str
         Metric that the best epoch is chosen by, where validation users are given.
     seed : int
@@ -74,7 +83,19 @@ class RecVAE(VariationalAutoencoder):
         As for `MultVAE`.
     """
 
-    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "recommended": {"precision": "auto"}}
+    EPOCHS: ClassVar[EpochRule] = EpochRule(histories=450_000, fewest=15, most=50)
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {},
+        "recommended": {
+            "gamma": None,
+            "dropout": None,
+            "epochs": None,
+            "batch_size": None,
+            "learning_rate": 1e-3,
+            "schedule": "one-cycle",
+            "precision": "auto",
+        },
+    }
 
     module_: RecVAENetwork
 
@@ -82,15 +103,16 @@ class RecVAE(VariationalAutoencoder):
         self,
         hidden: int | Sequence[int] = (600,) * 5,
         latent: int = 200,
-        dropout: float = 0.5,
-        gamma: float = 0.005,
+        dropout: float | None = 0.5,
+        gamma: float | None = 0.005,
         prior_weights: Sequence[float] = (3 / 20, 3 / 4, 1 / 10),
         encoder_passes: int = 3,
         decoder_passes: int = 1,
-        epochs: int = 50,
-        batch_size: int = 500,
+        epochs: int | None = 50,
+        batch_size: int | None = 500,
         learning_rate: float = 5e-4,
-        patience: int = 0,
+        schedule: str = "constant",
+        patience: int | None = None,
         metric: str = "ndcg@100",
         seed: int = 0,
         device: str = "auto",
@@ -100,13 +122,17 @@ class RecVAE(VariationalAutoencoder):
         super().__init__(epochs, batch_size, learning_rate, patience, metric, seed, device, precision)
         self.hidden = check.equal_sizes("hidden", hidden)
         self.latent = check.whole("latent", latent, maximum=check.LARGEST_LAYER)
-        self.dropout = check.real("dropout", dropout, 0.0, 0.99)
-        self.gamma = check.real("gamma", gamma)
+        self.dropout = None if dropout is None else check.real("dropout", dropout, 0.0, 0.99)
+        self.gamma = None if gamma is None else check.real("gamma", gamma)
         self.prior_weights = check.shares("prior_weights", prior_weights, 3)
         self.encoder_passes = check.whole("encoder_passes", encoder_passes, maximum=check.MOST_PASSES)
         self.decoder_passes = check.whole("decoder_passes", decoder_passes, maximum=check.MOST_PASSES)
+        self.schedule = check.one_of("schedule", schedule, SCHEDULES)
         self.passes = self.encoder_passes + self.decoder_passes
         self.parallel = check.one_of("parallel", parallel, DIVIDED)
+
+    def _choose(self, size: MatrixSize) -> dict[str, Any]:
+        return super()._choose(size) | ({"gamma": choose_gamma(size)} if self.gamma is None else {})
 
     def _architecture(self, n_items: int) -> Architecture:
         return Architecture("dense", self.hidden, self.latent, variational=True)
@@ -126,7 +152,7 @@ class RecVAE(VariationalAutoencoder):
         module.encoder.requires_grad_(trains_encoder)
         module.output.requires_grad_(not trains_encoder)
         undropped = batch.normalise()
-        inputs = drop_out(undropped, self.dropout if trains_encoder else 0.0, generator)
+        inputs = drop_out(undropped, self._setting("dropout") if trains_encoder else 0.0, generator)
         noise = draw_noise(batch, module.architecture.latent, generator)
         mu, logvar = module.encoder(inputs[users]).chunk(2, dim=1)  # (n_users, latent) each
         z = sample_normal(mu, logvar, noise[users])
@@ -134,7 +160,7 @@ class RecVAE(VariationalAutoencoder):
         if not trains_encoder:  # KL does not depend on the decoder
             return nll, {"nll": nll.detach()}
         kl = (_log_normal(z, mu, logvar) - self._log_prior(undropped[users], z)).sum(dim=1)  # (n_users,)
-        beta = self.gamma * own.sum_weights()  # (n_users,)
+        beta = self._setting("gamma") * own.sum_weights()  # (n_users,)
         terms = {"nll": nll.detach(), "kl": kl.detach().mean(), "beta": beta.mean()}
         return nll + (beta * kl).mean(), terms
 

@@ -12,7 +12,7 @@ from recvae.types import FloatArray
 
 
 class FactoredInverse:
-    """P = VᵀV, which approximates (XᵀX + λI)⁻¹.
+    """P = VᵀV, which approximates (XᵀX + diag λ)⁻¹.
 
     Attributes
     ----------
@@ -28,8 +28,8 @@ class FactoredInverse:
         self.diagonal: FloatArray = np.asarray(factor.multiply(factor).sum(axis=0), dtype=np.float32).ravel()
 
     @classmethod
-    def from_interactions(cls, user_items: sparse.csr_matrix, l2: float, per_item: int) -> Self:
-        """Compute the approximate inverse for X = user_items and λ = l2; exact if `per_item` is the number of items.
+    def from_interactions(cls, user_items: sparse.csr_matrix, regularisation: FloatArray, per_item: int) -> Self:
+        """Compute the approximate inverse for X = user_items; exact if `per_item` is the number of items.
 
         Row i of V is the ridge regression of item i on other items: minus their weights, and 1 for item i, all divided
         by the root of the variance that remains. For the exact inverse the regression is on all items before i,
@@ -41,20 +41,21 @@ class FactoredInverse:
         Parameters
         ----------
         user_items : csr_matrix, shape (n_users, n_items)
-        l2 : float
+        regularisation : (n_items,) float32
+            λ.
         per_item : int
             Entries of each row of V, including the diagonal.
 
         Raises
         ------
         LinAlgError
-            If `l2` is too small for float32.
+            If λ is too small for float32.
         """
         n_items = user_items.shape[1]
         items = user_items.T.tocsr()
         order = np.argsort(-np.diff(items.indptr), kind="stable").astype(np.int32)
-        items = items[order]
-        diagonal = np.asarray(items.multiply(items).sum(axis=1), dtype=np.float32).ravel() + np.float32(l2)
+        items, added = items[order], regularisation[order]
+        diagonal = np.asarray(items.multiply(items).sum(axis=1), dtype=np.float32).ravel() + added
         indptr = np.concatenate([[0], np.cumsum(np.minimum(np.arange(n_items) + 1, per_item))])
         indices, values = np.empty(indptr[-1], dtype=np.int32), np.empty(indptr[-1], dtype=np.float32)
         size = rows_at_once(4 * n_items)
@@ -63,7 +64,7 @@ class FactoredInverse:
             for i, products in enumerate(gram, start):
                 row = slice(indptr[i], indptr[i + 1])
                 chosen = _find_largest(products[:i] / diagonal[:i], row.stop - row.start - 1)
-                weights = _solve_ridge(items[chosen], products[chosen], l2)
+                weights = _solve_ridge(items[chosen], products[chosen], added[chosen])
                 remaining = diagonal[i] - weights @ products[chosen]
                 if not remaining > 0:
                     raise LinAlgError("no variance but rounding remains for an item")
@@ -90,7 +91,7 @@ def _find_largest(values: FloatArray, n: int) -> npt.NDArray[np.intp]:
     return np.arange(len(values)) if n == len(values) else np.argpartition(-values, n)[:n]
 
 
-def _solve_ridge(features: sparse.csr_matrix, products: FloatArray, l2: float) -> FloatArray:
+def _solve_ridge(features: sparse.csr_matrix, products: FloatArray, regularisation: FloatArray) -> FloatArray:
     """Solve a ridge regression.
 
     Parameters
@@ -98,6 +99,7 @@ def _solve_ridge(features: sparse.csr_matrix, products: FloatArray, l2: float) -
     features : csr_matrix, shape (n_features, n_users)
     products : (n_features,) float32
         Each feature times the target.
+    regularisation : (n_features,) float32
 
     Returns
     -------
@@ -107,7 +109,7 @@ def _solve_ridge(features: sparse.csr_matrix, products: FloatArray, l2: float) -
     import torch  # here, since a process that only ranks needs no torch and saves its memory
 
     gram = torch.from_numpy((features @ features.T).toarray())
-    gram.diagonal().add_(l2)
+    gram.diagonal().add_(torch.from_numpy(regularisation))
     factor, failed = torch.linalg.cholesky_ex(gram)
     if failed:
         raise LinAlgError("not positive definite")

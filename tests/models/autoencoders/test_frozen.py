@@ -142,10 +142,12 @@ def test_every_array_must_be_there_and_fit(trained: Autoencoder) -> None:
         without = {key: kept for key, kept in whole.items() if key not in (name, "extra.bias")}
         odd = without | {name: array.astype(np.float64)}
         larger = without | {name: np.concatenate([array, array[:1]])}
-        for state in (odd, larger) if name in ("history_lengths", "extra.bias") else (without, odd, larger):
+        for state in (
+            (odd, larger) if name in ("history_lengths", "fit_numbers", "extra.bias") else (without, odd, larger)
+        ):
             model = FrozenAutoencoder(type(trained).__name__)
             model.item_counts_ = trained.item_counts_
-            if name == "history_lengths":
+            if name in ("history_lengths", "fit_numbers"):
                 model._restore(state)
                 continue
             with pytest.raises(

@@ -1,0 +1,138 @@
+"""Runs of models kept on disk, so that a table goes on where it was cut off; and what a model needs of a machine."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from recvae.data.prepared import Prepared, read_prepared
+from recvae.data.splitting import Holdout, Split
+from recvae.evaluation.compare import ModelRun
+from recvae.evaluation.evaluate import EvalResult
+from recvae.models.autoencoders.base import Autoencoder
+from recvae.models.registry import MODELS
+from recvae.preparation.pipeline import Options, prepare
+from recvae.storage.files import write_text
+
+PREPARED = Path(__file__).parent.parent / "data" / "prepared"
+DENSE = ("ease", "blend")  # hold matrices of items by items
+MANY_ITEMS = 20_000
+SLOWEST_FIRST = ("blend", "ease", "recvae", "multvae", "multdae", "als", "graph", "lmf", "bpr")
+
+
+def open_data(name: str, folder: Path) -> Prepared:
+    """Read the prepared directory `folder`/`name`; prepare the data set if there is none."""
+    directory = folder / name
+    if not directory.exists():
+        for line in prepare(name, directory, Options()):
+            print(line, flush=True)
+    return read_prepared(directory)
+
+
+def model_name(row: str) -> str:
+    """The registry's name of a row's model, such as "multvae" of "multvae (paper)"."""
+    return row.split(" ", 1)[0]
+
+
+def needs_seeds(row: str) -> bool:
+    """Whether a model differs from seed to seed by more than rounding."""
+    name = model_name(row)
+    return name in ("bpr", "lmf", "blend") or issubclass(MODELS[name], Autoencoder)
+
+
+def estimate_memory(row: str, n_items: int) -> int:
+    """Bytes that a model takes at its peak, roughly."""
+    matrices = 4 if model_name(row) in DENSE else 0
+    return (2 << 30) + matrices * 4 * n_items**2
+
+
+def choose_threads(row: str, n_items: int, cores: int, workers: int) -> int:
+    """Threads for a model: more for the closed forms of many items, which nothing else can shorten."""
+    share = max(1, cores // workers)
+    return max(share, cores // 4) if model_name(row) in DENSE and n_items > MANY_ITEMS else share
+
+
+def rank_by_cost(row: str) -> int:
+    """Sorting key that puts the slowest models first."""
+    name = model_name(row)
+    return SLOWEST_FIRST.index(name) if name in SLOWEST_FIRST else len(SLOWEST_FIRST)
+
+
+def count_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def whole_training(split: Split) -> sparse.csr_matrix:
+    """Training interactions together with those that validation held out of the same users."""
+    if split.validation is None or (split.validation.train_rows < 0).any():
+        return split.train
+    held_out = split.validation.held_out.tocoo()
+    rows = split.validation.train_rows[held_out.row]
+    added = sparse.csr_matrix((held_out.data, (rows, held_out.col)), shape=split.train.shape)
+    whole: sparse.csr_matrix = (split.train + added).tocsr()
+    whole.sort_indices()
+    return whole
+
+
+def take_users(holdout: Holdout, most: int, seed: int = 0) -> Holdout:
+    """A random part of a holdout's users, or all of them if there are no more than `most`."""
+    if holdout.n_users <= most:
+        return holdout
+    rows = np.sort(np.random.default_rng(seed).choice(holdout.n_users, most, replace=False))
+    return Holdout(holdout.fold_in[rows], holdout.held_out[rows], holdout.user_ids[rows], holdout.train_rows[rows])
+
+
+def write_run(path: Path, run: ModelRun, **facts: Any) -> None:
+    """Write a run as `path`.npz, its figures for each user, and `path`.json, everything else."""
+    result = run.result
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = dict(result.per_user)
+    if result.history_lengths is not None:
+        arrays["history_lengths"] = result.history_lengths
+    np.savez_compressed(path.with_name(f"{path.name}.npz"), **arrays)
+    plain = run.as_dict()
+    content = {
+        **facts,
+        "totals": dict(result.totals),
+        "n_users": result.n_users,
+        "n_without_held_out": result.n_without_held_out,
+        **{name: plain[name] for name in ("fit_seconds", "score_seconds", "peak_rss_mb", "params", "history")},
+    }
+    write_text(path.with_name(f"{path.name}.json"), json.dumps(content, indent=1) + "\n")
+
+
+def read_run(path: Path) -> tuple[ModelRun, Mapping[str, Any]]:
+    """Read a run that `write_run` wrote, and its facts."""
+    facts = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf8"))
+    with np.load(path.with_name(f"{path.name}.npz"), allow_pickle=False) as arrays:
+        per_user = {name: arrays[name] for name in arrays.files}
+    lengths = per_user.pop("history_lengths", None)
+    result = EvalResult(
+        per_user, facts["totals"], facts["n_users"], facts["n_without_held_out"], facts["score_seconds"], lengths
+    )
+    run = ModelRun(result, facts["fit_seconds"], facts["peak_rss_mb"], facts["params"], facts["history"])
+    return run, facts
+
+
+def has_run(path: Path, identity: str) -> bool:
+    """Whether a run was kept, of the split whose digest is `identity`."""
+    try:
+        facts = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf8"))
+    except (OSError, ValueError):
+        return False
+    return bool(facts.get("split") == identity)
+
+
+def split_names(text: str) -> list[str]:
+    """Names in a text with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def order_rows(rows: Iterable[str]) -> list[str]:
+    """Rows with the slowest models first."""
+    return sorted(rows, key=rank_by_cost)

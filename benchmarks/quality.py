@@ -1,0 +1,232 @@
+"""Quality tables: every model with its defaults on public data sets, beside published figures.
+
+    python -m benchmarks.quality ml-100k ml-1m gowalla [--models ease,als] [--seeds 3] [--workers 4] [--seconds 600]
+
+Each data set is found as `recvae prepare` finds it, or taken from `--data`, a folder of prepared directories by name.
+Every model is fitted on the training users or interactions, chooses by the validation users what its defaults leave
+open, and is evaluated once on the test users; what draws numbers is fitted with several seeds. Gowalla and Yelp2018
+publish no validation list: models choose on interactions taken out of the training interactions, and are then fitted
+again on all of these with the settings and epochs found.
+
+Writes `benchmarks/results/NAME.json` and `NAME.md`. Finished runs are kept in `--keep`, and a run that was cut off goes
+on where it stood; delete that folder to measure again.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks import kept
+from benchmarks.pool import Task, run
+from benchmarks.published import FIGURES
+from recvae.data.prepared import Prepared, read_prepared
+from recvae.datasets import NAMES
+from recvae.errors import ParameterError, RecvaeError
+from recvae.evaluation.compare import RECALL_CURVE, ModelRun, combine
+from recvae.evaluation.evaluate import (
+    BEYOND_ACCURACY_METRICS,
+    DEFAULT_METRICS,
+    PRIMARY_METRICS,
+    evaluate,
+    refuse_new_users,
+)
+from recvae.evaluation.results import write_results
+from recvae.evaluation.tables import console_table, markdown_table
+from recvae.memory import peak_memory
+from recvae.models.base import Recommender
+from recvae.models.registry import MODELS, create, seed_params
+
+HERE = Path(__file__).parent
+KEEP = HERE.parent / "data" / "quality"
+REFITTED = ("gowalla", "yelp2018")  # train and test lists only, and published figures are of all training interactions
+LISTS_METRICS = ("recall_full@20", "ndcg@20")
+METRICS = (*PRIMARY_METRICS, *DEFAULT_METRICS, *BEYOND_ACCURACY_METRICS, *RECALL_CURVE)
+PAPER_ROWS = ("multdae (paper)", "multvae (paper)")
+PAPER_USERS = 100_000  # from this size on the publication's own 200 epochs and 200,000 annealing steps
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fit of one row of a table.
+
+    Attributes
+    ----------
+    data : str
+        Name of the data set.
+    directory : Path
+        Its prepared directory.
+    row : str
+    seed : int
+    path : Path
+        The file, without an ending, that the run is kept in.
+    """
+
+    data: str
+    directory: Path
+    row: str
+    seed: int
+    path: Path
+
+
+def paper_settings(n_users: int) -> dict[str, int]:
+    """Scale the publication's epochs and annealing to data with fewer users.
+
+    Small data get at least 100 epochs and 1,000 updates, and anneal over twice the run's updates, so that β reaches
+    its cap after 40% of them.
+    """
+    if n_users >= PAPER_USERS:
+        return {"epochs": 200, "total_anneal_steps": 200_000}
+    updates = -(-n_users // 500)
+    epochs = max(100, -(-1000 // updates))
+    return {"epochs": epochs, "total_anneal_steps": 2 * epochs * updates}
+
+
+def create_row(row: str, n_users: int, seed: int) -> Recommender:
+    """Create the model of a row of the table."""
+    name = kept.model_name(row)
+    if row not in PAPER_ROWS:
+        return create(name, None, **seed_params(name, seed))
+    paper: dict[str, Any] = {"seed": seed, **paper_settings(n_users)}
+    if name == "multdae":
+        del paper["total_anneal_steps"]
+    return create(name, "paper", **paper)
+
+
+def primary_metrics(data: str) -> tuple[str, ...]:
+    """Metrics of a data set's table: those of its publications."""
+    return LISTS_METRICS if data in REFITTED else PRIMARY_METRICS
+
+
+def measure(cell: Cell) -> dict[str, Any]:
+    """Fit and evaluate one model, and keep the run."""
+    prepared = read_prepared(cell.directory)
+    split, identity = prepared.split, prepared.identity["split_sha256"]
+    model = create_row(cell.row, split.train.shape[0], cell.seed)
+    try:
+        refuse_new_users(model, split.test)
+    except ParameterError as error:
+        return {"refused": str(error).removeprefix(f"{type(model).__name__} ")}
+    train = kept.whole_training(split) if cell.data in REFITTED else split.train
+    with peak_memory() as peak:
+        started = perf_counter()
+        model.fit(split.train, show_progress=False, validation=split.validation)
+        if train is not split.train:
+            model = model.refit(train, show_progress=False)
+        seconds = perf_counter() - started
+        result = evaluate(model, split.test, METRICS, train=train)
+    history = getattr(model, "history_", ())
+    fitted = ModelRun(result, seconds, peak.mb, model.fitted_params(), history)
+    kept.write_run(cell.path, fitted, split=identity, row=cell.row, seed=cell.seed)
+    return {metric: result.mean(metric) for metric in primary_metrics(cell.data)}
+
+
+class Tables:
+    """The cells of several tables: which are to be measured, and the tables of those that are."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.data: dict[str, Prepared] = {}
+        self.cells: dict[str, list[Cell]] = {}
+        self.refused: dict[str, dict[str, str]] = {}
+        for name in arguments.names:
+            self.data[name] = kept.open_data(name, arguments.data)
+            self.cells[name] = list(self._list_cells(name))
+            self.refused[name] = {}
+        rows = kept.order_rows({cell.row for cells in self.cells.values() for cell in cells})
+        pending = [cell for cells in self.cells.values() for cell in cells if not self._is_done(cell)]
+        self.pending = sorted(pending, key=lambda cell: (cell.seed, rows.index(cell.row)))
+
+    def _list_cells(self, name: str) -> list[Cell]:
+        models = self.arguments.models or [*MODELS, *(PAPER_ROWS if name.startswith("ml-") else ())]
+        cells = []
+        for row in models:
+            for seed in range(self.arguments.seeds if kept.needs_seeds(row) else 1):
+                path = self.arguments.keep / name / f"{row}-{seed}"
+                cells.append(Cell(name, self.data[name].path, row, seed, path))
+        return cells
+
+    def _is_done(self, cell: Cell) -> bool:
+        return kept.has_run(cell.path, self.data[cell.data].identity["split_sha256"])
+
+    def take(self) -> Task | None:
+        """Give the next cell to measure, the first seed of every model before the second of any."""
+        while self.pending:
+            cell = self.pending.pop(0)
+            if cell.row in self.refused[cell.data]:
+                continue
+            n_items, workers = self.data[cell.data].split.train.shape[1], self.arguments.workers
+            threads = kept.choose_threads(cell.row, n_items, kept.count_cores(), workers)
+            return Task(cell, threads, kept.estimate_memory(cell.row, n_items))
+        return None
+
+    def done(self, cell: Cell, result: dict[str, Any]) -> None:
+        """Report a cell, and write the table that it belongs to."""
+        if "refused" in result:
+            self.refused[cell.data][cell.row] = result["refused"]
+        if "error" in result:
+            self.refused[cell.data].setdefault(cell.row, result["error"])
+        figures = "  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k}: {v}" for k, v in result.items())
+        print(f"{cell.data:13} {cell.row:16} seed {cell.seed}  {figures}", flush=True)
+        self.write(cell.data)
+
+    def write(self, name: str) -> dict[str, Any] | None:
+        """Write a table of the runs that there are, and return its content; None if there are no runs."""
+        runs: dict[str, list[ModelRun]] = {}
+        for cell in self.cells[name]:
+            if self._is_done(cell):
+                runs.setdefault(cell.row, []).append(kept.read_run(cell.path)[0])
+        if not runs:
+            return None
+        prepared, primary = self.data[name], primary_metrics(name)
+        refused = {row: why for row, why in self.refused[name].items() if row not in runs}
+        compared = combine(runs, prepared.split.test, primary, refused)
+        compared = replace(compared, runs={row: compared.runs[row] for row in self._sort(compared.runs)})
+        protocol = {**prepared.manifest["protocol"], "filters": prepared.manifest["filters"]}
+        if name in REFITTED:
+            protocol["fitted again"] = "on all training interactions, with the settings and epochs found"
+        results = compared.as_dict(dataset=name, protocol=protocol, seed=0)
+        results["command"] = f"python -m benchmarks.quality {name} --seeds {self.arguments.seeds}"
+        self.arguments.out.mkdir(parents=True, exist_ok=True)
+        write_results(self.arguments.out / f"{name}.json", results)
+        table = f"# {name}\n\nMade by `{results['command']}`.\n\n{markdown_table(results, primary)}"
+        (self.arguments.out / f"{name}.md").write_text(table + FIGURES.get(name, ""), encoding="utf8")
+        return results
+
+    def _sort(self, runs: Any) -> Sequence[str]:
+        order = [cell.row for cells in self.cells.values() for cell in cells]
+        return sorted(runs, key=order.index)
+
+
+def main() -> None:
+    """Measure, write and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--data", type=Path, default=kept.PREPARED, help="prepared directories, by name")
+    parser.add_argument("--models", type=kept.split_names, help="rows of the table, by commas; all by default")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="where to write the tables")
+    parser.add_argument("--keep", type=Path, default=KEEP, help="where finished runs are kept")
+    parser.add_argument("--seeds", type=int, default=3, help="how often models that draw numbers are fitted")
+    parser.add_argument("--workers", type=int, default=1, help="models fitted at once")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="limit of time for everything")
+    arguments = parser.parse_args()
+    try:
+        tables = Tables(arguments)
+    except RecvaeError as error:
+        sys.exit(f"not run: {error}")
+    limits = {"workers": arguments.workers, "cores": kept.count_cores(), "seconds": arguments.seconds}
+    finished = run(measure, tables.take, tables.done, **limits)
+    for name in arguments.names:
+        if results := tables.write(name):
+            Console().print(console_table(results, primary_metrics(name)))
+    if not finished:
+        sys.exit("the time is over; the same command goes on from here")
+
+
+if __name__ == "__main__":
+    main()

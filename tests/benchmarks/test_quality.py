@@ -1,0 +1,130 @@
+"""Quality tables: cells measured in processes of their own, kept, and put together."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import kept, pool, quality
+from benchmarks.published import FIGURES
+from recvae.data.interactions import Interactions
+from recvae.data.prepared import read_prepared, write_prepared
+from recvae.data.splitting import given
+from recvae.datasets import NAMES
+from recvae.datasets.synthetic import generate
+from recvae.evaluation.results import read_results
+from recvae.evaluation.tables import markdown_table
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a prepared directory of lists, as Gowalla's are."""
+    folder = tmp_path_factory.mktemp("prepared")
+    ratings = generate(n_users=120, n_items=60, seed=3).ratings.drop_duplicates(["user_id", "item_id"])
+    ratings = ratings.drop(columns=["rating", "timestamp"], errors="ignore").reset_index(drop=True)
+    ratings["part"] = np.where(np.arange(len(ratings)) % 5 == 0, 2, 0).astype("int8")
+    data = Interactions.from_frame(ratings)
+    split = given(data, val_users=40)
+    write_prepared(folder / "gowalla", data, split, dataset="gowalla", source={}, filters={}, counts={})
+    return folder
+
+
+def command(prepared: Path, out: Path, models: str) -> list[str]:
+    keep = ["--data", str(prepared), "--out", str(out), "--keep", str(out / "keep")]
+    return ["quality", "gowalla", "--models", models, "--seeds", "2", *keep]
+
+
+def test_a_table_is_made_and_goes_on(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", command(prepared, tmp_path, "popularity,bpr"))
+    quality.main()
+    assert "popularity       seed 0" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", command(prepared, tmp_path, "popularity,bpr,ease"))
+    quality.main()
+    again = capsys.readouterr().out
+    assert "ease             seed 0" in again
+    assert "popularity       seed" not in again
+
+    results = read_results(tmp_path / "gowalla.json")
+    assert set(results["models"]) == {"popularity", "bpr", "ease"}
+    assert len(results["models"]["bpr"]["by_seed"]["ndcg@20"]) == 2
+    assert {pair["metric"] for pair in results["comparisons"]} == {"recall_full@20", "ndcg@20"}
+    text = (tmp_path / "gowalla.md").read_text(encoding="utf8")
+    assert markdown_table(results, quality.LISTS_METRICS) in text
+    assert text.endswith(FIGURES["gowalla"])
+
+
+def test_lists_are_fitted_again_on_all_training_interactions(prepared: Path) -> None:
+    split = read_prepared(prepared / "gowalla").split
+    whole = kept.whole_training(split)
+    assert split.validation is not None
+    assert whole.nnz == split.train.nnz + split.validation.held_out.nnz
+    known = split.test.train_rows >= 0
+    np.testing.assert_array_equal(whole[split.test.train_rows[known]].toarray(), split.test.fold_in[known].toarray())
+
+
+def test_a_part_of_the_users(prepared: Path) -> None:
+    test = read_prepared(prepared / "gowalla").split.test
+    part = kept.take_users(test, 10)
+    assert (part.n_users, part.fold_in.shape, len(part.train_rows)) == (10, (10, test.fold_in.shape[1]), 10)
+    assert part.user_ids.isin(test.user_ids).all()
+    assert kept.take_users(test, 10_000) is test
+
+
+def test_published_figures_are_of_known_sets() -> None:
+    assert set(FIGURES) <= set(NAMES)
+
+
+def fail_or_die(what: str) -> dict[str, Any]:
+    """Work of the pool's test."""
+    if what == "die":
+        os._exit(3)
+    if what == "fail":
+        raise ValueError("no luck")
+    return {"figure": len(what)}
+
+
+def test_failures_cost_only_themselves() -> None:
+    tasks = [pool.Task(what, threads=2) for what in ("die", "fail", "fine")]
+    found: dict[str, dict[str, Any]] = {}
+    limits = {"workers": 2, "cores": 2, "seconds": 60.0}
+    assert pool.run(fail_or_die, lambda: tasks.pop(0) if tasks else None, found.__setitem__, **limits)  # type: ignore[arg-type]
+    assert found["die"]["error"] == "the process ended with code 3"
+    assert found["fail"]["error"] == "ValueError: no luck"
+    assert found["fine"]["figure"] == 4
+
+
+def test_small_tasks_overtake_what_waits_for_cores() -> None:
+    """Of four cores three are taken at first: the large task waits, and is the next one when they are free."""
+    tasks = [pool.Task("large", threads=3), pool.Task("small")]
+    waiting: list[pool.Task] = []
+    busy = pool.Task("first", threads=3)
+    found = pool.choose([busy], waiting, lambda: tasks.pop(0) if tasks else None, cores=4, memory=1)
+    assert found == pool.Task("small")
+    assert pool.choose([busy], waiting, lambda: None, cores=4, memory=1) is None
+    assert pool.choose([found], waiting, lambda: None, cores=4, memory=1) == pool.Task("large", threads=3)
+    assert not waiting
+
+
+def test_memory_is_shared() -> None:
+    task = pool.Task("large", memory=60)
+    assert pool.choose([task], [], lambda: task, cores=8, memory=100) is None
+    assert pool.choose([task], [], lambda: task, cores=8, memory=120) == task
+    assert pool.choose([], [], lambda: task, cores=8, memory=10) == task  # alone it may try
+
+
+def test_time_that_is_over() -> None:
+    tasks = [pool.Task("fine")]
+    done = pool.run(fail_or_die, lambda: tasks[0], lambda *_: None, workers=1, cores=1, seconds=0.0)
+    assert not done
+
+
+def test_dense_models_of_many_items_take_many_threads() -> None:
+    assert kept.choose_threads("ease", 50_000, cores=16, workers=16) == 4
+    assert kept.choose_threads("als", 50_000, cores=16, workers=16) == 1
+    assert kept.estimate_memory("blend", 40_000) > 20 << 30
+    assert kept.order_rows(["als", "popularity", "multvae (paper)", "blend"])[0] == "blend"
