@@ -114,7 +114,8 @@ class MultVAE(VariationalAutoencoder):
             "precision": "auto",
         },
     }
-    PRESETS["fast"] = PRESETS["recommended"] | {"initial": "spectral", "epochs": 15}
+    # In so few epochs a small KL weight is better than that of the rule: lastfm .283 and .259, ML-100K .522 and .521.
+    PRESETS["fast"] = PRESETS["recommended"] | {"initial": "spectral", "epochs": 15, "gamma": 0.003, "dropout": 0.5}
 
     def __init__(
         self,
