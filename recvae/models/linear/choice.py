@@ -54,18 +54,18 @@ def keep_comparable(fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix) -> 
     return (fold_in[both], held_out[both]) if len(both) else None
 
 
-def measure_lists(score: Callable[[sparse.csr_matrix], FloatArray], validation: Validation, metric: str) -> float:
+def measure_lists(score: Callable[[slice], FloatArray], validation: Validation, metric: str) -> float:
     """Average the metric over the lists of the validation users, each of whom has something to find.
 
     Parameters
     ----------
     score : callable
-        Gives a new (n_users, n_items) array of scores for rows of fold_in.
+        Gives a new (n_users, n_items) array of scores for a slice of the rows of fold_in.
     """
     fold_in, held_out = validation
     ids = []
     for batch in row_batches(fold_in.shape[0], 4 * fold_in.shape[1]):
-        scores = score(fold_in[batch])
+        scores = score(batch)
         mask_seen(scores, fold_in[batch])
         ids.append(top_n(scores, parse_metric(metric)[1])[0])
     return mean_metric(np.concatenate(ids), held_out, metric)

@@ -151,7 +151,7 @@ class EASE(Recommender):
                 inverse = problem.invert(settings)
             except LinAlgError:
                 return float("nan")
-            return measure_lists(lambda rows: _score(rows, inverse), users, self.metric)
+            return measure_lists(lambda batch: _score(users[0][batch], inverse), users, self.metric)
 
         return choose(candidates, measure)
 

@@ -1,121 +1,221 @@
-"""GraphFilter: GF-CF of Y. Shen et al., "How Powerful is Graph Convolution for Recommendation?", CIKM 2021."""
+"""GraphFilter: polynomial filters on the graph of items, without their polynomials."""
 
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from scipy.sparse.linalg import svds
 
-from recvae.data.csr import csr_arrays, inverse_square_roots, normalise_by_degrees
+from recvae.data.csr import csr_arrays
 from recvae.data.stored_arrays import take_array, take_csr
 from recvae.errors import ArtifactError
-from recvae.memory import row_batches
+from recvae.memory import available_bytes
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
-from recvae.models.validation import check_metric, validate
+from recvae.models.linear.choice import Validation, choose, keep_comparable, measure_lists
+from recvae.models.linear.spectral import SpectralFilter, Spectrum
+from recvae.models.validation import check_metric, hold_out_users
 from recvae.types import FloatArray
 
-PAPER_WEIGHT = 0.3
-WEIGHTS = (0.1, PAPER_WEIGHT, 1.0, 3.0, 10.0)
-VALIDATION_USERS = 1000
+FACTORS = (512, 128)
+WEIGHTS = (0.3, 0.0, 0.1, 1.0, 3.0)
+FLATNESSES = (3.0, 1.5, 10.0)
+ITEM_EXPONENTS = (0.25, 0.0)
+"""Values among which what is not given is chosen; the first of each is taken where there is nobody to choose by."""
+LARGEST_MATRIX = 8000
+"""Items up to which the filter is kept as one array of items by items, where memory allows."""
+MOST_SCORES = 2**27
+"""Scores of validation users that are held at a time; of large catalogues fewer users choose."""
+NAMES = ("factors", "weight", "flatness", "item_exponent")
 
 
 class GraphFilter(Recommender):
-    """A linear plus an ideal low-pass filter on the graph of items; nothing is trained by gradient descent.
+    """A low-pass filter on the graph of items; nothing is trained by gradient descent.
 
-    Equation 10: the scores of a history r are r·R̃ᵀR̃ + weight·r·D_I^−½ V Vᵀ D_I^½, where R̃ = D_U^−½ R D_I^−½ and V
-    are its leading right singular vectors.
+    With R̃ = D_U^−½ R D_I^−½, P̃ = R̃ᵀR̃, and V its leading eigenvectors, of eigenvalues λ, the scores of a history r
+    are r·D_I^−β·(c·P̃ + V diag(h(λ) − c·λ + α) Vᵀ)·D_I^β. h(λ) = ½ ± ½·|2λ − 1|^φ flattens what is near ½, and
+    c = h(λ_η) / λ_η goes on in a straight line below the last eigenvalue.
+
+    This is the family of GF-CF (Y. Shen et al., "How Powerful is Graph Convolution for Recommendation?", CIKM 2021:
+    φ = 1, except that degrees weigh its linear term differently) and ChebyCF (C. Kim et al., "Graph Spectral Filtering
+    with Chebyshev Interpolation for Recommendation", SIGIR 2025), whose polynomials approximate h; here h is exact on
+    the leading eigenvalues. BSPM (J. Choi et al., SIGIR 2023) is a filter of this kind too, with a sharpening term that
+    is not in it.
 
     Parameters
     ----------
-    factors : int
-        Number of singular vectors, 256 as in the paper; fewer if the matrix has no more.
+    factors : int, optional
+        η, the number of eigenvectors; fewer if the matrix has no more.
     weight : float, optional
-        α, the weight of the ideal filter: .3 in the paper, good on sparse data; up to 3 on dense data. None chooses
-        among five values on at most 1,000 validation users, or takes .3 if there are none.
+        α, the weight of the ideal filter, which passes the leading eigenvectors alone.
     metric : str
-        Metric by which the weight is chosen.
+        Metric by which what is None is chosen.
     seed : int
-        Decides the start vector of the iteration for the singular vectors.
+        Decides the start of the iteration for the eigenvectors.
+    flatness : float, optional
+        φ; 1 is the straight line.
+    item_exponent : float, optional
+        β: 0 takes histories as they are, .5 divides them by the square root of the items' interactions, and multiplies
+        scores by it.
+
+    Notes
+    -----
+    What is None is chosen on at most 1,000 validation users, or users held out of the training matrix where none are
+    given, one hyperparameter after the other: β of .25 and 0, φ of 1.5, 3 and 10, α of 0, .1, .3, 1 and 3, η of 512 and
+    128. Matrices with fewer than fifty users with five interactions take β = .25, φ = 3, α = .3, η = 512.
+
+    Up to 8,000 items the filter is kept as one matrix, of which the scores of a user are a sum of rows. Above, a user
+    costs a product with the eigenvectors.
     """
 
-    SPACE: ClassVar[SearchSpace] = {"factors": WholeRange(16, 1024), "weight": RealRange(0.05, 20.0)}
+    SPACE: ClassVar[SearchSpace] = {
+        "factors": WholeRange(32, 1024),
+        "weight": RealRange(0.01, 10.0),
+        "flatness": RealRange(1.0, 20.0),
+        "item_exponent": RealRange(0.0, 0.5, log=False),
+    }
 
-    weight_: float
-    interactions_: sparse.csr_matrix
-    item_degrees_: npt.NDArray[np.float32]
-    values_: npt.NDArray[np.float32]
-    vectors_: npt.NDArray[np.float32]
+    settings_: dict[str, Any]
+    values_: FloatArray
+    vectors_: FloatArray
+    matrix_: FloatArray | None
+    filter_: SpectralFilter | None
 
     def __init__(
-        self, factors: int = 256, weight: float | None = None, metric: str = "ndcg@100", seed: int = 0
+        self,
+        factors: int | None = None,
+        weight: float | None = None,
+        metric: str = "ndcg@100",
+        seed: int = 0,
+        flatness: float | None = None,
+        item_exponent: float | None = None,
     ) -> None:
-        self.factors = check.whole("factors", factors, maximum=check.LARGEST_LAYER)
+        self.factors = None if factors is None else check.whole("factors", factors, maximum=check.LARGEST_LAYER)
         self.weight = None if weight is None else check.real("weight", weight)
         self.metric = check_metric(metric)
         self.seed = check.whole("seed", seed, minimum=0)
+        self.flatness = None if flatness is None else check.real("flatness", flatness, 1.0, 100.0)
+        self.item_exponent = None if item_exponent is None else check.real("item_exponent", item_exponent, 0.0, 1.0)
 
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         with context.report_end():
-            self.item_degrees_ = np.asarray(user_items.sum(axis=0), dtype=np.float32).ravel()
-            self.interactions_ = normalise_by_degrees(user_items)
-            self.values_, self.vectors_ = self._decompose()
-            self.weight_ = PAPER_WEIGHT if self.weight is None else self.weight
-            if self.weight is None and context.validation is not None:
-                self.weight_ = self._choose_weight(*context.validation)
+            self.settings_, spectrum = self._choose_settings(user_items, context.validation)
+            if spectrum is None:
+                spectrum = Spectrum.from_interactions(user_items, self.settings_["factors"], self.seed)
+            chosen = spectrum.make_filter(**self.settings_)
+            self.vectors_, self.values_ = chosen.vectors, np.sqrt(spectrum.eigenvalues[: len(chosen.gains)])
+            n_items, free = user_items.shape[1], available_bytes()
+            fits = n_items <= LARGEST_MATRIX and (free is None or 2 * 4 * n_items**2 < free)
+            self.matrix_ = chosen.make_matrix() if fits else None
+            self.filter_ = None if fits else chosen
 
-    def _choose_weight(self, fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix) -> float:
-        """Find the weight that ranks best for the first validation users."""
-        users = fold_in[:VALIDATION_USERS], held_out[:VALIDATION_USERS]
-        quality = {}
-        for weight in WEIGHTS:
-            self.weight_ = weight
-            quality[weight] = validate(self, users, self.metric)
-        return max(quality, key=lambda weight: quality[weight])
-
-    def _decompose(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Compute the leading singular values of R̃, (factors,), and right singular vectors, (factors, n_items)."""
-        smaller = min(self.interactions_.shape)
-        k = min(self.factors, smaller - 1)
-        if k == 0:
-            return np.empty(0, dtype=np.float32), np.empty((0, self.interactions_.shape[1]), dtype=np.float32)
-        start = np.random.default_rng(self.seed).standard_normal(smaller).astype(np.float32)
-        _, values, vectors = svds(self.interactions_, k=k, v0=start)
-        return values.astype(np.float32), np.ascontiguousarray(vectors, dtype=np.float32)
+    def _choose_settings(
+        self, user_items: sparse.csr_matrix, validation: Validation | None
+    ) -> tuple[dict[str, Any], Spectrum | None]:
+        """Take what is given, and find what is not; also the spectrum of `user_items`, if it was computed for that."""
+        defaults = (FACTORS, WEIGHTS, FLATNESSES, ITEM_EXPONENTS)
+        candidates = {
+            name: default if getattr(self, name) is None else (getattr(self, name),)
+            for name, default in zip(NAMES, defaults, strict=True)
+        }
+        first = {name: values[0] for name, values in candidates.items()}
+        if all(len(values) == 1 for values in candidates.values()):
+            return first, None
+        train, given = user_items, validation
+        if given is None:
+            found = hold_out_users(user_items, self.seed)
+            if found is None:
+                return first, None
+            train, given = found
+        users = keep_comparable(*given)
+        if users is None:
+            return first, None
+        spectrum = Spectrum.from_interactions(train, int(max(candidates["factors"])), self.seed)
+        settings = _search(spectrum, candidates, users, self.metric)
+        return settings, None if validation is None else spectrum
 
     def fitted_params(self) -> dict[str, Any]:
-        return {**self.get_params(deep=False), "weight": self.weight_}
+        return {**self.get_params(deep=False), **self.settings_}
+
+    def get_item_weights(self) -> FloatArray | None:
+        """The filter, (n_items, n_items), where scores are x times it; None for large catalogues."""
+        return self.matrix_
 
     def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
-        near = np.empty(user_items.shape, dtype=np.float32)
-        # user_items · R̃ᵀ is nearly dense, so that a row of it takes a float32 and an index for each training user.
-        for batch in row_batches(len(near), 8 * self.interactions_.shape[0]):
-            near[batch] = ((user_items[batch] @ self.interactions_.T) @ self.interactions_).toarray()
-        wide = user_items @ (inverse_square_roots(self.item_degrees_)[:, None] * self.vectors_.T)  # (n_users, factors)
-        scores: FloatArray = near + self.weight_ * (wide @ self.vectors_) * np.sqrt(self.item_degrees_)
+        if self.filter_ is not None:
+            return self.filter_.score(user_items)
+        scores: FloatArray = user_items @ np.asarray(self.matrix_)
         return scores
 
     def _item_vectors(self) -> npt.NDArray[np.float32]:
-        return (self.values_[:, None] * self.vectors_).T
+        vectors: npt.NDArray[np.float32] = self.vectors_ * self.values_
+        return vectors
 
     def _state(self) -> State:
-        return {
-            **csr_arrays(self.interactions_),
-            "item_degrees": self.item_degrees_,
-            "weight": np.array([self.weight_]),
+        state: State = {
             "values": self.values_,
-            "vectors": self.vectors_,
+            "item_vectors": self.vectors_,
+            "settings": np.array([self.settings_[name] for name in NAMES], dtype=np.float64),
+        }
+        if self.filter_ is None:
+            return state | {"matrix": np.asarray(self.matrix_)}
+        return {
+            **state,
+            **csr_arrays(self.filter_.interactions),
+            "item_degrees": self.filter_.item_degrees,
+            "gains": self.filter_.gains,
+            "numbers": np.array([self.filter_.slope, *self.filter_.exponents]),
         }
 
     def _restore(self, state: State) -> None:
         n_items = self.n_items_
-        self.interactions_ = take_csr(state, "interactions", None, n_items)
-        self.weight_ = float(take_array(state, "weight", 1, dtype="float64")[0])
-        self.item_degrees_ = take_array(state, "item_degrees", n_items)
-        if (self.item_degrees_ < 0).any():
+        self.matrix_ = self.filter_ = None
+        if "vectors" in state:
+            self._restore_0_1_0(state)
+            return
+        self.vectors_ = take_array(state, "item_vectors", n_items, None)
+        self.values_ = take_array(state, "values", self.vectors_.shape[1])
+        factors, *others = take_array(state, "settings", len(NAMES), dtype="float64").tolist()
+        self.settings_ = dict(zip(NAMES, (int(factors), *others), strict=True))
+        if "matrix" in state:
+            self.matrix_ = take_array(state, "matrix", n_items, n_items)
+            return
+        slope, *exponents = take_array(state, "numbers", 3, dtype="float64").tolist()
+        self._restore_filter(state, take_array(state, "gains", len(self.values_)), slope, (exponents[0], exponents[1]))
+
+    def _restore_0_1_0(self, state: State) -> None:
+        """Restore the arrays of 0.1.0: GF-CF, whose linear term left degrees out."""
+        self.vectors_ = np.ascontiguousarray(take_array(state, "vectors", None, self.n_items_).T)
+        self.values_ = take_array(state, "values", self.vectors_.shape[1])
+        weight = float(take_array(state, "weight", 1, dtype="float64")[0])
+        factors = len(self.values_) if self.factors is None else self.factors
+        self.settings_ = {"factors": factors, "weight": weight, "flatness": 1.0, "item_exponent": 0.5}
+        self._restore_filter(state, np.full(len(self.values_), weight, dtype=np.float32), 1.0, (0.0, 0.5))
+
+    def _restore_filter(self, state: State, gains: FloatArray, slope: float, exponents: tuple[float, float]) -> None:
+        interactions = take_csr(state, "interactions", None, self.n_items_)
+        degrees = take_array(state, "item_degrees", self.n_items_)
+        if (degrees < 0).any():
             raise ArtifactError("item_degrees holds negative numbers; expected each item's sum of interactions")
-        self.vectors_ = take_array(state, "vectors", None, n_items)
-        self.values_ = take_array(state, "values", len(self.vectors_))
+        self.filter_ = SpectralFilter(interactions, degrees, self.vectors_, gains, slope, exponents)
+
+
+def _search(spectrum: Spectrum, candidates: dict[str, Any], users: Validation, metric: str) -> dict[str, Any]:
+    """Find the settings that rank best; products with the graph are computed once for each exponent."""
+    n_users = max(1, MOST_SCORES // users[0].shape[1])
+    fold_in, held_out = (matrix[:n_users] for matrix in users)
+    products: dict[float, FloatArray] = {}
+
+    def measure(settings: dict[str, Any]) -> float:
+        tried, exponent = spectrum.make_filter(**settings), settings["item_exponent"]
+        if exponent not in products:
+            products[exponent] = tried.multiply_by_graph(fold_in)
+
+        def score(batch: slice) -> FloatArray:
+            return tried.combine(products[exponent][batch], tried.project(fold_in[batch]))
+
+        return measure_lists(score, (fold_in, held_out), metric)
+
+    return choose(candidates, measure)
