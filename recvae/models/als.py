@@ -1,6 +1,6 @@
 """ALS: matrix factorization by alternating least squares, trained by the library `implicit`, folded in here."""
 
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,15 +15,21 @@ from recvae.models.base import State
 from recvae.models.factorization import LARGEST_WEIGHT, Factorization, import_implicit
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
-from recvae.models.validation import check_metric, validate
+from recvae.models.validation import check_metric, hold_out_users, validate
 from recvae.types import FloatArray
 
 FACTORS_PER_CUBE_ROOT, MOST_FACTORS = 16.7, 512
 ALPHA_BY_DENSITY = 1.7
 REGULARIZATION_BY_INTERACTIONS = 4.4
-REGULARIZATIONS = (18.0, 27.0, 40.0, 60.0, 90.0)
+MOST_REGULARIZATION = 0.1
+"""Of alpha times sum / √(users · items), a bound of the largest singular value, which as much λ would make vanish."""
 VALIDATION_USERS = 1000
-FACTORS_TO_CHOOSE_BY = 128
+ROUGH, EXACT = (64, 8), (128, 15)
+"""Factors and iterations, at most, of the models that choose: first where to look, then the regularization."""
+COARSE, FINE = 3.0, 3.0**0.5
+"""Factors by which the search for regularization and alpha goes on."""
+FURTHEST = 3.0**7
+"""How many times the rule's value, or what part of it, the search may reach."""
 
 
 class ALS(Factorization):
@@ -35,23 +41,23 @@ class ALS(Factorization):
     ----------
     factors : int, optional
         None takes 16.7 times the cube root of the number of users or items, whichever is smaller, but at most 512.
-    regularization : float, optional
-        None chooses among five values on at most 1,000 validation users, with at most 128 factors. Without validation
-        users it takes 4.4 times the root of the mean number of interactions of an item.
-    alpha : float, optional
-        Confidence of an interaction, where a missing interaction has 1. None takes 1.7 divided by the cube root of the
-        matrix's density.
+    regularization, alpha : float, optional
+        Regularization, and confidence of an interaction, where a missing interaction has 1. None chooses on at most
+        1,000 validation users, with few factors: the regularization, then both together, are multiplied or divided by
+        3 from a rule's values on, as long as the lists get better, and the regularization by √3 at the end. Without
+        validation users some are held out of the training matrix; with too few users for that the rules stay.
     iterations : int
     metric : str
-        Metric by which the regularization is chosen.
+        Metric by which the regularization and alpha are chosen.
     seed : int
         Decides the initial factors.
 
     Notes
     -----
-    The three rules give the best settings found on validation users of MovieLens-1M (256 factors, α 5, λ 60) and of
-    Gowalla (512, α 20, λ 20), and predicted those of MovieLens-100K. The library's own defaults reach .04 less NDCG on
-    MovieLens-1M. No rule predicts λ well: half or twice the best value costs .05 on dense data.
+    The rules: alpha is 1.7 divided by the cube root of the matrix's density, regularization 4.4 times the root of the
+    mean number of interactions of an item, less on tables so small that all factors would vanish. They are good on
+    MovieLens and Gowalla; on lastfm and citeulike the best values are up to nine times as far away, and half or twice
+    the best regularization costs up to .05 of NDCG on dense data, so that validation users decide.
     """
 
     SPACE: ClassVar[SearchSpace] = {
@@ -89,34 +95,54 @@ class ALS(Factorization):
         cube_root = min(n_users, n_items) ** (1 / 3)
         self.factors_ = self.factors or min(MOST_FACTORS, round(FACTORS_PER_CUBE_ROOT * cube_root))
         self.alpha_ = self.alpha or ALPHA_BY_DENSITY * (n_users * n_items / user_items.nnz) ** (1 / 3)
-        if self.regularization is not None:
-            self.regularization_ = self.regularization
-        elif context.validation is None:
-            self.regularization_ = REGULARIZATION_BY_INTERACTIONS * (user_items.nnz / n_items) ** 0.5
-        else:
-            self.regularization_ = self._choose_regularization(user_items, context, context.validation)
+        self.regularization_ = self._rule(user_items) if self.regularization is None else self.regularization
+        if self.alpha is None or self.regularization is None:
+            if context.validation is not None:
+                self._choose(user_items, context.validation)
+            elif (held := hold_out_users(user_items, self.seed)) is not None:
+                self._choose(*held)
         self._train(user_items, context)
 
     def _train(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         super()._fit(user_items, context)
         self.whitened_factors_ = whiten(self.item_factors_, self.regularization_)
 
-    def _choose_regularization(
+    def _choose(
         self,
         user_items: sparse.csr_matrix,
-        context: FitContext,
         validation: tuple[sparse.csr_matrix, sparse.csr_matrix],
-    ) -> float:
-        """Find the regularization that ranks best for the first validation users, with few factors."""
+    ) -> None:
+        """Choose the regularization, alpha at its ratio, and the regularization more finely, going on while it helps.
+
+        Small models rank for the first validation users.
+        """
         users = validation[0][:VALIDATION_USERS], validation[1][:VALIDATION_USERS]
-        factors, self.factors_ = self.factors_, min(self.factors_, FACTORS_TO_CHOOSE_BY)
-        quality = {}
-        for value in REGULARIZATIONS:
-            self.regularization_ = value
-            self._train(user_items, replace(context, callback=None))
-            quality[value] = validate(self, users, self.metric)
-        self.factors_ = factors
-        return max(quality, key=lambda value: quality[value])
+        found: dict[tuple[float, ...], float] = {}
+
+        def rank(size: tuple[int, int], regularization: float, alpha: float) -> float:
+            factors, iterations = min(size[0], self.factors_), min(size[1], self.iterations)
+            settings = factors, regularization, alpha, iterations
+            if settings not in found:
+                model = ALS(factors, regularization, alpha, iterations=iterations, seed=self.seed)
+                found[settings] = validate(model.fit(user_items, show_progress=False), users, self.metric)
+            return found[settings]
+
+        if self.regularization is None:
+            self.regularization_ = search_line(lambda x: rank(ROUGH, x, self.alpha_), self.regularization_, COARSE)
+        if self.alpha is None:
+            # The best regularization grows with alpha, so that both are multiplied, where both are free.
+            ratio, start = self.regularization_ / self.alpha_, self.regularization
+            alpha = search_line(lambda x: rank(EXACT, ratio * x if start is None else start, x), self.alpha_, COARSE)
+            self.alpha_, self.regularization_ = alpha, ratio * alpha if start is None else start
+        if self.regularization is None:
+            self.regularization_ = search_line(lambda x: rank(EXACT, x, self.alpha_), self.regularization_, FINE)
+
+    def _rule(self, user_items: sparse.csr_matrix) -> float:
+        """Regularization by the mean number of interactions of an item, bounded so that not all factors vanish."""
+        n_users, n_items = user_items.shape
+        largest = self.alpha_ * float(user_items.sum(dtype=np.float64)) / (n_users * n_items) ** 0.5
+        rule = REGULARIZATION_BY_INTERACTIONS * float(user_items.nnz / n_items) ** 0.5
+        return float(min(rule, MOST_REGULARIZATION * largest))
 
     def fitted_params(self) -> dict[str, Any]:
         fitted = {"factors": self.factors_, "alpha": self.alpha_, "regularization": self.regularization_}
@@ -147,6 +173,17 @@ class ALS(Factorization):
             float(value) for value in take_array(state, "alpha_regularization", 2, dtype="float64")
         )
         self.whitened_factors_ = whiten(self.item_factors_, self.regularization_)
+
+
+def search_line(quality: Callable[[float], float], start: float, factor: float) -> float:
+    """Find the best of start, start·factor, start·factor², … and of start/factor, …, going on while it gets better."""
+    best, best_quality = start, quality(start)
+    for step in (factor, 1 / factor):
+        while start / FURTHEST < best * step < start * FURTHEST and (value := quality(best * step)) > best_quality:
+            best, best_quality = best * step, value
+        if best != start:
+            break
+    return best
 
 
 def whiten(item_factors: npt.NDArray[np.float32], regularization: float) -> npt.NDArray[np.float32]:

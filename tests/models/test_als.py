@@ -17,7 +17,9 @@ from recvae.data.splitting import Holdout, strong_generalization
 from recvae.datasets import load
 from recvae.errors import ArtifactError, ParameterError, TrainingError
 from recvae.evaluation.evaluate import evaluate
-from recvae.models.als import ALS, REGULARIZATIONS, fold_in, whiten
+from recvae.models.als import ALS, COARSE, fold_in, search_line, whiten
+from recvae.models.fit_context import FitContext
+from recvae.models.validation import validate
 from tests.contracts import random_interactions
 from tests.test_tuning import split
 
@@ -36,6 +38,7 @@ def test_defaults_follow_size_and_density(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("recvae.models.als.ALS._train", lambda *_: None)
+    monkeypatch.setattr("recvae.models.als.hold_out_users", lambda *_: None)
     interactions = sparse.csr_matrix(
         (
             np.ones(n_interactions),
@@ -60,32 +63,90 @@ def test_what_is_given_stays() -> None:
     assert model.item_factors_.shape == (60, 3)
 
 
-def test_regularization_is_chosen_on_validation_users() -> None:
+def test_settings_are_chosen_on_validation_users() -> None:
     data = split()
-    assert isinstance(data.validation, Holdout)
+    validation = data.validation
+    assert isinstance(validation, Holdout)
     heard: list[int] = []
     model = ALS(factors=5, metric="ndcg@10")
     model.fit(
         data.train, show_progress=False, validation=data.validation, callback=lambda epoch, *_: heard.append(epoch)
     )
-    quality = {
-        value: evaluate(
-            ALS(factors=5, alpha=model.alpha_, regularization=value).fit(data.train, show_progress=False),
-            data.validation,
-            ["ndcg@10"],
-        ).mean("ndcg@10")
-        for value in REGULARIZATIONS
-    }
-    assert quality[model.regularization_] == max(quality.values())
+    found = model.fitted_params()
+    rules = ALS(factors=5).fit(data.train[:40], show_progress=False).fitted_params()
+
+    def measure(**changed: float) -> float:
+        other = ALS(**{**found, **changed}).fit(data.train, show_progress=False)
+        return validate(other, (validation.fold_in, validation.held_out), "ndcg@10")
+
+    assert measure() >= measure(alpha=rules["alpha"], regularization=rules["regularization"])
+    assert measure() >= measure(regularization=found["regularization"] * 3**0.5)
+    assert measure() >= measure(regularization=found["regularization"] / 3**0.5)
     assert heard == list(range(15))
+
+
+def test_a_setting_that_is_given_is_not_searched() -> None:
+    data = split()
+    model = ALS(factors=5, alpha=2.0).fit(data.train, show_progress=False, validation=data.validation)
+    assert model.alpha_ == 2
+    model = ALS(factors=5, regularization=3.0).fit(data.train, show_progress=False, validation=data.validation)
+    assert model.regularization_ == 3
 
 
 def test_choosing_takes_few_factors_and_fitting_all(monkeypatch: pytest.MonkeyPatch) -> None:
     data = split()
-    monkeypatch.setattr("recvae.models.als.FACTORS_TO_CHOOSE_BY", 2)
+    sizes: list[int] = []
+    train = ALS._train
+
+    def watch(model: ALS, user_items: sparse.csr_matrix, context: FitContext) -> None:
+        sizes.append(model.factors_)
+        train(model, user_items, context)
+
+    monkeypatch.setattr(ALS, "_train", watch)
+    monkeypatch.setattr("recvae.models.als.ROUGH", (2, 3))
+    monkeypatch.setattr("recvae.models.als.EXACT", (4, 5))
     model = ALS(factors=7).fit(data.train, show_progress=False, validation=data.validation)
     assert model.item_factors_.shape == (60, 7)
-    assert model.factors_ == 7
+    assert sizes == sorted(sizes)
+    assert set(sizes) == {2, 4, 7}
+
+
+def test_without_validation_users_are_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, sizes = split().train, []
+
+    def watch(model: ALS, rest: sparse.csr_matrix, validation: tuple[sparse.csr_matrix, sparse.csr_matrix]) -> None:
+        sizes.append(rest.shape[0] + validation[1].shape[0])
+
+    monkeypatch.setattr(ALS, "_choose", watch)
+    ALS(factors=5).fit(train, show_progress=False)
+    ALS(factors=5, alpha=2, regularization=3).fit(train, show_progress=False)
+    assert sizes == [train.shape[0]]
+
+
+@pytest.mark.parametrize("best", [1.0, 3.0, 1 / 9, 81.0])
+def test_a_line_is_searched_as_far_as_it_gets_better(best: float) -> None:
+    asked: list[float] = []
+
+    def quality(value: float) -> float:
+        asked.append(value)
+        return -abs(float(np.log(value / best)))
+
+    assert search_line(quality, 1.0, COARSE) == pytest.approx(best)
+    assert max(asked) <= max(3, 3 * best) * 1.001
+
+
+def test_a_line_has_an_end() -> None:
+    assert search_line(lambda value: value, 1.0, COARSE) < 3.0**8
+    assert search_line(lambda value: -value, 1.0, COARSE) > 3.0**-8
+
+
+@pytest.mark.parametrize(("n_users", "n_items"), [(50, 20), (10, 6), (2, 3)])
+def test_factors_do_not_vanish_on_tiny_tables(n_users: int, n_items: int) -> None:
+    interactions = sparse.csr_matrix(np.random.default_rng(0).random((n_users, n_items)) < 0.2, dtype=np.float32)
+    interactions = interactions + sparse.csr_matrix(np.eye(n_users, n_items, dtype=np.float32))
+    model = ALS().fit(interactions, show_progress=False)
+    own = model.score(interactions)[interactions.nonzero()]
+    assert own.mean() > 0.3
 
 
 def test_chosen_settings_are_saved(tmp_path: Path) -> None:
