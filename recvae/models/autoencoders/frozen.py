@@ -11,6 +11,7 @@ from scipy import sparse
 
 from recvae.errors import UnsupportedError
 from recvae.models.autoencoders.architecture import (
+    DENSITY,
     FIT_NUMBERS,
     HISTORY_LENGTHS,
     INPUT,
@@ -83,7 +84,8 @@ class FrozenAutoencoder(AnomalyDetector):
 
     def _restore(self, state: State) -> None:
         state = self._restore_calibration(state)
-        weights = {name: array for name, array in state.items() if name not in (HISTORY_LENGTHS, FIT_NUMBERS)}
+        beside = {HISTORY_LENGTHS, FIT_NUMBERS, *DENSITY}
+        weights = {name: array for name, array in state.items() if name not in beside}
         architecture = Architecture.from_state(weights, VARIATIONAL[self.trained_as])
         check_state(weights, architecture.shapes(self.n_items_))
 

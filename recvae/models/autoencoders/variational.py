@@ -12,26 +12,15 @@ from torch import Tensor
 from recvae.errors import UnsupportedError
 from recvae.memory import row_batches
 from recvae.models import hyperparameters as check
-from recvae.models.autoencoders.architecture import HISTORY_LENGTHS, check_state
-from recvae.models.autoencoders.base import Autoencoder
-from recvae.models.base import State
-from recvae.models.fit_context import FitContext
+from recvae.models.generative.sampling import HistorySampler
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
 from recvae.nn.batches import Batch
 from recvae.nn.likelihood import user_nll
 from recvae.types import FloatArray, UserItems
 
-N_QUANTILES = 101
 
-
-class VariationalAutoencoder(Autoencoder):
-    """An autoencoder with a Gaussian posterior over z.
-
-    Attributes
-    ----------
-    history_lengths_ : (101,) float32
-        Quantiles of the training users' numbers of interactions, from which `sample` draws.
-    """
+class VariationalAutoencoder(HistorySampler):
+    """An autoencoder with a Gaussian posterior over z; attributes are those of `HistorySampler`."""
 
     SPACE: ClassVar[SearchSpace] = {
         "gamma": RealRange(5e-4, 0.02),
@@ -40,7 +29,6 @@ class VariationalAutoencoder(Autoencoder):
         "learning_rate": RealRange(2e-4, 4e-3),
         "batch_size": WholeRange(50, 500),
     }
-    history_lengths_: npt.NDArray[np.float32]
 
     def _posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """mu and logvar of q(z|x) for whole histories, (n_users, latent) each."""
@@ -105,56 +93,10 @@ class VariationalAutoencoder(Autoencoder):
             total = torch.logaddexp(total, log_weight.double())
         return total - math.log(n_samples)
 
-    def sample(self, n: int, seed: int = 0) -> sparse.csr_matrix:
-        """Synthetic histories: z from N(0, I), a length like the training users', items without replacement.
-
-        Parameters
-        ----------
-        n : int
-            Users to make up.
-        seed : int
-
-        Returns
-        -------
-        csr_matrix, float32, shape (n, n_items)
-        """
-        if self.likelihood != "multinomial":
-            raise UnsupportedError(f"likelihood is {self.likelihood}; expected multinomial, to draw histories from")
-        check.whole("n", n)
-        n_items = self.n_items_
-        generator = np.random.default_rng(check.whole("seed", seed, minimum=0))
-        lengths = np.interp(generator.random(n), np.linspace(0, 1, N_QUANTILES), self.history_lengths_)
-        lengths = lengths.round().astype(np.int64).clip(1, n_items)
-        items = []
-        for batch in row_batches(n, 4 * n_items):
-            z = generator.standard_normal((len(lengths[batch]), self.module_.architecture.latent), dtype=np.float32)
-            with torch.inference_mode():
-                logits: FloatArray = self.module_.logits(torch.from_numpy(z).to(self._device)).cpu().numpy()
-            # The largest of logits + Gumbel noise are a sample without replacement (Vieira 2014).
-            order = np.argsort(-(logits + generator.gumbel(size=logits.shape)), axis=1)
-            items += [np.sort(row[:length]) for row, length in zip(order, lengths[batch], strict=True)]
-        indptr = np.append(0, np.cumsum(lengths))
-        ones = np.ones(indptr[-1], dtype=np.float32)
-        return sparse.csr_matrix((ones, np.concatenate(items), indptr), shape=(n, n_items))
-
     def _user_vectors(self, user_items: sparse.csr_matrix | None) -> FloatArray:
         if user_items is None:
             raise UnsupportedError(f"{type(self).__name__} stores no users; give user_items, everybody's histories")
         return self.embed(user_items)
-
-    def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
-        quantiles = np.linspace(0, 1, N_QUANTILES)
-        self.history_lengths_ = np.quantile(np.diff(user_items.indptr), quantiles).astype(np.float32)
-        super()._fit(user_items, context)
-
-    def _state(self) -> State:
-        return {**super()._state(), HISTORY_LENGTHS: self.history_lengths_}
-
-    def _restore(self, state: State) -> None:
-        state = dict(state)
-        self.history_lengths_ = state.pop(HISTORY_LENGTHS)
-        check_state({HISTORY_LENGTHS: self.history_lengths_}, {HISTORY_LENGTHS: (N_QUANTILES,)})
-        super()._restore(state)
 
 
 def kl_to_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from recvae.errors import ArtifactError, UnsupportedError
 from recvae.models import registry
-from recvae.models.autoencoders.architecture import VARIATIONAL
+from recvae.models.autoencoders.architecture import DENSITY, VARIATIONAL
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.autoencoders.frozen import LANES, FrozenAutoencoder
 from recvae.models.autoencoders.multdae import MultDAE
@@ -28,6 +28,7 @@ from tests.contracts import N_ITEMS, Factory, random_interactions, without_inter
 from tests.contracts import one_thread as one_thread
 
 SMALL: dict[str, Any] = {"latent": 4, "epochs": 2, "batch_size": 20, "learning_rate": 0.05}
+BESIDE_WEIGHTS = ("history_lengths", "fit_numbers", *DENSITY)
 FACTORIES: dict[str, Factory] = {
     "multvae": lambda: MultVAE(hidden=6, **SMALL),
     "multvae without hidden layers": lambda: MultVAE(hidden=(), **SMALL),
@@ -142,12 +143,10 @@ def test_every_array_must_be_there_and_fit(trained: Autoencoder) -> None:
         without = {key: kept for key, kept in whole.items() if key not in (name, "extra.bias")}
         odd = without | {name: array.astype(np.float64)}
         larger = without | {name: np.concatenate([array, array[:1]])}
-        for state in (
-            (odd, larger) if name in ("history_lengths", "fit_numbers", "extra.bias") else (without, odd, larger)
-        ):
+        for state in (odd, larger) if name in (*BESIDE_WEIGHTS, "extra.bias") else (without, odd, larger):
             model = FrozenAutoencoder(type(trained).__name__)
             model.item_counts_ = trained.item_counts_
-            if name in ("history_lengths", "fit_numbers"):
+            if name in BESIDE_WEIGHTS:
                 model._restore(state)
                 continue
             with pytest.raises(

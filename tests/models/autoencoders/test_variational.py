@@ -64,30 +64,10 @@ def test_log_likelihood_needs_no_whole_matrix(model: VariationalAutoencoder, mon
     np.testing.assert_allclose(model.log_likelihood(tastes()), whole, rtol=1e-5)
 
 
-def test_samples_are_like_the_training_data(model: VariationalAutoencoder) -> None:
-    samples, train = model.sample(1000, seed=3), tastes()
-    assert samples.shape == (1000, N_ITEMS)
-    assert samples.has_canonical_format
-    assert set(samples.data.tolist()) == {1.0}
-    popularity = [np.bincount(matrix.indices, minlength=N_ITEMS) for matrix in (samples, train)]
-    assert stats.spearmanr(popularity[0], popularity[1]).statistic > 0.6
-    lengths = [np.diff(matrix.indptr).mean() for matrix in (samples, train)]
-    assert lengths[0] == pytest.approx(lengths[1], rel=0.1)
-
-
-def test_samples_follow_the_seed(model: VariationalAutoencoder) -> None:
-    once, again, other = (model.sample(20, seed=seed).toarray() for seed in (1, 1, 2))
-    assert_array_equal(once, again)
-    assert (once != other).any()
-    with pytest.raises(ParameterError, match="n is 0"):
-        model.sample(0)
-
-
 def test_everything_survives_the_artifact(model: VariationalAutoencoder, tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     loaded = type(model).load(tmp_path / "model")
     assert_array_equal(loaded.embed(tastes()), model.embed(tastes()))
-    assert_array_equal(loaded.sample(10).toarray(), model.sample(10).toarray())
 
 
 def test_similar_users_share_a_taste(model: VariationalAutoencoder) -> None:

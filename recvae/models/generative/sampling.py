@@ -1,0 +1,262 @@
+"""`HistorySampler`: base of the variational autoencoders as makers of new histories."""
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+from scipy.special import ndtr, ndtri
+from torch import Tensor
+
+from recvae.errors import ParameterError
+from recvae.memory import available_bytes, rows_at_once
+from recvae.models import hyperparameters as check
+from recvae.models.autoencoders.architecture import DENSITY, HISTORY_LENGTHS, check_state
+from recvae.models.autoencoders.base import Autoencoder
+from recvae.models.base import State
+from recvae.models.fit_context import FitContext
+from recvae.models.generative.density import MOST_POINTS, Density
+from recvae.nn.batches import Batch
+from recvae.types import FloatArray, UserItems
+
+N_QUANTILES = 101
+PRIORS = ("fitted", "standard")
+BYTES_AN_INTERACTION = 20
+"""Of a matrix of samples and of the arrays that it is put together from."""
+
+Lengths = npt.NDArray[np.int64]
+
+
+class HistorySampler(Autoencoder):
+    """An autoencoder with a Gaussian posterior over z, which decodes z into histories.
+
+    Attributes
+    ----------
+    history_lengths_ : (101,) float32
+        Quantiles of the training users' numbers of interactions, from which `sample` draws.
+    density_ : Density, optional
+        Of the training users' posterior means and, in the last dimension, the normal score of their history's length: 0
+        for the median. None in artifacts of earlier versions.
+    """
+
+    history_lengths_: npt.NDArray[np.float32]
+    density_: Density | None = None
+
+    @abstractmethod
+    def _posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """mu and logvar of q(z|x) for whole histories, (n_users, latent) each."""
+
+    @abstractmethod
+    def embed(self, user_items: UserItems) -> FloatArray:
+        """The posterior mean mu of each history, (n_users, latent) float32."""
+
+    def sample(
+        self, n: int, seed: int = 0, *, prior: str = "fitted", like: UserItems | None = None
+    ) -> sparse.csr_matrix:
+        """Make up histories.
+
+        z is drawn from where the training users are, and with it the length of the history; then items, without
+        replacement, by the softmax of the decoder's output.
+
+        Parameters
+        ----------
+        n : int
+            Users to make up.
+        seed : int
+        prior : "fitted" or "standard"
+            Distribution of z: `density_`, or the papers' N(0, I), which is far from the users where the KL weight is
+            small; lengths are then drawn by themselves.
+        like : csr_matrix or csr_array, shape (1, n_items), optional
+            Draw z from the posterior of this history instead, and as many items as it has.
+
+        Returns
+        -------
+        csr_matrix, float32, shape (n, n_items)
+
+        Raises
+        ------
+        ParameterError
+            If n histories would not fit into memory; `sample_batches` makes them piece by piece.
+        UnsupportedError
+            If the likelihood is not multinomial.
+        """
+        check.whole("n", n)
+        needed, free = BYTES_AN_INTERACTION * n * float(self.history_lengths_.mean()), available_bytes()
+        if free is not None and needed > free:
+            raise ParameterError(
+                f"n is {n:,}, whose histories take about {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB are free: use "
+                "sample_batches, or recvae sample"
+            )
+        batches = list(self.sample_batches(n, seed, prior=prior, like=like))
+        return sparse.csr_matrix(sparse.vstack(batches, format="csr"))
+
+    def sample_batches(
+        self, n: int, seed: int = 0, *, prior: str = "fitted", like: UserItems | None = None
+    ) -> Iterator[sparse.csr_matrix]:
+        """`sample` in pieces of some users, which come to the same histories."""
+        self._refuse_other_likelihoods()
+        check.whole("n", n)
+        check.one_of("prior", prior, PRIORS)
+        generator = np.random.default_rng(check.whole("seed", seed, minimum=0))
+        history = None if like is None else self._one_history(like, "like")
+        density = self.density_ if prior == "fitted" else None
+        if density is None and prior == "fitted" and history is None:
+            warnings.warn(
+                "the model was saved by an earlier version, without the density of its users: z is from N(0, I)",
+                stacklevel=2,
+            )
+        size = rows_at_once(4 * self.n_items_)
+        for start in range(0, n, size):
+            n_rows = min(size, n - start)
+            if history is not None:
+                z, lengths = self._draw_posterior(history, n_rows, generator), np.full(n_rows, history.nnz)
+            else:
+                z, lengths = self._draw_users(n_rows, generator, density)
+            yield self._draw_items(z, lengths, generator)
+
+    def complete(self, user_items: UserItems, n: int = 1, seed: int = 0) -> sparse.csr_matrix:
+        """Make up histories that go on from one.
+
+        Parameters
+        ----------
+        user_items : csr_matrix or csr_array, shape (1, n_items)
+        n : int
+            Continuations to make up.
+        seed : int
+
+        Returns
+        -------
+        csr_matrix, float32, shape (n, n_items)
+            Each with all items of the history and at least one more, as long as longer histories of the training users
+            are.
+        """
+        self._refuse_other_likelihoods()
+        history = self._one_history(user_items, "user_items")
+        if history.nnz >= self.n_items_:
+            raise ParameterError(f"user_items has all {self.n_items_:,} items; expected a history that can go on")
+        generator = np.random.default_rng(check.whole("seed", seed, minimum=0))
+        z = self._draw_posterior(history, check.whole("n", n), generator)
+        quantiles = np.linspace(0, 1, N_QUANTILES)
+        shorter = np.interp(history.nnz, self.history_lengths_, quantiles)
+        lengths = self._lengths(generator.uniform(shorter, 1, n)).clip(history.nnz + 1)
+        return self._draw_items(z, lengths, generator, history.indices)
+
+    def interpolate(self, first: UserItems, second: UserItems, n: int = 5) -> sparse.csr_matrix:
+        """The likeliest histories on the straight way from one user to another.
+
+        Parameters
+        ----------
+        first, second : csr_matrix or csr_array, shape (1, n_items)
+            Histories of the two users.
+        n : int
+            Points of the way, both ends included.
+
+        Returns
+        -------
+        csr_matrix, float32, shape (n, n_items)
+            Nothing is drawn: at each point the items with the highest scores, as many as lie between the lengths of the
+            two histories.
+        """
+        ends = [self._one_history(first, "first"), self._one_history(second, "second")]
+        share = np.linspace(0, 1, check.whole("n", n, minimum=2))
+        mu = self.embed(sparse.vstack(ends, format="csr"))
+        z = (1 - share)[:, None] * mu[0] + share[:, None] * mu[1]
+        lengths = np.rint((1 - share) * ends[0].nnz + share * ends[1].nnz).astype(np.int64)
+        return _take_best(self._decode(z), lengths)
+
+    def _draw_users(
+        self, n: int, generator: np.random.Generator, density: Density | None
+    ) -> tuple[npt.NDArray[Any], Lengths]:
+        if density is None:
+            z = generator.standard_normal((n, self.module_.architecture.latent))
+            return z, self._lengths(generator.random(n))
+        points = density.sample(n, generator)
+        return points[:, :-1], self._lengths(ndtr(points[:, -1]))
+
+    def _draw_posterior(
+        self, history: sparse.csr_matrix, n: int, generator: np.random.Generator
+    ) -> npt.NDArray[np.float64]:
+        with torch.inference_mode():
+            mu, logvar = (part.cpu().numpy().astype(np.float64) for part in self._posterior(self._batch(history)))
+        z: npt.NDArray[np.float64] = mu + np.exp(0.5 * logvar) * generator.standard_normal((n, mu.shape[1]))
+        return z
+
+    def _draw_items(
+        self,
+        z: npt.NDArray[Any],
+        lengths: Lengths,
+        generator: np.random.Generator,
+        given: npt.NDArray[np.int32] | None = None,
+    ) -> sparse.csr_matrix:
+        """Items without replacement, those given first."""
+        # The largest of logits + Gumbel noise are a sample without replacement (Vieira 2014).
+        keys = self._decode(z)
+        keys -= np.log(generator.standard_exponential(keys.shape, dtype=np.float32) + np.finfo(np.float32).tiny)
+        if given is not None:
+            keys[:, given] = np.inf
+        return _take_best(keys, lengths)
+
+    def _decode(self, z: npt.NDArray[Any]) -> FloatArray:
+        with torch.inference_mode():
+            points = torch.from_numpy(z.astype(np.float32)).to(self._device)
+            logits: FloatArray = self.module_.logits(points).cpu().numpy()
+        return logits
+
+    def _lengths(self, quantiles: npt.NDArray[np.float64]) -> Lengths:
+        lengths = np.interp(quantiles, np.linspace(0, 1, N_QUANTILES), self.history_lengths_)
+        whole: Lengths = lengths.round().astype(np.int64).clip(1, self.n_items_)
+        return whole
+
+    def _one_history(self, user_items: UserItems, name: str) -> sparse.csr_matrix:
+        history = self._check_histories(user_items)
+        if history.shape[0] != 1 or history.nnz == 0:
+            given = f"{history.shape[0]:,} rows with {history.nnz:,} interactions"
+            raise ParameterError(f"{name} has {given}; expected one history, not empty")
+        return history
+
+    def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
+        lengths = np.diff(user_items.indptr)
+        self.history_lengths_ = np.quantile(lengths, np.linspace(0, 1, N_QUANTILES)).astype(np.float32)
+        super()._fit(user_items, context)
+        generator = np.random.default_rng(self.seed)
+        users = np.flatnonzero(lengths)
+        if len(users) > MOST_POINTS:
+            users = np.sort(generator.choice(users, MOST_POINTS, replace=False))
+        points = np.column_stack([self.embed(user_items[users]), _normal_scores(lengths[users])])
+        self.density_ = Density.choose(points.astype(np.float64), generator)
+
+    def _state(self) -> State:
+        density = {} if self.density_ is None else self.density_.state()
+        return {**super()._state(), HISTORY_LENGTHS: self.history_lengths_, **density}
+
+    def _restore(self, state: State) -> None:
+        state = dict(state)
+        self.history_lengths_ = state.pop(HISTORY_LENGTHS)
+        check_state({HISTORY_LENGTHS: self.history_lengths_}, {HISTORY_LENGTHS: (N_QUANTILES,)})
+        density = {name: state.pop(name) for name in DENSITY if name in state}
+        super()._restore(state)
+        self.density_ = None
+        if density:
+            self.density_ = Density.from_state(density, self.module_.architecture.latent + 1)
+
+
+def _take_best(keys: FloatArray, lengths: Lengths) -> sparse.csr_matrix:
+    """A row of ones for each row of keys, at as many of its largest entries as asked for."""
+    n_items = keys.shape[1]
+    items = [
+        np.sort(np.argpartition(row, n_items - length)[n_items - length :])
+        for row, length in zip(keys, lengths, strict=True)
+    ]
+    indptr = np.append(0, np.cumsum(lengths))
+    return sparse.csr_matrix((np.ones(indptr[-1], np.float32), np.concatenate(items), indptr), shape=keys.shape)
+
+
+def _normal_scores(values: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+    """The standard normal's quantile at the share of smaller values; equal ones share the middle of theirs."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    scores: npt.NDArray[np.float64] = ndtri((np.cumsum(counts) - counts / 2)[places] / len(values))
+    return scores
