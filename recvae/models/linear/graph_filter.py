@@ -24,8 +24,10 @@ WEIGHTS = (0.3, 0.0, 0.1, 1.0, 3.0)
 FLATNESSES = (3.0, 1.5, 10.0)
 ITEM_EXPONENTS = (0.25, 0.0)
 """Values among which what is not given is chosen; the first of each is taken where there is nobody to choose by."""
-LARGEST_MATRIX = 8000
-"""Items up to which the filter is kept as one array of items by items, where memory allows."""
+LARGEST_MATRIX, LARGEST_SPARSE_MATRIX = 8000, 50_000
+"""Items up to which the filter is kept as one array of items by items, and as a sparse one, where memory allows."""
+ENTRIES_PER_ITEM = 1000
+"""Of each row of the sparse one. With 300, lists of 100 items are as good as with all 13,973 of last.fm."""
 MOST_SCORES = 2**27
 """Scores of validation users that are held at a time; of large catalogues fewer users choose."""
 NAMES = ("factors", "weight", "flatness", "item_exponent")
@@ -66,8 +68,9 @@ class GraphFilter(Recommender):
     given, one hyperparameter after the other: β of .25 and 0, φ of 1.5, 3 and 10, α of 0, .1, .3, 1 and 3, η of 512 and
     128. Matrices with fewer than fifty users with five interactions take β = .25, φ = 3, α = .3, η = 512.
 
-    Up to 8,000 items the filter is kept as one matrix, of which the scores of a user are a sum of rows. Above, a user
-    costs a product with the eigenvectors.
+    Scores of a user are a sum of rows of one matrix: up to 8,000 items the whole filter, up to 50,000 items the 1,000
+    largest entries of each row, in which lists do not differ. Above that, or if memory is too small, a user costs a
+    product with the eigenvectors.
     """
 
     SPACE: ClassVar[SearchSpace] = {
@@ -80,8 +83,7 @@ class GraphFilter(Recommender):
     settings_: dict[str, Any]
     values_: FloatArray
     vectors_: FloatArray
-    matrix_: FloatArray | None
-    filter_: SpectralFilter | None
+    filter_: FloatArray | sparse.csr_matrix | SpectralFilter
 
     def __init__(
         self,
@@ -106,10 +108,7 @@ class GraphFilter(Recommender):
                 spectrum = Spectrum.from_interactions(user_items, self.settings_["factors"], self.seed)
             chosen = spectrum.make_filter(**self.settings_)
             self.vectors_, self.values_ = chosen.vectors, np.sqrt(spectrum.eigenvalues[: len(chosen.gains)])
-            n_items, free = user_items.shape[1], available_bytes()
-            fits = n_items <= LARGEST_MATRIX and (free is None or 2 * 4 * n_items**2 < free)
-            self.matrix_ = chosen.make_matrix() if fits else None
-            self.filter_ = None if fits else chosen
+            self.filter_ = _make_matrix(chosen)
 
     def _choose_settings(
         self, user_items: sparse.csr_matrix, validation: Validation | None
@@ -140,13 +139,16 @@ class GraphFilter(Recommender):
         return {**self.get_params(deep=False), **self.settings_}
 
     def get_item_weights(self) -> FloatArray | None:
-        """The filter, (n_items, n_items), where scores are x times it; None for large catalogues."""
-        return self.matrix_
+        """The filter, (n_items, n_items), where scores are x times it; None for more than 8,000 items."""
+        return self.filter_ if isinstance(self.filter_, np.ndarray) else None
 
     def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
-        if self.filter_ is not None:
+        if isinstance(self.filter_, SpectralFilter):
             return self.filter_.score(user_items)
-        scores: FloatArray = user_items @ np.asarray(self.matrix_)
+        if isinstance(self.filter_, np.ndarray):
+            scores: FloatArray = user_items @ self.filter_
+        else:
+            scores = (user_items @ self.filter_).toarray()
         return scores
 
     def _item_vectors(self) -> npt.NDArray[np.float32]:
@@ -159,8 +161,10 @@ class GraphFilter(Recommender):
             "item_vectors": self.vectors_,
             "settings": np.array([self.settings_[name] for name in NAMES], dtype=np.float64),
         }
-        if self.filter_ is None:
-            return state | {"matrix": np.asarray(self.matrix_)}
+        if isinstance(self.filter_, np.ndarray):
+            return state | {"matrix": self.filter_}
+        if not isinstance(self.filter_, SpectralFilter):
+            return state | csr_arrays(self.filter_)
         return {
             **state,
             **csr_arrays(self.filter_.interactions),
@@ -171,7 +175,6 @@ class GraphFilter(Recommender):
 
     def _restore(self, state: State) -> None:
         n_items = self.n_items_
-        self.matrix_ = self.filter_ = None
         if "vectors" in state:
             self._restore_0_1_0(state)
             return
@@ -180,7 +183,10 @@ class GraphFilter(Recommender):
         factors, *others = take_array(state, "settings", len(NAMES), dtype="float64").tolist()
         self.settings_ = dict(zip(NAMES, (int(factors), *others), strict=True))
         if "matrix" in state:
-            self.matrix_ = take_array(state, "matrix", n_items, n_items)
+            self.filter_ = take_array(state, "matrix", n_items, n_items)
+            return
+        if "gains" not in state:
+            self.filter_ = take_csr(state, "matrix", n_items, n_items)
             return
         slope, *exponents = take_array(state, "numbers", 3, dtype="float64").tolist()
         self._restore_filter(state, take_array(state, "gains", len(self.values_)), slope, (exponents[0], exponents[1]))
@@ -200,6 +206,17 @@ class GraphFilter(Recommender):
         if (degrees < 0).any():
             raise ArtifactError("item_degrees holds negative numbers; expected each item's sum of interactions")
         self.filter_ = SpectralFilter(interactions, degrees, self.vectors_, gains, slope, exponents)
+
+
+def _make_matrix(chosen: SpectralFilter) -> FloatArray | sparse.csr_matrix | SpectralFilter:
+    """The filter as one matrix, if items and memory allow that; else as it is."""
+    n_items, available = len(chosen.item_degrees), available_bytes()
+    free = available if available is not None else float("inf")
+    if n_items <= LARGEST_MATRIX and 4 * n_items**2 < free:
+        return chosen.make_matrix()
+    if n_items <= LARGEST_SPARSE_MATRIX and 2 * 8 * n_items * ENTRIES_PER_ITEM < free:
+        return chosen.make_sparse_matrix(ENTRIES_PER_ITEM)
+    return chosen
 
 
 def _search(spectrum: Spectrum, candidates: dict[str, Any], users: Validation, metric: str) -> dict[str, Any]:

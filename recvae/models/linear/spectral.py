@@ -1,5 +1,6 @@
 """Filters on the graph of items: its leading frequencies, and functions of them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,7 +10,6 @@ from scipy import sparse
 
 from recvae.data.csr import normalise_by_degrees
 from recvae.memory import row_batches
-from recvae.models.linear.inverses import multiply_by_transposed
 from recvae.types import FloatArray
 
 ITERATIONS, EXTRA_VECTORS = 7, 64
@@ -122,16 +122,42 @@ class SpectralFilter:
         """Compute the scores of every item for each row, (n_users, n_items)."""
         return self.combine(self.multiply_by_graph(user_items), self.project(user_items))
 
-    def make_matrix(self) -> FloatArray:
-        """Compute the filter as one (n_items, n_items) array, by which histories are multiplied; a = b."""
-        matrix: FloatArray = multiply_by_transposed(self.interactions.T.tocsr())
-        matrix *= np.float32(self.slope)
+    def make_rows(self) -> Iterator[tuple[slice, FloatArray]]:
+        """Compute the filter as one array of items by items, a block of rows at a time; a = b.
+
+        Yields
+        ------
+        (rows, block) : slice, and (n_rows, n_items) float32
+        """
+        by_item = self.interactions.T.tocsr()
+        before, after = (raise_degrees(self.item_degrees, sign * self.exponents[0]) for sign in (-1, 1))
         weighted = self.vectors * self.gains
-        for batch in row_batches(len(matrix), 4 * len(matrix)):
-            matrix[batch] += weighted[batch] @ self.vectors.T
-        matrix *= raise_degrees(self.item_degrees, -self.exponents[0])[:, None]
-        matrix *= raise_degrees(self.item_degrees, self.exponents[0])
+        for rows in row_batches(len(before), 4 * len(before)):
+            block = (weighted[rows] @ self.vectors.T).astype(np.float32, copy=False)
+            block += np.float32(self.slope) * (by_item[rows] @ self.interactions).toarray()
+            block *= before[rows, None]
+            block *= after
+            yield rows, block
+
+    def make_matrix(self) -> FloatArray:
+        """Compute the filter as one (n_items, n_items) array, by which histories are multiplied."""
+        n_items = len(self.item_degrees)
+        matrix = np.empty((n_items, n_items), dtype=np.float32)
+        for rows, block in self.make_rows():
+            matrix[rows] = block
         return matrix
+
+    def make_sparse_matrix(self, per_item: int) -> sparse.csr_matrix:
+        """Compute the filter, and of each row keep the `per_item` largest entries, whatever their sign."""
+        n_items = len(self.item_degrees)
+        per_item = min(per_item, n_items)
+        indices = np.empty((n_items, per_item), dtype=np.int32)
+        values = np.empty((n_items, per_item), dtype=np.float32)
+        for rows, block in self.make_rows():
+            indices[rows] = np.sort(np.argpartition(-np.abs(block), per_item - 1, axis=1)[:, :per_item], axis=1)
+            values[rows] = np.take_along_axis(block, indices[rows].astype(np.int64), axis=1)
+        indptr = np.arange(0, n_items * per_item + 1, per_item)
+        return sparse.csr_matrix((values.ravel(), indices.ravel(), indptr), shape=(n_items, n_items))
 
 
 def respond(eigenvalues: npt.NDArray[np.float64], flatness: float) -> npt.NDArray[np.float64]:

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from recvae.data.splitting import Holdout
 from recvae.errors import ArtifactError, ParameterError
+from recvae.models import registry
 from recvae.models.linear import graph_filter, spectral
 from recvae.models.linear.graph_filter import GraphFilter
 from recvae.models.linear.spectral import SpectralFilter, Spectrum, respond
@@ -72,7 +73,7 @@ def test_graph_filter_is_its_formula(
     item_exponent: float,
     weighted: bool,
 ) -> None:
-    """As one matrix, and by the eigenvectors."""
+    """As one matrix, as a sparse one, and by the eigenvectors."""
     rng = np.random.default_rng(seed)
     x = (rng.random(shape) < 0.4) * (rng.uniform(0.5, 2.0, shape) if weighted else 1.0)
     x[0, 0] = 1
@@ -87,10 +88,12 @@ def test_graph_filter_is_its_formula(
     assert model.get_item_weights() is not None
     assert_allclose(model._score_histories(histories), x @ expected, rtol=1e-2, atol=2e-2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph_filter, "LARGEST_MATRIX", 0)
-        model.fit(histories, show_progress=False)
-    assert model.get_item_weights() is None
-    assert_allclose(model._score_histories(histories), x @ expected, rtol=1e-2, atol=2e-2)
+        for name in ("LARGEST_MATRIX", "LARGEST_SPARSE_MATRIX"):  # the sparse one has all entries here
+            patch.setattr(graph_filter, name, 0)
+            model.fit(histories, show_progress=False)
+            assert model.get_item_weights() is None
+            assert_allclose(model._score_histories(histories), x @ expected, rtol=1e-2, atol=2e-2)
+    assert isinstance(model.filter_, SpectralFilter)
 
 
 def test_a_flatness_of_one_is_the_straight_line() -> None:
@@ -143,9 +146,20 @@ def test_graph_filter_chooses_on_users_held_out_of_training() -> None:
     assert_array_equal(model.score(tastes()), same.score(tastes()))
 
 
-@pytest.mark.parametrize("largest", [8000, 0])
-def test_graph_filter_scores_in_parts(largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph_filter, "LARGEST_MATRIX", largest)
+FORMS = {"matrix": (8000, 0), "sparse": (0, 50_000), "filter": (0, 0)}
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One form of the filter after the other, which models fitted in the test have."""
+    name: str = request.param
+    monkeypatch.setattr(graph_filter, "LARGEST_MATRIX", FORMS[name][0])
+    monkeypatch.setattr(graph_filter, "LARGEST_SPARSE_MATRIX", FORMS[name][1])
+    return name
+
+
+@pytest.mark.usefixtures("form")
+def test_graph_filter_scores_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     model = GraphFilter(factors=4).fit(tastes(), show_progress=False)
     whole = model.score(tastes())
     monkeypatch.setattr("recvae.memory.rows_at_once", lambda _: 7)
@@ -154,26 +168,42 @@ def test_graph_filter_scores_in_parts(largest: int, monkeypatch: pytest.MonkeyPa
     assert_allclose(again.score(tastes()), whole, rtol=1e-3, atol=1e-5)
 
 
+def test_a_sparse_matrix_keeps_the_largest_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = GraphFilter(factors=4).fit(tastes(), show_progress=False).get_item_weights()
+    assert whole is not None
+    monkeypatch.setattr(graph_filter, "LARGEST_MATRIX", 0)
+    monkeypatch.setattr(graph_filter, "ENTRIES_PER_ITEM", 20)
+    matrix = GraphFilter(factors=4).fit(tastes(), show_progress=False).filter_
+    assert isinstance(matrix, sparse.csr_matrix)
+    assert matrix.has_sorted_indices
+    smallest = np.sort(np.abs(whole), axis=1)[:, -20][:, None]
+    assert_allclose(matrix.toarray(), np.where(np.abs(whole) >= smallest, whole, 0), rtol=1e-4, atol=1e-7)
+
+
 def test_no_matrix_is_made_that_memory_cannot_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph_filter, "available_bytes", lambda: 2 * 4 * 60 * 60)
+    monkeypatch.setattr(graph_filter, "available_bytes", lambda: 4 * 60 * 60)
     model = GraphFilter(factors=4).fit(tastes(), show_progress=False)
     assert model.get_item_weights() is None
     assert isinstance(model.filter_, SpectralFilter)
+    monkeypatch.setattr(graph_filter, "available_bytes", lambda: None)
+    assert GraphFilter(factors=4).fit(tastes(), show_progress=False).get_item_weights() is not None
 
 
-@pytest.mark.parametrize("largest", [8000, 0])
-def test_saved_and_loaded(largest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph_filter, "LARGEST_MATRIX", largest)
+def test_saved_and_loaded(form: str, tmp_path: Path) -> None:
     model = GraphFilter(factors=4).fit(tastes(), show_progress=False)
     model.save(tmp_path / "model")
-    loaded = GraphFilter.load(tmp_path / "model")
-    assert loaded.fitted_params() == model.fitted_params()
-    assert_array_equal(loaded.score(tastes()), model.score(tastes()))
-    assert_array_equal(loaded.similar_items([3])[0], model.similar_items([3])[0])
-    state = model._state()
-    missing, message = ("matrix", "numbers is missing") if largest else ("gains", "gains is missing")
+    for frozen in (False, True):
+        loaded = registry.load(tmp_path / "model", frozen=frozen).model
+        assert loaded.fitted_params() == model.fitted_params()
+        assert_array_equal(loaded.score(tastes()), model.score(tastes()))
+        assert_array_equal(loaded.similar_items([3])[0], model.similar_items([3])[0])
+    missing, message = {
+        "matrix": ("matrix", "matrix: data is missing"),
+        "sparse": ("indptr", "matrix: indptr is missing"),
+        "filter": ("numbers", "numbers is missing"),
+    }[form]
     with pytest.raises(ArtifactError, match=message):
-        loaded._restore({name: array for name, array in state.items() if name != missing})
+        loaded._restore({name: array for name, array in model._state().items() if name != missing})
 
 
 @pytest.mark.parametrize(
