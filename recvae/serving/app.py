@@ -123,7 +123,8 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     response.headers.update(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # Starlette names those of the first route of a path
         routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
-        response.headers["allow"] = ", ".join(sorted({method for route in routes for method in route.methods}))
+        methods = {method for route in routes if route.path == routes[0].path for method in route.methods}
+        response.headers["allow"] = ", ".join(sorted(methods))
     return response
 
 

@@ -17,10 +17,12 @@ from recvae.serving.problems import ProblemError
 from recvae.serving.schemas import ListFields, RecommendFields
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import Metrics
-from recvae.serving.user_store import UserStore
+from recvae.serving.user_store import StoredHistory, UserStore
 
 REQUESTS_A_STEP, IDS_A_STEP = 16, 2000
 """Requests of a batch that are ranked in one step of the slow lane, and the most ids in them."""
+
+NO_STORE = "there is no store of interactions; RECVAE_STORE names a database"
 
 Content = dict[str, Any]
 
@@ -52,14 +54,28 @@ class Backend:
     async def recommend_for_user(self, user: str, request: ListFields) -> Content:
         """Answer for a user by the history of the artifact and the interactions appended since."""
         model = self.model
-        known = model.ranker.find_user(user)
-        appended = [] if self.store is None else await self.store.history(user, self.settings.max_history)
-        if known is None and not appended:
+        stored = await self._stored_history(user)
+        known = None if stored.erased else model.ranker.find_user(user)
+        popular = known is None and not stored.items
+        if popular and self.settings.unknown_users == "refuse":
             raise ProblemError(404, f"user {user!r} is not known", "user_id")
         row, history = known or (None, [])
-        indices, unknown = model.ranker.items.find(appended)
+        indices, unknown = model.ranker.items.find(stored.items)
         query, unlisted = _restrict(Query(list(dict.fromkeys([*history, *indices])), user=row), request, model)
-        return await self._answer(query, [*unknown, *unlisted], request.explain, model)
+        content = await self._answer(query, [*unknown, *unlisted], request.explain, model)
+        return {**content, "popular": True} if popular else content
+
+    async def erase_user(self, user: str) -> Content:
+        """Erase a user's interactions from the store, and hide the artifact's history of the user from now on."""
+        if self.store is None:
+            raise ProblemError(501, NO_STORE)
+        erased = await self.store.erase(user)
+        return {"erased": erased, "hidden": self.model.ranker.find_user(user) is not None}
+
+    async def _stored_history(self, user: str) -> StoredHistory:
+        if self.store is None:
+            return StoredHistory([])
+        return await self.store.history(user, self.settings.max_history)
 
     async def recommend_batch(self, requests: Sequence[RecommendFields]) -> list[bytes]:
         """Answer many requests of one client, in the slow lane; each answer is written as JSON."""

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from recvae.errors import RecvaeError, UnsupportedError
 from recvae.serving import schemas
-from recvae.serving.backend import Backend
+from recvae.serving.backend import NO_STORE, Backend
 from recvae.serving.problems import MEDIA_TYPE, ProblemError
 from recvae.serving.telemetry import TEXT
 
@@ -36,7 +36,14 @@ class _AnyText(Convertor[str]):
         return value
 
 
+class _WholeUser(_AnyText):
+    """Id of a user whose path has nothing behind it: `DELETE` of a user's events must not erase another one."""
+
+    regex = r"(?s:(?!.*/(?:events|recommendations)$).*)"
+
+
 register_url_convertor("id", _AnyText())
+register_url_convertor("user", _WholeUser())
 
 
 class _JsonRequest(Request):
@@ -95,7 +102,7 @@ def _add_recommendations(app: FastAPI, backend: Backend) -> None:
             422,
             503,
             504,
-            post=True,
+            method="POST",
         )
 
 
@@ -132,7 +139,7 @@ def _add_users(app: FastAPI, backend: Backend) -> None:
         "users",
         "/users/{user_id:id}/recommendations",
         recommend_for_user,
-        schemas.RecommendResponse,
+        schemas.UserResponse,
         *(400, 401, 404, 422, 503, 504),
     )
     _add(
@@ -140,9 +147,9 @@ def _add_users(app: FastAPI, backend: Backend) -> None:
         "users",
         "/users/{user_id:id}/recommendations",
         _with_body(recommend_for_user_by_rules, requests.user),
-        schemas.RecommendResponse,
+        schemas.UserResponse,
         *(400, 401, 404, 413, 415, 422, 503, 504),
-        post=True,
+        method="POST",
     )
 
 
@@ -152,10 +159,14 @@ def _add_events(app: FastAPI, backend: Backend) -> None:
     async def append_events(user_id: Id, body: schemas.EventsFields) -> Response:
         """Append interactions of a user, which the next request takes into account."""
         if store is None:
-            raise ProblemError(501, "there is no store of interactions; RECVAE_STORE names a database")
+            raise ProblemError(501, NO_STORE)
         _, unknown = backend.model.ranker.items.find(body.items)
         stored = await store.append(user_id, [str(item) for item in body.items])
         return _json({"stored": stored, "unknown": unknown})
+
+    async def erase_user(user_id: Id) -> Response:
+        """Erase a user's interactions from the store, and hide the artifact's history of the user from now on."""
+        return _json(await backend.erase_user(user_id))
 
     _add(
         app,
@@ -164,7 +175,16 @@ def _add_events(app: FastAPI, backend: Backend) -> None:
         _with_body(append_events, requests.events),
         schemas.EventsResponse,
         *(400, 401, 413, 415, 422, 501, 503, 504),
-        post=True,
+        method="POST",
+    )
+    _add(
+        app,
+        "users",
+        "/users/{user_id:user}",
+        erase_user,
+        schemas.EraseResponse,
+        *(400, 401, 422, 501, 503, 504),
+        method="DELETE",
     )
 
 
@@ -236,7 +256,7 @@ def _add_operations(app: FastAPI, backend: Backend) -> None:
 
     tag = "operations"
     _add(app, tag, "/model", get_model, schemas.ModelInfo, 401, 503)
-    _add(app, tag, "/admin/reload", reload_model, schemas.ReloadResponse, 401, 404, 409, 504, post=True)
+    _add(app, tag, "/admin/reload", reload_model, schemas.ReloadResponse, 401, 404, 409, 504, method="POST")
     _add(app, tag, "/healthz", check_alive, schemas.ServiceStatus)
     _add(app, tag, "/readyz", check_ready, schemas.ServiceStatus, 503)
     _add(app, tag, "/metrics", get_metrics, None, 401, response_class=_PlainText)
@@ -253,7 +273,7 @@ def _add(
     endpoint: Callable[..., Any],
     answer: type[BaseModel] | None,
     *problems: int,
-    post: bool = False,
+    method: str = "GET",
     **options: Any,
 ) -> None:
     """Add a route whose operation id is the endpoint's name, for generated clients."""
@@ -261,7 +281,7 @@ def _add(
     app.add_api_route(
         path,
         endpoint,
-        methods=["POST" if post else "GET"],
+        methods=[method],
         operation_id=endpoint.__name__,
         response_model=answer,
         responses={status: {"description": "Problem", "content": content} for status in problems},

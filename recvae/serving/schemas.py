@@ -161,6 +161,19 @@ class RecommendResponse(BaseModel):
     model: ModelVersion
 
 
+class UserResponse(RecommendResponse):
+    """Recommended items for a user; `popular` is there and true where nothing is known of the user."""
+
+    popular: bool | None = None
+
+
+class EraseResponse(BaseModel):
+    """Number of interactions that the store erased, and whether a history of the artifact is hidden from now on."""
+
+    erased: int
+    hidden: bool
+
+
 class BatchResponse(BaseModel):
     """One answer for each request, in the same order."""
 

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     """Key for `/admin/…`, which is off when empty."""
     store: SecretStr = SecretStr("")
     """Database URL where interactions are appended, `sqlite:///…` or `postgresql+psycopg://…`; none when empty."""
+    unknown_users: Literal["refuse", "popular"] = "refuse"
+    """Answer for users of whom nothing is known: `refuse` is 404, `popular` the popular items, marked as such."""
     cors: str = ""
     """Origins whose pages may call the service, separated by commas."""
     max_body_bytes: Count = 2**20
@@ -103,6 +105,8 @@ def _first_wrong_value(error: ValidationError) -> str:
             return f"{variable} is not set; expected the path of a model artifact"
         case "value_error":
             return f"{variable} {limits['error']}"
+        case "literal_error":
+            return f"{variable} is {given!r}; expected {limits['expected']}"
         case "greater_than_equal":
             return f"{variable} is {given}; expected at least {limits['ge']:g}"
         case "finite_number":

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from recvae.errors import MissingDependencyError, ParameterError, RecvaeError
 
@@ -20,14 +20,32 @@ class StoreUnavailableError(RecvaeError):
     """The database cannot be reached or cannot write."""
 
 
-class UserStore(Protocol):
-    """Keeps appended interactions, by ids as text."""
+class StoredHistory(NamedTuple):
+    """What a store knows of a user.
 
-    async def history(self, user: str, most: int) -> list[str]:
-        """Return the user's latest interactions, at most so many, oldest first; none for an unknown user."""
+    Attributes
+    ----------
+    items : list of str
+        Latest interactions, oldest first; none for an unknown user.
+    erased : bool
+        Whether the user was erased, so that the artifact's history must not be used; interactions may have come since.
+    """
+
+    items: list[str]
+    erased: bool = False
+
+
+class UserStore(Protocol):
+    """Keeps appended interactions, by ids as text, and which users were erased."""
+
+    async def history(self, user: str, most: int) -> StoredHistory:
+        """Return at most so many of the user's latest interactions."""
 
     async def append(self, user: str, items: Sequence[str]) -> int:
         """Store interactions for good; return how many were new."""
+
+    async def erase(self, user: str) -> int:
+        """Delete the user's interactions, and remember that; return how many there were."""
 
     def close(self) -> None:
         """Close everything that is open."""
@@ -36,7 +54,9 @@ class UserStore(Protocol):
 class DatabaseUserStore:
     """Stores interactions in the table `recvae_events` of an SQLite or PostgreSQL database, each (user, item) once.
 
-    An interaction is acknowledged once its transaction is on disk. The table is created on first use, so that the
+    Ids of erased users are in the table `recvae_erased`.
+
+    An interaction is acknowledged once its transaction is on disk. Tables are created on first use, so that the
     service can start while the database is away.
 
     Parameters
@@ -65,18 +85,25 @@ class DatabaseUserStore:
             raise ParameterError(f"RECVAE_STORE is no database URL: {error}") from None
         if dialect == "sqlite":
             sa.event.listen(self._engine, "connect", _make_durable)
+        self._tables = sa.MetaData()
+        self._erased = sa.Table(
+            "recvae_erased",
+            self._tables,
+            sa.Column("user_id", sa.Text, primary_key=True),
+            sa.Column("at", sa.Double, nullable=False),
+        )
         self._events = sa.Table(
             "recvae_events",
-            sa.MetaData(),
+            self._tables,
             sa.Column("user_id", sa.Text, primary_key=True),
             sa.Column("item_id", sa.Text, primary_key=True),
             sa.Column("at", sa.Double, nullable=False),
         )
         self._insert: Any = getattr(sa.dialects, dialect).insert
-        self._has_table = False
+        self._has_tables = False
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
 
-    async def history(self, user: str, most: int) -> list[str]:
+    async def history(self, user: str, most: int) -> StoredHistory:
         """See `UserStore`; `StoreUnavailableError` if the database cannot be reached."""
         events = self._events.c
         statement = (
@@ -85,7 +112,12 @@ class DatabaseUserStore:
             .order_by(events.at.desc(), events.item_id)
             .limit(most)
         )
-        return await self._run(lambda connection: list(connection.scalars(statement))[::-1])
+        erased = self._sa.select(self._erased.c.at).where(self._erased.c.user_id == user)
+        return await self._run(
+            lambda connection: StoredHistory(
+                list(connection.scalars(statement))[::-1], connection.scalar(erased) is not None
+            )
+        )
 
     async def append(self, user: str, items: Sequence[str]) -> int:
         """See `UserStore`; `StoreUnavailableError` if the database cannot be reached or its disk is full."""
@@ -93,6 +125,17 @@ class DatabaseUserStore:
         rows = [{"user_id": user, "item_id": item, "at": now + i * 1e-6} for i, item in enumerate(items)]
         new = self._insert(self._events).values(rows).on_conflict_do_nothing().returning(self._events.c.item_id)
         return await self._run(lambda connection: len(connection.execute(new).all()))
+
+    async def erase(self, user: str) -> int:
+        """See `UserStore`; `StoreUnavailableError` if the database cannot be reached or cannot write."""
+        deletion = self._sa.delete(self._events).where(self._events.c.user_id == user)
+        mark = self._insert(self._erased).values(user_id=user, at=time.time()).on_conflict_do_nothing()
+
+        def work(connection: Any) -> int:
+            connection.execute(mark)
+            return int(connection.execute(deletion).rowcount)
+
+        return await self._run(work)
 
     def close(self) -> None:
         """Close every connection."""
@@ -114,8 +157,8 @@ class DatabaseUserStore:
 
     def _transaction(self, work: Callable[[Any], Result], decision: threading.Lock) -> Result:
         try:
-            if not self._has_table:
-                self._create_table()
+            if not self._has_tables:
+                self._create_tables()
             with self._engine.connect() as connection, connection.begin() as transaction:
                 result = work(connection)
                 if not decision.acquire(blocking=False):
@@ -124,14 +167,15 @@ class DatabaseUserStore:
         except self._sa.exc.SQLAlchemyError as error:
             raise StoreUnavailableError(f"{type(error).__name__}: {getattr(error, 'orig', error)}") from error
 
-    def _create_table(self) -> None:
-        """Create the table; another worker may do so at the same time."""
-        try:
-            self._events.metadata.create_all(self._engine)
-        except (self._sa.exc.IntegrityError, self._sa.exc.ProgrammingError, self._sa.exc.OperationalError):
-            if not self._sa.inspect(self._engine).has_table(self._events.name):
-                raise
-        self._has_table = True
+    def _create_tables(self) -> None:
+        """Create the tables; another thread or worker may do so at the same time."""
+        for table in self._tables.sorted_tables:
+            try:
+                table.create(self._engine, checkfirst=True)
+            except (self._sa.exc.IntegrityError, self._sa.exc.ProgrammingError, self._sa.exc.OperationalError):
+                if not self._sa.inspect(self._engine).has_table(table.name):
+                    raise
+        self._has_tables = True
 
 
 def _connect_options(dialect: str) -> dict[str, Any]:

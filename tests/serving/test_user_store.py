@@ -14,10 +14,10 @@ import httpx
 import pytest
 
 from recvae.errors import ParameterError
-from recvae.serving import Settings
+from recvae.serving import Settings, create_app
 from recvae.serving.user_store import DatabaseUserStore, StoreUnavailableError
 from tests.contracts import one_thread as one_thread
-from tests.http_service import Postgres, asked, item_id, save
+from tests.http_service import Postgres, asked, client, item_id, save
 
 EVENTS = "/users/new/events"
 
@@ -87,6 +87,44 @@ def test_appended_interactions_add_to_the_artifact_s_history(model: Path, url: s
     assert set(before) - set(after) == {before[0]}
 
 
+def test_an_erased_user_is_as_good_as_new(model: Path, url: str) -> None:
+    """For every worker at once: each has connections of its own, and asks the store for every list."""
+
+    async def question(http: httpx.AsyncClient) -> list[Any]:
+        async with client(create_app(settings)) as other:
+            await append(http, "u3", item_id(1), item_id(2))
+            await append(http, "new", item_id(1))
+            erased = [(await http.delete(f"/users/{user}")).json() for user in ("u3", "new", "nobody", "u3")]
+            statuses = [(await other.get(f"/users/{user}/recommendations")).status_code for user in ("u3", "new", "u4")]
+            await append(http, "u3", item_id(7))
+            return [erased, statuses, await listed(other, "u3")]
+
+    settings = Settings(model, store=url)
+    erased, statuses, again = asked(settings, question)
+    assert erased == [
+        {"erased": 2, "hidden": True},
+        {"erased": 1, "hidden": False},
+        {"erased": 0, "hidden": False},
+        {"erased": 0, "hidden": True},
+    ]
+    assert statuses == [404, 404, 200]
+    assert asked(settings, lambda http: http.delete("/users/u4/events")).status_code == 405
+    assert set(again) == {item_id(i) for i in range(25)} - {item_id(7)}
+    assert asked(settings, lambda http: listed(http, "u3")) == again
+
+
+def test_users_of_whom_nothing_is_known_get_the_popular_items(model: Path, url: str) -> None:
+    async def question(http: httpx.AsyncClient) -> list[Any]:
+        await http.delete("/users/u3")
+        paths = [f"/users/{user}/recommendations?n=25" for user in ("nobody", "u3", "u4")]
+        answers = [(await http.get(path)).json() for path in paths]
+        return [*answers, (await http.post("/recommend", json={"history": [], "n": 25})).json()]
+
+    nobody, erased, known, popular = asked(Settings(model, store=url, unknown_users="popular"), question)
+    assert nobody == erased == {**popular, "popular": True}
+    assert "popular" not in known
+
+
 def test_a_restart_loses_nothing(model: Path, url: str) -> None:
     settings = Settings(model, store=url)
     asked(settings, lambda http: append(http, "ann", item_id(4), item_id(5)))
@@ -117,7 +155,7 @@ def test_the_latest_interactions_count(url: str) -> None:
         store = DatabaseUserStore(url)
         for start in range(0, 30, 10):
             await store.append("ann", [f"{i:02}" for i in range(start, start + 10)])
-        latest = await store.history("ann", 15)
+        latest = (await store.history("ann", 15)).items
         store.close()
         return latest
 
@@ -186,7 +224,7 @@ def test_a_commit_that_has_begun_is_acknowledged_late(url: str) -> None:
         await asyncio.to_thread(started.wait, 30)
         task.cancel()
         stored = await task
-        kept = await store.history("ann", 10)
+        kept = (await store.history("ann", 10)).items
         store.close()
         return stored, kept
 
@@ -215,7 +253,7 @@ def test_a_full_disk_keeps_nothing_and_says_so(model: Path, tmp_path: Path, monk
         items = [f"{i:0200}" for i in range(200)]
         with pytest.raises(StoreUnavailableError, match="full"):
             await full.append("ann", items)
-        kept = await full.history("ann", 1000)
+        kept = (await full.history("ann", 1000)).items
         full.close()
         return kept
 

@@ -1,0 +1,102 @@
+"""`forget_users`: an artifact without some of its users."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recvae.data.delimited import DelimitedText, trim
+from recvae.errors import DataError, ParameterError
+from recvae.inference.ids import IdIndex
+from recvae.storage.artifact import StoredModel, read_artifact, write_artifact
+from recvae.storage.files import check_path
+
+USER_ARRAYS = "user_factors"
+"""Name of arrays with a row for each user of the artifact."""
+OWN_ENTRIES = ("format", "format_version", "sha256", "n_items")
+
+
+def forget_users(model: str | Path, users: str | Path) -> list[str]:
+    """Rewrite an artifact without some users: without their ids, histories and vectors.
+
+    What training learned from them together with everybody else stays in the item weights until the next fit.
+
+    Parameters
+    ----------
+    model : path of an artifact
+        It is replaced in one step, so that a service loads it as any other new model.
+    users : path
+        CSV, TSV or Parquet file with a column `user_id`.
+
+    Returns
+    -------
+    list of str
+        Lines for people.
+
+    Raises
+    ------
+    ArtifactError
+        If the artifact is damaged or cannot be written.
+    ParameterError
+        If it was saved without users.
+    DataError
+        If the file of users cannot be read or names none.
+    """
+    path = check_path(model)
+    stored = read_artifact(path)
+    if stored.users is None:
+        raise ParameterError(f"{path} was saved without users, so there is nothing to forget")
+    given = _read_users(Path(users))
+    rows = IdIndex(stored.users["user_id"]).find_column(given)
+    named = np.unique(rows[rows >= 0])
+    kept = np.ones(len(stored.users), dtype=bool)
+    kept[named] = False
+    lost = stored.users.filter(pa.array(~kept))
+    left = _keep_users(stored, kept)
+    write_artifact(path, left)
+    interactions = pc.sum(pc.list_value_length(lost["history"])).as_py() or 0
+    unknown = int((rows < 0).sum())
+    lines = [f"forgot {len(named):,} users with {interactions:,} interactions; {int(kept.sum()):,} users are left"]
+    if unknown:
+        lines.append(f"{unknown:,} ids of {users} are not among the users of {path}")
+    return lines
+
+
+def _keep_users(stored: StoredModel, kept: npt.NDArray[np.bool_]) -> StoredModel:
+    arrays = {
+        name: array[kept] if name.rpartition(".")[2] == USER_ARRAYS and len(array) == len(kept) else array
+        for name, array in stored.arrays.items()
+    }
+    manifest = {name: value for name, value in stored.manifest.items() if name not in OWN_ENTRIES}
+    users = None if stored.users is None else stored.users.filter(pa.array(kept))
+    return replace(stored, manifest=manifest, arrays=arrays, users=users)
+
+
+def _read_users(path: Path) -> pa.ChunkedArray:
+    if not path.is_file():
+        raise DataError(f"{path} is {'a folder' if path.is_dir() else 'missing'}; expected a file of user ids")
+    try:
+        if path.suffix.lower() == ".parquet":
+            names = pq.read_schema(path).names
+            table = pq.read_table(path, columns=["user_id"]) if "user_id" in names else None
+        else:
+            text = DelimitedText.open(path, None)
+            names = text.header
+            table = replace(text, mapping={"user_id": "user_id"}).read() if "user_id" in names else None
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
+    if table is None:
+        raise DataError(f"{path} has no column 'user_id'; it has: {', '.join(names)}")
+    ids = table["user_id"]
+    ids = trim(ids, [""]) if pa.types.is_string(ids.type) else ids
+    if not len(ids):
+        raise DataError(f"{path} has no rows; expected a user to forget")
+    if ids.null_count:
+        raise DataError(
+            f"{path}: user_id is missing in {ids.null_count:,} of {len(ids):,} rows; expected an id in each"
+        )
+    return ids

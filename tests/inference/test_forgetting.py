@@ -1,0 +1,91 @@
+"""`forget_users`: the users named are gone from every file of the artifact, and everything else is as it was."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recvae.errors import DataError, ParameterError
+from recvae.inference.forgetting import forget_users
+from recvae.inference.recommend import recommend
+from recvae.models import registry
+from recvae.models.als import ALS
+from recvae.models.base import Recommender
+from recvae.models.factorization import BPR, Factorization
+from recvae.models.linear.ease import EASE
+from tests.contracts import random_interactions
+
+N_USERS, N_ITEMS = 30, 20
+
+
+def save(model: Recommender, path: Path, **belongings: Any) -> None:
+    interactions = random_interactions(N_USERS, N_ITEMS)
+    users = pd.DataFrame(
+        {"user_id": [f"u{i}" for i in range(N_USERS)], "history": [row.indices for row in interactions]}
+    )
+    model.fit(interactions, show_progress=False)
+    registry.save(model, path, **{"users": users, "data": {"dataset": "made up"}, **belongings})
+
+
+def write(path: Path, *ids: object) -> Path:
+    path.write_text("".join(f"{one}\n" for one in ("user_id", *ids)), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("model", [EASE(), BPR(factors=4, iterations=3), ALS(factors=4, iterations=3)], ids=repr)
+def test_the_users_are_gone_and_the_others_keep_their_lists(model: Recommender, tmp_path: Path) -> None:
+    save(model, tmp_path / "model")
+    before = {user: recommend(tmp_path / "model", user=user).items for user in ("u0", "u29")}
+    loaded = registry.load(tmp_path / "model")
+    lines = forget_users(tmp_path / "model", write(tmp_path / "who.csv", "u3", "u11", "u3", "stranger"))
+    assert lines[0].startswith("forgot 2 users with ")
+    assert lines[0].endswith("28 users are left")
+    assert "1 ids of " in lines[1]
+    assert {user: recommend(tmp_path / "model", user=user).items for user in before} == before
+    with pytest.raises(ParameterError, match="does not know"):
+        recommend(tmp_path / "model", user="u3")
+    after = registry.load(tmp_path / "model")
+    assert after.users is not None
+    assert after.users["user_id"].tolist() == [f"u{i}" for i in range(N_USERS) if i not in (3, 11)]
+    assert {**after.manifest, "sha256": None} == {**loaded.manifest, "sha256": None}
+    assert after.manifest["sha256"] != loaded.manifest["sha256"]
+    if isinstance(after.model, Factorization) and isinstance(loaded.model, Factorization):
+        assert np.array_equal(after.model.user_factors_, np.delete(loaded.model.user_factors_, [3, 11], axis=0))
+
+
+def test_numbers_and_parquet(tmp_path: Path) -> None:
+    users = pd.DataFrame({"user_id": range(100, 100 + N_USERS), "history": [[1, 2]] * N_USERS})
+    save(EASE(), tmp_path / "model", users=users)
+    pd.DataFrame({"user_id": [100, 129], "why": ["asked", "asked"]}).to_parquet(tmp_path / "who.parquet")
+    forget_users(tmp_path / "model", tmp_path / "who.parquet")
+    forget_users(tmp_path / "model", write(tmp_path / "who.csv", 101, "102"))
+    left = registry.load(tmp_path / "model").users
+    assert left is not None
+    assert left["user_id"].tolist() == list(range(103, 129))
+    forget_users(tmp_path / "model", write(tmp_path / "who.csv", *range(90, 140)))
+    left = registry.load(tmp_path / "model").users
+    assert left is not None
+    assert left.empty
+
+
+def test_refused_with_nothing_changed(tmp_path: Path) -> None:
+    save(EASE(), tmp_path / "model")
+    manifest = (tmp_path / "model" / "manifest.json").read_bytes()
+    (tmp_path / "other.csv").write_text("customer,when\nu1,2024\n")
+    (tmp_path / "not.parquet").write_text("x")
+    for given, said in (
+        (tmp_path / "nowhere.csv", "is missing; expected a file of user ids"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "other.csv", "has no column 'user_id'; it has: customer, when"),
+        (tmp_path / "not.parquet", "is not a readable Parquet file"),
+        (write(tmp_path / "none.csv"), "has no rows"),
+        (write(tmp_path / "blank.csv", "u1", '" "'), "user_id is missing in 1 of 2 rows"),
+    ):
+        with pytest.raises(DataError, match=said):
+            forget_users(tmp_path / "model", given)
+    assert (tmp_path / "model" / "manifest.json").read_bytes() == manifest
+    save(EASE(), tmp_path / "without", users=None)
+    with pytest.raises(ParameterError, match="saved without users"):
+        forget_users(tmp_path / "without", write(tmp_path / "who.csv", "u1"))
