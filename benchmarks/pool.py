@@ -131,7 +131,7 @@ def _idle(staff: list[_Worker], work: Work) -> _Worker:
             return worker
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, work.__module__, work.__qualname__), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, work.__module__, work.__qualname__))
     process.start()
     theirs.close()
     staff.append(_Worker(process, ours))

@@ -1,10 +1,11 @@
 """Quality tables: every model with its defaults on public data sets, beside published figures.
 
-    python -m benchmarks.quality ml-100k ml-1m gowalla [--models ease,als] [--seeds 3] [--workers 4] [--seconds 600]
+    python -m benchmarks.quality ml-100k ml-1m gowalla [--models ease,als] [--fit 600] [--workers 4]
 
 Each data set is found as `recvae prepare` finds it, or taken from `--data`, a folder of prepared directories by name.
 Every model is fitted on the training users or interactions, chooses by the validation users what its defaults leave
-open, and is evaluated once on the test users; what draws numbers is fitted with several seeds. Gowalla and Yelp2018
+open, and is evaluated once on the test users; what draws numbers is fitted with several seeds. With
+`--fit` a row is the model that `recvae fit` finds within so many seconds. Gowalla and Yelp2018
 publish no validation list: models choose on interactions taken out of the training interactions, and are then fitted
 again on all of these with the settings and epochs found.
 
@@ -65,6 +66,8 @@ class Cell:
     seed : int
     path : Path
         The file, without an ending, that the run is kept in.
+    budget : float
+        Seconds for `recvae fit`.
     """
 
     data: str
@@ -72,6 +75,7 @@ class Cell:
     row: str
     seed: int
     path: Path
+    budget: float
 
 
 def paper_settings(n_users: int) -> dict[str, int]:
@@ -107,21 +111,24 @@ def measure(cell: Cell) -> dict[str, Any]:
     """Fit and evaluate one model, and keep the run."""
     prepared = read_prepared(cell.directory)
     split, identity = prepared.split, prepared.identity["split_sha256"]
-    model = create_row(cell.row, split.train.shape[0], cell.seed)
-    try:
-        refuse_new_users(model, split.test)
-    except ParameterError as error:
-        return {"refused": str(error).removeprefix(f"{type(model).__name__} ")}
     train = kept.whole_training(split) if cell.data in REFITTED else split.train
-    with peak_memory() as peak:
-        started = perf_counter()
-        model.fit(split.train, show_progress=False, validation=split.validation)
-        if train is not split.train:
-            model = model.refit(train, show_progress=False)
-        seconds = perf_counter() - started
-        result = evaluate(model, split.test, METRICS, train=train)
-    history = getattr(model, "history_", ())
-    fitted = ModelRun(result, seconds, peak.mb, model.fitted_params(), history)
+    if cell.row == kept.OURS:
+        with peak_memory() as peak:
+            model, params, seconds = kept.fit_within(cell.directory, train, cell.budget, primary_metrics(cell.data)[-1])
+    else:
+        model = create_row(cell.row, split.train.shape[0], cell.seed)
+        try:
+            refuse_new_users(model, split.test)
+        except ParameterError as error:
+            return {"refused": str(error).removeprefix(f"{type(model).__name__} ")}
+        with peak_memory() as peak:
+            started = perf_counter()
+            model.fit(split.train, show_progress=False, validation=split.validation)
+            if train is not split.train:
+                model = model.refit(train, show_progress=False)
+            seconds, params = perf_counter() - started, model.fitted_params()
+    result = evaluate(model, split.test, METRICS, train=train)
+    fitted = ModelRun(result, seconds, peak.mb, params, getattr(model, "history_", ()))
     kept.write_run(cell.path, fitted, split=identity, row=cell.row, seed=cell.seed)
     return {metric: result.mean(metric) for metric in primary_metrics(cell.data)}
 
@@ -144,11 +151,12 @@ class Tables:
 
     def _list_cells(self, name: str) -> list[Cell]:
         models = self.arguments.models or [*MODELS, *(PAPER_ROWS if name.startswith("ml-") else ())]
+        models = [*models, *([kept.OURS] if self.arguments.fit else [])]
         cells = []
         for row in models:
             for seed in range(self.arguments.seeds if kept.needs_seeds(row) else 1):
                 path = self.arguments.keep / name / f"{row}-{seed}"
-                cells.append(Cell(name, self.data[name].path, row, seed, path))
+                cells.append(Cell(name, self.data[name].path, row, seed, path, self.arguments.fit))
         return cells
 
     def _is_done(self, cell: Cell) -> bool:
@@ -191,7 +199,8 @@ class Tables:
         if name in REFITTED:
             protocol["fitted again"] = "on all training interactions, with the settings and epochs found"
         results = compared.as_dict(dataset=name, protocol=protocol, seed=0)
-        results["command"] = f"python -m benchmarks.quality {name} --seeds {self.arguments.seeds}"
+        fit = f" --fit {self.arguments.fit:g}" if self.arguments.fit else ""
+        results["command"] = f"python -m benchmarks.quality {name} --seeds {self.arguments.seeds}{fit}"
         self.arguments.out.mkdir(parents=True, exist_ok=True)
         write_results(self.arguments.out / f"{name}.json", results)
         table = f"# {name}\n\nMade by `{results['command']}`.\n\n{markdown_table(results, primary)}"
@@ -212,6 +221,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results", help="where to write the tables")
     parser.add_argument("--keep", type=Path, default=KEEP, help="where finished runs are kept")
     parser.add_argument("--seeds", type=int, default=3, help="how often models that draw numbers are fitted")
+    parser.add_argument("--fit", type=float, default=0.0, help="add a row for `recvae fit` within so many seconds")
     parser.add_argument("--workers", type=int, default=1, help="models fitted at once")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="limit of time for everything")
     arguments = parser.parse_args()

@@ -1,0 +1,72 @@
+"""Cornac's EASE, VAECF, item neighbours and BPR, tuned by a random search in stated ranges."""
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from cornac.data import Dataset
+from cornac.models import BPR, EASE, VAECF, ItemKNN
+from scipy import sparse
+
+from benchmarks.peers.tuning import Params, Score, Search, Space, main
+
+SPACES: dict[str, Space] = {
+    "EASE": {"lamb": (1.0, 5000.0, "log")},
+    "VAECF": {
+        "k": (20, 300, "whole log"),
+        "hidden": (100, 800, "whole log"),
+        "n_epochs": (20, 200, "whole log"),
+        "batch_size": (50, 500, "whole log"),
+        "beta": (0.01, 1.0, "log"),
+    },
+    "ItemKNN": {"k": (10, 500, "whole log")},
+    "BPR": {
+        "k": (20, 300, "whole log"),
+        "max_iter": (50, 500, "whole log"),
+        "learning_rate": (0.003, 0.1, "log"),
+        "lambda_reg": (1e-4, 0.1, "log"),
+    },
+}
+DEFAULTS: dict[str, Params] = {"EASE": {"lamb": 500.0}}
+
+
+def create(model: str, params: Params) -> Any:
+    """Create a model of Cornac."""
+    if model == "EASE":
+        return EASE(posB=False, verbose=False, **params)
+    if model == "VAECF":
+        others = {name: value for name, value in params.items() if name != "hidden"}
+        return VAECF(autoencoder_structure=[params["hidden"]], seed=0, verbose=False, likelihood="mult", **others)
+    if model == "ItemKNN":
+        return ItemKNN(similarity="cosine", verbose=False, **params)
+    return BPR(seed=0, verbose=False, **params)
+
+
+def fit(model: str, params: Params, matrix: sparse.csr_matrix) -> Score:
+    """Fit a model, which knows the users that it is fitted on."""
+    interactions = matrix.tocoo()
+    n_users, n_items = matrix.shape
+    data = Dataset(
+        n_users,
+        n_items,
+        uid_map=OrderedDict(zip(range(n_users), range(n_users), strict=True)),
+        iid_map=OrderedDict(zip(range(n_items), range(n_items), strict=True)),
+        uir_tuple=(interactions.row, interactions.col, interactions.data),
+        seed=0,
+    )
+    fitted = create(model, params).fit(data)
+
+    def score(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        return np.stack([np.asarray(fitted.score(int(row)), dtype=np.float32) for row in rows])
+
+    return score
+
+
+def search(searching: Search, seed: int) -> None:
+    """Search at random."""
+    searching.random(SPACES, DEFAULTS, seed)
+
+
+if __name__ == "__main__":
+    main(fit, search, "cornac", "torch", "numpy", "scipy")
