@@ -85,7 +85,7 @@ def demo(
         "demo"
     ),
 ) -> None:
-    """Run everything on MovieLens-100K: prepare, compare, save the model, recommend."""
+    """Find the best model for MovieLens-100K in a minute, save it, and recommend."""
     from recvae.cli.demo import run
 
     run(out, Console())

@@ -56,8 +56,9 @@ def check_names(models: str | Sequence[str] | None) -> tuple[str, ...]:
             raise ParameterError(f"models has {name!r}; expected some of {', '.join(MODELS)}")
     if not set(names) - {"blend"}:
         raise ParameterError(f"models is {models!r}; expected one or more models beside the blend of them")
-    known = [*DEFAULT_MODELS[:-1], *(name for name in MODELS if name not in DEFAULT_MODELS), "blend"]
-    return tuple(sorted(names, key=known.index))
+    order = [name for name in MODELS if name not in DEFAULT_MODELS and not MODELS[name].resumable]
+    order = [*DEFAULT_MODELS[:1], *order, *DEFAULT_MODELS[1:-1]]
+    return tuple(sorted(names, key=lambda name: (name == "blend", order.index(name) if name in order else len(order))))
 
 
 def run_params(name: str, metric: str, seed: int) -> dict[str, Any]:

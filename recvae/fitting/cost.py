@@ -11,13 +11,15 @@ from recvae.errors import RecvaeError
 from recvae.fitting.candidates import Candidate
 from recvae.fitting.interruption import OutOfTimeError, interrupt_after
 
-LARGE_INTERACTIONS, LARGE_ITEMS = 500_000, 4_000
+LARGE_INTERACTIONS, LARGE_ITEMS = 500_000, 8_000
 """Smaller data are not sampled: they take seconds."""
 EXPONENTS = {"ease": 3.0, "cosine": 3.0, "tfidf": 3.0, "bm25": 3.0, "als": 2.7}
 """Growth of the time with the side of the matrix: n³ for an inverse or for the products of all items, n^⅔ more than
 the interactions for ALS, whose factors grow with the cube root of n.
 """
 INTERACTIONS_EXPONENT = 2.0
+REFIT_SHARES = {"ease": 0.35, "graph": 0.5, "als": 0.5}
+"""Time of a fit with settings that are given, as a share of one that chooses them, for models that try several."""
 WARM_UP, SAMPLE, LARGER_SAMPLE = 1 / 8, 1 / 4, 1 / 2
 PROBE_SHARE = 0.25
 

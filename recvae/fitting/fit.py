@@ -105,11 +105,7 @@ def fit(
     names, clock = check_names(models), budget if isinstance(budget, Clock) else Clock(parse_budget(budget))
     target = None if out is None else follow_link(Path(out))
     reports = _choose_report(target, report)
-    if target is not None:
-        workflow.refuse_unwritable(target)
-        refuse_foreign(target, artifact.KIND)
-    if reports is not None:
-        workflow.refuse_other_report(reports)
+    refuse_occupied(target, reports)
     if resume and target is None:
         raise ParameterError("resume needs out, beside which the state of a search is kept")
     options = Options(
@@ -129,6 +125,15 @@ def fit(
             fitted = replace(fitted, written=workflow.write_results_and_report(reports, fitted.results))
         clear_state(state.directory)
     return fitted
+
+
+def refuse_occupied(out: Path | None, report: Path | None) -> None:
+    """Raise `ArtifactError` before the work if the artifact or the report cannot be written."""
+    if out is not None:
+        workflow.refuse_unwritable(out)
+        refuse_foreign(out, artifact.KIND)
+    if report is not None:
+        workflow.refuse_other_report(report)
 
 
 def _choose_report(target: Path | None, report: str | Path | None) -> Path | None:

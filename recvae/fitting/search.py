@@ -12,12 +12,13 @@ from recvae.errors import RecvaeError, first_line
 from recvae.evaluation.evaluate import evaluate
 from recvae.fitting.budget import Clock, format_seconds
 from recvae.fitting.candidates import Candidate, run_params, vary
-from recvae.fitting.cost import estimate_seconds, is_large
+from recvae.fitting.cost import REFIT_SHARES, estimate_seconds, is_large
 from recvae.fitting.epochs import EpochWatch, TooManyEpochsError
 from recvae.fitting.interruption import OutOfTimeError, interrupt_after
 from recvae.fitting.state import SearchState
 from recvae.fitting.trial import Trial
 from recvae.models.base import Recommender
+from recvae.models.blending.weights import MOST_USERS
 from recvae.models.registry import MODELS
 from recvae.progress import StatusLine
 
@@ -115,7 +116,7 @@ class Search:
 
     def _try_defaults(self, name: str) -> None:
         candidate = Candidate(name, run_params(name, self.metric, self.seed))
-        spare = self._spare_for(0.0) * FIRST_ROUND_SHARE
+        spare = self._spare_for(0.0, REFIT_SHARES.get(name, 1.0)) * FIRST_ROUND_SHARE
         if MODELS[name].resumable:
             untried = [n for n in self.names if MODELS[n].resumable and n not in {*self.leaders, *self.state.left_out}]
             self._try_epochs(candidate, spare / len(untried), spare)
@@ -216,7 +217,7 @@ class Search:
                 )
                 seconds = time.monotonic() - started
                 started = time.monotonic()
-                value = evaluate(model, self.validation, [self.metric]).mean(self.metric)
+                value = self._measure(model)
         except OutOfTimeError:
             self._leave_out(name, f"not done in the {format_seconds(allowed)} there were for it", candidate)
             return None
@@ -226,6 +227,13 @@ class Search:
             self._leave_out(name, first_line(error), candidate)
             return None
         return self._keep(candidate, model, value, seconds, time.monotonic() - started, shortened)
+
+    def _measure(self, model: Recommender) -> float:
+        """Measure a model on the validation users; a blend, while they are few, by weights chosen without each user."""
+        cross_fitted: float | None = getattr(model, "cross_fitted_", None)
+        if cross_fitted is not None and self.validation.n_users <= MOST_USERS:
+            return cross_fitted
+        return evaluate(model, self.validation, [self.metric]).mean(self.metric)
 
     def _keep(
         self,
@@ -280,18 +288,17 @@ class Search:
         if best_epoch is not None and history:
             seconds *= best_epoch / len(history)
         known = [t.refit_seconds for t in self.state.trials if t.name == candidate.name and t.varies]
-        estimate = FIT_SAFETY * self.growth * seconds
-        return min([estimate, *known]) if not candidate.varies else estimate
+        if candidate.varies:
+            return FIT_SAFETY * self.growth * seconds
+        return min([FIT_SAFETY * self.growth * seconds * REFIT_SHARES.get(candidate.name, 1.0), *known])
 
-    def _spare_for(self, refit_seconds: float) -> float:
+    def _spare_for(self, kept_seconds: float, refit_share: float = 1.0) -> float:
         """Seconds that a candidate may take to be fitted, so that there is time to fit it again on everything.
 
-        `refit_seconds` are those that are kept free for its model already.
+        `kept_seconds` are those that are kept free for its model already.
         """
         spare = self.clock.left - self._finish_seconds()
-        if refit_seconds:
-            return min(spare, (spare + refit_seconds) / (1 + self.growth * FIT_SAFETY))
-        return spare / (1 + self.growth * FIT_SAFETY)
+        return min(spare, (spare + kept_seconds) / (1 + self.growth * FIT_SAFETY * refit_share))
 
     def _finish_seconds(self) -> float:
         """Seconds to measure the models on the test users, and to fit the best on everything."""

@@ -19,7 +19,7 @@ from recvae.preparation.pipeline import OWN_DATA, Options, choose_backend, choos
 from recvae.storage.manifest import describe_directory
 
 Source = Any
-"""A path, a data set's name, `-` for standard input, `Prepared`, `Interactions`, or a table in memory."""
+"""A path, a data set's name, `-` for standard input, `Prepared`, `Dataset`, `Interactions`, or a table in memory."""
 _TABLE = "table"
 
 
@@ -100,6 +100,8 @@ def _write_items(items: Any, folder: Path) -> Path:
 
 
 def _read_dataset(source: Source, options: Options) -> Dataset:
+    if isinstance(source, Dataset):
+        return source
     if isinstance(source, str | Path):
         if str(source) == "-" and sys.stdin is None:
             raise ParameterError("source is -, but standard input is closed; expected a table on standard input")

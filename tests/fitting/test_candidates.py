@@ -14,7 +14,7 @@ from recvae.models.registry import MODELS
 def test_names_are_put_in_order_and_the_blend_last() -> None:
     assert check_names(None) == DEFAULT_MODELS
     assert check_names("blend, ease,popularity") == ("popularity", "ease", "blend")
-    assert check_names(["blend", "lmf", "als", "als"]) == ("als", "lmf", "blend")
+    assert check_names(["blend", "lmf", "als", "als"]) == ("lmf", "als", "blend")
 
 
 @pytest.mark.parametrize("wrong", ["asl", "ease,asl", "", []])
