@@ -29,6 +29,19 @@ def find_device(name: str) -> "torch.device":
     return device
 
 
+def free_device_bytes(device: "torch.device") -> int | None:
+    """Memory of a CUDA device that this process could still take; None for other devices.
+
+    That is what the device has left, and what torch's allocator holds without using it.
+    """
+    import torch
+
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+
+
 def check_device_name(name: Any) -> str:
     """The name, if it is "auto", "cpu", "cuda" or "cuda:N"; this machine need not have the device.
 

@@ -3,19 +3,24 @@
 import json
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 
 import recvae
 from recvae.errors import ArtifactError, ParameterError
+from recvae.models.autoencoders.architecture import Architecture
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.autoencoders.multdae import MultDAE
 from recvae.models.autoencoders.multvae import MultVAE
+from recvae.models.autoencoders.network import refuse_if_too_large
 from recvae.models.autoencoders.recvae import RecVAE
+from recvae.nn.parallelism import ALONE
 from tests.contracts import one_thread as one_thread
 from tests.contracts import random_interactions
 
@@ -97,10 +102,24 @@ def test_out_of_bounds_in_a_manifest(params: dict[str, Any], saved: Path, tmp_pa
     ids=lambda model: type(model).__name__,
 )
 def test_a_network_larger_than_the_memory_is_refused(model: Autoencoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recvae.models.autoencoders.base.available_bytes", lambda: 8 * 10**9)
+    monkeypatch.setattr("recvae.models.autoencoders.network.available_bytes", lambda: 8 * 10**9)
     with pytest.raises(
         ParameterError, match=r"^hidden is .* on 5 items .* GB in training; 8.0 GB are free; use smaller"
     ):
         model.fit(sparse.csr_matrix(np.eye(5, dtype=np.float32)), show_progress=False)
-    monkeypatch.setattr("recvae.models.autoencoders.base.available_bytes", lambda: None)
+    monkeypatch.setattr("recvae.models.autoencoders.network.available_bytes", lambda: None)
     MultVAE(hidden=4, latent=2, epochs=1).fit(random_interactions(), show_progress=False)
+
+
+def test_a_network_larger_than_the_gpus_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    architecture, interactions = Architecture("plain", (7,), 3, variational=True), random_interactions()
+    weights = 25 * 7 + 7 + 7 * 6 + 6 + 3 * 7 + 7 + 7 * 25 + 25
+    needed = 5 * 4 * weights + 8 * interactions.nnz
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (needed - 300, 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 400)
+    for allocated, refused in ((100, False), (101, True)):
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device, n=allocated: n)
+        expected = pytest.raises(ParameterError, match=r"use smaller layers") if refused else nullcontext()
+        with expected:
+            refuse_if_too_large(architecture, interactions, torch.device("cuda"), ALONE)
+    refuse_if_too_large(architecture, interactions, torch.device("meta"), ALONE)  # whose memory is not known

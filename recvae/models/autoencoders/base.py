@@ -126,8 +126,7 @@ class Autoencoder(AnomalyDetector):
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         self._chosen = self._choose(MatrixSize.of(user_items, self.item_counts_))
         device, parallelism = find_device(self.device), Parallelism.current(self.parallel)
-        if device.type == "cpu":
-            refuse_if_too_large(self._architecture(self.n_items_), self.n_items_, parallelism)
+        refuse_if_too_large(self._architecture(self.n_items_), user_items, device, parallelism)
         generator = torch.Generator().manual_seed(self.seed)
         self.module_ = self._build(self.n_items_, generator, parallelism).to(device)
         if device.type != "cpu":  # weights are drawn on the CPU, so that they are the same on every device

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F  # noqa: N812 the field's name
+from scipy import sparse
 from torch import Tensor, nn
 
 from recvae.errors import ParameterError
@@ -18,6 +19,7 @@ from recvae.models.autoencoders.architecture import (
     encode_plain,
 )
 from recvae.nn.batches import Batch
+from recvae.nn.device import free_device_bytes
 from recvae.nn.initialisation import draw_glorot_, draw_uniform_
 from recvae.nn.item_layers import ItemInput, ItemOutput
 from recvae.nn.layers import Linear, Workspace
@@ -133,12 +135,26 @@ class AutoencoderNetwork(nn.Module):
         return sampled_nll(self.decode(z), output.weight, output.bias, batch, batch_items, negatives, self._workspace)
 
 
-def refuse_if_too_large(architecture: Architecture, n_items: int, parallelism: Parallelism) -> None:
-    """Refuse a network whose training would exhaust the memory; the system would kill the process without a word."""
+def count_training_bytes(architecture: Architecture, n_items: int, parallelism: Parallelism) -> int:
+    """Memory that training takes for weights, and for what is as large as they are."""
     n_weights = sum(math.prod(shape) for shape in architecture.shapes(n_items).values())
-    needed, available = 4 * TRAINING_COPIES * n_weights, available_bytes()
-    if parallelism.divides_items:  # nearly all weights are those of the first and the last layer
-        needed //= parallelism.size
+    needed = 4 * TRAINING_COPIES * n_weights
+    return needed // parallelism.size if parallelism.divides_items else needed  # nearly all weights are of item layers
+
+
+def refuse_if_too_large(
+    architecture: Architecture, user_items: sparse.csr_matrix, device: torch.device, parallelism: Parallelism
+) -> None:
+    """Refuse a network whose training would exhaust the memory: the system would kill the process without a word.
+
+    A GPU holds the histories too, with an index and a weight of four bytes for each interaction.
+    """
+    n_items = user_items.shape[1]
+    needed = count_training_bytes(architecture, n_items, parallelism)
+    if device.type == "cpu":
+        available = available_bytes()
+    else:
+        needed, available = needed + 8 * user_items.nnz, free_device_bytes(device)
     if available is not None and needed > available:
         raise ParameterError(
             f"hidden is {architecture.hidden} and latent {architecture.latent}, which on {n_items:,} items makes a "
