@@ -66,7 +66,7 @@ class RecVAE(VariationalAutoencoder):
     encoder_passes, decoder_passes : int
         Passes over the users an epoch.
     epochs, batch_size : int, optional
-        None chooses by the number of training users: batches as for `MultVAE`, and from 15 to 50 epochs, so that about
+        None chooses by the number of training users: batches as for `MultVAE`, and from 15 to 25 epochs, so that about
         450,000 histories are seen.
     learning_rate : float
         Adam's step size, at its peak.
@@ -83,7 +83,7 @@ class RecVAE(VariationalAutoencoder):
         As for `MultVAE`.
     """
 
-    EPOCHS: ClassVar[EpochRule] = EpochRule(histories=450_000, fewest=15, most=50)
+    EPOCHS: ClassVar[EpochRule] = EpochRule(histories=450_000, fewest=15, most=25)
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
         "recommended": {
