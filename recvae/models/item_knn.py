@@ -2,6 +2,7 @@
 
 import warnings
 from abc import abstractmethod
+from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,13 +10,20 @@ import numpy.typing as npt
 from scipy import sparse
 
 from recvae.data.csr import csr_arrays
-from recvae.data.stored_arrays import take_csr
+from recvae.data.stored_arrays import take_array, take_csr
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.factorization import import_implicit
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
+from recvae.models.validation import check_metric, hold_out_users, validate
 from recvae.types import FloatArray
+
+NEIGHBOURS = (20, 50, 100, 200, 500)
+"""Values of K that are tried."""
+LENGTH_NORMALISATIONS = (0.2, 0.5, 0.8)
+"""Values of B that are tried."""
+VALIDATION_USERS = 1000
 
 
 class _ItemKNN(Recommender):
@@ -23,30 +31,75 @@ class _ItemKNN(Recommender):
 
     Each item keeps its K nearest neighbours only.
 
-    Parameters
+    Attributes
     ----------
-    K : int
-        Number of neighbours that each item keeps.
+    settings_ : dict
+        K, and for BM25 B, as `fit` used them.
+    TRIED : dict
+        Hyperparameters whose default is None, with the values among which validation users choose.
+    CUSTOMARY : dict
+        Their values where there is nobody to choose.
     """
 
     SPACE: ClassVar[SearchSpace] = {"K": WholeRange(10, 500)}
+    TRIED: ClassVar[dict[str, tuple[float, ...]]] = {"K": NEIGHBOURS}
+    CUSTOMARY: ClassVar[dict[str, float]] = {"K": 20}
 
+    settings_: dict[str, float]
     similarity_: sparse.csr_matrix
 
-    def __init__(self, K: int = 20) -> None:  # noqa: N803 implicit's name
-        self.K = check.whole("K", K, maximum=check.LARGEST_LAYER)
+    def __init__(self, K: int | None = None, *, metric: str = "ndcg@100") -> None:  # noqa: N803 implicit's name
+        self.K = None if K is None else check.whole("K", K, maximum=check.LARGEST_LAYER)
+        self.metric = check_metric(metric)
 
     @abstractmethod
     def _create_model(self) -> Any:
-        """Create the library's model, not fitted."""
+        """Create the library's model with `settings_`, not fitted."""
 
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
-        with context.report_end(), warnings.catch_warnings():
+        with context.report_end():
+            self.settings_ = self._given_settings()
+            if any(getattr(self, name) is None for name in self.TRIED):
+                if context.validation is not None:
+                    self._choose(user_items, context.validation)
+                elif (held := hold_out_users(user_items)) is not None:
+                    self._choose(*held)
+            self.similarity_ = self._find_neighbours(user_items, context.shows_bar)
+
+    def _given_settings(self) -> dict[str, float]:
+        """The settings as they are given, and the customary ones for those that are None."""
+        given = {name: getattr(self, name) for name in self.TRIED}
+        return {name: self.CUSTOMARY[name] if value is None else value for name, value in given.items()}
+
+    def _find_neighbours(self, user_items: sparse.csr_matrix, show_progress: bool = False) -> sparse.csr_matrix:
+        """Compute each item's similarities to its K nearest, (n_items, n_items) float32."""
+        with warnings.catch_warnings():
             # The library warns of a conversion to CSR that its own weighting causes.
             warnings.filterwarnings("ignore", "Method expects CSR input")
             model = self._create_model()
-            model.fit(user_items, show_progress=context.shows_bar)
-            self.similarity_ = sparse.csr_matrix(model.similarity, dtype=np.float32)
+            model.fit(user_items, show_progress=show_progress)
+        return sparse.csr_matrix(model.similarity, dtype=np.float32)
+
+    def _choose(self, user_items: sparse.csr_matrix, validation: tuple[sparse.csr_matrix, sparse.csr_matrix]) -> None:
+        """Choose the settings that rank best for the first validation users.
+
+        The K nearest are among those of a larger K, so that each item's are found once for all.
+        """
+        users = validation[0][:VALIDATION_USERS], validation[1][:VALIDATION_USERS]
+        tried = {n: values if getattr(self, n) is None else (getattr(self, n),) for n, values in self.TRIED.items()}
+        numbers = tried.pop("K")
+        best, best_quality = self.settings_, -np.inf
+        for others in product(*tried.values()):
+            settings = dict(zip(tried, others, strict=True))
+            self.settings_ = {"K": max(numbers), **settings}
+            most = self._find_neighbours(user_items)
+            places = _rank_neighbours(most)
+            for k in numbers:
+                self.similarity_ = _keep(most, places < k)
+                quality = validate(self, users, self.metric)
+                if quality > best_quality:
+                    best, best_quality = {"K": k, **settings}, quality
+        self.settings_ = best
 
     def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
         scores: FloatArray = (user_items @ self.similarity_).toarray()
@@ -57,11 +110,36 @@ class _ItemKNN(Recommender):
         similar[similar == 0] = -np.inf
         return similar
 
+    def fitted_params(self) -> dict[str, Any]:
+        return {**self.get_params(deep=False), **getattr(self, "settings_", {})}
+
     def _state(self) -> State:
-        return csr_arrays(self.similarity_)
+        return {**csr_arrays(self.similarity_), "settings": np.array(list(self.settings_.values()), dtype=np.float64)}
 
     def _restore(self, state: State) -> None:
         self.similarity_ = take_csr(state, "similarity", self.n_items_, self.n_items_)
+        self.settings_ = self._given_settings()
+        if "settings" in state:  # version 0.1 chose nothing
+            stored = take_array(state, "settings", len(self.settings_), dtype="float64")
+            self.settings_ = {
+                name: int(value) if name == "K" else float(value)
+                for name, value in zip(self.settings_, stored, strict=True)
+            }
+
+
+def _rank_neighbours(similarity: sparse.csr_matrix) -> npt.NDArray[np.int64]:
+    """Place of each stored value in its row, 0 for the largest, (nnz,)."""
+    lengths = np.diff(similarity.indptr)
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    places = np.empty(similarity.nnz, dtype=np.int64)
+    places[np.lexsort((-similarity.data, rows))] = np.arange(similarity.nnz) - similarity.indptr[rows]
+    return places
+
+
+def _keep(similarity: sparse.csr_matrix, kept: npt.NDArray[np.bool_]) -> sparse.csr_matrix:
+    """Copy some of the stored values."""
+    indptr = np.append(0, np.cumsum(kept))[similarity.indptr]
+    return sparse.csr_matrix((similarity.data[kept], similarity.indices[kept], indptr), similarity.shape)
 
 
 class CosineKNN(_ItemKNN):
@@ -69,12 +147,15 @@ class CosineKNN(_ItemKNN):
 
     Parameters
     ----------
-    K : int
-        Number of neighbours that each item keeps.
+    K : int, optional
+        Number of neighbours that each item keeps. None chooses among 20, 50, 100, 200 and 500 on at most 1,000
+        validation users. Without any, users are held out of the training matrix; with too few users for that it is 20.
+    metric : str
+        Metric by which K is chosen.
     """
 
     def _create_model(self) -> Any:
-        return import_implicit("nearest_neighbours").CosineRecommender(K=self.K)
+        return import_implicit("nearest_neighbours").CosineRecommender(**self.settings_)
 
 
 class TFIDFKNN(_ItemKNN):
@@ -82,12 +163,15 @@ class TFIDFKNN(_ItemKNN):
 
     Parameters
     ----------
-    K : int
-        Number of neighbours that each item keeps.
+    K : int, optional
+        Number of neighbours that each item keeps. None chooses among 20, 50, 100, 200 and 500 on at most 1,000
+        validation users. Without any, users are held out of the training matrix; with too few users for that it is 20.
+    metric : str
+        Metric by which K is chosen.
     """
 
     def _create_model(self) -> Any:
-        return import_implicit("nearest_neighbours").TFIDFRecommender(K=self.K)
+        return import_implicit("nearest_neighbours").TFIDFRecommender(**self.settings_)
 
 
 class BM25KNN(_ItemKNN):
@@ -95,10 +179,16 @@ class BM25KNN(_ItemKNN):
 
     Parameters
     ----------
-    K : int
+    K : int, optional
         Number of neighbours that each item keeps.
-    K1, B : float
-        Saturation, and length normalisation, of BM25.
+    K1 : float
+        Saturation.
+    B : float, optional
+        Length normalisation. None for K or B chooses among 20, 50, 100, 200 and 500, or among .2, .5 and .8, on at most
+        1,000 validation users. Without any, users are held out of the training matrix; with too few users for that
+        they are 50 and .5.
+    metric : str
+        Metric by which K and B are chosen.
     """
 
     SPACE: ClassVar[SearchSpace] = {
@@ -107,10 +197,20 @@ class BM25KNN(_ItemKNN):
         "B": RealRange(0.0, 1.0, log=False),
     }
 
-    def __init__(self, K: int = 50, K1: float = 1.2, B: float = 0.5) -> None:  # noqa: N803 implicit's names
-        super().__init__(K)
+    TRIED: ClassVar[dict[str, tuple[float, ...]]] = {"K": NEIGHBOURS, "B": LENGTH_NORMALISATIONS}
+    CUSTOMARY: ClassVar[dict[str, float]] = {"K": 50, "B": 0.5}
+
+    def __init__(
+        self,
+        K: int | None = None,  # noqa: N803 implicit's name
+        K1: float = 1.2,  # noqa: N803
+        B: float | None = None,  # noqa: N803
+        *,
+        metric: str = "ndcg@100",
+    ) -> None:
+        super().__init__(K, metric=metric)
         self.K1 = check.real("K1", K1, high=1e6)
-        self.B = check.real("B", B, 0.0, 1.0)
+        self.B = None if B is None else check.real("B", B, 0.0, 1.0)
 
     def _create_model(self) -> Any:
-        return import_implicit("nearest_neighbours").BM25Recommender(K=self.K, K1=self.K1, B=self.B)
+        return import_implicit("nearest_neighbours").BM25Recommender(K1=self.K1, **self.settings_)
