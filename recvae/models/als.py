@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from scipy import linalg, sparse
+from scipy.linalg import lapack
 
 from recvae.data.stored_arrays import take_array
 from recvae.errors import ArtifactError
@@ -235,9 +236,7 @@ def fold_in(whitened: npt.NDArray[np.float32], histories: sparse.csr_matrix, alp
         confidence = alpha * histories.data[start:end].astype(np.float64)
         near = whitened[histories.indices[start:end]]  # (n, factors)
         if len(near) < near.shape[1]:
-            system = (near @ near.T) * (confidence - 1)[:, None]
-            system.flat[:: len(system) + 1] += 1
-            users[row] = near.T @ np.linalg.solve(system, confidence).astype(np.float32)
+            users[row] = near.T @ _solve_for_items(near @ near.T, confidence).astype(np.float32)
         else:
             largest = max(1.0, confidence.max())  # so that float32 holds the sums of any weights
             weighted = near * ((confidence - 1) / largest).astype(np.float32)[:, None]
@@ -246,3 +245,23 @@ def fold_in(whitened: npt.NDArray[np.float32], histories: sparse.csr_matrix, alp
             right = near.T @ (confidence / largest).astype(np.float32)
             users[row] = np.linalg.solve(system, right.astype(np.float64))
     return users
+
+
+def _solve_for_items(gram: npt.NDArray[Any], confidence: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Solve (I + D·ZZᵀ)t = c, D = diag(c - 1), (n,); by Cholesky, in half the time, where D is positive.
+
+    Then the system is symmetric in t/√D: (I + √D·ZZᵀ·√D)(t/√D) = c/√D.
+    """
+    excess, gram = confidence - 1, gram.astype(np.float64)
+    if len(excess) and excess.min() > 0:
+        root = np.sqrt(excess)
+        system = gram * root[:, None] * root
+        system.flat[:: len(system) + 1] += 1
+        _, solution, failed = lapack.dposv(system, confidence / root, lower=1)
+        if not failed:
+            scaled: npt.NDArray[np.float64] = solution * root
+            return scaled
+    system = gram * excess[:, None]
+    system.flat[:: len(system) + 1] += 1
+    solved: npt.NDArray[np.float64] = np.linalg.solve(system, confidence)
+    return solved
