@@ -55,6 +55,13 @@ def estimate_memory(row: str, n_items: int) -> int:
     return (2 << 30) + matrices * 4 * n_items**2
 
 
+def estimate_gpu_memory(row: str, n_items: int) -> int:
+    """Bytes of a GPU's memory that a model takes at its peak, roughly."""
+    name = model_name(row)
+    network = 3 << 30 if name in (OURS, "blend") or (name != OURS and issubclass(MODELS[name], Autoencoder)) else 0
+    return network + (4 * 4 * n_items**2 if name in DENSE else 0)
+
+
 def choose_threads(row: str, n_items: int, cores: int, workers: int) -> int:
     """Threads for a model: more for the closed forms of many items, which nothing else can shorten."""
     share = max(1, cores // workers)

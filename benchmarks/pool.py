@@ -4,6 +4,7 @@ A task that fails, or whose process is killed, is reported like a result and cos
 """
 
 import importlib
+import math
 import multiprocessing
 import os
 import traceback
@@ -14,6 +15,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from time import monotonic
 from typing import Any
+
+import torch
 
 from recvae.memory import available_bytes
 
@@ -34,13 +37,36 @@ class Task:
         The argument of the function that does the work.
     threads : int
         Threads that the work uses.
-    memory : int
+    memory, gpu_memory : int
         Bytes that it takes at its peak, as far as that can be told.
     """
 
     what: Any
     threads: int = 1
     memory: int = 0
+    gpu_memory: int = 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the tasks that are at work together may use: threads, and bytes of memory."""
+
+    threads: float = math.inf
+    memory: float = math.inf
+    gpu_memory: float = math.inf
+
+    @classmethod
+    def of_this_machine(cls, cores: int) -> "Limits":
+        """Most of the memory that is free now."""
+        memory, gpu_memory = available_bytes() or math.inf, math.inf
+        if torch.cuda.is_available():
+            gpu_memory = torch.cuda.mem_get_info()[0]
+        return cls(cores, memory * SPARE_MEMORY, gpu_memory * SPARE_MEMORY)
+
+    def allow(self, tasks: Sequence[Task]) -> bool:
+        """Whether tasks may be at work together; one alone always may."""
+        names = ("threads", "memory", "gpu_memory")
+        return len(tasks) < 2 or all(sum(getattr(t, name) for t in tasks) <= getattr(self, name) for name in names)
 
 
 @dataclass
@@ -82,13 +108,13 @@ def run(
         Whether everything was done in time.
     """
     deadline = monotonic() + seconds
-    memory = (available_bytes() or 1 << 60) * SPARE_MEMORY
+    limits = Limits.of_this_machine(cores)
     staff: list[_Worker] = []
     waiting: list[Task] = []  # for cores or memory; smaller tasks overtake them
     try:
         while True:
             while len(busy := [worker.task for worker in staff if worker.task]) < workers:
-                if (task := choose(busy, waiting, take, cores, memory)) is None:
+                if (task := choose(busy, waiting, take, limits)) is None:
                     break
                 _give(_idle(staff, work), task)
             if not busy:
@@ -103,26 +129,17 @@ def run(
             worker.process.join()
 
 
-def choose(
-    busy: Sequence[Task], waiting: list[Task], take: Callable[[], Task | None], cores: int, memory: float
-) -> Task | None:
+def choose(busy: Sequence[Task], waiting: list[Task], take: Callable[[], Task | None], limits: Limits) -> Task | None:
     """Choose the next task that there is room for beside those at work: of those that wait for it, else a new one."""
     for task in waiting:
-        if _fits(task, busy, cores, memory):
+        if limits.allow([*busy, task]):
             waiting.remove(task)
             return task
     while len(waiting) < MOST_WAITING and (new := take()):
-        if _fits(new, busy, cores, memory):
+        if limits.allow([*busy, new]):
             return new
         waiting.append(new)
     return None
-
-
-def _fits(task: Task, busy: Sequence[Task], cores: int, memory: float) -> bool:
-    if not busy:
-        return True
-    threads = sum(other.threads for other in busy) + task.threads
-    return threads <= cores and sum(other.memory for other in busy) + task.memory <= memory
 
 
 def _idle(staff: list[_Worker], work: Work) -> _Worker:
@@ -176,8 +193,6 @@ def _set_threads(threads: int) -> None:
     """Let the numerical libraries use this many threads from here on."""
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
-    import torch
-
     torch.set_num_threads(threads)
     with suppress(ImportError):
         from threadpoolctl import threadpool_limits

@@ -170,7 +170,8 @@ class Tables:
                 continue
             n_items, workers = self.data[cell.data].split.train.shape[1], self.arguments.workers
             threads = kept.choose_threads(cell.row, n_items, kept.count_cores(), workers)
-            return Task(cell, threads, kept.estimate_memory(cell.row, n_items))
+            memory = kept.estimate_memory(cell.row, n_items), kept.estimate_gpu_memory(cell.row, n_items)
+            return Task(cell, threads, *memory)
         return None
 
     def done(self, cell: Cell, result: dict[str, Any]) -> None:

@@ -180,7 +180,8 @@ class Search:
         params = {} if number == DEFAULT else self._draw(cell, number)
         fit = Fit(cell.data, cell.model, number, params, self.directories[cell.data], path, arguments.users)
         threads = kept.choose_threads(cell.model, n_items, kept.count_cores(), arguments.workers)
-        return Task(fit, threads, kept.estimate_memory(cell.model, n_items))
+        memory = kept.estimate_memory(cell.model, n_items), kept.estimate_gpu_memory(cell.model, n_items)
+        return Task(fit, threads, *memory)
 
     def _next(self, cell: Cell) -> int | None:
         trials = self.arguments.trials if MODELS[cell.model].SPACE else 0

@@ -103,18 +103,19 @@ def test_small_tasks_overtake_what_waits_for_cores() -> None:
     tasks = [pool.Task("large", threads=3), pool.Task("small")]
     waiting: list[pool.Task] = []
     busy = pool.Task("first", threads=3)
-    found = pool.choose([busy], waiting, lambda: tasks.pop(0) if tasks else None, cores=4, memory=1)
+    found = pool.choose([busy], waiting, lambda: tasks.pop(0) if tasks else None, pool.Limits(threads=4))
     assert found == pool.Task("small")
-    assert pool.choose([busy], waiting, lambda: None, cores=4, memory=1) is None
-    assert pool.choose([found], waiting, lambda: None, cores=4, memory=1) == pool.Task("large", threads=3)
+    assert pool.choose([busy], waiting, lambda: None, pool.Limits(threads=4)) is None
+    assert pool.choose([found], waiting, lambda: None, pool.Limits(threads=4)) == pool.Task("large", threads=3)
     assert not waiting
 
 
-def test_memory_is_shared() -> None:
-    task = pool.Task("large", memory=60)
-    assert pool.choose([task], [], lambda: task, cores=8, memory=100) is None
-    assert pool.choose([task], [], lambda: task, cores=8, memory=120) == task
-    assert pool.choose([], [], lambda: task, cores=8, memory=10) == task  # alone it may try
+@pytest.mark.parametrize("kind", ["memory", "gpu_memory"])
+def test_memory_is_shared(kind: str) -> None:
+    task = pool.Task("large", **{kind: 60})
+    assert pool.choose([task], [], lambda: task, pool.Limits(**{kind: 100})) is None
+    assert pool.choose([task], [], lambda: task, pool.Limits(**{kind: 120})) == task
+    assert pool.choose([], [], lambda: task, pool.Limits(**{kind: 10})) == task  # alone it may try
 
 
 def test_time_that_is_over() -> None:
@@ -127,4 +128,6 @@ def test_dense_models_of_many_items_take_many_threads() -> None:
     assert kept.choose_threads("ease", 50_000, cores=16, workers=16) == 4
     assert kept.choose_threads("als", 50_000, cores=16, workers=16) == 1
     assert kept.estimate_memory("blend", 40_000) > 20 << 30
+    assert kept.estimate_gpu_memory("als", 40_000) == 0 < kept.estimate_gpu_memory("multvae (paper)", 40_000)
+    assert kept.estimate_gpu_memory("recvae fit", 40_000) > kept.estimate_gpu_memory("ease", 40_000) > 20 << 30
     assert kept.order_rows(["als", "popularity", "multvae (paper)", "blend"])[0] == "blend"
