@@ -1,4 +1,4 @@
-"""Pages of the reference that are generated from the program: the command line, the HTTP interface, the settings."""
+"""Pages that are generated: the command line, the HTTP interface, the settings, and one for each table of results."""
 
 import json
 import subprocess
@@ -12,14 +12,26 @@ from recvae.serving import Settings, create_app
 
 Schema = Mapping[str, Any]
 
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+INCLUDE = """\
+```{{include}} ../../../benchmarks/results/{}
+:relative-images:
+```
+"""
+
 
 def write(folder: Path) -> None:
     """Write every generated page into `folder`; a page that is the same already is left alone."""
-    folder.mkdir(exist_ok=True)
-    for name, text in (("command-line.md", command_line()), ("http.md", http())):
+    pages = {"command-line.md": command_line(), "http.md": http()}
+    pages |= {f"results/{table.name}": INCLUDE.format(table.name) for table in RESULTS.glob("*.md")}
+    (folder / "results").mkdir(parents=True, exist_ok=True)
+    for name, text in pages.items():
         page = folder / name
         if not page.exists() or page.read_text(encoding="utf8") != text:
             page.write_text(text, encoding="utf8")
+    for page in (folder / "results").glob("*.md"):
+        if f"results/{page.name}" not in pages:
+            page.unlink()
 
 
 COMMAND_LINE = """\
@@ -118,24 +130,36 @@ def _one_line(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-README_MODELS = ("blend", "ease", "als", "multvae", "graph", "popularity")
+README_MODELS = ("recvae fit", "blend", "ease", "als", "multvae", "graph", "popularity")
+README_COLUMNS = (
+    ("ml-100k", "ML-100K", "ndcg@100"),
+    ("ml-1m", "ML-1M", "ndcg@100"),
+    ("ml-1m", "ML-1M", "seconds to fit"),
+    ("lastfm", "Last.fm", "ndcg@100"),
+    ("gowalla", "Gowalla", "recall_full@20"),
+    ("yelp2018", "Yelp2018", "recall_full@20"),
+)
 
 
 def readme_results(folder: Path) -> str:
-    """Make README's table: six models on three data sets, from the results.json files in `folder`."""
-    ml_100k, ml_1m, gowalla = (
-        read_results(folder / f"{name}.json")["models"] for name in ("ml-100k", "ml-1m", "gowalla")
-    )
-    lines = [
-        "| | ML-100K<br>ndcg@100 | ML-1M<br>ndcg@100 | ML-1M<br>seconds to fit | Gowalla<br>recall@20 |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
-    for name in README_MODELS:
-        figures = [_figure(ml_100k[name], "ndcg@100"), _figure(ml_1m[name], "ndcg@100")]
-        seconds = f"{ml_1m[name]['fit_seconds']:.0f}" if name != "blend" else "its parts'"
-        figures += [seconds, _figure(gowalla[name], "recall_full@20")]
-        lines.append(f"| `{name}` | {' | '.join(figures)} |")
+    """Make README's table from the results.json files in `folder`; what was not measured is left out."""
+    columns = [column for column in README_COLUMNS if (folder / f"{column[0]}.json").exists()]
+    tables = {name: read_results(folder / f"{name}.json")["models"] for name, _, _ in columns}
+    headings = [f"{title}<br>{figure.replace('_full', '')}" for _, title, figure in columns]
+    lines = [f"| | {' | '.join(headings)} |", "| --- |" + " ---: |" * len(columns)]
+    for model in README_MODELS:
+        if any(model in models for models in tables.values()):
+            cells = [_cell(tables[name], model, figure) for name, _, figure in columns]
+            lines.append(f"| `{model}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _cell(models: Mapping[str, Any], model: str, figure: str) -> str:
+    if model not in models:
+        return ""
+    if figure != "seconds to fit":
+        return _figure(models[model], figure)
+    return "its parts'" if model == "blend" else f"{models[model]['fit_seconds']:.0f}"
 
 
 def _figure(model: Mapping[str, Any], metric: str) -> str:
