@@ -8,14 +8,14 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
-from recvae.cli import lists, training, upkeep
+from recvae.cli import generative, lists, training, upkeep
 from recvae.cli.app import INTERRUPTED, Model, app
 from recvae.cli.arguments import parse_path
 from recvae.cli.failures import resource_message, usage_message
 from recvae.cli.output import accept_any_encoding
 from recvae.errors import RecvaeError, escape_control_characters
 
-__all__ = ["app", "lists", "main", "training", "upkeep"]
+__all__ = ["app", "generative", "lists", "main", "training", "upkeep"]
 
 
 def main() -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from scipy import sparse
 
 from recvae.errors import ArtifactError, ParameterError
+from recvae.inference.histories import to_user_items
 from recvae.inference.ids import IdIndex
 from recvae.inference.ranker import Query, Ranker
 from recvae.inference.rules import Rules, parse_rules
@@ -83,7 +83,7 @@ class BatchRecommender:
         ParameterError
             If the model ranks only for users it was trained on and one of these is not.
         """
-        histories, n_unknown = self._user_items(users["history"])
+        histories, n_unknown = to_user_items(users["history"], IdIndex(self.item_ids))
         ids, scores = self._rank(users["user_id"], histories)
         listed = ids >= 0
         offsets = pa.array(np.concatenate([[0], np.cumsum(listed.sum(axis=1))]), pa.int32())
@@ -136,19 +136,6 @@ class BatchRecommender:
 
     def _parse_rules(self) -> Rules | None:
         return parse_rules(_make_ranker(self.path, self.identity).metadata, **self.rules) if self.rules else None
-
-    def _user_items(self, column: pa.ChunkedArray) -> tuple[sparse.csr_matrix, npt.NDArray[np.int32]]:
-        """Return histories as a matrix of ones, and the number of unknown items of each."""
-        if pa.types.is_null(column.type):  # every history is empty
-            column = column.cast(pa.list_(self.item_ids.type))
-        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-        items = IdIndex(self.item_ids).find_column(pc.list_flatten(column))
-        row = np.repeat(np.arange(len(lengths)), lengths)
-        known = items >= 0
-        shape = (len(lengths), len(self.item_ids))
-        matrix = sparse.csr_matrix((np.ones(int(known.sum()), np.float32), (row[known], items[known])), shape=shape)
-        matrix.data[:] = 1  # the matrix sums repeated items
-        return matrix, np.bincount(row[~known], minlength=len(lengths)).astype(np.int32)
 
     def _find_rows(self, user_ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
         users = self._artifact.user_table

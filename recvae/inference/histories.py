@@ -18,9 +18,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from scipy import sparse
 
 from recvae.errors import DataError
-from recvae.inference.ids import decode_ids
+from recvae.inference.ids import IdIndex, decode_ids
 from recvae.storage.artifact import KIND as MODEL
 from recvae.storage.checksums import digest_file
 from recvae.storage.manifest import MANIFEST
@@ -172,6 +173,26 @@ class UserHistories:
         except (OSError, ValueError, AttributeError):
             pass
         return None
+
+
+def to_user_items(column: pa.ChunkedArray, items: IdIndex) -> tuple[sparse.csr_matrix, npt.NDArray[np.int32]]:
+    """Turn a column of histories into a matrix of ones, (n_users, n_items).
+
+    Returns
+    -------
+    (user_items, n_unknown)
+        And the number of ids of each history that no item has, (n_users,) int32.
+    """
+    if pa.types.is_null(column.type):  # every history is empty
+        column = column.cast(pa.list_(items.array.type))
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    found = items.find_column(pc.list_flatten(column))
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    known = found >= 0
+    shape = (len(lengths), len(items))
+    matrix = sparse.csr_matrix((np.ones(int(known.sum()), np.float32), (row[known], found[known])), shape=shape)
+    matrix.data[:] = 1  # the matrix sums repeated items
+    return matrix, np.bincount(row[~known], minlength=len(lengths)).astype(np.int32)
 
 
 def _open_parquet(file: Path) -> pq.ParquetFile:

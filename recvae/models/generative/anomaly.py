@@ -74,6 +74,17 @@ class AnomalyDetector(Decoder):
         """The p-value of `find_anomalies` for each history, (n_users,): the lower, the more unusual."""
         return self.find_anomalies(user_items)[1]
 
+    def smallest_p_value(self) -> float:
+        """The smallest p-value that histories of more than one interaction can have.
+
+        Raises
+        ------
+        UnsupportedError
+            If nothing says what is usual: see `calibrate_anomalies`.
+        """
+        self._refuse_other_likelihoods()
+        return 1 / (len(self._calibration()) + 1)
+
     def find_anomalies(self, user_items: UserItems) -> Anomalies:
         """Compare histories with those of real users, by how well each part follows from the rest.
 

@@ -106,7 +106,8 @@ class HistorySampler(Autoencoder):
         density = self.density_ if prior == "fitted" else None
         if density is None and prior == "fitted" and history is None:
             warnings.warn(
-                "the model was saved by an earlier version, without the density of its users: z is from N(0, I)",
+                "the model was saved by an earlier version, without the density of its users (see fit_density): "
+                "z is from N(0, I)",
                 stacklevel=2,
             )
         size = rows_at_once(4 * self.n_items_)
@@ -222,11 +223,22 @@ class HistorySampler(Autoencoder):
         lengths = np.diff(user_items.indptr)
         self.history_lengths_ = np.quantile(lengths, np.linspace(0, 1, N_QUANTILES)).astype(np.float32)
         super()._fit(user_items, context)
-        generator = np.random.default_rng(self.seed)
+        self.fit_density(user_items)
+
+    def fit_density(self, user_items: UserItems) -> None:
+        """Fit `density_`, as `fit` does at its end; for artifacts of versions that did not.
+
+        Parameters
+        ----------
+        user_items : csr_matrix or csr_array, shape (n_users, n_items)
+            The training users' histories.
+        """
+        histories = self._check_histories(user_items)
+        generator, lengths = np.random.default_rng(self.seed), np.diff(histories.indptr)
         users = np.flatnonzero(lengths)
         if len(users) > MOST_POINTS:
             users = np.sort(generator.choice(users, MOST_POINTS, replace=False))
-        points = np.column_stack([self.embed(user_items[users]), _normal_scores(lengths[users])])
+        points = np.column_stack([self.embed(histories[users]), _normal_scores(lengths[users])])
         self.density_ = Density.choose(points.astype(np.float64), generator)
 
     def _state(self) -> State:
