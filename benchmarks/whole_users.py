@@ -1,0 +1,61 @@
+"""Whole users held out of a prepared data set, whatever its split, for benchmarks of histories rather than of lists."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+from recvae.data.prepared import read_prepared
+
+TEST_SHARE, VALIDATION_SHARE, HELD_OUT_SHARE = 1 / 6, 1 / 10, 0.2
+FEWEST_INTERACTIONS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class WholeUsers:
+    """Training users, validation users as `fit` takes them, and test users with their whole histories."""
+
+    train: sparse.csr_matrix
+    validation: tuple[sparse.csr_matrix, sparse.csr_matrix]
+    test: sparse.csr_matrix
+
+
+def read_whole_users(directory: Path) -> WholeUsers:
+    """Read a prepared directory; where its test users were trained on, users are drawn anew from all interactions."""
+    split = read_prepared(directory).split
+    validation, test = split.validation, split.test
+    if validation is None:
+        raise SystemExit(f"{directory} has no validation users")
+    if not np.isin(test.train_rows, np.arange(split.train.shape[0])).any():
+        return WholeUsers(split.train, (validation.fold_in, validation.held_out), _tidy(test.fold_in + test.held_out))
+    everything = split.train.copy()
+    for holdout in (validation, test):
+        place = sparse.csr_matrix(
+            (np.ones(len(holdout.train_rows), np.float32), (holdout.train_rows, np.arange(len(holdout.train_rows)))),
+            shape=(everything.shape[0], len(holdout.train_rows)),
+        )
+        everything = everything + place @ holdout.held_out
+    return _draw(_tidy(everything))
+
+
+def _draw(user_items: sparse.csr_matrix) -> WholeUsers:
+    generator = np.random.default_rng(0)
+    order = generator.permutation(user_items.shape[0])
+    n_test, n_validation = int(TEST_SHARE * len(order)), int(VALIDATION_SHARE * len(order))
+    test, validation, train = np.split(order, [n_test, n_test + n_validation])
+    whole = user_items[np.sort(validation)]
+    held = generator.random(whole.nnz) < HELD_OUT_SHARE
+    fold_in, held_out = whole.copy(), whole.copy()
+    fold_in.data, held_out.data = np.where(held, 0, whole.data), np.where(held, whole.data, 0)
+    fold_in.eliminate_zeros()
+    held_out.eliminate_zeros()
+    return WholeUsers(user_items[np.sort(train)], (fold_in, held_out), _tidy(user_items[np.sort(test)]))
+
+
+def _tidy(user_items: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Binary, of the users with enough interactions."""
+    tidy = sparse.csr_matrix(user_items[np.diff(user_items.indptr) >= FEWEST_INTERACTIONS], dtype=np.float32)
+    tidy.sum_duplicates()
+    tidy.data[:] = 1
+    return tidy
