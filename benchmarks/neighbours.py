@@ -1,0 +1,205 @@
+"""Slowdown beside busy neighbours and under quotas of processor time, with threads that wait passively or spin.
+
+    python -m benchmarks.neighbours [--only multvae,ease] [--peers] [--rounds 3]
+
+Every piece of work runs in a process of its own, at ML-1M's shape, under each condition in turn:
+
+- quiet; one and two neighbours, processes that keep a core busy each;
+- a control group with a quota of 1 and of 1.5 cores (needs a system where control groups can be made).
+
+"as shipped" is what recvae sets itself (`recvae.machine.cores`); "spinning" is OpenMP's default, which recvae had
+before, with as many threads as cores. With `--peers` an epoch of RecBole's, Cornac's and irspack's Mult-VAE is measured
+under the same conditions, as they are shipped. Give it a machine with nothing else to do. Writes
+`benchmarks/results/neighbours.json` and `neighbours.md`.
+"""
+
+import argparse
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from benchmarks import record
+from benchmarks.contestants import Contestant, ContestantError, Track
+from benchmarks.shapes import histories, make_training_task
+from recvae.machine import cgroup
+from recvae.machine.cores import THREADS, WAITING
+from recvae.models.registry import create
+
+SHAPE = {"n_users": 4_838, "n_items": 3_600, "mean_interactions": 139}
+EPOCHS = 3
+PERIOD = 100_000
+WAYS: Mapping[str, Mapping[str, str]] = {"as shipped": {}, "spinning": {WAITING: "ACTIVE"}}
+PEERS = (
+    Contestant("RecBole MultiVAE", "recbole", {"epochs": EPOCHS}),
+    Contestant("Cornac VAECF", "cornac", {"epochs": EPOCHS}),
+    Contestant("irspack MultVAE", "irspack", {"epochs": EPOCHS}),
+)
+
+
+@contextmanager
+def neighbours(number: int) -> Iterator[None]:
+    """Keep this many cores busy."""
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def quota(share: float) -> Iterator[None]:
+    """Put this process, and those that it starts, into a control group with this share of a core's time."""
+    first = (cgroup.ROOT / "cpu").is_dir()
+    root = cgroup.ROOT / ("cpu" if first else "")
+    group = root / f"recvae-{secrets.token_hex(4)}"
+    group.mkdir()
+    try:
+        if first:
+            (group / "cpu.cfs_period_us").write_text(str(PERIOD))
+            (group / "cpu.cfs_quota_us").write_text(str(int(share * PERIOD)))
+        else:
+            (group / "cpu.max").write_text(f"{int(share * PERIOD)} {PERIOD}")
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+        yield
+    finally:
+        (root / "cgroup.procs").write_text(str(os.getpid()))
+        group.rmdir()
+
+
+CONDITIONS: Mapping[str, Callable[[], Any]] = {
+    "quiet": ExitStack,
+    "one neighbour": lambda: neighbours(1),
+    "two neighbours": lambda: neighbours(2),
+    "quota of 1 core": lambda: quota(1.0),
+    "quota of 1.5 cores": lambda: quota(1.5),
+}
+
+
+def train_epoch(user_items: sparse.csr_matrix, name: str, **params: Any) -> float:
+    """Seconds of an epoch: the median of those after the first."""
+    seconds: list[float] = []
+    model = create(name, **params, epochs=EPOCHS)
+    model.fit(user_items, show_progress=False, callback=lambda *epoch: seconds.append(epoch[1]))
+    return median(seconds[1:])
+
+
+def time_call(call: Callable[[], Any]) -> float:
+    """Seconds of a call."""
+    started = perf_counter()
+    call()
+    return perf_counter() - started
+
+
+def rank_everybody(user_items: sparse.csr_matrix) -> float:
+    """Seconds in which a network ranks a hundred items for every user, as an evaluation does."""
+    model = create("multvae", "paper", epochs=1).fit(user_items[:500], show_progress=False)
+    users = np.arange(user_items.shape[0])
+    return time_call(lambda: model.recommend(users, user_items, N=100))
+
+
+WORK: Mapping[str, Callable[[sparse.csr_matrix], float]] = {
+    "multvae": lambda x: train_epoch(x, "multvae", gamma=0.003, dropout=0.5, batch_size=125),
+    "multdae": lambda x: train_epoch(x, "multdae", dropout=0.5, batch_size=500),
+    "recvae": lambda x: train_epoch(x, "recvae", gamma=0.005, dropout=0.5, batch_size=500),
+    "ease": lambda x: time_call(
+        lambda: create("ease", l2=500.0, dropout=0.5, user_exponent=0.5).fit(x, show_progress=False)
+    ),
+    "graph": lambda x: time_call(lambda: create("graph").fit(x, show_progress=False)),
+    "ranking": rank_everybody,
+}
+"""Each gives its seconds; in a process of its own, which has read the environment at its start."""
+
+
+def run_work(name: str, way: Mapping[str, str]) -> float:
+    """Run a piece of work in a fresh process."""
+    environment = {key: value for key, value in os.environ.items() if key not in (*THREADS, WAITING)}
+    command = [sys.executable, "-m", "benchmarks.neighbours", "--work", name]
+    done = subprocess.run(command, env={**environment, **way}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ContestantError((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])
+    return float(json.loads(done.stdout))
+
+
+def measure(only: list[str], peers: bool, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Measure everything under every condition, several times in turn."""
+    table: dict[str, dict[str, list[float]]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        task, track = Path(scratch) / "task.npz", Track()
+        make_training_task(histories(**SHAPE)).write(task)
+        for condition, enter in [pair for _ in range(rounds) for pair in CONDITIONS.items()]:
+            calls: dict[str, Callable[[], float]] = {
+                f"{name}, {title}": lambda name=name, way=way: run_work(name, way)  # type: ignore[misc]
+                for name in only
+                for title, way in WAYS.items()
+            }
+            for peer in PEERS if peers else ():
+                calls[peer.name] = lambda peer=peer: median(track.run(peer, task).epoch_seconds[1:])  # type: ignore[misc]
+            try:
+                with enter():
+                    for row, call in calls.items():
+                        try:
+                            seconds = call()
+                        except ContestantError as error:
+                            print(f"{condition}: {row} did not finish: {error}", flush=True)
+                            continue
+                        table.setdefault(row, {}).setdefault(condition, []).append(seconds)
+                        print(f"{condition:20} {row:28} {seconds:8.2f} s", flush=True)
+            except OSError as error:
+                print(f"{condition} was not measured: {error}", flush=True)
+    return table
+
+
+def markdown(table: Mapping[str, Mapping[str, list[float]]], command: str, machine: Mapping[str, Any]) -> str:
+    """Write the table: seconds when quiet, and how many times as long everything else took; medians."""
+    lines = [
+        "# Beside busy neighbours and under quotas\n",
+        f"Made by `{command}` on {machine['cpu']}, {machine['cores']} cores. Seconds of an epoch, a fit or a ranking",
+        "of all users at ML-1M's shape when quiet; elsewhere how many times as long. Medians.\n",
+        f"| | {' | '.join(CONDITIONS)} |",
+        f"| --- {'| ---: ' * len(CONDITIONS)}|",
+    ]
+    for row, cells in table.items():
+        quiet = median(cells["quiet"]) if "quiet" in cells else float("nan")
+        others = [
+            f"{median(cells[name]) / quiet:.1f} times" if name in cells else "not run" for name in list(CONDITIONS)[1:]
+        ]
+        lines.append(f"| {row} | {quiet:.2f} s | {' | '.join(others)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure and write, or do one piece of work."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(WORK), help="pieces of work, separated by commas")
+    parser.add_argument("--peers", action="store_true", help="measure other libraries too")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=record.RESULTS)
+    parser.add_argument("--work", choices=list(WORK), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        print(json.dumps(WORK[arguments.work](histories(**SHAPE))))
+        return
+    peers = " --peers" if arguments.peers else ""
+    command = f"python -m benchmarks.neighbours --only {arguments.only}{peers} --rounds {arguments.rounds}"
+    table = measure(arguments.only.split(","), arguments.peers, arguments.rounds)
+    origin = record.provenance(command, 0)
+    record.merge(arguments.out / "neighbours.json", "table", {"seconds": table, "origin": origin})
+    (arguments.out / "neighbours.md").write_text(markdown(table, command, origin["machine"]), encoding="utf8")
+
+
+if __name__ == "__main__":
+    main()
