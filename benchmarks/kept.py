@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,13 +18,15 @@ from recvae.evaluation.compare import ModelRun
 from recvae.evaluation.evaluate import EvalResult
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.base import Recommender
-from recvae.models.registry import MODELS
+from recvae.models.blending.blend import DEFAULT_MODELS
+from recvae.models.registry import MODELS, create, load, save, seed_params
 from recvae.preparation.pipeline import Options, prepare
 from recvae.storage.files import write_text
 
 PREPARED = Path(__file__).parent.parent / "data" / "prepared"
 OURS = "recvae fit"
 """The row of a table that is not one model but the search for one."""
+PARTS = tuple(name for name in DEFAULT_MODELS if name != "als" or find_spec("implicit"))  # of a blend
 DENSE = ("ease", "blend", OURS)  # hold matrices of items by items
 MANY_ITEMS = 20_000
 SLOWEST_FIRST = (OURS, "blend", "ease", "recvae", "multvae", "multdae", "als", "graph", "lmf", "bpr")
@@ -161,6 +164,33 @@ def has_run(path: Path, identity: str) -> bool:
     except (OSError, ValueError):
         return False
     return bool(facts.get("split") == identity)
+
+
+def keep_model(model: Recommender, path: Path, row: str) -> None:
+    """Save a fitted model for a blend; one that holds a matrix of items by items is sooner fitted again than read."""
+    if row in PARTS and not (row in DENSE and model.n_items_ > MANY_ITEMS):
+        save(model, path)
+
+
+def take_part(folder: Path, part: str, seed: int, fitted_on: str) -> Recommender:
+    """A part of a blend: the model of an earlier cell, or an unfitted one with the settings that it found.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the data set's runs.
+    fitted_on : "train" or "whole"
+        The matrix that the part was, or is to be, fitted on.
+    """
+    path = folder / f"{part}-{seed if needs_seeds(part) else 0}"
+    saved = path.with_name(f"{path.name}.{fitted_on}")
+    if saved.exists():
+        return load(saved).model
+    try:
+        facts = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf8"))
+    except (OSError, ValueError):
+        return create(part, **seed_params(part, seed))
+    return create(part, **facts["params"])
 
 
 def split_names(text: str) -> list[str]:

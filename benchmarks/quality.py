@@ -22,11 +22,13 @@ from time import perf_counter
 from typing import Any
 
 from rich.console import Console
+from scipy import sparse
 
 from benchmarks import kept
 from benchmarks.pool import Task, run
 from benchmarks.published import FIGURES
 from recvae.data.prepared import Prepared, read_prepared
+from recvae.data.splitting import Split
 from recvae.datasets import NAMES
 from recvae.errors import ParameterError, RecvaeError
 from recvae.evaluation.compare import RECALL_CURVE, ModelRun, combine
@@ -41,6 +43,7 @@ from recvae.evaluation.results import write_results
 from recvae.evaluation.tables import console_table, markdown_table
 from recvae.memory import peak_memory
 from recvae.models.base import Recommender
+from recvae.models.blending.blend import Blend
 from recvae.models.registry import MODELS, create, seed_params
 
 HERE = Path(__file__).parent
@@ -102,6 +105,28 @@ def create_row(row: str, n_users: int, seed: int) -> Recommender:
     return create(name, "paper", **paper)
 
 
+def fit(cell: Cell, model: Recommender, split: Split, train: sparse.csr_matrix) -> Recommender:
+    """Fit the model of a cell, and again on all training interactions where these are more.
+
+    A blend takes its parts from the cells that have them, so that each is fitted once.
+    """
+    folder = cell.path.parent
+    if isinstance(model, Blend):
+        parts = [kept.take_part(folder, part, cell.seed, "train") for part in kept.PARTS]
+        model = Blend(parts, seed=cell.seed)
+    model.fit(split.train, show_progress=False, validation=split.validation)
+    kept.keep_model(model, cell.path.with_name(f"{cell.path.name}.train"), cell.row)
+    if train is split.train:
+        return model
+    if isinstance(model, Blend):
+        weights = {part: weight for part, weight in zip(kept.PARTS, model.weights_.tolist(), strict=True) if weight}
+        parts = [kept.take_part(folder, part, cell.seed, "whole") for part in weights]
+        return Blend(parts, list(weights.values()), seed=cell.seed).fit(train, show_progress=False)
+    model = model.refit(train, show_progress=False)
+    kept.keep_model(model, cell.path.with_name(f"{cell.path.name}.whole"), cell.row)
+    return model
+
+
 def primary_metrics(data: str) -> tuple[str, ...]:
     """Metrics of a data set's table: those of its publications."""
     return LISTS_METRICS if data in REFITTED else PRIMARY_METRICS
@@ -123,9 +148,7 @@ def measure(cell: Cell) -> dict[str, Any]:
             return {"refused": str(error).removeprefix(f"{type(model).__name__} ")}
         with peak_memory() as peak:
             started = perf_counter()
-            model.fit(split.train, show_progress=False, validation=split.validation)
-            if train is not split.train:
-                model = model.refit(train, show_progress=False)
+            model = fit(cell, model, split, train)
             seconds, params = perf_counter() - started, model.fitted_params()
     result = evaluate(model, split.test, METRICS, train=train)
     fitted = ModelRun(result, seconds, peak.mb, params, getattr(model, "history_", ()))
@@ -164,8 +187,10 @@ class Tables:
 
     def take(self) -> Task | None:
         """Give the next cell to measure, the first seed of every model before the second of any."""
-        while self.pending:
-            cell = self.pending.pop(0)
+        for cell in list(self.pending):
+            if cell.row not in self.refused[cell.data] and self._waits_for_parts(cell):
+                continue
+            self.pending.remove(cell)
             if cell.row in self.refused[cell.data]:
                 continue
             n_items, workers = self.data[cell.data].split.train.shape[1], self.arguments.workers
@@ -173,6 +198,16 @@ class Tables:
             memory = kept.estimate_memory(cell.row, n_items), kept.estimate_gpu_memory(cell.row, n_items)
             return Task(cell, threads, *memory)
         return None
+
+    def _waits_for_parts(self, cell: Cell) -> bool:
+        """Whether cell is a blend, and cells that it takes parts from are still to be measured."""
+        return cell.row == "blend" and any(
+            part.row in kept.PARTS
+            and part.seed in (0, cell.seed)
+            and part.row not in self.refused[cell.data]
+            and not self._is_done(part)
+            for part in self.cells[cell.data]
+        )
 
     def done(self, cell: Cell, result: dict[str, Any]) -> None:
         """Report a cell, and write the table that it belongs to."""
@@ -213,8 +248,8 @@ class Tables:
         return sorted(runs, key=order.index)
 
 
-def main() -> None:
-    """Measure, write and print."""
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--data", type=Path, default=kept.PREPARED, help="prepared directories, by name")
@@ -225,7 +260,12 @@ def main() -> None:
     parser.add_argument("--fit", type=float, default=0.0, help="add a row for `recvae fit` within so many seconds")
     parser.add_argument("--workers", type=int, default=1, help="models fitted at once")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="limit of time for everything")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, write and print."""
+    arguments = parse_arguments()
     try:
         tables = Tables(arguments)
     except RecvaeError as error:

@@ -58,6 +58,27 @@ def test_a_table_is_made_and_goes_on(
     assert text.endswith(FIGURES["gowalla"])
 
 
+def test_a_blend_takes_its_parts_from_their_cells(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(kept, "PARTS", ("ease", "popularity"))
+    monkeypatch.setattr(sys, "argv", [*command(prepared, tmp_path, "blend,ease,popularity"), "--seeds", "1"])
+    arguments = quality.parse_arguments()
+    tables = quality.Tables(arguments)
+    order = []
+    while task := tables.take():
+        order.append(task.what.row)
+        tables.done(task.what, quality.measure(task.what))
+    assert order == ["ease", "popularity", "blend"]
+    folder = tmp_path / "keep" / "gowalla"
+    split = read_prepared(prepared / "gowalla").split
+    assert kept.take_part(folder, "ease", 0, "train").fitted_on(split.train)
+    assert kept.take_part(folder, "ease", 0, "whole").fitted_on(kept.whole_training(split))
+    blend = read_results(tmp_path / "gowalla.json")["models"]["blend"]["params"]
+    ease = kept.take_part(folder, "ease", 0, "whole").fitted_params()
+    assert [part["hyperparameters"] for part in blend["models"] if part["class"] == "EASE"] in ([ease], [])
+
+
 def test_lists_are_fitted_again_on_all_training_interactions(prepared: Path) -> None:
     split = read_prepared(prepared / "gowalla").split
     whole = kept.whole_training(split)
