@@ -189,7 +189,7 @@ def take_part(folder: Path, part: str, seed: int, fitted_on: str) -> Recommender
     try:
         facts = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf8"))
     except (OSError, ValueError):
-        return create(part, **seed_params(part, seed))
+        return create(part, None, **seed_params(part, seed))
     return create(part, **facts["params"])
 
 
