@@ -23,7 +23,7 @@ class VariationalAutoencoder(HistorySampler):
     """An autoencoder with a Gaussian posterior over z; attributes are those of `HistorySampler`."""
 
     SPACE: ClassVar[SearchSpace] = {
-        "gamma": RealRange(5e-4, 0.02),
+        "gamma": RealRange(5e-4, 0.05),
         "dropout": RealRange(0.2, 0.8, log=False),
         "latent": WholeRange(64, 400),
         "learning_rate": RealRange(2e-4, 4e-3),
