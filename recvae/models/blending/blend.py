@@ -172,7 +172,10 @@ class Blend(Recommender):
         return super()._item_similarity(queries)
 
     def fitted_params(self) -> dict[str, Any]:
-        models = [{"class": type(m).__name__, "hyperparameters": m.fitted_params()} for m in self.models]
+        models = [
+            {"class": type(m).__name__, "hyperparameters": m.fitted_params()} if weight else m.describe()
+            for m, weight in zip(self.models, self.weights_, strict=True)  # without a weight it may not be fitted
+        ]
         return {**self.get_params(deep=False), "models": models, "weights": self.weights_.tolist()}
 
     def _state(self) -> State:

@@ -116,6 +116,14 @@ def test_fitted_params_give_the_same_model() -> None:
     assert_allclose(again.score(train), model.score(train), rtol=1e-4, atol=1e-5)
 
 
+def test_fitted_params_of_models_that_were_left_out(tmp_path: Path) -> None:
+    model = Blend(["ease", "als", "multvae"], weights=[1, 0, 0]).fit(random_interactions(), show_progress=False)
+    model.save(tmp_path / "model")
+    loaded = Blend.load(tmp_path / "model")
+    assert loaded.fitted_params() == model.fitted_params()
+    assert_array_equal(loaded.refit(random_interactions(), show_progress=False).weights_, [1])
+
+
 def test_similar_items_of_the_heaviest_part_that_has_any() -> None:
     data = checkerboard()
     model = Blend([Popularity(), CosineKNN(), EASE()], weights=[3, 1, 2]).fit(data, show_progress=False)
