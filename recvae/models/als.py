@@ -13,7 +13,7 @@ from recvae.errors import ArtifactError
 from recvae.memory import row_batches
 from recvae.models import hyperparameters as check
 from recvae.models.base import State
-from recvae.models.factorization import LARGEST_WEIGHT, Factorization, import_implicit
+from recvae.models.factorization import LARGEST_WEIGHT, ONE_BLAS_THREAD, Factorization, import_implicit
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
 from recvae.models.validation import check_metric, hold_out_users, validate
@@ -159,7 +159,9 @@ class ALS(Factorization):
         )
 
     def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
-        scores: FloatArray = fold_in(self.whitened_factors_, user_items, self.alpha_) @ self.whitened_factors_.T
+        with ONE_BLAS_THREAD:
+            users = fold_in(self.whitened_factors_, user_items, self.alpha_)
+        scores: FloatArray = users @ self.whitened_factors_.T
         return scores
 
     def _state(self) -> State:

@@ -1,9 +1,11 @@
 """Factorizations that `implicit` trains: their arguments."""
 
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from recvae.models import factorization
 from recvae.models.als import ALS
-from recvae.models.factorization import BPR, LMF
+from recvae.models.factorization import BPR, LMF, BlasLimit
 
 
 def test_arguments_stand_in_the_order_of_implicit() -> None:
@@ -12,3 +14,26 @@ def test_arguments_stand_in_the_order_of_implicit() -> None:
     for kind in (ALS, BPR, LMF):
         with pytest.raises(TypeError, match=r"positional arguments? but 5 were given"):
             kind(3, 0.2, 4.0, 5)  # type: ignore[call-arg]
+
+
+def blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_blas_has_one_thread_until_the_last_one_leaves() -> None:
+    first, second = BlasLimit(), BlasLimit()
+    with threadpool_limits(2, "blas"):
+        with first:
+            with first:
+                assert blas_threads() == {1}
+            assert blas_threads() == {1}
+        assert blas_threads() == {2}
+        with second:
+            assert blas_threads() == {1}
+        assert blas_threads() == {2}
+
+
+def test_nothing_is_limited_without_threadpoolctl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(factorization, "_find_blas", lambda: None)
+    with threadpool_limits(2, "blas"), BlasLimit():
+        assert blas_threads() == {2}
