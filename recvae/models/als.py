@@ -160,8 +160,7 @@ class ALS(Factorization):
 
     def _score_histories(self, user_items: sparse.csr_matrix) -> FloatArray:
         with ONE_BLAS_THREAD:
-            users = fold_in(self.whitened_factors_, user_items, self.alpha_)
-        scores: FloatArray = users @ self.whitened_factors_.T
+            scores: FloatArray = fold_in(self.whitened_factors_, user_items, self.alpha_) @ self.whitened_factors_.T
         return scores
 
     def _state(self) -> State:
