@@ -84,6 +84,11 @@ def vary(name: str, best: Mapping[str, Any], generator: np.random.Generator) -> 
     return None
 
 
+def describe_settings(varies: Mapping[str, Any]) -> str:
+    """Write settings that were varied as they stand behind a model's name; nothing for its defaults."""
+    return f" ({', '.join(f'{name} {value:.4g}' for name, value in varies.items())})" if varies else ""
+
+
 def _draw(values: RealRange | WholeRange, best: Any, generator: np.random.Generator) -> float | int:
     """Draw a value of the range around `best`, or from the whole range where that is no number above 0."""
     low, high = float(values.low), float(values.high)

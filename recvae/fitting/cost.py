@@ -1,6 +1,7 @@
 """The time that a model will take, from that of a smaller sample of the data."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -70,3 +71,12 @@ def _time_sample(candidate: Candidate, split: Split, share: float, most: float, 
     except (RecvaeError, MemoryError, ImportError):
         return None
     return time.monotonic() - started
+
+
+def compare_cost(best: Mapping[str, Any], drawn: Mapping[str, Any]) -> float:
+    """The growth of the time from one setting to another, whose whole numbers are sizes."""
+    ratio = 1.0
+    for name, value in drawn.items():
+        if isinstance(value, int) and isinstance(best.get(name), int) and best[name] > 0 and name != "batch_size":
+            ratio *= max(1.0, value / best[name])
+    return ratio

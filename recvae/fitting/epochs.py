@@ -9,6 +9,8 @@ from recvae.models.base import Recommender
 EPOCHS_TO_MEASURE = 2
 LEAST_EPOCHS, LEAST_SHARE = 3, 1 / 6
 """Training with fewer epochs, or a smaller share of those that the model would choose, is not worth its time."""
+PATIENCE = 1.5
+"""Training that was expected to fit may take longer than it may by this factor."""
 
 
 class TooManyEpochsError(Exception):
@@ -78,7 +80,7 @@ class EpochWatch:
             an_epoch = max(elapsed - self.first, 1e-6)
             if elapsed + an_epoch * (epochs - self.done) > self.allowed:
                 raise TooManyEpochsError(epochs, an_epoch)
-        if elapsed > self.allowed and (epochs is None or self.done < epochs):
+        if elapsed > PATIENCE * self.allowed and (epochs is None or self.done < epochs):
             raise OutOfTimeError
 
     def _count_epochs(self) -> int | None:

@@ -33,6 +33,8 @@ from recvae.storage.directories import follow_link, refuse_foreign
 
 UNTRIED_MODELS = ("ease", "bm25", "popularity")
 """Models for data of which nothing can be held out, the first of those that may be tried."""
+LATE = 1.2
+"""A model whose fit on everything is expected to take more than the time left by this factor is not used."""
 LARGER = 1.001
 """A blend must be better than the best single model by this factor, or the simpler one wins."""
 
@@ -274,6 +276,15 @@ class _Run:
             metrics["test"] = compared.runs[trial.name].result.as_dict()
         data = {**prepared.identity, **fitted_on, "search": results["search"]}
         return FittedModel(model, trial.name, everything.items, everything.users, results, data, metrics)
+
+    def _keep_affordable(self, ranking: list[Leader]) -> list[Leader]:
+        """Begin the ranking with a model that there is time to fit on everything, where there is one."""
+        quick = [leader for leader in ranking if leader.trial.refit_seconds <= LATE * max(self.clock.left, 0)]
+        first = quick[0] if quick else min(ranking, key=lambda leader: leader.trial.refit_seconds)
+        for leader in ranking[: ranking.index(first)]:
+            needed = format_seconds(leader.trial.refit_seconds)
+            self.status.say(f"{leader.trial.name} is better, but fitting it on everything would take about {needed}")
+        return [first, *(leader for leader in ranking if leader is not first)]
 
     def _choose_finalists(self, ranking: list[Leader], split: Split) -> list[Leader]:
         """Choose the models to measure on the test users: all, if there is time, the best and popularity first."""

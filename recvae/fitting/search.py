@@ -1,9 +1,7 @@
 """The search: every model with its defaults, then variations of the better half, then the blend of the best."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -11,12 +9,12 @@ from recvae.data.splitting import Holdout, Split
 from recvae.errors import RecvaeError, first_line
 from recvae.evaluation.evaluate import evaluate
 from recvae.fitting.budget import Clock, format_seconds
-from recvae.fitting.candidates import Candidate, run_params, vary
-from recvae.fitting.cost import REFIT_SHARES, estimate_seconds, is_large
+from recvae.fitting.candidates import Candidate, describe_settings, run_params, vary
+from recvae.fitting.cost import REFIT_SHARES, compare_cost, estimate_seconds, is_large
 from recvae.fitting.epochs import EpochWatch, TooManyEpochsError
 from recvae.fitting.interruption import OutOfTimeError, interrupt_after
 from recvae.fitting.state import SearchState
-from recvae.fitting.trial import Trial
+from recvae.fitting.trial import Trial, to_plain
 from recvae.models.base import Recommender
 from recvae.models.blending.weights import MOST_USERS
 from recvae.models.registry import MODELS
@@ -26,6 +24,7 @@ FINISH_SECONDS = 4.0
 """Time kept for reading interactions again, saving the model, and the report."""
 FIRST_ROUND_SHARE = 0.75
 SCORE_SAFETY, FIT_SAFETY = 1.5, 1.2
+BLEND_SAFETY = 1.5
 MOST_PARTS = 6
 MOST_VARIATIONS, VARIATION_SHARE = 4, 0.05
 MIN_GAIN = 0.005
@@ -122,7 +121,7 @@ class Search:
             self._try_epochs(candidate, spare / len(untried), spare)
             return
         if is_large(self.split) and name != "popularity":
-            self._show(f"estimating {name}")
+            self.status.show(f"estimating {name}")
             estimate = estimate_seconds(candidate, self.split, spare, self.seed)
             if estimate > spare:
                 self._leave_out(name, _describe_lack(estimate, spare))
@@ -133,7 +132,7 @@ class Search:
         """Try a model that trains in epochs: as many as it would choose, or as fit into the time."""
         started = self.clock.now()
         try:
-            return self._try(candidate, allowed, watch=True)
+            return self._try(candidate, most, watched=allowed)
         except TooManyEpochsError as error:
             self._planned_epochs[candidate.name] = error.epochs
             spent = self.clock.now() - started
@@ -172,7 +171,7 @@ class Search:
             candidate = Candidate(best.name, {**best.params, "epochs": epochs}, {"epochs": epochs})
             return self._try(candidate, spare, shortened=planned is None or epochs < planned)
         drawn = vary(best.name, best.params, generator)
-        if drawn is None or FIT_SAFETY * best.seconds * _cost_ratio(best.params, drawn.params) > spare:
+        if drawn is None or FIT_SAFETY * best.seconds * compare_cost(best.params, drawn.params) > spare:
             return None
         return self._try(drawn, spare)
 
@@ -189,13 +188,25 @@ class Search:
         trial = self._try(Candidate(BLEND, params), spare)
         if trial is not None:
             self._blended = [part.trial for part in parts]
+            self._drop_blend_of_one()
+
+    def _drop_blend_of_one(self) -> None:
+        """Leave a blend out that is one model alone, which is among the candidates already."""
+        blend = self.leaders.get(BLEND)
+        if blend is not None and _is_one(blend.model):
+            del self.leaders[BLEND]
+            self._leave_out(BLEND, f"no blend is better than {self.ranking[0].trial.name} alone")
 
     def _try(
-        self, candidate: Candidate, allowed: float, *, watch: bool = False, shortened: bool = False
+        self, candidate: Candidate, allowed: float, *, watched: float | None = None, shortened: bool = False
     ) -> Trial | None:
-        """Fit a candidate, measure it and keep it; None if it could not be fitted in the seconds allowed."""
+        """Fit a candidate, measure it and keep it; None if it could not be fitted in the seconds allowed.
+
+        With `watched`, training that would take more seconds than these raises `TooManyEpochsError`.
+        """
         name = candidate.name
-        self._show(f"trying {name}{_describe(candidate.varies)}")
+        doing = f"trying {name}{describe_settings(candidate.varies)}"
+        self.status.show(doing)
         if allowed <= 0:
             self._leave_out(name, "no time is left for it")
             return None
@@ -203,9 +214,11 @@ class Search:
             model = candidate.create()
             callback = EpochWatch(
                 model,
-                allowed if watch else float("inf"),
+                float("inf") if watched is None else watched,
                 self.clock.now,
-                lambda done, of: self._show(f"trying {name}{_describe(candidate.varies)}, epoch {done} of {of or '?'}"),
+                lambda done, of: self.status.show(
+                    f"trying {name}{describe_settings(candidate.varies)}, epoch {done} of {of or '?'}"
+                ),
             )
             started = time.monotonic()
             with interrupt_after(allowed):
@@ -231,7 +244,7 @@ class Search:
     def _measure(self, model: Recommender) -> float:
         """Measure a model on the validation users; a blend, while they are few, by weights chosen without each user."""
         cross_fitted: float | None = getattr(model, "cross_fitted_", None)
-        if cross_fitted is not None and self.validation.n_users <= MOST_USERS:
+        if cross_fitted is not None and not _is_one(model) and self.validation.n_users <= MOST_USERS:
             return cross_fitted
         return evaluate(model, self.validation, [self.metric]).mean(self.metric)
 
@@ -244,7 +257,7 @@ class Search:
         score_seconds: float,
         shortened: bool,
     ) -> Trial:
-        params = _plain(model.fitted_params())
+        params = to_plain(model.fitted_params())
         trial = Trial(
             candidate.name,
             params,
@@ -257,6 +270,7 @@ class Search:
             shortened,
         )
         self.state.trials.append(trial)
+        self.state.left_out.pop(trial.name, None)
         before = self.leaders.get(trial.name)
         if before is None or value > before.trial.value:
             self.leaders[trial.name] = Leader(trial, model)
@@ -265,14 +279,14 @@ class Search:
         self._save_state()
         best = self.ranking[0].trial
         self.status.say(
-            f"{trial.name + _describe(trial.varies):<24} {self.metric} {value:.4f}  {seconds:7.1f} s   "
+            f"{trial.name + describe_settings(trial.varies):<24} {self.metric} {value:.4f}  {seconds:7.1f} s   "
             f"best {best.name} {best.value:.4f}   {format_seconds(self.clock.left)} left"
         )
         return trial
 
     def _leave_out(self, name: str, reason: str, candidate: Candidate | None = None) -> None:
         if name in self.leaders:
-            self.status.say(f"{name}{_describe(candidate.varies if candidate else {})}: {reason}")
+            self.status.say(f"{name}{describe_settings(candidate.varies if candidate else {})}: {reason}")
             return
         self.state.left_out[name] = reason
         self._save_state()
@@ -308,36 +322,23 @@ class Search:
         test = SCORE_SAFETY * self.split.test.n_users / max(1, self.validation.n_users)
         if BLEND not in self.names or len(trials) < 2:
             return FINISH_SECONDS + test * scoring + max(refits, default=0.0)
-        blended = BLEND in self.leaders
-        blending = self.leaders[BLEND].trial.seconds if blended else 3 * scoring
-        return FINISH_SECONDS + 2 * test * scoring + sum(refits) + FIT_SAFETY * blending
-
-    def _show(self, doing: str) -> None:
-        self.status.show(doing)
+        blend = self.leaders.get(BLEND)
+        if blend is not None:  # a later one is of similar parts
+            refit = max(refits[0], BLEND_SAFETY * blend.trial.refit_seconds)
+            return FINISH_SECONDS + 2 * test * scoring + refit + FIT_SAFETY * blend.trial.seconds
+        if self._blended:  # one model is better than all blends
+            return FINISH_SECONDS + test * scoring + BLEND_SAFETY * refits[0]
+        return FINISH_SECONDS + 2 * test * scoring + sum(refits) + 3 * scoring
 
     def _save_state(self) -> None:
         self.state.seconds = self.clock.elapsed
         self.state.save()
 
 
-def _describe(varies: Mapping[str, Any]) -> str:
-    return f" ({', '.join(f'{name} {value:.4g}' for name, value in varies.items())})" if varies else ""
-
-
 def _describe_lack(needed: float, spare: float) -> str:
     return f"would take about {format_seconds(needed)}, and there are {format_seconds(spare)} for it"
 
 
-def _cost_ratio(best: Mapping[str, Any], drawn: Mapping[str, Any]) -> float:
-    """The growth of the time from one setting to another, whose whole numbers are sizes."""
-    ratio = 1.0
-    for name, value in drawn.items():
-        if isinstance(value, int) and isinstance(best.get(name), int) and best[name] > 0 and name != "batch_size":
-            ratio *= max(1.0, value / best[name])
-    return ratio
-
-
-def _plain(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyperparameters as JSON has them."""
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()}
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in plain.items()}
+def _is_one(blend: Recommender) -> bool:
+    """Tell whether a blend has a weight for one of its models only."""
+    return int(np.count_nonzero(getattr(blend, "weights_", ()))) == 1

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -58,3 +60,9 @@ class Trial:
         for figure in (trial.value, trial.seconds, trial.refit_seconds, trial.score_seconds):
             float(figure)
         return trial
+
+
+def to_plain(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyperparameters as JSON has them."""
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()}
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in plain.items()}

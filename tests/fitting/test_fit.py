@@ -20,7 +20,9 @@ from recvae.datasets.synthetic import generate
 from recvae.errors import ArtifactError, DataError, ParameterError, RecvaeError
 from recvae.evaluation.results import read_results
 from recvae.fitting import fit as module
-from recvae.fitting.search import Search
+from recvae.fitting.budget import Clock
+from recvae.fitting.search import Leader, Search
+from recvae.fitting.trial import Trial
 from recvae.inference.recommend import recommend
 from recvae.models import registry
 from recvae.models.linear.ease import EASE
@@ -136,6 +138,20 @@ def test_the_metric_decides(tmp_path: Path) -> None:
     assert fitted.results["search"]["metric"] == "recall@5"
     assert "recall@5" in next(iter(fitted.results["models"].values()))["metrics"]
     assert "recall@5" in (tmp_path / "report" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("refits", "first"), [((20, 1, 1), "blend"), ((40, 20, 1), "als"), ((90, 50, 40), "ease"), ((35, 1, 1), "blend")]
+)
+def test_a_model_that_there_is_no_time_to_fit_again_is_not_used(refits: tuple[float, ...], first: str) -> None:
+    run = module._Run(("als", "ease", "blend"), "ndcg@10", 0, Clock(30, now=lambda: 0.0), show_progress=False)
+    trials = [
+        Trial(name, {}, {}, value, 1.0, refit, 0.1)
+        for name, value, refit in zip(("blend", "als", "ease"), (0.4, 0.3, 0.2), refits, strict=True)
+    ]
+    ranking = run._keep_affordable([Leader(trial, EASE()) for trial in trials])
+    assert ranking[0].trial.name == first
+    assert {leader.trial.name for leader in ranking} == {"blend", "als", "ease"}
 
 
 def test_data_of_which_nothing_can_be_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from recvae.data.interactions import Interactions
@@ -18,6 +19,7 @@ from recvae.fitting.epochs import EpochWatch
 from recvae.fitting.search import Search
 from recvae.fitting.state import SearchState
 from recvae.models.base import Recommender
+from recvae.models.blending.weights import WeightChoice
 from recvae.models.linear.ease import EASE
 from recvae.models.registry import MODELS
 from recvae.progress import StatusLine
@@ -63,10 +65,19 @@ def test_defaults_then_the_blend_then_variations_of_the_better_half(
     values = [leader.trial.value for leader in search.ranking]
     assert values == sorted(values, reverse=True)
     assert search.ranking[0].trial.value == max(trial.value for trial in search.state.trials)
-    lines = capsys.readouterr().err.splitlines()
+    lines = [line for line in capsys.readouterr().err.splitlines() if " is left out: " not in line]
     assert len(lines) == len(search.state.trials)
     assert lines[1].startswith("bm25 ")
     assert " left" in lines[1]
+
+
+def test_a_blend_that_is_one_model_alone_is_left_out(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = WeightChoice(np.array([0.0, 1.0]), 0.9)
+    monkeypatch.setattr("recvae.models.blending.blend.choose_weights", lambda _: choice)
+    search = make("popularity,ease,blend")
+    search.run()
+    assert "blend" not in search.leaders
+    assert search.state.left_out["blend"].startswith("no blend is better than ")
 
 
 def test_without_a_blend_among_the_names_there_is_none(make: Make) -> None:
