@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from time import perf_counter
@@ -67,13 +67,11 @@ class ModelRun:
     history: Sequence[Mapping[str, float]] = ()
     by_seed: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Convert to the model's entry in results.json."""
+    def as_dict(self, primary: Iterable[str] = PRIMARY_METRICS) -> dict[str, Any]:
+        """Convert to the model's entry in results.json, with the primary metrics by length of the history."""
         return {
             "metrics": self.result.as_dict(),
-            "by_history_length": {
-                m: self.result.by_history_length(m) for m in self.result.per_user if m in PRIMARY_METRICS
-            },
+            "by_history_length": {m: self.result.by_history_length(m) for m in self.result.per_user if m in primary},
             "history": _to_plain(self.history),
             "fit_seconds": self.fit_seconds,
             "score_seconds": self.result.score_seconds,
@@ -106,6 +104,7 @@ class Comparison:
 
     def as_dict(self, *, dataset: str, protocol: str | Mapping[str, Any], seed: int | None) -> dict[str, Any]:
         """Convert to the content of results.json: plain values for `recvae.evaluation.results.write_results`."""
+        primary = {*PRIMARY_METRICS, *(pair.metric for pair in self.pairs)}
         return {
             "format_version": FORMAT_VERSION,
             "dataset": dataset,
@@ -114,7 +113,7 @@ class Comparison:
             "versions": _list_versions(),
             "n_users": self.n_users,
             "n_without_held_out": self.n_without_held_out,
-            "models": {name: run.as_dict() for name, run in self.runs.items()},
+            "models": {name: run.as_dict(primary) for name, run in self.runs.items()},
             "comparisons": [_pair_to_dict(pair) for pair in self.pairs],
             "refused": dict(self.refused),
         }

@@ -93,6 +93,7 @@ def test_results_and_report_have_all_candidates(fitted: Path) -> None:
     for name in ("popularity", "bm25", "ease"):
         assert f"<td>{name}</td>" in page
     assert "ndcg@10 minus that of" in page
+    assert "<h2>Short and long histories</h2>" in page
 
 
 def test_the_settings_are_those_found(fitted: Path) -> None:
