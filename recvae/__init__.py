@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from recvae.evaluation.compare import compare
     from recvae.evaluation.evaluate import evaluate
     from recvae.fitting.fit import fit
+    from recvae.fitting.fitted_model import FittedModel
     from recvae.inference.batch_recommender import BatchRecommender
     from recvae.models.als import ALS
     from recvae.models.autoencoders.multdae import MultDAE
@@ -40,6 +41,7 @@ __all__ = [
     "BatchRecommender",
     "Blend",
     "CosineKNN",
+    "FittedModel",
     "GraphFilter",
     "Holdout",
     "Interactions",
@@ -75,6 +77,7 @@ _HOMES: dict[str, str | tuple[str, str]] = {
     "BatchRecommender": "recvae.inference.batch_recommender",
     "Blend": "recvae.models.blending.blend",
     "CosineKNN": "recvae.models.item_knn",
+    "FittedModel": "recvae.fitting.fitted_model",
     "GraphFilter": "recvae.models.linear.graph_filter",
     "Holdout": "recvae.data.splitting",
     "Interactions": "recvae.data.interactions",

@@ -25,6 +25,8 @@ FINISH_SECONDS = 4.0
 FIRST_ROUND_SHARE = 0.75
 SCORE_SAFETY, FIT_SAFETY = 1.5, 1.2
 BLEND_SAFETY = 1.5
+LEAST_SECONDS = 0.5
+"""A candidate with less time is not begun."""
 MOST_PARTS = 6
 MOST_VARIATIONS, VARIATION_SHARE = 4, 0.05
 MIN_GAIN = 0.005
@@ -207,7 +209,7 @@ class Search:
         name = candidate.name
         doing = f"trying {name}{describe_settings(candidate.varies)}"
         self.status.show(doing)
-        if allowed <= 0:
+        if allowed < LEAST_SECONDS:
             self._leave_out(name, "no time is left for it")
             return None
         try:
