@@ -1,5 +1,6 @@
 """The time that a model will take, from that of a smaller sample of the data."""
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +15,16 @@ from recvae.fitting.interruption import OutOfTimeError, interrupt_after
 
 LARGE_INTERACTIONS, LARGE_ITEMS = 500_000, 8_000
 """Smaller data are not sampled: they take seconds."""
-EXPONENTS = {"ease": 3.0, "cosine": 3.0, "tfidf": 3.0, "bm25": 3.0, "als": 2.7}
-"""Growth of the time with the side of the matrix: n³ for an inverse or for the products of all items, n^⅔ more than
-the interactions for ALS, whose factors grow with the cube root of n.
+CUBIC = ("ease",)
+"""Models whose time grows with the cube of the matrix's sides, whatever small samples show: an inverse."""
+LEAST_GROWTH, USUAL_GROWTH, MOST_GROWTH, CUBIC_GROWTH = 1.5, 4.0, 6.0, 8.0
+"""Growth of the time when both sides of the matrix are doubled, which quadruples the interactions: bounds, and what is
+assumed before it is known.
 """
-INTERACTIONS_EXPONENT = 2.0
 REFIT_SHARES = {"ease": 0.35, "graph": 0.5, "als": 0.5}
 """Time of a fit with settings that are given, as a share of one that chooses them, for models that try several."""
-WARM_UP, SAMPLE, LARGER_SAMPLE = 1 / 8, 1 / 4, 1 / 2
+SAMPLES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
+"""Shares of the users and of the items; the first one only loads libraries and wakes threads."""
 PROBE_SHARE = 0.25
 
 
@@ -33,17 +36,23 @@ def is_large(split: Split) -> bool:
 def estimate_seconds(candidate: Candidate, split: Split, allowed: float, seed: int) -> float:
     """Estimate the seconds to fit a model without epochs, from samples of the users and of the items.
 
-    A quarter of both is looked at first, and half of them where the quarter's time does not show that the model fits
-    into what is allowed. 0 where a sample cannot be fitted, which tells nothing.
+    From one sample to the next both sides of the matrix double, and the time grows by a factor that is taken to stay.
+    The half is looked at only where the quarter's time does not show that the model fits into what is allowed, and does
+    not rule it out. 0 where a sample cannot be fitted, which tells nothing.
     """
-    exponent = EXPONENTS.get(candidate.name, INTERACTIONS_EXPONENT)
-    estimate = 0.0
-    for share in (WARM_UP, SAMPLE, LARGER_SAMPLE):
+    estimate, before = 0.0, None
+    for share in SAMPLES:
         seconds = _time_sample(candidate, split, share, PROBE_SHARE * allowed, seed)
         if seconds is None:
             return estimate
-        estimate = seconds * (1 / share) ** exponent
-        if share != WARM_UP and (estimate <= allowed or seconds * (LARGER_SAMPLE / share) ** exponent > allowed / 4):
+        if share == SAMPLES[0]:
+            continue
+        growth = USUAL_GROWTH if before is None else min(max(seconds / before, LEAST_GROWTH), MOST_GROWTH)
+        growth = CUBIC_GROWTH if candidate.name in CUBIC else growth
+        estimate, before = seconds * growth ** math.log2(1 / share), seconds
+        if share >= 1 / 4 and (estimate <= allowed or growth * seconds > PROBE_SHARE * allowed):
+            break
+        if seconds >= PROBE_SHARE * allowed:
             break
     return estimate
 

@@ -1,0 +1,57 @@
+"""The time of a model, from that of samples."""
+
+from typing import Any
+
+import pytest
+
+from recvae.data.interactions import Interactions
+from recvae.data.splitting import strong_generalization
+from recvae.datasets.synthetic import generate
+from recvae.errors import ParameterError
+from recvae.fitting import cost
+from recvae.fitting.candidates import Candidate
+from recvae.fitting.cost import compare_cost, estimate_seconds, is_large
+from recvae.models.linear.ease import EASE
+
+SPLIT = strong_generalization(Interactions.from_frame(generate(160, 80).ratings), val_users=32, test_users=32)
+
+
+@pytest.mark.parametrize(("exponent", "full"), [(1.0, 20.0), (1.5, 20.0), (2.5, 20.0), (2.0, 100.0)])
+def test_the_growth_from_sample_to_sample_goes_on(
+    monkeypatch: pytest.MonkeyPatch, exponent: float, full: float
+) -> None:
+    looked: list[float] = []
+
+    def time_sample(_: Any, __: Any, share: float, *___: Any) -> float:
+        looked.append(share)
+        return 99.0 if share == 1 / 16 else full * share**exponent
+
+    monkeypatch.setattr(cost, "_time_sample", time_sample)
+    assert estimate_seconds(Candidate("graph", {}), SPLIT, 200, 0) == pytest.approx(full)
+    assert looked == [1 / 16, 1 / 8, 1 / 4]
+
+
+def test_an_inverse_is_cubic_whatever_small_samples_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "_time_sample", lambda *_: 0.1)
+    assert estimate_seconds(Candidate("ease", {}), SPLIT, 10, 0) == pytest.approx(0.1 * 64)
+    assert estimate_seconds(Candidate("ease", {}), SPLIT, 5, 0) == pytest.approx(0.1 * 8)  # the half was looked at
+
+
+def test_samples_of_real_data_and_one_that_cannot_be_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < estimate_seconds(Candidate("ease", {"l2": 10.0}), SPLIT, 100, 0) < 100
+
+    def refuse(*_: Any) -> None:
+        raise ParameterError("too large")
+
+    monkeypatch.setattr(EASE, "_fit", refuse)
+    assert estimate_seconds(Candidate("ease", {}), SPLIT, 100, 0) == 0
+
+
+def test_small_data_are_not_sampled() -> None:
+    assert not is_large(SPLIT)
+
+
+def test_larger_settings_take_longer() -> None:
+    best = {"factors": 100, "l2": 3.0, "batch_size": 100}
+    assert compare_cost(best, {"factors": 200, "l2": 9.0, "batch_size": 400}) == 2
+    assert compare_cost(best, {"factors": 50}) == 1
