@@ -21,7 +21,7 @@ LEAST_GROWTH, USUAL_GROWTH, MOST_GROWTH, CUBIC_GROWTH = 1.5, 4.0, 6.0, 8.0
 """Growth of the time when both sides of the matrix are doubled, which quadruples the interactions: bounds, and what is
 assumed before it is known.
 """
-REFIT_SHARES = {"ease": 0.35, "graph": 0.5, "als": 0.5}
+REFIT_SHARES = {"ease": 0.35, "graph": 0.35, "als": 0.35, "bm25": 0.35, "cosine": 0.5, "tfidf": 0.5}
 """Time of a fit with settings that are given, as a share of one that chooses them, for models that try several."""
 SAMPLES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """Shares of the users and of the items; the first one only loads libraries and wakes threads."""
