@@ -8,8 +8,11 @@ from contextlib import contextmanager
 SECONDS_BETWEEN_ALARMS = 5.0
 
 
-class OutOfTimeError(Exception):
-    """Raised inside work that has used up its time; caught where the work was begun."""
+class OutOfTimeError(BaseException):
+    """Raised inside work that has used up its time; caught where the work was begun.
+
+    Like `KeyboardInterrupt` it is no `Exception`, which the work itself might take for a failure of its own.
+    """
 
 
 @contextmanager

@@ -107,7 +107,7 @@ class Search:
 
     def _take_over(self) -> None:
         """Load the best models of an earlier run; the trials of those that were not kept count as not done."""
-        for name in {trial.name for trial in self.state.trials}:
+        for name in dict.fromkeys(trial.name for trial in self.state.trials):
             best = max((t for t in self.state.trials if t.name == name), key=lambda trial: trial.value)
             model = self.state.load_model(best)
             if model is None or name == BLEND:
