@@ -184,7 +184,7 @@ class Search:
         if BLEND not in self.names or len(parts) < 2 or [part.trial for part in parts] == self._blended:
             return
         params = {**run_params(BLEND, self.metric, self.seed), "models": [part.model for part in parts]}
-        spare = self.clock.left - self._finish_seconds()
+        spare = self.clock.left - self._finish_seconds(blends=False)
         if spare <= 0 and BLEND in self.state.left_out:
             return
         trial = self._try(Candidate(BLEND, params), spare)
@@ -316,8 +316,11 @@ class Search:
         spare = self.clock.left - self._finish_seconds()
         return min(spare, (spare + kept_seconds) / (1 + self.growth * FIT_SAFETY * refit_share))
 
-    def _finish_seconds(self) -> float:
-        """Seconds to measure the models on the test users, and to fit the best on everything."""
+    def _finish_seconds(self, *, blends: bool = True) -> float:
+        """Seconds to measure the models on the test users, and to fit the best on everything.
+
+        With `blends`, a blend that is still to be made is counted.
+        """
         trials = [leader.trial for leader in self.ranking if leader.trial.name != BLEND]
         scoring = sum(trial.score_seconds for trial in trials)
         refits = [trial.refit_seconds for trial in trials[:MOST_PARTS]]
@@ -327,10 +330,10 @@ class Search:
         blend = self.leaders.get(BLEND)
         if blend is not None:  # a later one is of similar parts
             refit = max(refits[0], BLEND_SAFETY * blend.trial.refit_seconds)
-            return FINISH_SECONDS + 2 * test * scoring + refit + FIT_SAFETY * blend.trial.seconds
-        if self._blended:  # one model is better than all blends
+            return FINISH_SECONDS + 2 * test * scoring + refit + blends * FIT_SAFETY * blend.trial.seconds
+        if BLEND in self.state.left_out:  # one model is better than all blends, or there was no time
             return FINISH_SECONDS + test * scoring + BLEND_SAFETY * refits[0]
-        return FINISH_SECONDS + 2 * test * scoring + sum(refits) + 3 * scoring
+        return FINISH_SECONDS + 2 * test * scoring + sum(refits) + blends * 3 * scoring
 
     def _save_state(self) -> None:
         self.state.seconds = self.clock.elapsed
