@@ -118,11 +118,16 @@ def fit_within(
     spent = perf_counter() - started
     model = fitted.model.refit(train, show_progress=False)
     tried = (fitted.results or {}).get("search", {}).get("candidates", [])
+    chosen = {"model": fitted.name, **describe_params(model), "tried": len(tried), "budget_seconds": seconds}
+    return model, chosen, spent
+
+
+def describe_params(model: Recommender) -> dict[str, Any]:
+    """Hyperparameters as used; the models of a blend as its parts, which were fitted for it alone."""
     params = model.fitted_params()
     if parts := params.pop("models", None):
         params["parts"] = [part["class"] for part in parts]
-    chosen = {"model": fitted.name, **params, "tried": len(tried), "budget_seconds": seconds}
-    return model, chosen, spent
+    return params
 
 
 def write_run(path: Path, run: ModelRun, **facts: Any) -> None:

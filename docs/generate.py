@@ -159,7 +159,8 @@ def _cell(models: Mapping[str, Any], model: str, figure: str) -> str:
         return ""
     if figure != "seconds to fit":
         return _figure(models[model], figure)
-    return "its parts'" if model == "blend" else f"{models[model]['fit_seconds']:.0f}"
+    of_others = "models" in models[model]["params"]  # fitted for other rows
+    return "its parts'" if of_others else f"{models[model]['fit_seconds']:.0f}"
 
 
 def _figure(model: Mapping[str, Any], metric: str) -> str:
