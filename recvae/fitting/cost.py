@@ -10,6 +10,7 @@ from scipy import sparse
 
 from recvae.data.splitting import Split
 from recvae.errors import RecvaeError
+from recvae.fitting.budget import format_seconds
 from recvae.fitting.candidates import Candidate
 from recvae.fitting.interruption import OutOfTimeError, interrupt_after
 
@@ -89,3 +90,8 @@ def compare_cost(best: Mapping[str, Any], drawn: Mapping[str, Any]) -> float:
         if isinstance(value, int) and isinstance(best.get(name), int) and best[name] > 0 and name != "batch_size":
             ratio *= max(1.0, value / best[name])
     return ratio
+
+
+def describe_lack(needed: float, spare: float) -> str:
+    """Say that a model needs more seconds than there are."""
+    return f"would take about {format_seconds(needed)}, and there are {format_seconds(spare)} for it"

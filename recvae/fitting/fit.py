@@ -33,8 +33,8 @@ from recvae.storage.directories import follow_link, refuse_foreign
 
 UNTRIED_MODELS = ("ease", "bm25", "popularity")
 """Models for data of which nothing can be held out, the first of those that may be tried."""
-LATE = 1.2
-"""A model whose fit on everything is expected to take more than the time left by this factor is not used."""
+LATE = 0.1
+"""A model whose fit on everything is expected to end later than this share of the budget after it is not used."""
 LARGER = 1.001
 """A blend must be better than the best single model by this factor, or the simpler one wins."""
 
@@ -279,7 +279,8 @@ class _Run:
 
     def _keep_affordable(self, ranking: list[Leader]) -> list[Leader]:
         """Begin the ranking with a model that there is time to fit on everything, where there is one."""
-        quick = [leader for leader in ranking if leader.trial.refit_seconds <= LATE * max(self.clock.left, 0)]
+        most = max(self.clock.left, 0) + LATE * self.clock.budget
+        quick = [leader for leader in ranking if leader.trial.refit_seconds <= most]
         first = quick[0] if quick else min(ranking, key=lambda leader: leader.trial.refit_seconds)
         for leader in ranking[: ranking.index(first)]:
             needed = format_seconds(leader.trial.refit_seconds)

@@ -10,7 +10,7 @@ from recvae.errors import RecvaeError, first_line
 from recvae.evaluation.evaluate import evaluate
 from recvae.fitting.budget import Clock, format_seconds
 from recvae.fitting.candidates import Candidate, describe_settings, run_params, vary
-from recvae.fitting.cost import REFIT_SHARES, compare_cost, estimate_seconds, is_large
+from recvae.fitting.cost import REFIT_SHARES, compare_cost, describe_lack, estimate_seconds, is_large
 from recvae.fitting.epochs import EpochWatch, TooManyEpochsError
 from recvae.fitting.interruption import OutOfTimeError, interrupt_after
 from recvae.fitting.state import SearchState
@@ -96,6 +96,10 @@ class Search:
     def run(self) -> None:
         """Search until the time is used up or nothing gets better."""
         self._take_over()
+        if (
+            late := self._finish_seconds() - self.clock.left
+        ) > 0:  # what an earlier run used is not held against the end
+            self.clock.before -= min(late, self.clock.before)
         for name in self.names:
             if name != BLEND and name not in self.leaders and name not in self.state.left_out:
                 self._try_defaults(name)
@@ -126,7 +130,7 @@ class Search:
             self.status.show(f"estimating {name}")
             estimate = estimate_seconds(candidate, self.split, spare, self.seed)
             if estimate > spare:
-                self._leave_out(name, _describe_lack(estimate, spare))
+                self._leave_out(name, describe_lack(estimate, spare))
                 return
         self._try(candidate, spare)
 
@@ -140,7 +144,7 @@ class Search:
             spent = self.clock.now() - started
             epochs = error.choose_epochs(allowed - spent, most - spent)
             if epochs is None:
-                self._leave_out(candidate.name, _describe_lack(error.epochs * error.seconds, most - spent))
+                self._leave_out(candidate.name, describe_lack(error.epochs * error.seconds, most - spent))
                 return None
             shorter = Candidate(candidate.name, {**candidate.params, "epochs": epochs}, candidate.varies)
             return self._try(shorter, FIT_SAFETY * epochs * error.seconds + 1, shortened=epochs < error.epochs)
@@ -338,10 +342,6 @@ class Search:
     def _save_state(self) -> None:
         self.state.seconds = self.clock.elapsed
         self.state.save()
-
-
-def _describe_lack(needed: float, spare: float) -> str:
-    return f"would take about {format_seconds(needed)}, and there are {format_seconds(spare)} for it"
 
 
 def _is_one(blend: Recommender) -> bool:

@@ -142,7 +142,7 @@ def test_the_metric_decides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("refits", "first"), [((20, 1, 1), "blend"), ((40, 20, 1), "als"), ((90, 50, 40), "ease"), ((35, 1, 1), "blend")]
+    ("refits", "first"), [((20, 1, 1), "blend"), ((40, 20, 1), "als"), ((90, 50, 40), "ease"), ((32, 1, 1), "blend")]
 )
 def test_a_model_that_there_is_no_time_to_fit_again_is_not_used(refits: tuple[float, ...], first: str) -> None:
     run = module._Run(("als", "ease", "blend"), "ndcg@10", 0, Clock(30, now=lambda: 0.0), show_progress=False)

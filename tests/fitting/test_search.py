@@ -202,6 +202,14 @@ def test_a_search_goes_on_where_it_stopped(make: Make, monkeypatch: pytest.Monke
     assert second.state.trials[:2] == first.state.trials
 
 
+def test_a_search_that_had_used_up_its_budget_still_has_time_to_end(make: Make) -> None:
+    make("popularity,ease", budget=30).run()
+    again = make("popularity,ease", budget=30, before=500)
+    assert again.state.resume({})
+    again.run()
+    assert again.clock.left > 3
+
+
 def test_a_model_that_was_not_kept_is_tried_again(make: Make, tmp_path: Path) -> None:
     first = make("popularity,ease")
     first.run()
