@@ -103,30 +103,35 @@ def prepare(
         str | None, typer.Option(help="duckdb, or URL of an engine: the source is a file, Parquet folder or table.")
     ] = None,
     items: Items = None,
+    weight_column: Annotated[str | None, typer.Option(help="Column of weights, if there is one.")] = None,
+    event_column: Annotated[str | None, typer.Option(help="Column of kinds of events, if there is one.")] = None,
+    event_weights: Annotated[
+        str | None, typer.Option(help="Weight of each kind of event, such as view=1,buy=5; 0 drops a kind.")
+    ] = None,
+    repeats: Annotated[str, typer.Option(help="Weight of a repeated pair: once (its highest), or sum.")] = "once",
+    half_life: Annotated[
+        str | None, typer.Option(help="Time in which weights halve, back from the latest interaction: 90d, 12h.")
+    ] = None,
 ) -> None:
     """Filter and split a source into a prepared data directory.
 
     Defaults that are not shown are the data set's protocol; for your own file every row counts as an interaction, of
     users with at least 5 items, and a tenth of the users each is for validation and test.
     """
+    _prepare(**locals())
+
+
+def _prepare(source: str, out: Path, data_dir: Path | None, **given: Any) -> None:
+    """Prepare a source with the options of the command."""
     from recvae.data.columns import Columns
     from recvae.preparation import pipeline
+    from recvae.preparation.weights import WeightOptions
     from recvae.storage.directories import follow_link
 
-    options = pipeline.Options(
-        min_rating=min_rating,
-        min_user_items=min_user_items,
-        min_item_users=min_item_users,
-        split=split,
-        val_users=val_users,
-        test_users=test_users,
-        val_time=val_time,
-        test_time=test_time,
-        seed=seed,
-        columns=Columns(user_column, item_column, rating_column, timestamp_column),
-        backend=backend,
-        items=items,
-    )
+    named = ("user", "item", "rating", "timestamp", "weight", "event")
+    columns = Columns(*(given.pop(f"{name}_column") for name in named))
+    weights = WeightOptions.parse(*(given.pop(name) for name in ("event_weights", "repeats", "half_life")))
+    options = pipeline.Options(columns=columns, weights=weights, **given)
     if source == "-" and sys.stdin is None:
         raise RecvaeError("source is -, but standard input is closed; expected a table on standard input")
     if source.startswith("~"):

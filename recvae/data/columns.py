@@ -11,6 +11,8 @@ _MOVIELENS = {"userId": "user_id", "movieId": "item_id", "rating": "rating", "ti
 class Columns:
     """Names of the columns of a table; `rating` and `timestamp` need not be there when they are None.
 
+    Weights and kinds of events are read only where their columns are named.
+
     A header of exactly `userId,movieId,rating,timestamp`, as MovieLens has it, is understood without naming columns.
     """
 
@@ -18,9 +20,12 @@ class Columns:
     item: str = "item_id"
     rating: str | None = None
     timestamp: str | None = None
+    weight: str | None = None
+    event: str | None = None
 
     def map_names(self, names: list[str], where: str) -> dict[str, str]:
-        """Map the table's own column names to `user_id`, `item_id`, `rating` and `timestamp`.
+        """Map the table's own column names to `user_id`, `item_id`, `rating`, `timestamp`, `weight` and
+        `event`.
 
         Parameters
         ----------
@@ -37,6 +42,7 @@ class Columns:
         if self == Columns() and names == list(_MOVIELENS):
             return dict(_MOVIELENS)
         wanted = {"user_id": self.user, "item_id": self.item, "rating": self.rating, "timestamp": self.timestamp}
+        wanted |= {name: given for name in ("weight", "event") if (given := getattr(self, name)) is not None}
         mapping: dict[str, str] = {}
         for standard, given in wanted.items():
             if given is None:

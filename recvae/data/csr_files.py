@@ -1,13 +1,14 @@
-"""Binary CSR matrices on disk as plain `.npy` arrays: written as a stream, read as memory maps.
+"""CSR matrices on disk as plain `.npy` arrays: written as a stream, read as memory maps.
 
 The pages of a map lie in the file system's cache, not in the process's own memory, and the system drops them when
 memory is short. A matrix `NAME` is `NAME.indptr.npy` and `NAME.indices.npy`, int32 (int64 from 2³¹ interactions on).
-Its values are all 1: the matrices of a directory share the beginning of one file, `ones.npy`.
+Its values are all 1, and the matrices of a directory share the beginning of one file, `ones.npy`; or they are weights,
+`NAME.weights.npy`.
 """
 
 import io
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from scipy import sparse
 
 from recvae.data.csr import iter_chunks
 
-ONES = "ones.npy"
+ONES, WEIGHTS = "ones.npy", "*.weights.npy"
 _HEADER = 128  # bytes before the values, in every .npy file of a one-dimensional array
 _KINDS = tuple(np.dtype(kind) for kind in ("<i4", "<i8", "<f4"))
 
@@ -27,10 +28,24 @@ Ints = npt.NDArray[Any]
 
 
 def write_matrix(directory: Path, name: str, matrix: sparse.csr_matrix) -> None:
-    """Write the indices of a canonical CSR matrix, whose values are all 1."""
+    """Write the indices of a canonical CSR matrix, and its values where one is not 1."""
     kind = _index_type(matrix.nnz)
     np.save(_file(directory, name, "indptr"), matrix.indptr.astype(kind, copy=False), allow_pickle=False)
     np.save(_file(directory, name, "indices"), matrix.indices.astype(kind, copy=False), allow_pickle=False)
+    if is_weighted(matrix):
+        np.save(_file(directory, name, "weights"), matrix.data.astype(np.float32, copy=False), allow_pickle=False)
+
+
+def is_weighted(matrix: sparse.csr_matrix) -> bool:
+    """Check whether a matrix has a value other than 1."""
+    return any((chunk != 1).any() for chunk in iter_chunks(matrix.data))
+
+
+def write_matrices(directory: Path, matrices: Mapping[str, sparse.csr_matrix]) -> None:
+    """Write matrices by name, and the values that they share."""
+    for name, matrix in matrices.items():
+        write_matrix(directory, name, matrix)
+    write_ones(directory, max(matrix.nnz for matrix in matrices.values()))
 
 
 def write_stream(
@@ -72,7 +87,7 @@ def write_ones(directory: Path, n_interactions: int) -> None:
 
 
 def matrix_files(name: str) -> list[str]:
-    """List the names of a matrix's files."""
+    """List the names of the files that every matrix has."""
     return [f"{name}.indptr.npy", f"{name}.indices.npy"]
 
 
@@ -85,11 +100,14 @@ def read_matrix(directory: Path, name: str, shape: tuple[int, int]) -> sparse.cs
         If a file is missing or no array, or the arrays are no such matrix.
     """
     indptr, indices = (read_array(_file(directory, name, array)) for array in ("indptr", "indices"))
-    ones = read_array(directory / ONES)
+    weighted = _file(directory, name, "weights").exists()
+    ones = read_array(_file(directory, name, "weights") if weighted else directory / ONES)
     kind = _index_type(len(indices))
     fits = indptr.dtype == indices.dtype == kind and ones.dtype == np.dtype(np.float32) and len(ones) >= len(indices)
     if not fits:
         raise ValueError(f"{name} holds {indptr.dtype}, {indices.dtype} and {len(ones):,} {ones.dtype}")
+    if weighted and not all(((chunk > 0) & np.isfinite(chunk)).all() for chunk in iter_chunks(ones)):
+        raise ValueError(f"{name} holds weights that are not above 0")
     matrix = sparse.csr_matrix((ones[: len(indices)], indices, indptr), shape=shape)
     matrix.check_format(full_check=True)
     return matrix

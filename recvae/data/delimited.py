@@ -144,7 +144,12 @@ class DelimitedText:
         return io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
 
     def _options(self, use_threads: bool, **others: pa.DataType) -> dict[str, Any]:
-        types = {**dict.fromkeys(("user_id", "item_id", "title"), pa.string()), "rating": pa.float64(), **others}
+        types = {
+            **dict.fromkeys(("user_id", "item_id", "title"), pa.string()),
+            "rating": pa.float64(),
+            "weight": pa.float64(),
+        }
+        types |= {"event": pa.string(), **others}
         return {
             "read_options": pa.csv.ReadOptions(
                 use_threads=use_threads, column_names=self.header, skip_rows=self.n_skipped

@@ -8,7 +8,8 @@ from scipy import sparse
 
 from recvae.data.interactions import Interactions
 from recvae.data.items import match_items
-from recvae.data.prepared import Prepared, list_histories
+from recvae.data.prepared import Prepared
+from recvae.data.split import list_histories
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +23,7 @@ class Everything:
     items : DataFrame
         `item_id`, and `title` and more where given, one row for each column.
     users : DataFrame
-        `user_id` and `history` (lists of item indices), one row for each row.
+        `user_id`, `history` (lists of item indices), and `weights` where there are any, one row for each row.
     """
 
     user_items: sparse.csr_matrix

@@ -1,6 +1,6 @@
 """Interactions of users with items: raw ids and their indices, ratings, timestamps, and the `user_items` matrix."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -40,7 +40,7 @@ class Interactions:
     Indices follow the sorted ids, so the order of the source's rows changes neither `user_items` nor any
     index. It is kept all the same, because the published strong-generalization split draws by row order.
     A pair that occurs several times is one interaction, with its highest rating, its earliest timestamp and its
-    lowest `part`: an interaction known in training is never held out.
+    lowest `part`: an interaction known in training is never held out. Its weight is the highest, or the sum.
 
     Attributes
     ----------
@@ -51,6 +51,8 @@ class Interactions:
     timestamp : (n_interactions,) numbers or datetime64 in UTC, optional
     part : (n_interactions,) int8, optional
         0 train, 1 validation, 2 test, where the source itself comes split.
+    weight : (n_interactions,) float32, optional
+        Above 0; every interaction weighs 1 when None.
     n_duplicates : int
         Rows of the source that repeated an earlier pair.
     """
@@ -63,6 +65,7 @@ class Interactions:
     timestamp: npt.NDArray[Any] | None = None
     part: npt.NDArray[np.int8] | None = None
     n_duplicates: int = 0
+    weight: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.user_idx)
@@ -81,18 +84,26 @@ class Interactions:
 
     @cached_property
     def user_items(self) -> sparse.csr_matrix:
-        """The binary matrix, CSR float32, shape (n_users, n_items), indices sorted."""
-        ones = np.ones(len(self), dtype=np.float32)
+        """The matrix of weights, ones where there are none, CSR float32, shape (n_users, n_items), indices sorted."""
+        weights = np.ones(len(self), dtype=np.float32) if self.weight is None else self.weight
         shape = (self.n_users, self.n_items)
-        return sparse.csr_matrix((ones, (self.user_idx, self.item_idx)), shape=shape)
+        return sparse.csr_matrix((weights, (self.user_idx, self.item_idx)), shape=shape)
 
     @classmethod
-    def from_frame(cls, frame: Any, columns: Columns | None = None) -> Self:
+    def from_frame(cls, frame: Any, columns: Columns | None = None, *, sum_repeats: bool = False) -> Self:
         """Make interactions of a table with one row an interaction.
 
         The table is a pandas DataFrame or has the Arrow stream interface, as tables of polars, pyarrow, DuckDB and
         Ibis do. Ids are numbers or text, one kind in each column. Timestamps are numbers, datetimes or ISO 8601 text.
-        A column `part` (0 train, 1 validation, 2 test) gives the split that the source itself comes with.
+        A column `part` (0 train, 1 validation, 2 test) gives the split that the source itself comes with. Weights,
+        where `columns` names them, are numbers above 0.
+
+        Parameters
+        ----------
+        columns : Columns, optional
+        sum_repeats : bool
+            Whether the weight of a pair that occurs several times is the sum of its weights, ones where there are none;
+            else it is the highest.
 
         Raises
         ------
@@ -107,6 +118,8 @@ class Interactions:
         if "part" in frame:
             mapping.setdefault("part", "part")
         frame = frame[list(mapping)].rename(columns=mapping)
+        if sum_repeats and "weight" not in frame:
+            frame = frame.assign(weight=1.0)
         if frame.empty:
             raise DataError("the table has no rows")
         user_idx, user_ids = index_ids(frame["user_id"], "user_id")
@@ -117,9 +130,10 @@ class Interactions:
             user_idx,
             item_idx,
             rating=_parse_ratings(frame["rating"]) if "rating" in frame else None,
-            timestamp=_parse_timestamps(frame["timestamp"]) if "timestamp" in frame else None,
+            timestamp=parse_timestamps(frame["timestamp"]) if "timestamp" in frame else None,
             part=_check_parts(frame["part"]) if "part" in frame else None,
-        )._collapse_duplicates()
+            weight=parse_weights(frame["weight"]).astype(np.float32) if "weight" in frame else None,
+        )._collapse_duplicates(sum_repeats)
 
     @classmethod
     def from_file(cls, source: str | Path, columns: Columns | None = None) -> Self:
@@ -152,6 +166,15 @@ class Interactions:
             )
         )
 
+    def iter_frames(self, n_rows: int) -> Iterator[pd.DataFrame]:
+        """Yield the interactions in tables of so many rows, with raw ids and whatever else there is but the parts."""
+        optional = {"rating": self.rating, "timestamp": self.timestamp, "weight": self.weight}
+        given = {name: values for name, values in optional.items() if values is not None}
+        for start in range(0, len(self), n_rows):
+            rows = slice(start, start + n_rows)
+            columns = {"user_id": self.user_ids[self.user_idx[rows]], "item_id": self.item_ids[self.item_idx[rows]]}
+            yield pd.DataFrame(columns | {name: values[rows] for name, values in given.items()})
+
     def summarise_ratings(self) -> RatingSummary | None:
         """Summarise the ratings; None without ratings."""
         if self.rating is None:
@@ -172,6 +195,7 @@ class Interactions:
             rating=None if self.rating is None else self.rating[kept],
             timestamp=None if self.timestamp is None else self.timestamp[kept],
             part=None if self.part is None else self.part[kept],
+            weight=None if self.weight is None else self.weight[kept],
         )
 
     def filter(
@@ -212,15 +236,16 @@ class Interactions:
             raise empty_data_error(counts, bound)
         return self if kept.all() else self.select(kept)
 
-    def _collapse_duplicates(self) -> Self:
+    def _collapse_duplicates(self, sum_weights: bool) -> Self:
         pairs = self.user_idx.astype(np.int64) * self.n_items + self.item_idx
         ordered = np.sort(pairs)
         if not (ordered[1:] == ordered[:-1]).any():
             return self
         repeated = pd.Series(pairs).duplicated().to_numpy()
         pair = pd.factorize(pairs)[0]  # numbered by first appearance, as the rows that stay
-        ratings, parts = (
-            None if values is None else pd.Series(values).groupby(pair) for values in (self.rating, self.part)
+        ratings, parts, weights = (
+            None if values is None else pd.Series(values).groupby(pair)
+            for values in (self.rating, self.part, self.weight)
         )
         timestamp = self.timestamp
         if timestamp is not None:
@@ -236,6 +261,9 @@ class Interactions:
             timestamp=timestamp,
             part=None if parts is None else parts.min().to_numpy(dtype=np.int8),
             n_duplicates=self.n_duplicates + int(repeated.sum()),
+            weight=None
+            if weights is None
+            else (weights.sum() if sum_weights else weights.max()).to_numpy(dtype=np.float32),
         )
 
 
@@ -276,7 +304,16 @@ def _parse_ratings(ratings: pd.Series) -> npt.NDArray[np.float64]:
     return numbers
 
 
-def _parse_timestamps(times: pd.Series) -> npt.NDArray[Any]:
+def parse_weights(weights: pd.Series) -> npt.NDArray[np.float64]:
+    """Parse weights; `DataError` unless all are numbers above 0."""
+    numbers = pd.to_numeric(weights, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    if (wrong := ~((numbers > 0) & (numbers <= np.finfo(np.float32).max))).any():
+        raise DataError(f"weight is {_describe_first(weights, wrong)}; expected a number above 0")
+    return numbers
+
+
+def parse_timestamps(times: pd.Series) -> npt.NDArray[Any]:
+    """Parse timestamps as numbers or as datetime64 in UTC; `DataError` if one is neither."""
     if not is_datetime64_any_dtype(times):
         numbers = pd.to_numeric(times, errors="coerce")
         if (numbers.isna() == times.isna()).all():

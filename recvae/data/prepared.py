@@ -19,16 +19,17 @@ import pyarrow as pa
 import pyarrow.parquet
 from scipy import sparse
 
-from recvae.data.csr import iter_chunks
-from recvae.data.csr_files import ONES, matrix_files, read_array, read_matrix, write_matrix, write_ones
+from recvae.data.columns import Columns
+from recvae.data.csr_files import ONES, WEIGHTS, is_weighted, matrix_files, read_array, read_matrix, write_matrices
 from recvae.data.frames import to_frame
 from recvae.data.interactions import Interactions
-from recvae.data.splitting import Holdout, Split, count_holdouts
+from recvae.data.split import Holdout, Split, list_histories
+from recvae.data.splitting import count_holdouts
 from recvae.errors import ArtifactError
 from recvae.storage.directories import read_consistently, replace_directory
 from recvae.storage.manifest import find_file_faults, read_manifest, versions, write_manifest
 
-KIND, VERSION = "recvae-data", 2
+KIND, VERSION, WEIGHTED = "recvae-data", 2, 3
 _INTERACTIONS, _ITEMS, _USERS = "interactions.parquet", "items.parquet", "users.parquet"
 _TRAIN_ROWS = "train_rows.npy"
 _ROWS_A_GROUP = 1 << 20
@@ -64,14 +65,21 @@ class Prepared:
 
     def read_interactions(self) -> Interactions:
         """Read the interactions that were split, those of items outside training too, without ratings and times."""
-        return Interactions.from_frame(pd.read_parquet(self.path / _INTERACTIONS, columns=["user_id", "item_id"]))
+        names, columns = ["user_id", "item_id"], None
+        if self.is_weighted:
+            names, columns = [*names, "weight"], Columns(weight="weight")
+        return Interactions.from_frame(pd.read_parquet(self.path / _INTERACTIONS, columns=names), columns)
+
+    @property
+    def is_weighted(self) -> bool:
+        return bool(self.manifest["format_version"] == WEIGHTED)
 
     def histories(self) -> pd.DataFrame:
         """List every user's history, training users first in row order.
 
         Returns
         -------
-        DataFrame with `user_id` and `history` (lists of item indices).
+        DataFrame with `user_id`, `history` (lists of item indices), and `weights` where interactions have them.
         """
         split = self.split
         order, matrices = split.user_ids, [(split.train, np.arange(len(split.user_ids)))]
@@ -84,13 +92,11 @@ class Prepared:
         matrix = sparse.csr_matrix(
             (np.ones(len(rows), dtype=bool), (rows, columns)), shape=(len(order), len(self.items))
         )
+        if self.is_weighted:
+            data = self.read_interactions()
+            users, items = data.user_ids.get_indexer(order), data.item_ids.get_indexer(self.split.item_ids)
+            matrix = sparse.csr_matrix(matrix.multiply(data.user_items[users][:, items]))
         return list_histories(order, matrix)
-
-
-def list_histories(user_ids: pd.Index, user_items: sparse.csr_matrix) -> pd.DataFrame:
-    """Make the table of users: `user_id` and `history`, the item indices of each row."""
-    history = pa.ListArray.from_arrays(user_items.indptr.astype(np.int32), user_items.indices.astype(np.int32))
-    return pd.DataFrame({"user_id": user_ids, "history": history.to_pandas()})
 
 
 def write_prepared(
@@ -110,7 +116,7 @@ def write_prepared(
     ----------
     data : Interactions, or iterable of DataFrame
         The interactions that were split, after the filters, in the source's order: `user_id`, `item_id`, and `rating`
-        and `timestamp` where there are any.
+        and `timestamp` where there are any, `weight` where the split's matrices have weights.
     dataset : str
     source : mapping
         Origin of the data, with the SHA-256 of each file.
@@ -136,12 +142,14 @@ def write_prepared(
     if items is not None:
         described = to_frame(items, "items").drop_duplicates("item_id")
         vocabulary = vocabulary.merge(described, on="item_id", how="left", validate="1:1")
+    frames = data.iter_frames(_ROWS_A_GROUP) if isinstance(data, Interactions) else data
     with replace_directory(Path(path), KIND) as directory:
-        _write_interactions(directory / _INTERACTIONS, _iter_frames(data) if isinstance(data, Interactions) else data)
+        _write_interactions(directory / _INTERACTIONS, frames)
         vocabulary.to_parquet(directory / _ITEMS, index=False)
         _users(split).to_parquet(directory / _USERS, index=False)
         _write_split(directory, split)
-        write_manifest(directory, KIND, VERSION, content)
+        weighted = any(directory.glob(WEIGHTS))  # earlier versions of recvae refuse what they would misread
+        write_manifest(directory, KIND, WEIGHTED if weighted else VERSION, content)
 
 
 def read_prepared(path: str | Path) -> Prepared:
@@ -163,7 +171,7 @@ def find_faults(path: str | Path) -> list[str]:
     training, and the manifest's counts.
     """
     directory = Path(path)
-    manifest, faults = find_file_faults(directory, KIND, VERSION)
+    manifest, faults = find_file_faults(directory, KIND, VERSION, WEIGHTED)
     if manifest is None:
         return faults
     try:
@@ -171,15 +179,16 @@ def find_faults(path: str | Path) -> list[str]:
         ids = [_find_id_faults(directory, prepared), _find_count_faults(directory, prepared)]
     except (ArtifactError, KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
         return [*faults, " ".join(str(error).split())]
-    found = [*_find_matrix_faults(prepared.split), *_find_holdout_faults(prepared.split), *ids[0], *ids[1]]
+    found = [*_find_matrix_faults(directory, prepared.split), *_find_holdout_faults(prepared.split), *ids[0], *ids[1]]
     return faults + [f"{directory}: {fault}" for fault in found]
 
 
-def _find_matrix_faults(split: Split) -> Iterator[str]:
+def _find_matrix_faults(directory: Path, split: Split) -> Iterator[str]:
     for name, matrix in _matrices(split).items():
         if not matrix.has_canonical_format:
             yield f"{name} has rows whose item indices are not ascending"
-        if any((chunk != 1).any() for chunk in iter_chunks(matrix.data)):
+        has_weights = (directory / WEIGHTS.replace("*", name)).exists() and not name.endswith("held_out")
+        if is_weighted(matrix) and not has_weights:
             yield f"{name} has values other than 1"
 
 
@@ -230,7 +239,7 @@ def _find_count_faults(directory: Path, prepared: Prepared) -> list[str]:
 
 
 def _read(directory: Path) -> Prepared:
-    return _read_content(directory, read_manifest(directory, KIND, VERSION))
+    return _read_content(directory, read_manifest(directory, KIND, VERSION, WEIGHTED))
 
 
 def _read_content(directory: Path, manifest: dict[str, Any]) -> Prepared:
@@ -242,7 +251,8 @@ def _read_content(directory: Path, manifest: dict[str, Any]) -> Prepared:
                 f"{directory} is damaged: its manifest has {entry} {manifest[entry]!r}; expected an object"
             )
     sides = ("validation", "test") if f"validation.{_TRAIN_ROWS}" in manifest["sha256"] else ("test",)
-    for name in (_INTERACTIONS, _ITEMS, _USERS, ONES, *_split_files(sides)):
+    weights = [file.name for file in directory.glob(WEIGHTS)]
+    for name in (_INTERACTIONS, _ITEMS, _USERS, ONES, *_split_files(sides), *weights):
         if name not in manifest["sha256"]:
             raise ArtifactError(f"{directory} names no checksum for {name}")
     try:
@@ -252,15 +262,6 @@ def _read_content(directory: Path, manifest: dict[str, Any]) -> Prepared:
     except (KeyError, ValueError, OSError, EOFError, pa.ArrowException) as error:
         raise ArtifactError(f"{directory} is damaged: {' '.join(str(error).split())}") from None
     return Prepared(directory, split, items, manifest)
-
-
-def _iter_frames(data: Interactions) -> Iterator[pd.DataFrame]:
-    optional = {"rating": data.rating, "timestamp": data.timestamp}
-    given = {name: values for name, values in optional.items() if values is not None}
-    for start in range(0, len(data), _ROWS_A_GROUP):
-        rows = slice(start, start + _ROWS_A_GROUP)
-        columns = {"user_id": data.user_ids[data.user_idx[rows]], "item_id": data.item_ids[data.item_idx[rows]]}
-        yield pd.DataFrame(columns | {name: values[rows] for name, values in given.items()})
 
 
 def _write_interactions(path: Path, frames: Iterable[pd.DataFrame]) -> None:
@@ -315,10 +316,7 @@ def _split_sha256(manifest: Mapping[str, Any]) -> str:
 def _write_split(directory: Path, split: Split) -> None:
     for name, holdout in _holdouts(split).items():
         np.save(directory / f"{name}.{_TRAIN_ROWS}", holdout.train_rows, allow_pickle=False)
-    matrices = _matrices(split)
-    for name, matrix in matrices.items():
-        write_matrix(directory, name, matrix)
-    write_ones(directory, max(matrix.nnz for matrix in matrices.values()))
+    write_matrices(directory, _matrices(split))
 
 
 def _read_split(

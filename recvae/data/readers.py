@@ -98,13 +98,13 @@ def _read_parquet(path: Path, columns: Columns) -> pd.DataFrame:
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
     table = table.rename_columns([mapping[name] for name in table.column_names])
-    if "rating" in table.column_names:
-        position = table.column_names.index("rating")
+    for name in {"rating", "weight"} & set(table.column_names):
+        position = table.column_names.index(name)
         try:
-            table = table.set_column(position, "rating", table["rating"].cast(pa.float64()))
+            table = table.set_column(position, name, table[name].cast(pa.float64()))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            kind = table["rating"].type
-            raise DataError(f"{path}: rating has values of type {kind}; expected numbers") from None
+            kind = table[name].type
+            raise DataError(f"{path}: {name} has values of type {kind}; expected numbers") from None
     if missing := _find_missing(table):
         name, row = missing
         raise DataError(f"{path} row {row}: {name} is missing ({table[name].null_count} such rows)")
@@ -113,7 +113,7 @@ def _read_parquet(path: Path, columns: Columns) -> pd.DataFrame:
 
 def _find_missing(table: pa.Table) -> tuple[str, int] | None:
     """Find the first column, and its first row, in which a value is missing that must be there."""
-    for name in ("user_id", "item_id", "rating"):
+    for name in ("user_id", "item_id", "rating", "weight", "event"):
         if name in table.column_names and table[name].null_count:
             return name, table[name].is_null().index(True).as_py()
     return None

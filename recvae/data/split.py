@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 from scipy import sparse
 
 TRAIN, VALIDATION, TEST = 0, 1, 2  # the sides of a split
@@ -60,3 +61,13 @@ class Split:
     test: Holdout
     protocol: Mapping[str, Any]
     counts: Mapping[str, int]
+
+
+def list_histories(user_ids: pd.Index, user_items: sparse.csr_matrix) -> pd.DataFrame:
+    """Make the table of users: `user_id`, `history`, the item indices of each row, and `weights` unless all are 1."""
+    starts = user_items.indptr.astype(np.int32)
+    history = pa.ListArray.from_arrays(starts, user_items.indices.astype(np.int32))
+    users = pd.DataFrame({"user_id": user_ids, "history": history.to_pandas()})
+    if (user_items.data != 1).any():
+        users["weights"] = pa.ListArray.from_arrays(starts, user_items.data.astype(np.float32)).to_pandas()
+    return users

@@ -79,8 +79,14 @@ class SplitBackend(Protocol):
     def list_interactions(self, side: int) -> tuple[Indices, Indices]:
         """List user and item index of each interaction on a side, in the source's order."""
 
+    def list_weights(self, side: int) -> npt.NDArray[np.float32] | None:
+        """List the weight of each of these interactions; None where all are 1."""
+
+    def drop_weights(self) -> Self:
+        """Make every weight 1, for what is held out."""
+
     def build_matrix(self, name: str, users: Indices, sides: Sequence[int]) -> sparse.csr_matrix:
-        """Build the binary matrix of the users' interactions on some sides: a row for each of `users`.
+        """Build the matrix of the users' interactions on some sides, of their weights: a row for each of `users`.
 
         `name` is the matrix's name among files, for back ends that write it.
         """
@@ -96,12 +102,13 @@ class MemoryBackend:
     item_idx: Indices
     timestamp: npt.NDArray[Any] | None
     side: npt.NDArray[np.int8]
+    weight: npt.NDArray[np.float32] | None = None
 
     @classmethod
     def from_interactions(cls, data: Interactions, side: npt.NDArray[np.int8] | None = None) -> Self:
         """Make a back end with every interaction on its given `side`, or in training."""
         side = np.full(len(data), TRAIN, dtype=np.int8) if side is None else side
-        return cls(data.user_ids, data.item_ids, data.user_idx, data.item_idx, data.timestamp, side)
+        return cls(data.user_ids, data.item_ids, data.user_idx, data.item_idx, data.timestamp, side, data.weight)
 
     @property
     def n_interactions(self) -> int:
@@ -157,17 +164,25 @@ class MemoryBackend:
             item_idx=item_idx[kept],
             timestamp=None if self.timestamp is None else self.timestamp[kept],
             side=self.side[kept],
+            weight=None if self.weight is None else self.weight[kept],
         )
 
     def list_interactions(self, side: int) -> tuple[Indices, Indices]:
         mask = self._mask([side])
         return self.user_idx[mask], self.item_idx[mask]
 
+    def list_weights(self, side: int) -> npt.NDArray[np.float32] | None:
+        return None if self.weight is None else self.weight[self._mask([side])]
+
+    def drop_weights(self) -> Self:
+        return replace(self, weight=None)
+
     def build_matrix(self, name: str, users: Indices, sides: Sequence[int]) -> sparse.csr_matrix:
         del name
         rows = invert_index(users, len(self.user_ids))[self.user_idx]
         kept = self._mask(sides) & (rows >= 0)
-        return build_binary_matrix(rows[kept], self.item_idx[kept], (len(users), len(self.item_ids)))
+        weights = None if self.weight is None else self.weight[kept]
+        return build_matrix(rows[kept], self.item_idx[kept], (len(users), len(self.item_ids)), weights)
 
     @property
     def _timestamps(self) -> npt.NDArray[Any]:
@@ -193,10 +208,12 @@ def invert_index(idx: Indices, size: int) -> npt.NDArray[np.int32]:
     return places
 
 
-def build_binary_matrix(rows: Indices, columns: Indices, shape: tuple[int, int]) -> sparse.csr_matrix:
-    """Build the canonical CSR matrix, float32, that is 1 at each row and column."""
-    ones = np.ones(len(rows), dtype=np.float32)
-    matrix = sparse.csr_matrix((ones, (rows, columns)), shape=shape)
+def build_matrix(
+    rows: Indices, columns: Indices, shape: tuple[int, int], weights: npt.NDArray[np.float32] | None = None
+) -> sparse.csr_matrix:
+    """Build the canonical CSR matrix, float32, with the weights, or ones, at each row and column."""
+    weights = np.ones(len(rows), dtype=np.float32) if weights is None else weights
+    matrix = sparse.csr_matrix((weights, (rows, columns)), shape=shape)
     matrix.sort_indices()
     return matrix
 

@@ -20,7 +20,7 @@ from recvae.data.split_backend import (
     Mask,
     MemoryBackend,
     SplitBackend,
-    build_binary_matrix,
+    build_matrix,
     invert_index,
 )
 from recvae.errors import DataError, ParameterError
@@ -194,7 +194,9 @@ def _draw_holdout(known: SplitBackend, side: int, users: Indices, seed: int) -> 
             "occur in training, so nothing can be held out"
         )
     rows, shape = invert_index(users, len(known.user_ids))[user_idx], (len(users), len(known.item_ids))
-    fold_in, held_out = (build_binary_matrix(rows[mask], item_idx[mask], shape) for mask in (~held, held))
+    weights = known.list_weights(side)
+    fold_in = build_matrix(rows[~held], item_idx[~held], shape, None if weights is None else weights[~held])
+    held_out = build_matrix(rows[held], item_idx[held], shape)
     return Holdout(fold_in, held_out, known.user_ids[users], np.full(len(users), -1, dtype=np.int32))
 
 
@@ -247,7 +249,7 @@ def _split_by_side(data: SplitBackend, protocol: dict[str, Any], vocabulary: Ind
         if not len(rows):
             return None
         fold_in = known.build_matrix(f"{SIDE_NAMES[side]}.fold_in", rows, earlier)
-        held_out = known.build_matrix(f"{SIDE_NAMES[side]}.held_out", rows, [side])
+        held_out = known.drop_weights().build_matrix(f"{SIDE_NAMES[side]}.held_out", rows, [side])
         return Holdout(fold_in, held_out, data.user_ids[rows], train_row[rows])
 
     test = holdout(TEST)

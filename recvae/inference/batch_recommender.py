@@ -70,7 +70,7 @@ class BatchRecommender:
         ----------
         users : Table
             `user_id`, and `history`, a list of item ids in any order; an empty history gives the popular items. Ids may
-            be numbers or text, whichever the model has.
+            be numbers or text, whichever the model has. `weights`, lists of numbers above 0, where items have them.
 
         Returns
         -------
@@ -83,7 +83,8 @@ class BatchRecommender:
         ParameterError
             If the model ranks only for users it was trained on and one of these is not.
         """
-        histories, n_unknown = to_user_items(users["history"], IdIndex(self.item_ids))
+        weights = users["weights"] if "weights" in users.column_names else None
+        histories, n_unknown = to_user_items(users["history"], IdIndex(self.item_ids), weights)
         ids, scores = self._rank(users["user_id"], histories)
         listed = ids >= 0
         offsets = pa.array(np.concatenate([[0], np.cumsum(listed.sum(axis=1))]), pa.int32())
@@ -100,7 +101,8 @@ class BatchRecommender:
     def in_pandas(self, frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Make the lists of DataFrames of users, with the signature of Spark's `mapInPandas`."""
         for frame in frames:
-            yield self(pa.Table.from_pandas(frame[["user_id", "history"]], preserve_index=False)).to_pandas()
+            columns = [name for name in ("user_id", "history", "weights") if name in frame]
+            yield self(pa.Table.from_pandas(frame[columns], preserve_index=False)).to_pandas()
 
     @property
     def item_ids(self) -> pa.Array:
@@ -122,10 +124,11 @@ class BatchRecommender:
         self, rows: npt.NDArray[np.int64], histories: sparse.csr_matrix, rules: Rules
     ) -> tuple[IntArray, FloatArray]:
         ranker = _make_ranker(self.path, self.identity)
-        folds_in, indices = ranker.model.folds_in, np.split(histories.indices, histories.indptr[1:-1])
+        folds_in = ranker.model.folds_in
+        indices, weights = (np.split(array, histories.indptr[1:-1]) for array in (histories.indices, histories.data))
         queries = [
-            Query(history.tolist(), self.n, user=None if folds_in else int(row), rules=rules)
-            for row, history in zip(rows, indices, strict=False)  # `np.split` makes one part of no rows
+            Query(history.tolist(), self.n, user=None if folds_in else int(row), rules=rules, weights=given.tolist())
+            for row, history, given in zip(rows, indices, weights, strict=False)  # `np.split` makes one part of no rows
         ]
         ids = np.full((len(queries), self.n), -1, dtype=np.int32)
         scores = np.full(ids.shape, -np.inf, dtype=np.float32)

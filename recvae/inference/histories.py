@@ -41,6 +41,8 @@ class UserHistories:
         Number of the row with which each file begins, counted through all files; the last entry is the number of rows.
     item_column : str
         `history` where a row is a user, `item_id` where it is an interaction.
+    weight_column : str, optional
+        `weights`, lists, or `weight`, where the files have them.
 
     Raises
     ------
@@ -53,6 +55,7 @@ class UserHistories:
     files: tuple[Path, ...]
     first_rows: tuple[int, ...]
     item_column: str
+    weight_column: str | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> "UserHistories":
@@ -72,7 +75,7 @@ class UserHistories:
         first_rows = np.cumsum([0, *(parquet.metadata.num_rows for parquet in opened)])
         if first_rows[-1] == 0:
             raise DataError(f"users is {path}, which has no rows; expected at least one row")
-        return cls(path, files, tuple(first_rows.tolist()), list(columns[0])[1])
+        return cls(path, files, tuple(first_rows.tolist()), *list(columns[0])[1:])
 
     @property
     def n_rows(self) -> int:
@@ -90,7 +93,8 @@ class UserHistories:
         Yields
         ------
         Table
-            `user_id`, `history` (list of item ids), and `next_row`, the first row of the next user.
+            `user_id`, `history` (list of item ids), `weights` (list of numbers) where the files have them, and
+            `next_row`, the first row of the next user.
         """
         if self.item_column == "item_id":
             yield from self._group_interactions(first_row)
@@ -142,7 +146,7 @@ class UserHistories:
         self, parquet: pq.ParquetFile, number: int, group: int, row: int, first_row: int, size: int
     ) -> Iterator[tuple[int, pa.Table]]:
         try:
-            for batch in parquet.iter_batches(size, row_groups=[group], columns=["user_id", self.item_column]):
+            for batch in parquet.iter_batches(size, row_groups=[group], columns=self._columns):
                 rows = pa.Table.from_batches([batch])[max(first_row - row, 0) :]
                 row += len(batch)
                 if len(rows):
@@ -152,11 +156,15 @@ class UserHistories:
 
     def _check_rows(self, rows: pa.Table, row: int) -> pa.Table:
         """Return the two columns in order; raise `DataError` if a user id is missing."""
-        rows = rows.select(["user_id", self.item_column])
+        rows = rows.select(self._columns)
         if rows["user_id"].null_count:
             file, place = self._locate(row + int(np.flatnonzero(rows["user_id"].is_null())[0]))
             raise DataError(f"{file} row {place:,}: user_id is missing")
         return rows.set_column(0, "user_id", decode_ids(rows["user_id"].combine_chunks()))
+
+    @property
+    def _columns(self) -> list[str]:
+        return [name for name in ("user_id", self.item_column, self.weight_column) if name]
 
     def _locate(self, row: int) -> tuple[Path, int]:
         """Return the file of a row, and its number in that file, counted from 0."""
@@ -175,13 +183,20 @@ class UserHistories:
         return None
 
 
-def to_user_items(column: pa.ChunkedArray, items: IdIndex) -> tuple[sparse.csr_matrix, npt.NDArray[np.int32]]:
-    """Turn a column of histories into a matrix of ones, (n_users, n_items).
+def to_user_items(
+    column: pa.ChunkedArray, items: IdIndex, weights: pa.ChunkedArray | None = None
+) -> tuple[sparse.csr_matrix, npt.NDArray[np.int32]]:
+    """Turn a column of histories into a matrix of weights, ones where there are none, (n_users, n_items).
 
     Returns
     -------
     (user_items, n_unknown)
         And the number of ids of each history that no item has, (n_users,) int32.
+
+    Raises
+    ------
+    DataError
+        Unless each item has a weight above 0, where there are weights.
     """
     if pa.types.is_null(column.type):  # every history is empty
         column = column.cast(pa.list_(items.array.type))
@@ -190,8 +205,10 @@ def to_user_items(column: pa.ChunkedArray, items: IdIndex) -> tuple[sparse.csr_m
     row = np.repeat(np.arange(len(lengths)), lengths)
     known = found >= 0
     shape = (len(lengths), len(items))
-    matrix = sparse.csr_matrix((np.ones(int(known.sum()), np.float32), (row[known], found[known])), shape=shape)
-    matrix.data[:] = 1  # the matrix sums repeated items
+    values = np.ones(len(found), np.float32) if weights is None else _flatten_weights(weights, column)
+    matrix = sparse.csr_matrix((values[known], (row[known], found[known])), shape=shape)
+    if weights is None:
+        matrix.data[:] = 1  # the matrix sums repeated items
     return matrix, np.bincount(row[~known], minlength=len(lengths)).astype(np.int32)
 
 
@@ -214,6 +231,9 @@ def _read_column_types(file: Path, schema: pa.Schema) -> dict[str, pa.DataType]:
         )
     types = {name: schema.field(name).type for name in ("user_id", item_column)}
     ids = dict(types)
+    weight_column = "weights" if item_column == "history" else "weight"
+    if weight_column in schema.names:
+        types[weight_column] = schema.field(weight_column).type
     if item_column == "history":
         if not _is_list(types["history"]):
             raise DataError(f"{file}: history is {types['history']}; expected a list of item ids")
@@ -242,13 +262,14 @@ def _users_table(interactions: pa.Table, ends: npt.NDArray[np.intp], start: int)
     """Return one row a user from the interactions of whole users."""
     offsets = np.concatenate([[0], ends])
     items = decode_ids(_one_array(interactions["item_id"][: int(ends[-1])]))
-    return pa.table(
-        {
-            "user_id": interactions["user_id"].take(pa.array(offsets[:-1])),
-            "history": _list_array(items, offsets),
-            "next_row": start + ends,
-        }
-    )
+    users = {
+        "user_id": interactions["user_id"].take(pa.array(offsets[:-1])),
+        "history": _list_array(items, offsets),
+        "next_row": start + ends,
+    }
+    if "weight" in interactions.column_names:
+        users["weights"] = _list_array(_one_array(interactions["weight"][: int(ends[-1])]), offsets)
+    return pa.table(users)
 
 
 def _describe_types(columns: dict[str, pa.DataType]) -> str:
@@ -257,3 +278,18 @@ def _describe_types(columns: dict[str, pa.DataType]) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def _flatten_weights(weights: pa.ChunkedArray, histories: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+    """Return the weights of all items of all histories; `DataError` unless each item has one above 0."""
+    try:
+        lengths = [pc.fill_null(pc.list_value_length(column), 0) for column in (weights, histories)]
+        values: npt.NDArray[np.float32] = pc.list_flatten(weights).cast(pa.float32()).to_numpy()
+        sound = (values > 0) & np.isfinite(values)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError):
+        raise DataError(f"weights is {weights.type}; expected a list of numbers for each history") from None
+    if not pc.all(pc.equal(*lengths), min_count=0).as_py():
+        raise DataError("weights has other lengths than history; expected a weight for each item")
+    if not sound.all():
+        raise DataError(f"weights holds {values[~sound][0]:g}; expected numbers above 0")
+    return values

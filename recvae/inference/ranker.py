@@ -42,6 +42,8 @@ class Query:
         Row among the artifact's users, for models that rank only for users they were trained on.
     rules : Rules, optional
         Filters, boosts, caps and diversity by the items' metadata.
+    weights : sequence of float, optional
+        Weight of each item of the history, above 0; 1 each when None.
     """
 
     history: Sequence[int]
@@ -50,6 +52,7 @@ class Query:
     only: Sequence[int] | None = None
     user: int | None = None
     rules: Rules | None = None
+    weights: Sequence[float] | None = None
 
 
 class Ranker:
@@ -88,6 +91,14 @@ class Ranker:
             return None
         return row, sorted(int(i) for i in table["history"][row].as_py())
 
+    def find_weights(self, row: int) -> list[float] | None:
+        """Return the weights of the history that `find_user` gives; None where all are 1."""
+        table = self.loaded.user_table
+        if table is None or "weights" not in table.column_names:
+            return None
+        pairs = zip(table["history"][row].as_py(), table["weights"][row].as_py(), strict=True)
+        return [weight for _, weight in sorted(pairs)]
+
     def describe(self, ranked: Ranked) -> list[dict[str, Any]]:
         """Return ranked items as `{"id", "title", "score"}`."""
         ids, titles = self.items.ids, self.titles
@@ -124,7 +135,7 @@ class Ranker:
         if not ranked or not query.history:
             return [[] for _ in ranked]
         items = [index for index, _ in ranked]
-        history = self.user_items([query.history])
+        history = self._histories([query])
         reasons, lost = yield from self.model.explain_in_steps(history, items, min(n, len(query.history)))
         return [[(i, share) for i, share in row if share > 0] for row in _drop_padding(reasons, lost)]
 
@@ -141,6 +152,15 @@ class Ranker:
         values = np.ones(len(indices), dtype=np.float32)
         return sparse.csr_matrix((values, indices, indptr), shape=(len(histories), len(self.items)))
 
+    def _histories(self, queries: Sequence[Query]) -> sparse.csr_matrix:
+        """Return the histories of queries as a matrix of their weights, shape (n_queries, n_items)."""
+        matrix = self.user_items([query.history for query in queries])
+        for i, query in enumerate(queries):
+            if query.weights is not None:
+                weights = np.array(query.weights, dtype=np.float32)[np.argsort(query.history)]
+                matrix.data[matrix.indptr[i] : matrix.indptr[i + 1]] = weights
+        return matrix
+
     def _rank_all_items(self, queries: Sequence[Query]) -> list[Ranked]:
         """Score every item, for queries with the same kind of filter at once."""
         ranked: list[Ranked] = [[] for _ in queries]
@@ -153,7 +173,7 @@ class Ranker:
 
     def _rank_batch(self, queries: Sequence[Query]) -> list[Ranked]:
         """Rank longer lists by as much as queries exclude, then drop what they exclude."""
-        histories = self.user_items([query.history for query in queries])
+        histories = self._histories(queries)
         longest = max(query.n + len(query.exclude) for query in queries)
         ids, scores = self.model.recommend(np.arange(len(queries)), histories, N=longest, recalculate_user=True)
         return [
@@ -166,7 +186,7 @@ class Ranker:
         """Rank the candidates that queries name."""
         ranked: list[Ranked] = []
         for batch in row_batches(len(queries), 4 * len(self.items)):
-            scores = self.model.score_on_device(self.user_items([query.history for query in queries[batch]]))
+            scores = self.model.score_on_device(self._histories(queries[batch]))
             for row, query in zip(scores, queries[batch], strict=True):
                 candidates = np.array(sorted({*(query.only or ())} - {*query.exclude, *query.history}), dtype=np.int64)
                 columns, best = top_n(row[candidates][None], query.n)
@@ -199,7 +219,7 @@ class Ranker:
 
     def _score_all_items(self, queries: Sequence[Query]) -> FloatArray:
         """Scores of all items for each query, (n_queries, n_items); -inf for what a model of known users leaves out."""
-        histories = self.user_items([query.history for query in queries])
+        histories = self._histories(queries)
         if self.model.folds_in:
             return self.model.score(histories)
         scores = np.full(histories.shape, -np.inf, dtype=np.float32)
@@ -216,7 +236,7 @@ class Ranker:
             return []
         ids, scores = self.model.recommend(
             query.user or 0,
-            self.user_items([query.history]),
+            self._histories([query]),
             N=query.n,
             filter_items=query.exclude if only is None else None,
             recalculate_user=query.user is None,
@@ -229,9 +249,7 @@ class Ranker:
         places = [place for place, query in enumerate(queries) if query.history and query.only is None]
         chosen = [queries[place] for place in places]
         hidden = [{*query.history, *query.exclude} for query in chosen]
-        lists = index.search(
-            self.user_items([query.history for query in chosen]), hidden, [query.n for query in chosen]
-        )
+        lists = index.search(self._histories(chosen), hidden, [query.n for query in chosen])
         found = dict(zip(places, lists, strict=True))
         ranked: list[Ranked] = []
         for place, query in enumerate(queries):

@@ -83,4 +83,4 @@ def _query_user(ranker: Ranker, user: str, model_path: Path) -> tuple[Query, lis
         examples = ", ".join(map(str, ranker.users.array[:3].to_pylist()))
         raise ParameterError(f"user is {user}, which {model_path} does not know; ids look like {examples}")
     row, history = found
-    return Query(history, user=row), []
+    return Query(history, user=row, weights=ranker.find_weights(row)), []

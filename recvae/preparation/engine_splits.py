@@ -108,6 +108,12 @@ class EngineBackend:
         frame = self.engine.read_frame(self._select([side]).order_by("row").select("user_idx", "item_idx"))
         return frame["user_idx"].to_numpy(), frame["item_idx"].to_numpy()
 
+    def list_weights(self, side: int) -> None:
+        return None
+
+    def drop_weights(self) -> Self:
+        return self
+
     def build_matrix(self, name: str, users: Indices, sides: Sequence[int]) -> sparse.csr_matrix:
         table = self._join_places(self._select(sides), "user_idx", users, "user_row").select("user_row", "item_idx")
         shape = (len(users), len(self.item_ids))

@@ -24,6 +24,7 @@ from recvae.datasets.published_split import check_published, describe
 from recvae.errors import DataError, MissingDependencyError, ParameterError
 from recvae.memory import available_bytes
 from recvae.preparation.automatic_split import split_automatically
+from recvae.preparation.weights import WeightOptions
 from recvae.storage.directories import refuse_foreign
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class Options:
         is too large.
     items : Path, optional
         A CSV, TSV or Parquet file with `item_id` (or the item column's name in `columns`), `title` and other columns.
+    weights : WeightOptions
+        Sources of the interactions' weights, beside the column that `columns` names.
     """
 
     min_rating: float | None = None
@@ -79,6 +82,7 @@ class Options:
     columns: Columns = field(default_factory=Columns)
     backend: str | None = None
     items: Path | None = None
+    weights: WeightOptions = field(default_factory=WeightOptions)
 
 
 def prepare(
@@ -114,7 +118,10 @@ def prepare(
         return _prepare_in_engine(backend, str(source), Path(out), options, described)
     found = source if isinstance(source, Dataset) else find_dataset(source, options.columns, data_dir)
     notes = [f"{found.name} from {found.origin}: {len(found.ratings):,} rows"]
-    data = Interactions.from_frame(found.ratings)
+    ratings, weights = options.weights.weigh(found.ratings)
+    data = Interactions.from_frame(
+        ratings, Columns(weight="weight") if weights else None, sum_repeats="repeats" in weights
+    )
     filters = choose_filters(found.recipe, data.rating is not None, options, notes)
     if found.recipe is OWN_DATA and filters["min_rating"] is None:
         notes += _note_stars(data.summarise_ratings())
@@ -127,14 +134,24 @@ def prepare(
         split,
         dataset=found.name,
         source=_describe_source(found.origin, found.sha256, found.recipe, options),
-        filters=filters,
+        filters=filters | ({"weights": weights} if weights else {}),
         counts=counts,
         items=items,
     )
-    notes += _summarise(counts, split) + item_notes
+    notes += _note_weights(data, len(found.ratings) - len(ratings)) + _summarise(counts, split) + item_notes
     if found.name == "ml-20m" and split.protocol["split"] == "strong":
         notes += describe(check_published(data, split))
     return notes
+
+
+def _note_weights(data: Interactions, n_dropped: int) -> list[str]:
+    if data.weight is None:
+        return []
+    dropped = f"; {n_dropped:,} rows of kinds that weigh 0 were dropped" if n_dropped else ""
+    return [
+        f"weights from {data.weight.min():.3g} to {data.weight.max():.3g} are for training and for histories; "
+        f"the evaluation is binary{dropped}"
+    ]
 
 
 def _match(described: pd.DataFrame, split: Split) -> tuple[pd.DataFrame, list[str]]:
@@ -242,6 +259,11 @@ def _prepare_in_engine(
     except ImportError as error:
         raise MissingDependencyError(f"backend {backend} needs {error.name}; install recvae[scale]") from None
 
+    if options.columns.weight or options.columns.event or not options.weights.are_default:
+        raise ParameterError(
+            f"weights are for data that are prepared in memory, and the backend is {backend}; leave out weight_column, "
+            "event_column, event_weights, repeats and half_life"
+        )
     if source in NAMES or source == "-":
         raise ParameterError(
             f"backend is {backend}, which reads a file, a folder of Parquet files or a table: {source}"

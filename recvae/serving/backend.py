@@ -1,7 +1,7 @@
 """`Backend`: from checked requests to the content of answers, by the model that is live when they begin."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -14,7 +14,7 @@ from recvae.inference.rules import Ranked, parse_rules
 from recvae.serving.batching import Batcher, Steps
 from recvae.serving.live_model import LiveModel, ModelReloader
 from recvae.serving.problems import ProblemError
-from recvae.serving.schemas import ListFields, RecommendFields
+from recvae.serving.schemas import ListFields, RecommendFields, WeightedItem
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import Metrics
 from recvae.serving.user_store import StoredHistory, UserStore
@@ -61,7 +61,11 @@ class Backend:
             raise ProblemError(404, f"user {user!r} is not known", "user_id")
         row, history = known or (None, [])
         indices, unknown = model.ranker.items.find(stored.items)
-        query, unlisted = _restrict(Query(list(dict.fromkeys([*history, *indices])), user=row), request, model)
+        items = list(dict.fromkeys([*history, *indices]))
+        weights = None if row is None else model.ranker.find_weights(row)
+        if weights is not None:  # what was appended weighs 1
+            weights += [1.0] * (len(items) - len(history))
+        query, unlisted = _restrict(Query(items, user=row, weights=weights), request, model)
         content = await self._answer(query, [*unknown, *unlisted], request.explain, model)
         return {**content, "popular": True} if popular else content
 
@@ -114,11 +118,31 @@ class Backend:
 
     def _query(self, request: RecommendFields, model: LiveModel, where: str = "") -> tuple[Query, list[Id]]:
         """Return the query for a request, and the ids that the model does not know."""
-        history, unknown = model.ranker.items.find(request.history)
-        query, unlisted = _restrict(Query(history), request, model, where)
+        history, weights, unknown = _find_history(request.history, model)
+        query, unlisted = _restrict(Query(history, weights=weights), request, model, where)
         unknown = [*unknown, *unlisted]
         self.metrics.count_history(len(request.history), len(unknown))
         return query, unknown
+
+
+def _find_history(
+    given: Sequence[Id | WeightedItem], model: LiveModel
+) -> tuple[list[int], list[float] | None, list[Id]]:
+    """Return the indices of a history's known items, their summed weights unless all are 1, and the unknown ids."""
+    items = model.ranker.items
+    if not any(isinstance(entry, WeightedItem) for entry in given):
+        history, unknown = items.find([entry for entry in given if not isinstance(entry, WeightedItem)])
+        return history, None, unknown
+    weights: dict[int, float] = {}
+    unknown = []
+    for entry in given:
+        one, weight = (entry.id, entry.weight) if isinstance(entry, WeightedItem) else (entry, 1.0)
+        index = items.get(one)
+        if index is None:
+            unknown.append(one)
+        else:
+            weights[index] = weights.get(index, 0.0) + weight
+    return list(weights), list(weights.values()), unknown
 
 
 def _restrict(query: Query, request: ListFields, model: LiveModel, where: str = "") -> tuple[Query, list[Id]]:
@@ -138,7 +162,7 @@ def _restrict(query: Query, request: ListFields, model: LiveModel, where: str = 
             )
         except RuleError as error:
             raise ProblemError(422, f"{where}{error}", f"{where}{error.field}") from None
-    restricted = Query(query.history, request.n, exclude, only, query.user, rules)
+    restricted = replace(query, n=request.n, exclude=exclude, only=only, rules=rules)
     return restricted, [*unknown_exclude, *unknown_only]
 
 

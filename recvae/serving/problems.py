@@ -11,7 +11,7 @@ from starlette.responses import Response
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
 LOCATIONS = ("body", "query", "path")
-ID_KINDS = ("constrained-int", "constrained-str")
+ID_KINDS = ("constrained-int", "constrained-str", "plain", "weighted")
 MOST_ERRORS, MOST_IN_DETAIL = 20, 3
 """Errors listed in a problem, and errors repeated in its one-line detail."""
 

@@ -10,7 +10,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -22,6 +24,7 @@ from recvae.inference.rules import MOST_BOOSTS, MOST_DEVIATIONS
 from recvae.serving.settings import Settings
 
 LONGEST_ID = 256
+MOST_WEIGHT = 1e9
 NO_NUL = r"^[^\x00]*$"
 """PostgreSQL cannot keep NUL in a text."""
 
@@ -34,6 +37,23 @@ TextId = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, pattern=NO_NU
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WeightedItem(_Request):
+    """An item of a history with its weight; an id alone weighs 1."""
+
+    id: ItemId
+    weight: Annotated[float, Field(strict=True, gt=0, le=MOST_WEIGHT)]
+
+
+def _is_object(entry: Any) -> bool:
+    return isinstance(entry, dict | WeightedItem)
+
+
+HistoryItem = Annotated[
+    Annotated[ItemId, Tag("plain")] | Annotated[WeightedItem, Tag("weighted")],
+    Discriminator(lambda entry: "weighted" if _is_object(entry) else "plain"),
+]
 
 
 class ListFields(_Request):
@@ -60,7 +80,9 @@ class ListFields(_Request):
 class RecommendFields(ListFields):
     """Request for recommendations: a history, and which items may be listed."""
 
-    history: list[ItemId] = Field(description="Items the user has interacted with; [] gives the popular items.")
+    history: list[HistoryItem] = Field(
+        description="Items the user has interacted with: ids, or ids with weights; [] gives the popular items."
+    )
 
 
 class BatchFields(_Request):
@@ -105,7 +127,7 @@ def request_models(settings: Settings) -> Requests:
             json_schema_extra={"examples": [example, {**example, "explain": True}, {**example, **rules}]}
         )
 
-        history: Annotated[list[ItemId], listed, distinct, whole]
+        history: Annotated[list[HistoryItem], listed, distinct, whole]
 
     class BatchRequest(BatchFields):
         model_config = ConfigDict(json_schema_extra={"examples": [{"requests": [example, {"history": []}]}]})
@@ -259,6 +281,10 @@ def _as_whole(number: Any) -> Any:
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
+def _as_whole_id(given: Any) -> Any:
+    return {**given, "id": _as_whole(given["id"])} if isinstance(given, dict) and "id" in given else _as_whole(given)
+
+
 def _accept_whole_floats(ids: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     """Validate ids, and only if that fails look for numbers such as 10.0: there may be many ids."""
     try:
@@ -266,7 +292,7 @@ def _accept_whole_floats(ids: Any, validate: ValidatorFunctionWrapHandler) -> An
     except ValidationError:
         if not isinstance(ids, list):
             raise
-        return validate([_as_whole(item) for item in ids])
+        return validate([_as_whole_id(one) for one in ids])
 
 
 def _refuse_repetition(ids: list[Any]) -> list[Any]:

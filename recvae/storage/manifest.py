@@ -21,7 +21,7 @@ def write_manifest(directory: Path, kind: str, version: int, content: Mapping[st
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
 
 
-def read_manifest(directory: Path, kind: str, version: int) -> dict[str, Any]:
+def read_manifest(directory: Path, kind: str, *versions: int) -> dict[str, Any]:
     """Read a manifest and verify every file that it names.
 
     Raises
@@ -29,13 +29,13 @@ def read_manifest(directory: Path, kind: str, version: int) -> dict[str, Any]:
     ArtifactError
         For a missing directory or file, another kind, an unknown version or a wrong checksum, saying which.
     """
-    manifest = _parse_manifest(directory, kind, version)
+    manifest = _parse_manifest(directory, kind, versions)
     for name, expected in manifest["sha256"].items():
         _verify(directory, name, expected)
     return manifest
 
 
-def find_file_faults(directory: Path, kind: str, version: int) -> tuple[dict[str, Any] | None, list[str]]:
+def find_file_faults(directory: Path, kind: str, *versions: int) -> tuple[dict[str, Any] | None, list[str]]:
     """List every fault of a directory's files, where `read_manifest` stops at the first.
 
     Returns
@@ -44,7 +44,7 @@ def find_file_faults(directory: Path, kind: str, version: int) -> tuple[dict[str
         The manifest is None if it cannot be read.
     """
     try:
-        manifest = _parse_manifest(directory, kind, version)
+        manifest = _parse_manifest(directory, kind, versions)
     except ArtifactError as error:
         return None, [str(error)]
     faults = []
@@ -57,7 +57,7 @@ def find_file_faults(directory: Path, kind: str, version: int) -> tuple[dict[str
     return manifest, faults + [f"{directory} holds {name}, which its manifest does not name" for name in others]
 
 
-def _parse_manifest(directory: Path, kind: str, version: int) -> dict[str, Any]:
+def _parse_manifest(directory: Path, kind: str, versions: tuple[int, ...]) -> dict[str, Any]:
     if not directory.is_dir():
         raise ArtifactError(f"{directory} is missing; expected a {kind} directory")
     try:
@@ -68,9 +68,10 @@ def _parse_manifest(directory: Path, kind: str, version: int) -> dict[str, Any]:
         raise ArtifactError(f"{directory / MANIFEST} is not readable JSON: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != kind:
         raise ArtifactError(f"{directory / MANIFEST} does not describe a {kind}")
-    if manifest.get("format_version") != version:
+    if manifest.get("format_version") not in versions:
         raise ArtifactError(
-            f"{directory} has format_version {manifest.get('format_version')!r}; this version of recvae reads {version}"
+            f"{directory} has format_version {manifest.get('format_version')!r}; this version of recvae reads "
+            f"{' and '.join(map(str, versions))}"
         )
     digests = manifest.get("sha256")
     if not isinstance(digests, dict) or not all(_is_file_name(name) for name in digests):

@@ -98,6 +98,8 @@ def check_users(table: pa.Table, n_items: int) -> None:
         raise ValueError(f"has a column history of {kind}; expected lists of item indices")
     if history.null_count:
         raise ValueError(f"has {history.null_count:,} missing histories; expected a list for each user, empty or not")
+    if "weights" in table.column_names:
+        _check_weights(table["weights"], history)
     for chunk in history.chunks:
         indices = chunk.flatten()
         if indices.null_count:
@@ -106,6 +108,20 @@ def check_users(table: pa.Table, n_items: int) -> None:
         for index in (bounds["min"].as_py(), bounds["max"].as_py()) if len(indices) else ():
             if not 0 <= index < n_items:
                 raise ValueError(f"has a history with item index {index}; expected 0 to {n_items - 1:,}")
+
+
+def _check_weights(weights: pa.ChunkedArray, history: pa.ChunkedArray) -> None:
+    kind = weights.type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_floating(kind.value_type):
+        raise ValueError(f"has a column weights of {kind}; expected lists of numbers")
+    lengths = (pc.fill_null(pc.list_value_length(column), 0) for column in (weights, history))
+    if weights.null_count or not pc.all(pc.equal(*lengths), min_count=0).as_py():
+        raise ValueError("has weights of another number than its history; expected one for each item")
+    for chunk in weights.chunks:
+        values = chunk.flatten()
+        sound = pc.and_(pc.greater(values, 0), pc.is_finite(values))
+        if values.null_count or not pc.all(sound, min_count=0).as_py():
+            raise ValueError("has weights that are not above 0; expected finite numbers above 0")
 
 
 def read_table(file: Path, n_rows: int | None = None) -> pa.Table:

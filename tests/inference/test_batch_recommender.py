@@ -6,14 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from scipy import sparse
 
 from recvae import workflow
 from recvae.datasets.synthetic import generate
+from recvae.errors import DataError
 from recvae.inference.batch_recommender import BatchRecommender
 from recvae.inference.bulk import recommend_everybody
+from recvae.models import registry
 from recvae.preparation.pipeline import Options, prepare
 
 N_ITEMS = 40
@@ -74,6 +78,39 @@ def test_any_batches_give_what_the_command_writes(model: Path, users: Path, list
     stage, table = BatchRecommender(model, 7), pa.parquet.read_table(users)
     tables = [stage(table[start : start + 13]) for start in range(0, len(table), 13)]
     assert_same(pa.concat_tables(tables).to_pandas(), lists)
+
+
+def test_weights_of_histories(model: Path, tmp_path: Path) -> None:
+    """By a list a user, or a row an interaction; the model folds them in as the library does."""
+    loaded = registry.load(model)
+    ids = loaded.items["item_id"].to_numpy()
+    row = sparse.csr_matrix((np.array([9, 1, 1], np.float32), [2, 5, 7], [0, 3]), shape=(1, len(ids)))
+    expected = ids[loaded.model.recommend(0, row, N=7)[0]].tolist()
+    plain = BatchRecommender(model, 7)(pa.table({"user_id": [1], "history": [ids[[2, 5, 7]].tolist()]}))
+    users = pa.table({"user_id": [1], "history": [ids[[5, 2, 7]].tolist()], "weights": [[1.0, 9.0, 1.0]]})
+    for rules in (None, {"filter": {"item_id": {"ge": 0}}}):
+        weighted = BatchRecommender(model, 7, rules)(users)
+        assert weighted["items"][0].as_py() == expected
+        assert weighted["scores"] != plain["scores"]
+    interactions = pa.table({"user_id": [1, 1, 1], "item_id": ids[[5, 2, 7]], "weight": [1, 9, 1]})
+    pa.parquet.write_table(interactions, tmp_path / "users.parquet")
+    recommend_everybody(model, tmp_path / "users.parquet", tmp_path / "lists", n=7, show_progress=False)
+    assert pd.read_parquet(tmp_path / "lists")["items"][0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ([[1.0]], "weights has other lengths than history"),
+        ([[1.0, -1.0]], "weights holds -1; expected numbers above 0"),
+        ([[1.0, float("nan")]], "weights holds nan"),
+        ([["a", "b"]], "expected a list of numbers"),
+        ([1.0], "weights is double; expected a list of numbers"),
+    ],
+)
+def test_wrong_weights_of_histories(model: Path, weights: list[Any], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        BatchRecommender(model, 3)(pa.table({"user_id": [1], "history": [[1, 2]], "weights": weights}))
 
 
 @pytest.fixture(scope="module")

@@ -417,3 +417,59 @@ def test_diversity_needs_item_vectors(tmp_path: Path) -> None:
     refused = Asker(Settings(tmp_path / "popularity"))("POST", "/recommend", json={"history": [], "diversity": 0.5})
     assert refused.status_code == 422
     assert refused.json()["errors"][0]["field"] == "diversity"
+
+
+def test_weights_of_a_history(model: Path, ask: Asker) -> None:
+    loaded = registry.load(model)
+    weighted = [{"id": item_id(7), "weight": 9}, {"id": str(item_id(4)), "weight": 0.5}, {"id": "new", "weight": 1}]
+    history = [item_id(1), *weighted]
+    matrix = sparse.csr_matrix((np.array([1, 0.5, 9], np.float32), [1, 4, 7], [0, 3]), shape=(1, N_ITEMS))
+    expected, scores = loaded.model.recommend(0, matrix, N=5)
+    answer = ask.recommend(history=history, n=5)
+    assert ids(answer) == expected.tolist()
+    assert [item["score"] for item in answer["items"]] == pytest.approx(scores.tolist(), abs=1e-5)
+    assert answer["unknown"] == ["new"]
+    batch = ask("POST", "/recommend/batch", json={"requests": [{"history": history, "n": 5}]}).json()["answers"][0]
+    assert ids(batch) == expected.tolist()
+    assert ids(ask.recommend(history=history, n=5, filter={"title": {"not": "x"}})) == expected.tolist()
+    same = [ask.recommend(history=[entry]) for entry in ({"id": float(item_id(1)), "weight": 1}, item_id(1))]
+    assert ids(same[0]) == ids(same[1])
+
+
+@pytest.mark.parametrize(
+    ("entry", "field", "said"),
+    [
+        ({"id": 1}, "history[0].weight", "required"),
+        ({"weight": 1}, "history[0].id", "required"),
+        ({"id": 1, "weight": 0}, "history[0].weight", "greater than 0"),
+        ({"id": 1, "weight": -1}, "history[0].weight", "greater than 0"),
+        ({"id": 1, "weight": "2"}, "history[0].weight", "valid number"),
+        ({"id": 1, "weight": 1e10}, "history[0].weight", "less than or equal to 1000000000"),
+        ({"id": 1, "weight": 1, "at": 1}, "history[0].at", "not permitted"),
+        ({"id": [], "weight": 1}, "history[0].id", "integer"),
+    ],
+    ids=str,
+)
+def test_wrong_weights(ask: Asker, entry: dict[str, Any], field: str, said: str) -> None:
+    answer = ask("POST", "/recommend", json={"history": [entry]})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == field
+    assert said in answer.json()["detail"]
+
+
+def test_weights_of_the_same_item_add_up(ask: Asker) -> None:
+    other = item_id(7)
+    twice = [{"id": item_id(1), "weight": 2}, other, {"id": item_id(1), "weight": 0.5}, str(item_id(1))]
+    once = [{"id": item_id(1), "weight": 3.5}, other]
+    assert ask.recommend(history=twice) == ask.recommend(history=once)
+    answer = ask("POST", "/recommend", json={"history": [{"id": 5, "weight": 2}, {"id": 5, "weight": 2.0}]})
+    assert answer.json()["errors"][0] == {"field": "history", "detail": "Value error, ids occur more than once"}
+
+
+def test_the_artifact_s_weights_count(tmp_path: Path) -> None:
+    users = pd.DataFrame({"user_id": ["ann", "bob"], "history": [[7, 1], [7, 1]], "weights": [[9.0, 1.0], [1.0, 1.0]]})
+    save(tmp_path / "model", users=users)
+    ask = Asker(Settings(tmp_path / "model"))
+    by_id = ask("GET", "/users/ann/recommendations").json()["items"]
+    assert by_id == ask.recommend(history=[{"id": item_id(7), "weight": 9}, item_id(1)])["items"]
+    assert by_id != ask("GET", "/users/bob/recommendations").json()["items"]

@@ -1,0 +1,147 @@
+"""Weights of interactions: from a column, from the kind of event, from repetition, and from age."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from recvae.data.interactions import parse_timestamps, parse_weights
+from recvae.errors import DataError, ParameterError
+
+LEAST = 1e-6
+"""Factor of the oldest interactions: one of 0 would drop them."""
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+
+@dataclass(frozen=True)
+class WeightOptions:
+    """Sources of an interaction's weight, which are multiplied; without any, every interaction weighs 1.
+
+    Attributes
+    ----------
+    events : mapping of str to float
+        Weight of each kind of event; rows of kinds that weigh 0 are dropped.
+    repeats : "sum" or "once"
+        Whether a pair's weight is the sum of its rows' weights, or the highest.
+    half_life : float, optional
+        Seconds in which a weight halves, counted back from the latest interaction. Numbers as timestamps are seconds.
+
+    Raises
+    ------
+    ParameterError
+        If an option has a value that it cannot have.
+    """
+
+    events: Mapping[str, float] = field(default_factory=dict)
+    repeats: str = "once"
+    half_life: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.repeats not in ("sum", "once"):
+            raise ParameterError(f"repeats is {self.repeats!r}; expected sum or once")
+        for kind, weight in self.events.items():
+            if not 0 <= weight < math.inf:
+                raise ParameterError(f"event_weights has {kind}={weight:g}; expected 0 or more")
+        if self.half_life is not None and not 0 < self.half_life < math.inf:
+            raise ParameterError(f"half_life is {self.half_life:g} seconds; expected more than 0")
+
+    @classmethod
+    def parse(cls, event_weights: str | None, repeats: str, half_life: str | None) -> Self:
+        """Parse options as they are written: `view=1,buy=5`, `sum` or `once`, and a time such as `90d`."""
+        return cls(
+            {} if event_weights is None else parse_event_weights(event_weights),
+            repeats,
+            None if half_life is None else parse_half_life(half_life),
+        )
+
+    @property
+    def are_default(self) -> bool:
+        return self == WeightOptions()
+
+    def weigh(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """Add the column `weight` to a table of interactions, where anything gives it.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            With `weight`, `event` and `timestamp` where the source has them.
+
+        Returns
+        -------
+        (frame, described)
+            The rows that weigh more than 0, without `event`; and what their weights come from, for the manifest.
+
+        Raises
+        ------
+        DataError
+            If a weight is no number above 0, a kind of event has no weight, or a timestamp is missing.
+        ParameterError
+            If `event` has weights and the table no such column, or the other way round.
+        """
+        if ("event" in frame) != bool(self.events):
+            missing = "event_weights" if "event" in frame else "event_column"
+            raise ParameterError(f"{missing} is missing; expected event_column and event_weights together")
+        weights = parse_weights(frame["weight"]) if "weight" in frame else np.ones(len(frame))
+        described: dict[str, Any] = {"column": True} if "weight" in frame else {}
+        if self.events:
+            weights = weights * self._weigh_events(frame["event"])
+            described["events"] = dict(self.events)
+        if self.half_life is not None:
+            weights = weights * self._weigh_age(frame)
+            described["half_life_seconds"] = self.half_life
+        if self.repeats == "sum":
+            described["repeats"] = "sum"
+        if not described:
+            return frame, {}
+        frame = frame.drop(columns="event", errors="ignore").assign(weight=weights)[weights > 0]
+        if frame.empty:
+            raise DataError("no interactions are left: every kind of event weighs 0")
+        return frame.reset_index(drop=True), described
+
+    def _weigh_events(self, kinds: pd.Series) -> npt.NDArray[np.float64]:
+        texts = kinds.astype("str").str.strip()
+        found = sorted(texts.unique())
+        if unknown := [kind for kind in found if kind not in self.events]:
+            raise DataError(
+                f"event is {unknown[0]!r}, which event_weights does not name: it has {', '.join(self.events)}, and the "
+                f"table {', '.join(found[:10])}"
+            )
+        return np.array([self.events[kind] for kind in found])[np.searchsorted(found, texts)]
+
+    def _weigh_age(self, frame: pd.DataFrame) -> npt.NDArray[np.float64]:
+        if "timestamp" not in frame:
+            raise ParameterError("half_life needs timestamps; name their column with --timestamp-column")
+        times = parse_timestamps(frame["timestamp"])
+        if missing := int(pd.isna(times).sum()):
+            raise DataError(f"half_life needs timestamps, but {missing:,} of {len(times):,} rows have none")
+        age = times.max() - times
+        seconds = age / np.timedelta64(1, "s") if age.dtype.kind == "m" else age.astype(np.float64)
+        factors: npt.NDArray[np.float64] = np.maximum(np.exp2(-seconds / (self.half_life or 1)), LEAST)
+        return factors
+
+
+def parse_event_weights(text: str) -> dict[str, float]:
+    """Parse `view=1,buy=5`."""
+    weights: dict[str, float] = {}
+    for entry in filter(None, map(str.strip, text.split(","))):
+        kind, _, number = entry.rpartition("=")
+        try:
+            weights[kind.strip()] = float(number)
+        except ValueError:
+            kind = ""
+        if not kind.strip():
+            raise ParameterError(f"event_weights is {text!r}; expected kinds and numbers such as view=1,buy=5")
+    return weights
+
+
+def parse_half_life(text: str) -> float:
+    """Parse a time such as `90d`, `12h` or `4w` into seconds."""
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhdw])", text.strip())
+    if found is None:
+        raise ParameterError(f"half_life is {text!r}; expected a time such as 90d, 12h or 4w")
+    return float(found[1]) * UNITS[found[2]]
