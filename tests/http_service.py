@@ -26,6 +26,7 @@ from psycopg import sql
 from recvae.models import registry
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.base import Recommender
+from recvae.models.generative.anomaly import AnomalyDetector
 from recvae.serving import Settings, create_app
 from recvae.serving.telemetry import log_as_json
 from tests.contracts import random_interactions
@@ -47,6 +48,8 @@ def save(path: Path, model: Recommender | None = None, **belongings: Any) -> Non
     """An artifact with titles and users, fitted on random interactions."""
     interactions = random_interactions(N_USERS, N_ITEMS)
     model = (model or small()).fit(interactions, show_progress=False)
+    if isinstance(model, AnomalyDetector):
+        model.calibrate_anomalies(random_interactions(N_USERS, N_ITEMS, seed=1))
     titles = [f"Film {index:02} (19{50 + index})" for index in range(N_ITEMS)]
     titles[3], titles[4] = "Amélie (2001)", '<b>Bold & "quoted"</b>'
     items = pd.DataFrame({"item_id": [item_id(i) for i in range(N_ITEMS)], "title": titles})

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from recvae.errors import DataError, ParameterError, UnsupportedError
+from recvae.errors import DataError, ParameterError
+from recvae.inference.detector import detector
 from recvae.inference.histories import UserHistories, to_user_items
 from recvae.inference.ids import IdIndex
 from recvae.inference.parquet import write_parquet
 from recvae.models import registry
-from recvae.models.base import Recommender
 from recvae.models.generative.anomaly import AnomalyDetector
 from recvae.progress import EpochProgress
 
@@ -44,22 +44,6 @@ class _Totals:
         if self.empty:
             lines.append(f"{self.empty:,} histories without a known item have neither score nor p-value")
         return lines
-
-
-def detector(model: Recommender) -> AnomalyDetector:
-    """The model, if it is one that can say how unusual a history is.
-
-    Raises
-    ------
-    UnsupportedError
-        If it is of another kind, or was not calibrated.
-    """
-    if not isinstance(model, AnomalyDetector):
-        raise UnsupportedError(
-            f"{type(model).__name__} gives no probability of a history; MultVAE, RecVAE and MultDAE do"
-        )
-    model.smallest_p_value()
-    return model
 
 
 def find_anomalies(

@@ -93,6 +93,21 @@ class Backend:
         except UnsupportedError as error:
             raise ProblemError(422, str(error), "history") from None
 
+    async def judge_history(self, history: Sequence[Id]) -> Content:
+        """Say how unusual a history is, in the slow lane."""
+        model = self.model
+        indices, unknown = model.ranker.items.find(history)
+        self.metrics.count_history(len(history), len(unknown))
+        try:
+            score, p_value, unusual = await self.batcher.submit_steps(model.judge(indices))
+        except UnsupportedError as error:
+            raise ProblemError(501, str(error)) from None
+        items = [
+            {"id": item["id"], "title": item["title"], "surprise": item["score"]}
+            for item in model.ranker.describe(unusual)
+        ]
+        return {"score": score, "p_value": p_value, "items": items, "unknown": unknown, "model": model.version}
+
     async def _answer(self, query: Query, unknown: list[Id], explain: bool, model: LiveModel) -> Content:
         try:
             ranked = await self.batcher.submit(model.rank, query)

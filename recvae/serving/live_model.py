@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from recvae.errors import RecvaeError
-from recvae.inference.ranker import Query, Ranker
+from recvae.inference.detector import detector
+from recvae.inference.ranker import DECIMALS, Query, Ranker
 from recvae.inference.rules import Ranked
 from recvae.inference.self_check import check_lists
 from recvae.models import registry
@@ -20,7 +21,7 @@ from recvae.serving.title_search import TitleSearch
 from recvae.storage.manifest import MANIFEST
 
 LOGGER = logging.getLogger("recvae.models")
-N_REASONS = 3
+N_REASONS, N_UNUSUAL = 3, 5
 
 
 class LiveModel:
@@ -57,6 +58,18 @@ class LiveModel:
         """Find the n items most similar to one."""
         yield
         return self.ranker.similar(index, n)
+
+    def judge(self, history: Sequence[int]) -> Steps[tuple[float | None, float | None, Ranked]]:
+        """Score and p-value of a history, and the items of it that fit the rest least; see `AnomalyDetector`."""
+        yield
+        judge, user_items = detector(self.ranker.model), self.ranker.user_items([history])
+        if not history:
+            return None, None, []
+        scores, p_values = judge.find_anomalies(user_items)
+        yield
+        ids, surprises = judge.explain_anomaly(user_items, min(N_UNUSUAL, len(history)))
+        unusual = list(zip(ids[0].tolist(), surprises[0].astype(float).round(DECIMALS).tolist(), strict=True))
+        return round(float(scores[0]), DECIMALS), float(p_values[0]), unusual
 
     def search(self, text: str, n: int) -> Steps[list[int]]:
         """Find the n most popular items whose title, or id where there is none, contains the text."""

@@ -67,6 +67,7 @@ def add_routes(app: FastAPI, backend: Backend) -> None:
     """Add every route that answers with JSON, and `/metrics`."""
     app.router.route_class = _JsonRoute
     _add_recommendations(app, backend)
+    _add_anomaly(app, backend)
     _add_users(app, backend)
     _add_events(app, backend)
     _add_items(app, backend)
@@ -104,6 +105,16 @@ def _add_recommendations(app: FastAPI, backend: Backend) -> None:
             504,
             method="POST",
         )
+
+
+def _add_anomaly(app: FastAPI, backend: Backend) -> None:
+    async def judge_history(body: schemas.AnomalyFields) -> Response:
+        """Say how unusual a history is, and which of its items fit the rest least."""
+        return _json(await backend.judge_history(body.history))
+
+    body = _with_body(judge_history, schemas.request_models(backend.settings).anomaly)
+    problems = 400, 401, 413, 415, 422, 501, 503, 504
+    _add(app, "users", "/anomaly", body, schemas.AnomalyResponse, *problems, method="POST")
 
 
 def _add_users(app: FastAPI, backend: Backend) -> None:

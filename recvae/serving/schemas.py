@@ -91,6 +91,12 @@ class BatchFields(_Request):
     requests: Sequence[RecommendFields]
 
 
+class AnomalyFields(_Request):
+    """A history to be judged."""
+
+    history: list[ItemId] = Field(description="Items of a user's history, at least one.")
+
+
 class EventsFields(_Request):
     """New interactions of a user, oldest first."""
 
@@ -104,6 +110,7 @@ class Requests:
     recommend: type[RecommendFields]
     user: type[ListFields]
     batch: type[BatchFields]
+    anomaly: type[AnomalyFields]
     events: type[EventsFields]
 
 
@@ -134,12 +141,17 @@ def request_models(settings: Settings) -> Requests:
 
         requests: Annotated[list[RecommendRequest], Field(min_length=1, max_length=settings.max_batch)]
 
+    class AnomalyRequest(AnomalyFields):
+        model_config = ConfigDict(json_schema_extra={"examples": [{"history": example["history"]}]})
+
+        history: Annotated[list[ItemId], Field(min_length=1), listed, distinct, whole]
+
     class EventsRequest(EventsFields):
         model_config = ConfigDict(json_schema_extra={"examples": [{"items": [50, 172]}]})
 
         items: Annotated[list[ItemId], Field(min_length=1), listed, distinct, whole]
 
-    return Requests(RecommendRequest, UserRequest, BatchRequest, EventsRequest)
+    return Requests(RecommendRequest, UserRequest, BatchRequest, AnomalyRequest, EventsRequest)
 
 
 class ModelVersion(BaseModel):
@@ -200,6 +212,25 @@ class BatchResponse(BaseModel):
     """One answer for each request, in the same order."""
 
     answers: list[RecommendResponse]
+
+
+class UnusualItem(FoundItem):
+    """An item of the history, and the nats by which its popularity predicts it better than the rest of the history."""
+
+    surprise: float
+
+
+class AnomalyResponse(BaseModel):
+    """How unusual a history is: its score, the share of real users with such a score, and what fits it least.
+
+    Score and share are null where the model knows no item of the history.
+    """
+
+    score: float | None
+    p_value: float | None
+    items: list[UnusualItem]
+    unknown: list[int | str]
+    model: ModelVersion
 
 
 class SimilarItemsResponse(BaseModel):

@@ -20,6 +20,7 @@ OPERATIONS = {
     "recommend_for_user",
     "recommend_for_user_by_rules",
     "append_events",
+    "judge_history",
     "erase_user",
     "search_items",
     "similar_items",

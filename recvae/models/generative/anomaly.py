@@ -1,6 +1,5 @@
 """`AnomalyDetector`: base of the models that say how unusual a history is."""
 
-from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -125,12 +124,6 @@ class AnomalyDetector(Decoder):
             p_values[longer] = calibration.p_values(scores[longer])
         scores[single], p_values[single] = self._rank_by_rarity(histories[single].indices)
         return scores, p_values
-
-    def anomaly_steps(self, user_items: UserItems, n: int) -> Generator[None, None, tuple[Anomalies, Explanation]]:
-        """`find_anomalies` and `explain_anomaly` as a generator, which yields between the two."""
-        found = self.find_anomalies(user_items)
-        yield
-        return found, self.explain_anomaly(user_items, n)
 
     def explain_anomaly(self, user_items: UserItems, N: int = 5) -> Explanation:  # noqa: N803
         """Find the interactions of each history that fit the rest of it least.
