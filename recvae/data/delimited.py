@@ -1,4 +1,4 @@
-"""Delimited text (CSV, TSV): one row a line; messages name the line that is wrong."""
+"""Delimited text (CSV, TSV), also compressed: one row a line; messages name the line that is wrong."""
 
 import csv
 import io
@@ -14,8 +14,9 @@ import pyarrow.compute
 import pyarrow.csv
 
 from recvae.data.columns import Columns
-from recvae.errors import DataError
+from recvae.errors import DataError, first_line
 
+COMPRESSED = (".gz", ".zst")
 NO_NUMBER = ["", "NaN", "nan", "NA"]  # a missing rating or timestamp
 WHOLE_NUMBER = r"^(0|-?[1-9]\d{0,17})$"
 _DELIMITERS = ",\t;|"
@@ -68,9 +69,12 @@ class DelimitedText:
         try:
             number, head = _read_first_line(source)
         except OSError as error:
-            raise DataError(f"{where} cannot be read: {error.strerror}") from None
+            raise DataError(f"{where} cannot be read: {error.strerror or first_line(error)}") from None
         if any(ord(character) < 32 and character != "\t" for character in head):
-            raise DataError(f"{where} is not text of one row a line; compressed files must be unpacked first")
+            raise DataError(
+                f"{where} is not text of one row a line; "
+                f"compressed files must end in {' or '.join(COMPRESSED)}, others be unpacked first"
+            )
         if not head:
             raise DataError(f"{where} is empty; expected a header line and at least one row")
         delimiter = delimiter or max(_DELIMITERS, key=head.count)
@@ -93,6 +97,8 @@ class DelimitedText:
                 table = self._read(use_threads=False)
             except pa.ArrowInvalid as error:
                 raise DataError(self.explain(error)) from None
+        except OSError as error:  # a damaged compressed file
+            raise DataError(f"{self.where} cannot be read: {error.strerror or first_line(error)}") from None
         if any(pa.types.is_binary(kind) for kind in table.schema.types):  # Arrow's guess where text is not UTF-8
             raise DataError(f"{self.where} is not UTF-8 text")
         table = table.rename_columns([self.mapping[name] for name in table.column_names])
@@ -141,6 +147,7 @@ class DelimitedText:
         return pa.csv.read_csv(self._open_input(), **self._options(use_threads))
 
     def _open_input(self) -> Path | BinaryIO:
+        # Arrow unpacks a file by the end of its name.
         return io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
 
     def _options(self, use_threads: bool, **others: pa.DataType) -> dict[str, Any]:
@@ -197,7 +204,10 @@ def parse_whole_numbers(texts: pa.StringArray) -> pa.Int64Array:
 
 
 def _open(source: Path | bytes) -> BinaryIO:
-    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    packed = source.suffix.lower() in COMPRESSED
+    return io.BufferedReader(pa.input_stream(source, compression="detect")) if packed else source.open("rb")
 
 
 def _read_first_line(source: Path | bytes) -> tuple[int, str]:

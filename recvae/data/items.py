@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from recvae.data.delimited import WHOLE_NUMBER, DelimitedText, trim
+from recvae.data.readers import is_json_lines, read_json_lines
 from recvae.errors import DataError
 
 
 def read_items(source: str | Path, id_column: str = "item_id") -> pd.DataFrame:
-    """Read a table of items from a CSV, TSV or Parquet file.
+    """Read a table of items from a CSV, TSV, JSON lines or Parquet file; text may be compressed, `.gz` or `.zst`.
 
     Parameters
     ----------
@@ -33,7 +34,13 @@ def read_items(source: str | Path, id_column: str = "item_id") -> pd.DataFrame:
     path = Path(source)
     if not path.is_file():
         raise DataError(f"{path} is {'a folder' if path.is_dir() else 'missing'}; expected a file of items")
-    table = _read_parquet(path, id_column) if path.suffix.lower() == ".parquet" else _read_text(path, id_column)
+    if path.suffix.lower() == ".parquet":
+        table = _read_parquet(path, id_column)
+    elif is_json_lines(path):
+        table = read_json_lines(path)
+        table = table.rename_columns(list(_map_names(table.column_names, id_column, path).values()))
+    else:
+        table = _read_text(path, id_column)
     items: pd.DataFrame = table.to_pandas()
     if items["item_id"].isna().any():
         raise DataError(f"{path}: item_id is missing in {items['item_id'].isna().sum():,} rows")

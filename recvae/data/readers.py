@@ -1,25 +1,29 @@
-"""Readers of interaction tables: CSV, TSV, Parquet, and lists of items; messages name the line that is wrong."""
+"""Readers of interaction tables: text, JSON lines, Parquet, lists of items; messages name the line that is wrong."""
 
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.json
 import pyarrow.parquet
 
 from recvae.data.columns import Columns
-from recvae.data.delimited import WHOLE_NUMBER, DelimitedText, parse_ids
-from recvae.errors import DataError
+from recvae.data.delimited import COMPRESSED, WHOLE_NUMBER, DelimitedText, parse_ids
+from recvae.errors import DataError, first_line
+
+JSON_LINES = (".jsonl", ".ndjson")
 
 
 def read_table(source: str | Path, columns: Columns | None = None) -> pd.DataFrame:
-    """Read interactions from a CSV, TSV or Parquet file, or from standard input (`-`, CSV or TSV).
+    """Read interactions from a CSV, TSV, JSON lines or Parquet file, or from standard input (`-`, CSV or TSV).
 
     Parameters
     ----------
     source : path or "-"
-        A file whose name ends in `.parquet` is Parquet. Of any other file the columns are divided by the comma, tab,
-        semicolon or bar, whichever the header line has most of.
+        A file whose name ends in `.parquet` is Parquet, one in `.jsonl` or `.ndjson` JSON lines; text may be
+        compressed, `.gz` or `.zst`. Of any other file the columns are divided by the comma, tab, semicolon or bar,
+        whichever the header line has most of.
     columns : Columns, optional
         The file's column names.
 
@@ -43,6 +47,8 @@ def read_table(source: str | Path, columns: Columns | None = None) -> pd.DataFra
         raise DataError(f"{path} is {'a folder' if path.is_dir() else 'missing'}; expected a ratings file")
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path, columns)
+    if is_json_lines(path):
+        return _finish(read_json_lines(path), columns, path)
     return read_delimited(path, columns)
 
 
@@ -91,12 +97,40 @@ def read_lists(path: Path) -> pd.DataFrame:
     return pd.DataFrame({"user_id": _to_integers(users), "item_id": _to_integers(items)})
 
 
+def is_json_lines(path: Path) -> bool:
+    """Check by its name whether a file is JSON lines, compressed or not."""
+    plain = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+    return plain.suffix.lower() in JSON_LINES
+
+
+def read_json_lines(path: Path) -> pa.Table:
+    """Read JSON lines: an object a line, with the names of the columns.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, empty or damaged, or a line is no such object.
+    """
+    try:
+        with pa.input_stream(path, compression="detect") as stream:
+            return pa.json.read_json(stream)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not readable as JSON lines: {first_line(error)}") from None
+
+
 def _read_parquet(path: Path, columns: Columns) -> pd.DataFrame:
     try:
         mapping = columns.map_names(pa.parquet.read_schema(path).names, str(path))
         table = pa.parquet.read_table(path, columns=list(mapping))
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
+    return _finish(table, columns, path)
+
+
+def _finish(table: pa.Table, columns: Columns, path: Path) -> pd.DataFrame:
+    """Check a table of a file that has types of its own, and give its columns their names."""
+    mapping = columns.map_names(table.column_names, str(path))
+    table = table.select(list(mapping))
     table = table.rename_columns([mapping[name] for name in table.column_names])
     for name in {"rating", "weight"} & set(table.column_names):
         position = table.column_names.index(name)

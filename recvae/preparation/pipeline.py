@@ -14,7 +14,7 @@ from recvae.data.columns import Columns
 from recvae.data.interactions import Interactions, RatingSummary
 from recvae.data.items import match_items, read_items
 from recvae.data.prepared import KIND, write_prepared
-from recvae.data.readers import read_table
+from recvae.data.readers import is_json_lines, read_table
 from recvae.data.split_backend import SplitBackend
 from recvae.data.splitting import Split, given, leave_last_out, strong_generalization, temporal
 from recvae.datasets import NAMES, Dataset, Recipe, load
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 OWN_DATA = Recipe("own", split="strong", min_user_items=5)
 LARGEST_HOLDOUT = 10_000
-MEMORY_A_TEXT_BYTE, MEMORY_A_PARQUET_BYTE = 6, 40  # bytes of memory that preparation takes for each byte of a file
+MEMORY_A_TEXT_BYTE = 6  # bytes of memory that preparation takes for each byte of a file
+MEMORY_A_BYTE = {".parquet": 40, ".gz": 30, ".zst": 30}
 SPLIT_OPTIONS = {
     "strong": {"val_users", "test_users"},
     "given": {"val_users"},
@@ -243,9 +244,9 @@ def choose_backend(source: str | Path) -> str | None:
     path = Path(source)
     if path.is_dir():
         return "duckdb" if locate(path) is None and any(path.glob("*.parquet")) else None
-    if not path.is_file() or find_spec("ibis") is None:
+    if not path.is_file() or find_spec("ibis") is None or is_json_lines(path):
         return None
-    needed = path.stat().st_size * (MEMORY_A_PARQUET_BYTE if path.suffix.lower() == ".parquet" else MEMORY_A_TEXT_BYTE)
+    needed = path.stat().st_size * MEMORY_A_BYTE.get(path.suffix.lower(), MEMORY_A_TEXT_BYTE)
     available = available_bytes()
     return "duckdb" if available is not None and needed > available else None
 

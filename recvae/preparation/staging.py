@@ -15,6 +15,7 @@ import pyarrow.parquet
 
 from recvae.data.columns import Columns
 from recvae.data.delimited import DelimitedText, parse_whole_numbers
+from recvae.data.readers import is_json_lines
 from recvae.errors import DataError
 
 _ROWS_A_BATCH = 1 << 18
@@ -54,6 +55,8 @@ def stage(source: Path, columns: Columns, target: Path) -> StagedFile:
     DataError
         As `recvae.data.readers.read_table` and `Interactions.from_frame` do; the message names the line.
     """
+    if is_json_lines(source):
+        raise DataError(f"{source} is JSON lines, which are read in memory: leave out the backend, or convert them")
     staged = StagedFile(target)
     text = None if source.suffix.lower() == ".parquet" else DelimitedText.open(source, columns)
     batches = _read_parquet(source, columns, staged) if text is None else text.stream()

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recvae.data.columns import Columns
+from recvae.data.items import read_items
 from recvae.data.readers import read_delimited, read_lists, read_table
 from recvae.errors import DataError
 
@@ -305,7 +307,50 @@ def test_errors_of_lists(tmp_path: Path) -> None:
 
 
 def test_compressed_and_binary_files_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "interactions.csv.gz"
+    path = tmp_path / "interactions.csv"
     path.write_bytes(gzip.compress(b"user_id,item_id\n1,2\n"))
-    with pytest.raises(DataError, match="compressed files must be unpacked first"):
+    with pytest.raises(DataError, match=r"compressed files must end in \.gz or \.zst, others be unpacked first"):
         read_table(path)
+
+
+ROWS = "user_id,item_id,rating\n7,x,4.5\n8,y,3\n7,y,1\n"
+
+
+def packed(path: Path, text: str) -> Path:
+    with pa.output_stream(path, compression="detect") as stream:
+        stream.write(text.encode())
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_compressed_text(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "plain.csv").write_text(ROWS)
+    expected = read_table(tmp_path / "plain.csv")
+    pd.testing.assert_frame_equal(read_table(packed(tmp_path / f"packed.csv{suffix}", ROWS)), expected)
+    with pytest.raises(DataError, match=rf"wrong.csv{suffix} line 3: rating is 'good'; expected a number"):
+        read_table(packed(tmp_path / f"wrong.csv{suffix}", "user_id,item_id,rating\n7,x,1\n7,y,good\n"))
+    whole = packed(tmp_path / f"long.csv{suffix}", ROWS + "".join(f"{i},z,1\n" for i in range(9999))).read_bytes()
+    for name, content in (("cut", whole[: len(whole) // 2]), ("other", b"no such thing, at all")):
+        (tmp_path / f"{name}.csv{suffix}").write_bytes(content)
+        with pytest.raises(DataError, match=f"{name}.csv{suffix} (cannot be read|is empty)"):
+            read_table(tmp_path / f"{name}.csv{suffix}")
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.ndjson.gz", "rows.jsonl.zst"])
+def test_json_lines(tmp_path: Path, name: str) -> None:
+    rows = '{"user_id": 7, "item_id": "x", "rating": 4.5, "more": [1]}\n{"user_id": 8, "item_id": "y", "rating": 3}\n'
+    frame = read_table(packed(tmp_path / name, rows))
+    assert frame.to_dict("list") == {"user_id": [7, 8], "item_id": ["x", "y"], "rating": [4.5, 3.0]}
+    renamed = read_table(packed(tmp_path / name, rows.replace("user_id", "who")), Columns(user="who"))
+    assert renamed["user_id"].tolist() == [7, 8]
+    items = read_items(packed(tmp_path / name, '{"item_id": 1, "genre": ["a", "b"]}\n{"item_id": 2}\n'))
+    assert [None if genres is None else list(genres) for genres in items["genre"]] == [["a", "b"], None]
+    for text, said in (
+        ('{"user_id": 7}\n', "has no column 'item_id'"),
+        ('{"user_id": 7, "item_id": null}\n{"user_id": 7, "item_id": 1}\n', "row 0: item_id is missing"),
+        ('{"user_id": 7, "item_id": 1, "rating": "good"}\n', "rating has values of type string; expected numbers"),
+        ("user_id,item_id\n1,2\n", "is not readable as JSON lines"),
+        ("", "is not readable as JSON lines: Empty JSON file"),
+    ):
+        with pytest.raises(DataError, match=said):
+            read_table(packed(tmp_path / name, text))

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,3 +57,21 @@ def test_delimited_text(tmp_path: Path, name: str, true: bytes, data: st.DataObj
 def test_parquet_files(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "interactions.parquet").write_bytes(content)
     judge(tmp_path / "interactions.parquet")
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_compressed_text_is_staged_as_plain_text_is(tmp_path: Path, suffix: str) -> None:
+    rows = "user_id,item_id\n" + "".join(f"{i % 7},{i}\n" for i in range(50))
+    (tmp_path / "plain.csv").write_text(rows)
+    with pa.output_stream(tmp_path / f"packed.csv{suffix}", compression="detect") as stream:
+        stream.write(rows.encode())
+    staged = [
+        stage(tmp_path / name, Columns(), tmp_path / f"{name}.parquet") for name in ("plain.csv", f"packed.csv{suffix}")
+    ]
+    assert pa.parquet.read_table(staged[0].path).equals(pa.parquet.read_table(staged[1].path))
+
+
+def test_json_lines_are_not_staged(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"user_id": 1, "item_id": 2}\n')
+    with pytest.raises(DataError, match="is JSON lines, which are read in memory"):
+        stage(tmp_path / "rows.jsonl", Columns(), tmp_path / "staged.parquet")
