@@ -15,6 +15,9 @@ from recvae.cli.failures import resource_message, usage_message
 from recvae.cli.output import accept_any_encoding
 from recvae.errors import RecvaeError, escape_control_characters
 
+# Commands are registered in whatever order their modules are imported; help begins with those that lead to a model.
+app.registered_commands.sort(key=lambda command: getattr(command.callback, "__module__", "") != training.__name__)
+
 __all__ = ["app", "generative", "lists", "main", "training", "upkeep"]
 
 

@@ -40,7 +40,7 @@ def fit(
         str | None, typer.Option(help="duckdb, or URL of an engine: the source is a file, Parquet folder or table.")
     ] = None,
 ) -> None:
-    """Find the best model for your data within a time budget, and fit it on all of them.
+    """Find the best model for your data within a time budget, and fit it on everything.
 
     Models from popularity to a blend are compared on validation users and measured once on test users; the best is
     fitted again on everything and saved. Ctrl-C takes the best so far.

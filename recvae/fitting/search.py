@@ -24,7 +24,7 @@ FINISH_SECONDS = 4.0
 """Time kept for reading interactions again, saving the model, and the report."""
 FIRST_ROUND_SHARE = 0.75
 SCORE_SAFETY, FIT_SAFETY = 1.5, 1.2
-BLEND_SAFETY = 1.5
+BLEND_SAFETY = 1.2
 LEAST_SECONDS = 0.5
 """A candidate with less time is not begun."""
 MOST_PARTS = 6

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from recvae.data.columns import Columns
 from recvae.data.frames import to_frame
 from recvae.data.interactions import Interactions
 from recvae.data.items import read_items
@@ -109,7 +110,7 @@ def _read_dataset(source: Source, options: Options) -> Dataset:
             return find_dataset(source, options.columns)
         return Dataset("standard input", read_table("-", options.columns), None, "standard input", {}, OWN_DATA)
     interactions = source if isinstance(source, Interactions) else Interactions.from_frame(source, options.columns)
-    optional = {name: getattr(interactions, name) for name in ("rating", "timestamp", "part")}
+    optional = {name: getattr(interactions, name) for name in ("rating", "timestamp", "weight", "part")}
     frame = pd.DataFrame(
         {
             "user_id": interactions.user_ids[interactions.user_idx],
@@ -123,7 +124,8 @@ def _read_dataset(source: Source, options: Options) -> Dataset:
 
 def _read_unsplit(dataset: Dataset, options: Options, error: Exception) -> Interactions:
     """Filter the data that `prepare` could not split; raise its error where the split was not the reason."""
-    interactions = Interactions.from_frame(dataset.ratings)
+    weighted = Columns(weight="weight") if "weight" in dataset.ratings else None
+    interactions = Interactions.from_frame(dataset.ratings, weighted)
     filters = choose_filters(dataset.recipe, interactions.rating is not None, options, [])
     interactions, _ = interactions.filter(**filters)
     for n, what in ((interactions.n_users, "user"), (interactions.n_items, "item")):

@@ -47,6 +47,18 @@ def test_columns_of_a_table(tmp_path: Path) -> None:
         opened(table, tmp_path)
 
 
+@pytest.mark.parametrize("n_users", [60, 2])
+def test_weights_stay(tmp_path: Path, n_users: int) -> None:
+    weighted = SOURCE.ratings[SOURCE.ratings["user_id"] <= n_users]
+    weighted = weighted.assign(weight=weighted["rating"] / 2).drop(columns="timestamp")
+    data = open_source(
+        Interactions.from_frame(weighted, Columns(weight="weight")), tmp_path / "data", AUTO, None, lambda _: None
+    )
+    interactions = data.prepared.read_interactions() if isinstance(data, SplitData) else data.interactions
+    assert interactions.weight is not None
+    assert sorted(interactions.weight) == sorted(weighted["weight"])
+
+
 def test_standard_input(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
     assert opened("-", tmp_path).prepared.manifest["dataset"] == "standard input"
