@@ -13,14 +13,16 @@ from scipy.special import ndtr, ndtri
 from torch import Tensor
 
 from recvae.errors import ParameterError
-from recvae.memory import available_bytes, rows_at_once
+from recvae.memory import available_bytes, row_batches, rows_at_once
 from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.architecture import DENSITY, HISTORY_LENGTHS, check_state
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.base import State
 from recvae.models.fit_context import FitContext
 from recvae.models.generative.density import MOST_POINTS, Density
+from recvae.models.generative.latent_use import LatentUse
 from recvae.nn.batches import Batch
+from recvae.progress import write_line
 from recvae.types import FloatArray, UserItems
 
 N_QUANTILES = 101
@@ -41,10 +43,13 @@ class HistorySampler(Autoencoder):
     density_ : Density, optional
         Of the training users' posterior means and, in the last dimension, the normal score of their history's length: 0
         for the median. None in artifacts of earlier versions.
+    latent_use_ : LatentUse
+        The latent dimensions' KL and variance at the end of `fit`; artifacts do not keep it.
     """
 
     history_lengths_: npt.NDArray[np.float32]
     density_: Density | None = None
+    latent_use_: LatentUse
 
     @abstractmethod
     def _posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -181,10 +186,18 @@ class HistorySampler(Autoencoder):
     def _draw_posterior(
         self, history: sparse.csr_matrix, n: int, generator: np.random.Generator
     ) -> npt.NDArray[np.float64]:
-        with torch.inference_mode():
-            mu, logvar = (part.cpu().numpy().astype(np.float64) for part in self._posterior(self._batch(history)))
+        mu, logvar = self._posteriors(history)
         z: npt.NDArray[np.float64] = mu + np.exp(0.5 * logvar) * generator.standard_normal((n, mu.shape[1]))
         return z
+
+    def _posteriors(self, histories: sparse.csr_matrix) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """mu and logvar, (n_users, latent) each, a batch of users at a time."""
+        parts = []
+        for rows in row_batches(histories.shape[0], 4 * self.n_items_):
+            with torch.inference_mode():
+                parts.append([part.cpu().numpy() for part in self._posterior(self._batch(histories[rows]))])
+        mu, logvar = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
+        return mu, logvar
 
     def _draw_items(
         self,
@@ -224,6 +237,9 @@ class HistorySampler(Autoencoder):
         self.history_lengths_ = np.quantile(lengths, np.linspace(0, 1, N_QUANTILES)).astype(np.float32)
         super()._fit(user_items, context)
         self.fit_density(user_items)
+        if context.show_progress:
+            for line in self.latent_use_.warnings(self.history_[-1] if self.history_ else {}):
+                write_line(f"{type(self).__name__}: {line}")
 
     def fit_density(self, user_items: UserItems) -> None:
         """Fit `density_`, as `fit` does at its end; for artifacts of versions that did not.
@@ -238,8 +254,10 @@ class HistorySampler(Autoencoder):
         users = np.flatnonzero(lengths)
         if len(users) > MOST_POINTS:
             users = np.sort(generator.choice(users, MOST_POINTS, replace=False))
-        points = np.column_stack([self.embed(histories[users]), _normal_scores(lengths[users])])
-        self.density_ = Density.choose(points.astype(np.float64), generator)
+        mu, logvar = self._posteriors(histories[users])
+        self.latent_use_ = LatentUse.measure(mu, logvar)
+        points = np.column_stack([mu, _normal_scores(lengths[users])])
+        self.density_ = Density.choose(points, generator)
 
     def _state(self) -> State:
         density = {} if self.density_ is None else self.density_.state()
