@@ -36,7 +36,8 @@ def read_whole_users(directory: Path) -> WholeUsers:
             shape=(everything.shape[0], len(holdout.train_rows)),
         )
         everything = everything + place @ holdout.held_out
-    return _draw(_tidy(everything))
+    everything.data[:] = 1
+    return _draw(sparse.csr_matrix(everything, dtype=np.float32))
 
 
 def _draw(user_items: sparse.csr_matrix) -> WholeUsers:
@@ -44,13 +45,23 @@ def _draw(user_items: sparse.csr_matrix) -> WholeUsers:
     order = generator.permutation(user_items.shape[0])
     n_test, n_validation = int(TEST_SHARE * len(order)), int(VALIDATION_SHARE * len(order))
     test, validation, train = np.split(order, [n_test, n_test + n_validation])
-    whole = user_items[np.sort(validation)]
-    held = generator.random(whole.nnz) < HELD_OUT_SHARE
-    fold_in, held_out = whole.copy(), whole.copy()
-    fold_in.data, held_out.data = np.where(held, 0, whole.data), np.where(held, whole.data, 0)
+    return WholeUsers(
+        user_items[np.sort(train)],
+        hold_out_interactions(user_items[np.sort(validation)], generator),
+        _tidy(user_items[np.sort(test)]),
+    )
+
+
+def hold_out_interactions(
+    user_items: sparse.csr_matrix, generator: np.random.Generator
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Divide histories into what a model is given and what it is to find, about a fifth."""
+    held = generator.random(user_items.nnz) < HELD_OUT_SHARE
+    fold_in, held_out = user_items.copy(), user_items.copy()
+    fold_in.data, held_out.data = np.where(held, 0, fold_in.data), np.where(held, held_out.data, 0)
     fold_in.eliminate_zeros()
     held_out.eliminate_zeros()
-    return WholeUsers(user_items[np.sort(train)], (fold_in, held_out), _tidy(user_items[np.sort(test)]))
+    return fold_in, held_out
 
 
 def _tidy(user_items: sparse.csr_matrix) -> sparse.csr_matrix:
