@@ -90,8 +90,7 @@ class Calibration:
     def _standardise(self, reference: Vector, values: Vector, lengths: Vector) -> Vector:
         """Deviations from the mean at a length, in mean absolute deviations there; both are linear in log length."""
         x = np.log(self.users.lengths)
-        bounds = np.quantile(x, [SHORTEST, LONGEST])
-        x, at = np.clip(x, *bounds), np.clip(np.log(lengths), *bounds)
+        at = np.clip(np.log(lengths), *np.quantile(x, [SHORTEST, LONGEST]))
         location = _fit_line(x, reference)
         deviations = np.abs(reference - location(x))
         floor = max(deviations.mean() / 2, 1e-6)  # against a line that falls to zero at one end

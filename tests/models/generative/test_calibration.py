@@ -75,3 +75,12 @@ def test_state_is_checked() -> None:
     for arrays in broken:
         with pytest.raises(ArtifactError, match="calibration_users"):
             Calibration.from_state(*arrays)
+
+
+def test_a_few_short_histories_do_not_hide_others() -> None:
+    generator = np.random.default_rng(0)
+    lengths = np.append(generator.integers(40, 51, 190), [4, 4, 5, 6, 8, 10]).astype(np.float64)
+    misfit = np.append(generator.normal(-2, 0.3, 190), generator.normal(0.5, 1, 6))
+    calibration = Calibration(Summary(lengths, misfit, generator.normal(size=196)), 1.0)
+    short = Summary(np.array([20.0]), np.array([0.0]), np.array([0.0]))
+    assert calibration.p_values(calibration.scores(short))[0] < 0.05
