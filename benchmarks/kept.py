@@ -9,9 +9,11 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import sparse
 
 import recvae
+from benchmarks import record
 from recvae.data.prepared import Prepared, read_prepared
 from recvae.data.splitting import Holdout, Split
 from recvae.evaluation.compare import ModelRun
@@ -130,6 +132,13 @@ def describe_params(model: Recommender) -> dict[str, Any]:
     return params
 
 
+def describe_machine() -> str:
+    """Processor, cores and GPU of this machine, in one line."""
+    found = record.describe_machine()
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{found['cpu']}, {found['cores']} cores{gpu}"
+
+
 def write_run(path: Path, run: ModelRun, **facts: Any) -> None:
     """Write a run as `path`.npz, its figures for each user, and `path`.json, everything else."""
     result = run.result
@@ -141,6 +150,7 @@ def write_run(path: Path, run: ModelRun, **facts: Any) -> None:
     plain = run.as_dict()
     content = {
         **facts,
+        "machine": describe_machine(),
         "totals": dict(result.totals),
         "n_users": result.n_users,
         "n_without_held_out": result.n_without_held_out,

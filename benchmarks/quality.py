@@ -15,7 +15,7 @@ on where it stood; delete that folder to measure again.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -132,6 +132,15 @@ def primary_metrics(data: str) -> tuple[str, ...]:
     return LISTS_METRICS if data in REFITTED else PRIMARY_METRICS
 
 
+def describe_machines(machines: Mapping[str, str]) -> str:
+    """Say which rows were measured on which machine; several may have run at once."""
+    rows: dict[str, list[str]] = {}
+    for row, machine in machines.items():
+        rows.setdefault(machine, []).append(row)
+    lines = [f"Measured on {machine}: {', '.join(sorted(names))}." for machine, names in rows.items()]
+    return "\n".join(["Seconds are those of runs beside others on the same machine.", *lines]) + "\n"
+
+
 def measure(cell: Cell) -> dict[str, Any]:
     """Fit and evaluate one model, and keep the run."""
     prepared = read_prepared(cell.directory)
@@ -222,9 +231,12 @@ class Tables:
     def write(self, name: str) -> dict[str, Any] | None:
         """Write a table of the runs that there are, and return its content; None if there are no runs."""
         runs: dict[str, list[ModelRun]] = {}
+        machines: dict[str, str] = {}
         for cell in self.cells[name]:
             if self._is_done(cell):
-                runs.setdefault(cell.row, []).append(kept.read_run(cell.path)[0])
+                run, facts = kept.read_run(cell.path)
+                runs.setdefault(cell.row, []).append(run)
+                machines[cell.row] = facts["machine"]
         if not runs:
             return None
         prepared, primary = self.data[name], primary_metrics(name)
@@ -237,9 +249,11 @@ class Tables:
         results = compared.as_dict(dataset=name, protocol=protocol, seed=0)
         fit = f" --fit {self.arguments.fit:g}" if self.arguments.fit else ""
         results["command"] = f"python -m benchmarks.quality {name} --seeds {self.arguments.seeds}{fit}"
+        results["machines"] = machines
         self.arguments.out.mkdir(parents=True, exist_ok=True)
         write_results(self.arguments.out / f"{name}.json", results)
         table = f"# {name}\n\nMade by `{results['command']}`.\n\n{markdown_table(results, primary)}"
+        table += f"\n{describe_machines(machines)}"
         (self.arguments.out / f"{name}.md").write_text(table + FIGURES.get(name, ""), encoding="utf8")
         return results
 
