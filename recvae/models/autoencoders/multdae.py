@@ -21,6 +21,9 @@ class MultDAE(Autoencoder):
 
     Loss: −Σ_i x_i log softmax(f(g(x)))_i as a mean over users, + λ·Σ‖W‖² over all weight matrices.
 
+    Preset "paper" (the constructor's defaults) is the publication's model; in "recommended" the data decide dropout,
+    batches and epochs.
+
     Parameters
     ----------
     hidden : int or sequence of int
@@ -31,9 +34,6 @@ class MultDAE(Autoencoder):
         λ; the notebook's 0.01 / 500.
 
     The others are those of `MultVAE`.
-
-    Preset "paper" (the constructor's defaults) is the publication's model; in "recommended" the data decide dropout,
-    batches and epochs.
     """
 
     SPACE: ClassVar[SearchSpace] = {
