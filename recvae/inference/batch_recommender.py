@@ -17,7 +17,7 @@ from recvae.errors import ArtifactError, ParameterError
 from recvae.inference.histories import to_user_items
 from recvae.inference.ids import IdIndex
 from recvae.inference.ranker import Query, Ranker
-from recvae.inference.rules import Rules, parse_rules
+from recvae.inference.rules.selection import Rules, parse_rules
 from recvae.models import registry
 from recvae.models.registry import Artifact
 from recvae.storage import artifact
@@ -44,7 +44,7 @@ class BatchRecommender:
     n : int
         Length of the lists; they are shorter where fewer items remain.
     rules : mapping, optional
-        `filter`, `boost`, `cap` and `diversity` of every list; see `recvae.inference.rules.parse_rules`.
+        `filter`, `boost`, `cap` and `diversity` of every list; see `recvae.inference.rules.selection.parse_rules`.
 
     Raises
     ------

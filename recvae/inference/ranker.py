@@ -10,8 +10,8 @@ from scipy import sparse
 
 from recvae.inference.ids import IdIndex
 from recvae.inference.index import ItemIndex
-from recvae.inference.metadata import Metadata
-from recvae.inference.rules import Ranked, Rules, best_items, choose, prepare_scores
+from recvae.inference.rules.metadata import Metadata
+from recvae.inference.rules.selection import Ranked, Rules, best_items, choose, prepare_scores
 from recvae.memory import row_batches
 from recvae.models.autoencoders.decoder import Decoder
 from recvae.models.registry import Artifact

@@ -8,7 +8,7 @@ from typing import Any
 from recvae.errors import ParameterError
 from recvae.inference.ids import Id
 from recvae.inference.ranker import Query, Ranker
-from recvae.inference.rules import parse_rules
+from recvae.inference.rules.selection import parse_rules
 from recvae.models import registry
 
 
@@ -45,7 +45,7 @@ def recommend(
     exclude, only : item ids, optional
         Items to leave out, and the only items to list.
     **rules
-        `filter`, `boost`, `cap` and `diversity`; see `recvae.inference.rules.parse_rules`.
+        `filter`, `boost`, `cap` and `diversity`; see `recvae.inference.rules.selection.parse_rules`.
 
     Raises
     ------

@@ -19,14 +19,15 @@ from starlette.routing import Match
 from threadpoolctl import threadpool_limits
 
 from recvae.errors import RecvaeError
+from recvae.inference.rules.schema import describe_rules
 from recvae.serving.backend import Backend
 from recvae.serving.batching import Batcher
+from recvae.serving.item_updates import ItemUpdates
 from recvae.serving.live_model import ModelReloader
 from recvae.serving.middleware import OPEN_PATHS, Middleware
 from recvae.serving.page import add_page
 from recvae.serving.problems import Problem, problem_response, validation_response
 from recvae.serving.routes import add_routes
-from recvae.serving.schemas import describe_rules
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import LOGGER, AccessLog, Metrics
 from recvae.serving.user_store import DatabaseUserStore
@@ -55,12 +56,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     metrics, log = Metrics(), AccessLog()
     store = settings.store.get_secret_value()
+    database = DatabaseUserStore(store) if store else None
+    updates = None if database is None else ItemUpdates(database)
+    prepare = [] if updates is None else [updates.apply]
     backend = Backend(
         settings,
-        ModelReloader(settings.model, settings.exact_items, metrics),
+        ModelReloader(settings.model, settings.exact_items, metrics, *prepare),
         Batcher(settings.batch_size, settings.batch_window_ms / 1000, settings.queue, metrics.batch_size.observe),
         metrics,
-        DatabaseUserStore(store) if store else None,
+        database,
+        updates,
     )
 
     @contextlib.asynccontextmanager
@@ -101,12 +106,16 @@ async def _run(backend: Backend) -> AsyncIterator[None]:
     except RecvaeError as error:
         LOGGER.error("no model yet: %s", error)
     await backend.batcher.start()
-    watcher = asyncio.create_task(backend.models.watch(backend.settings.poll_seconds))
+    watchers = [asyncio.create_task(backend.models.watch(backend.settings.poll_seconds))]
+    if backend.updates is not None:
+        await backend.updates.try_refresh(backend.models)
+        watchers.append(asyncio.create_task(backend.updates.watch(backend.models)))
     try:
         yield
     finally:
-        watcher.cancel()
-        await asyncio.gather(watcher, return_exceptions=True)
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
         await backend.batcher.stop()
         if backend.store is not None:
             backend.store.close()

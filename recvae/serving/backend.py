@@ -8,10 +8,11 @@ import orjson
 
 from recvae.errors import UnsupportedError
 from recvae.inference.ids import Id
-from recvae.inference.metadata import RuleError
 from recvae.inference.ranker import Query
-from recvae.inference.rules import Ranked, parse_rules
+from recvae.inference.rules.item_column import RuleError
+from recvae.inference.rules.selection import Ranked, parse_rules
 from recvae.serving.batching import Batcher, Steps
+from recvae.serving.item_updates import ItemUpdates
 from recvae.serving.live_model import LiveModel, ModelReloader
 from recvae.serving.problems import ProblemError
 from recvae.serving.schemas import ListFields, RecommendFields, WeightedItem
@@ -36,6 +37,7 @@ class Backend:
     batcher: Batcher
     metrics: Metrics
     store: UserStore | None
+    updates: ItemUpdates | None = None
 
     @property
     def model(self) -> LiveModel:
@@ -76,6 +78,22 @@ class Backend:
         erased = await self.store.erase(user)
         return {"erased": erased, "hidden": self.model.ranker.find_user(user) is not None}
 
+    async def set_item(self, item: Id, given: dict[str, Any]) -> Content:
+        """Store an item's metadata, in place of what was stored for it before, for this worker and all others."""
+        if self.store is None or self.updates is None:
+            raise ProblemError(501, NO_STORE)
+        ranker = self.model.ranker
+        index = ranker.items.get(item)
+        if index is None:
+            raise ProblemError(404, f"item {item!r} is not known", "item_id")
+        try:
+            ranker.metadata.parse_values(given)
+        except RuleError as error:
+            raise ProblemError(409, str(error), error.field) from None
+        await self.store.put_item(str(ranker.items.ids[index]), given)
+        await self.updates.refresh(self.models)
+        return {"id": ranker.items.ids[index], "metadata": given}
+
     async def _stored_history(self, user: str) -> StoredHistory:
         if self.store is None:
             return StoredHistory([])
@@ -114,6 +132,8 @@ class Backend:
             reasons = await self.batcher.submit_steps(model.explain(query, ranked)) if explain else None
         except UnsupportedError as error:
             raise ProblemError(422, str(error), _unsupported_field(query, model)) from None
+        except RuleError as error:  # a column that was there when the request came
+            raise ProblemError(422, str(error), error.field) from None
         return _content(ranked, reasons, unknown, model)
 
     def _batch_steps(self, requests: Sequence[RecommendFields], model: LiveModel) -> Steps[list[bytes]]:

@@ -5,14 +5,15 @@ import gc
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from recvae.errors import RecvaeError
 from recvae.inference.detector import detector
 from recvae.inference.ranker import DECIMALS, Query, Ranker
-from recvae.inference.rules import Ranked
+from recvae.inference.rules.selection import Ranked
 from recvae.inference.self_check import check_lists
 from recvae.models import registry
 from recvae.serving.batching import Steps
@@ -33,11 +34,16 @@ class LiveModel:
     version : dict
         The model's class, version and time of training, which every answer carries.
     loaded_at : datetime
+    own_metadata : Metadata
+        The artifact's, without what clients have set since.
+    item_changes : mapping
+        What clients have set and `ranker.metadata` has, by id.
     """
 
     def __init__(self, path: Path, exact_items: int) -> None:
         loaded = registry.load(path, frozen=True)
         self.ranker = ranker = Ranker(loaded, exact_items)
+        self.own_metadata, self.item_changes = ranker.metadata, dict[str, Mapping[str, Any]]()
         self.loaded_at = datetime.now(UTC)
         manifest = loaded.manifest
         digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:12]
@@ -90,7 +96,14 @@ class ModelReloader:
         Why the artifact now at the path could not be loaded.
     """
 
-    def __init__(self, path: Path, exact_items: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        path: Path,
+        exact_items: int,
+        metrics: Metrics,
+        prepare: Callable[[LiveModel], None] = lambda _: None,
+    ) -> None:
+        self._prepare = prepare
         self._path, self._exact_items, self._metrics = path, exact_items, metrics
         self._lock = asyncio.Lock()
         self._seen: tuple[int, ...] | None = None
@@ -120,7 +133,7 @@ class ModelReloader:
         async with self._lock:
             self._seen = _identify(self._path)
             try:
-                model = await asyncio.to_thread(LiveModel, self._path, self._exact_items)
+                model = await asyncio.to_thread(self._load)
             except Exception as error:
                 self.error = str(error) if isinstance(error, RecvaeError) else f"{type(error).__name__} while loading"
                 self._metrics.reloads.labels("failed").inc()
@@ -133,6 +146,11 @@ class ModelReloader:
             gc.collect()
             gc.freeze()
             return before is None or before.version["version"] != model.version["version"]
+
+    def _load(self) -> LiveModel:
+        model = LiveModel(self._path, self._exact_items)
+        self._prepare(model)
+        return model
 
     def _report(self, model: LiveModel, before: LiveModel | None) -> None:
         name, version = model.version["name"], model.version["version"]

@@ -80,7 +80,7 @@ class Middleware:
             with _TimeLimit(self._settings.timeout_seconds):
                 self._authenticate(scope, exchange.headers)
                 _refuse_undecodable(scope)
-                body = await self._read_body(exchange.headers, receive) if scope["method"] == "POST" else b""
+                body = await self._read_body(exchange.headers, receive) if scope["method"] in ("POST", "PUT") else b""
                 async with self._take_turn() if len(body) > LARGE_BODY else contextlib.nullcontext():
                     await self._app(scope, _replay(body, receive), exchange.send)
         except TimeoutError:

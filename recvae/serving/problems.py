@@ -11,7 +11,9 @@ from starlette.responses import Response
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
 LOCATIONS = ("body", "query", "path")
-ID_KINDS = ("constrained-int", "constrained-str", "plain", "weighted")
+KINDS = ("constrained-int", "constrained-str", "plain", "weighted", "[key]")
+KINDS_OF_VALUES = ("a-truth", "a-number", "a-text", "nothing", "a-list-of-texts", "a-list-of-numbers")
+"""Steps of pydantic's locations that name what was tried, not a place in the request."""
 MOST_ERRORS, MOST_IN_DETAIL = 20, 3
 """Errors listed in a problem, and errors repeated in its one-line detail."""
 
@@ -82,6 +84,6 @@ def _field_name(location: Sequence[int | str]) -> str:
     for step in location[1:] if location and location[0] in LOCATIONS else location:
         if isinstance(step, int):
             text += f"[{step}]"
-        elif step not in ID_KINDS:
+        elif step not in KINDS + KINDS_OF_VALUES:
             text += f".{step}" if text else step
     return text or "body"

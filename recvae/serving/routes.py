@@ -42,7 +42,14 @@ class _WholeUser(_AnyText):
     regex = r"(?s:(?!.*/(?:events|recommendations)$).*)"
 
 
+class _WholeItem(_AnyText):
+    """Id of an item whose path has nothing behind it."""
+
+    regex = r"(?s:(?!.*/similar$).*)"
+
+
 register_url_convertor("id", _AnyText())
+register_url_convertor("item", _WholeItem())
 register_url_convertor("user", _WholeUser())
 
 
@@ -222,6 +229,22 @@ def _add_items(app: FastAPI, backend: Backend) -> None:
         found = await backend.batcher.submit_steps(backend.model.search(query, n))
         return _json({"items": [{"id": ranker.items.ids[i], "title": ranker.titles[i]} for i in found]})
 
+    async def set_item(item_id: Id, body: schemas.ItemRequest) -> Response:
+        """Set an item's metadata, such as whether it is in stock, in place of what was set before.
+
+        Columns that are not named are the model's own. Every worker filters by it within a second.
+        """
+        return _json(await backend.set_item(item_id, body.root))
+
+    _add(
+        app,
+        "items",
+        "/items/{item_id:item}",
+        set_item,
+        schemas.ItemResponse,
+        *(400, 401, 404, 409, 413, 415, 422, 501, 503, 504),
+        method="PUT",
+    )
     _add(app, "items", "/items", search_items, schemas.SearchResponse, 401, 422, 503, 504)
     _add(
         app,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -12,15 +12,15 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    RootModel,
     Tag,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_validator,
 )
 
 from recvae.inference.ids import LARGEST_NUMBER
-from recvae.inference.metadata import MOST_TOGETHER, MOST_VALUES, ORDERED, ORDERS, Metadata
-from recvae.inference.rules import MOST_BOOSTS, MOST_DEVIATIONS
 from recvae.serving.settings import Settings
 
 LONGEST_ID = 256
@@ -95,6 +95,48 @@ class AnomalyFields(_Request):
     """A history to be judged."""
 
     history: list[ItemId] = Field(description="Items of a user's history, at least one.")
+
+
+LONGEST_VALUE, MOST_COLUMNS, MOST_OF_A_SET = 1000, 64, 100
+_Text = Annotated[str, Field(strict=True, max_length=LONGEST_VALUE)]
+_Number = Annotated[float, Field(strict=True, ge=-(2**53), le=2**53)]
+
+
+def _kind_of_value(value: Any) -> str:
+    if isinstance(value, list):
+        return "a-list-of-numbers" if value and _kind_of_value(value[0]) == "a-number" else "a-list-of-texts"
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return "nothing" if value is None else "a-number" if number else "a-text" if isinstance(value, str) else "a-truth"
+
+
+MetadataValue = Annotated[
+    Annotated[None, Tag("nothing")]
+    | Annotated[bool, Field(strict=True), Tag("a-truth")]
+    | Annotated[_Number, Tag("a-number")]
+    | Annotated[_Text, Tag("a-text")]
+    | Annotated[list[_Text], Field(max_length=MOST_OF_A_SET), Tag("a-list-of-texts")]
+    | Annotated[list[_Number], Field(max_length=MOST_OF_A_SET), Tag("a-list-of-numbers")],
+    Discriminator(_kind_of_value),
+]
+
+
+class ItemRequest(RootModel[dict[Annotated[str, Field(min_length=1, max_length=64)], MetadataValue]]):
+    """Metadata of an item by column: a text, a number, a truth value, a list for a set of values, or null for none."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra={"maxProperties": MOST_COLUMNS})
+
+    @model_validator(mode="after")
+    def _refuse_many(self) -> Self:
+        if len(self.root) > MOST_COLUMNS:
+            raise ValueError(f"has {len(self.root)} columns; expected at most {MOST_COLUMNS}")
+        return self
+
+
+class ItemResponse(BaseModel):
+    """An item, and the metadata that is stored for it."""
+
+    id: int | str
+    metadata: dict[str, Any]
 
 
 class EventsFields(_Request):
@@ -276,35 +318,6 @@ class ServiceStatus(BaseModel):
     """State of the process."""
 
     status: str
-
-
-def describe_rules(metadata: Metadata) -> dict[str, dict[str, Any]]:
-    """Describe the filters, boosts and caps that fit the items, as JSON schemas by the name of the field."""
-    filters, caps = dict[str, Any](), dict[str, Any]()
-    for name, kind in metadata.kinds().items():
-        value = {"text": {"type": "string"}, "number": {"type": "number"}, "truth value": {"type": "boolean"}}.get(
-            kind, {"type": "string", "format": "date-time"}
-        )
-        listed = {"type": "array", "items": value, "minItems": 1}
-        several, together = ({"anyOf": [value, {**listed, "maxItems": n}]} for n in (MOST_VALUES, MOST_TOGETHER))
-        operators: dict[str, Any] = {"not": several, "all": together}
-        operators |= dict.fromkeys(ORDERS, value) if kind in ORDERED else {}
-        compared = {"type": "object", "properties": operators, "additionalProperties": False, "minProperties": 1}
-        filters[name] = {"anyOf": [*several["anyOf"], compared]}
-        caps[name] = {"type": "integer", "minimum": 1}
-    kept = {"type": "object", "properties": filters, "additionalProperties": False}
-    by = {"type": "number", "minimum": -MOST_DEVIATIONS, "maximum": MOST_DEVIATIONS}
-    boost = {
-        "type": "object",
-        "properties": {"filter": kept, "by": by},
-        "required": ["filter", "by"],
-        "additionalProperties": False,
-    }
-    return {
-        "filter": {"anyOf": [kept, {"type": "null"}]},
-        "boost": {"type": "array", "items": boost, "maxItems": MOST_BOOSTS},
-        "cap": {"type": "object", "properties": caps, "additionalProperties": False},
-    }
 
 
 def _as_whole(number: Any) -> Any:

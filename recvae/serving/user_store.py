@@ -3,9 +3,11 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
+
+import orjson
 
 from recvae.errors import MissingDependencyError, ParameterError, RecvaeError
 
@@ -36,7 +38,7 @@ class StoredHistory(NamedTuple):
 
 
 class UserStore(Protocol):
-    """Keeps appended interactions, by ids as text, and which users were erased."""
+    """Keeps appended interactions, by ids as text, which users were erased, and metadata of items."""
 
     async def history(self, user: str, most: int) -> StoredHistory:
         """Return at most so many of the user's latest interactions."""
@@ -47,6 +49,12 @@ class UserStore(Protocol):
     async def erase(self, user: str) -> int:
         """Delete the user's interactions, and remember that; return how many there were."""
 
+    async def put_item(self, item: str, metadata: Mapping[str, Any]) -> None:
+        """Store an item's metadata for good, in place of what was stored before."""
+
+    async def changed_items(self, since: float) -> list[tuple[str, dict[str, Any], float]]:
+        """List items stored since a time, with their metadata and the time of each."""
+
     def close(self) -> None:
         """Close everything that is open."""
 
@@ -54,7 +62,7 @@ class UserStore(Protocol):
 class DatabaseUserStore:
     """Stores interactions in the table `recvae_events` of an SQLite or PostgreSQL database, each (user, item) once.
 
-    Ids of erased users are in the table `recvae_erased`.
+    Ids of erased users are in the table `recvae_erased`, items' metadata as JSON in `recvae_items`.
 
     An interaction is acknowledged once its transaction is on disk. Tables are created on first use, so that the
     service can start while the database is away.
@@ -99,6 +107,13 @@ class DatabaseUserStore:
             sa.Column("item_id", sa.Text, primary_key=True),
             sa.Column("at", sa.Double, nullable=False),
         )
+        self._items = sa.Table(
+            "recvae_items",
+            self._tables,
+            sa.Column("item_id", sa.Text, primary_key=True),
+            sa.Column("metadata", sa.Text, nullable=False),
+            sa.Column("at", sa.Double, nullable=False, index=True),
+        )
         self._insert: Any = getattr(sa.dialects, dialect).insert
         self._has_tables = False
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
@@ -136,6 +151,23 @@ class DatabaseUserStore:
             return int(connection.execute(deletion).rowcount)
 
         return await self._run(work)
+
+    async def put_item(self, item: str, metadata: Mapping[str, Any]) -> None:
+        """See `UserStore`; `StoreUnavailableError` if the database cannot be reached or cannot write."""
+        row = {"metadata": orjson.dumps(metadata).decode(), "at": time.time()}
+        statement = self._insert(self._items).values(item_id=item, **row)
+        statement = statement.on_conflict_do_update(index_elements=["item_id"], set_=row)
+        await self._run(lambda connection: connection.execute(statement))
+
+    async def changed_items(self, since: float) -> list[tuple[str, dict[str, Any], float]]:
+        """See `UserStore`; `StoreUnavailableError` if the database cannot be reached."""
+        items = self._items.c
+        statement = self._sa.select(items.item_id, items.metadata, items.at).where(items.at >= since)
+        return await self._run(
+            lambda connection: [
+                (item, orjson.loads(metadata), at) for item, metadata, at in connection.execute(statement)
+            ]
+        )
 
     def close(self) -> None:
         """Close every connection."""

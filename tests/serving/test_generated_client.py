@@ -22,6 +22,7 @@ OPERATIONS = {
     "append_events",
     "judge_history",
     "erase_user",
+    "set_item",
     "search_items",
     "similar_items",
     "get_model",

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from recvae.errors import UnsupportedError
-from recvae.inference.metadata import RuleError
 from recvae.inference.ranker import Query, Ranker
-from recvae.inference.rules import Rules, parse_rules
+from recvae.inference.rules.item_column import RuleError
+from recvae.inference.rules.selection import Rules, parse_rules
 from recvae.models import registry
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.base import Recommender

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recvae.inference.metadata import Metadata, RuleError
+from recvae.inference.rules.item_column import RuleError
+from recvae.inference.rules.metadata import Metadata
 
 ROWS: list[dict[str, Any]] = [
     {"genre": "Drama|Crime", "year": 1994, "price": 9.5, "in_stock": True, "tags": ["new", "blue"], "studio": "A"},
@@ -120,3 +121,32 @@ def test_many_items_as_a_loop_finds_them() -> None:
         for one, number in zip(sets, numbers, strict=True)
     ]
     assert metadata.mask(metadata.parse_filter(given)).tolist() == kept
+
+
+def test_updated_values_are_as_those_of_a_new_table() -> None:
+    generator = np.random.default_rng(1)
+    names, n_items = ["a", "b", "c", "d"], 500
+    rows: list[dict[str, Any]] = [
+        {"of": "|".join(generator.choice(names, generator.integers(0, 3), replace=False)), "number": int(i % 9)}
+        for i in range(n_items)
+    ]
+    before = Metadata(pa.Table.from_pylist([{"item_id": i, **row} for i, row in enumerate(rows)]))
+    changes: dict[int, dict[str, Any]] = {}
+    for item in generator.choice(n_items, 80, replace=False).tolist():
+        of = list(generator.choice([*names, "new"], generator.integers(0, 4), replace=False))
+        changes[item] = {"of": of, "number": int(generator.integers(5, 20)), "stock": bool(item % 2)}
+        rows[item] = {"of": "|".join(of), "number": changes[item]["number"], "stock": bool(item % 2)}
+    table = pa.Table.from_pylist([{"item_id": i, "stock": None, **row} for i, row in enumerate(rows)])
+    updated, expected = before.updated(changes), Metadata(table)
+    for given in (
+        {"of": "new"},
+        {"of": {"all": ["a", "b"]}},
+        {"of": {"not": ["c", "new"]}},
+        {"number": {"ge": 9}},
+        {"number": [3, 12]},
+        {"stock": True, "number": {"lt": 15}},
+        {"stock": {"not": True}},
+    ):
+        masks = [metadata.mask(metadata.parse_filter(given)).tolist() for metadata in (updated, expected)]
+        assert masks[0] == masks[1], given
+    assert before.mask(before.parse_filter({"of": "new"})).sum() == 0

@@ -1,11 +1,10 @@
-"""`Metadata`: columns of an item table, and the items that a filter keeps."""
+"""`ItemColumn`: a column of the items' metadata as codes of its distinct values, and the conditions on it."""
 
-import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recvae.errors import ParameterError
-from recvae.types import FloatArray
 
 ORDERS = {"ge": np.greater_equal, "gt": np.greater, "le": np.less_equal, "lt": np.less}
 ORDERED = ("number", "date")
@@ -22,10 +20,8 @@ OPERATORS = (*ORDERS, "not", "all")
 WHOLE = frozenset({"item_id", "title"})
 """Columns of text that are never taken for sets, whatever bars they hold."""
 BAR = "|"
-MASKS, PENALTIES = 64, 32
-"""Masks and penalties that are kept: one byte and four bytes an item each."""
-MOST_CONDITIONS, MOST_VALUES, MOST_TOGETHER = 32, 1000, 16
-"""Most conditions in a filter, values in a list, and values in a list for "all": each costs a pass over the items."""
+MOST_VALUES, MOST_TOGETHER = 1000, 16
+"""Most values in a list, and in a list for "all", where each costs a pass over the items."""
 
 Mask = npt.NDArray[np.bool_]
 
@@ -56,109 +52,8 @@ class Condition:
     values: tuple[Any, ...]
 
 
-Filter = tuple[Condition, ...]
-"""Conditions that an item must all meet."""
-
-
-class Metadata:
-    """Columns of an item table, ready to be filtered by.
-
-    A column holds one value an item, or a set of values: lists, and text where values are joined by bars, as in
-    `Comedy|Drama`. A set meets a condition if one of its values does, and "all" if every value named is in it. An item
-    without a value meets no condition but "not".
-
-    Parameters
-    ----------
-    table : Arrow table
-        One row for each item.
-    """
-
-    def __init__(self, table: pa.Table) -> None:
-        self.table = table
-        self._columns: dict[str, _Column] = {}
-        self._cached_mask = lru_cache(MASKS)(self._compute_mask)
-        self._cached_penalty = lru_cache(PENALTIES)(self._compute_penalty)
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def parse_filter(self, given: Any, field: str = "filter") -> Filter:
-        """Check a filter such as `{"genre": ["Drama"], "year": {"ge": 1990}, "in_stock": true}`.
-
-        Each column has a value, a list of which one must be there, or an object with `ge`, `gt`, `le` and `lt` (a
-        number or date), `not` (a value or list of which none may be there) and `all` (a list of which each must be).
-
-        Raises
-        ------
-        RuleError
-            For a column that the items do not have, or a value of the wrong kind.
-        """
-        if not isinstance(given, Mapping):
-            raise RuleError(field, f"is {given!r}; expected an object of columns and values")
-        conditions: list[Condition] = []
-        for name in sorted(given, key=str):
-            column, place, wanted = self.find_column(name, field), f"{field}.{name}", given[name]
-            if not isinstance(wanted, Mapping):
-                conditions.append(Condition(name, "in", column.parse_values(wanted, place)))
-                continue
-            if not wanted:
-                raise RuleError(place, f"is empty; expected {_alternatives(OPERATORS)}")
-            for operator in sorted(wanted, key=str):
-                if operator not in OPERATORS:
-                    raise RuleError(place, f"has {operator!r}; expected {_alternatives(OPERATORS)}")
-                parse = column.parse_bound if operator in ORDERS else column.parse_values
-                values = parse(wanted[operator], f"{place}.{operator}")
-                if operator == "all" and len(values) > MOST_TOGETHER:
-                    raise RuleError(f"{place}.all", f"has {len(values)} values; expected at most {MOST_TOGETHER}")
-                conditions.append(Condition(name, operator, values))
-        if len(conditions) > MOST_CONDITIONS:
-            raise RuleError(field, f"has {len(conditions)} conditions; expected at most {MOST_CONDITIONS}")
-        return tuple(conditions)
-
-    def mask(self, conditions: Filter) -> Mask:
-        """Find the items that meet all conditions, (n_items,); kept for the next time, so it must not be changed."""
-        return self._cached_mask(conditions)
-
-    def penalty(self, conditions: Filter) -> FloatArray:
-        """Give 0 for items that meet all conditions and -inf for others, (n_items,) float32, which must not be changed.
-
-        Adding it to scores is many times faster than writing through a mask.
-        """
-        return self._cached_penalty(conditions)
-
-    def find_column(self, name: Any, field: str) -> "_Column":
-        """Prepare a column; `RuleError` if there is none that rules can use."""
-        found = self._columns.get(name) if isinstance(name, str) else None
-        if found is None:
-            if name not in self.table.column_names:
-                names = ", ".join(sorted(self.table.column_names))
-                raise RuleError(f"{field}.{name}", f"is no column of the items; expected one of {names}")
-            found = self._columns[name] = _Column.read(self.table[name], name, f"{field}.{name}")
-        return found
-
-    def kinds(self) -> dict[str, str]:
-        """Give the kind of each column that rules can use: "text", "number", "truth value" or "date"."""
-        found: dict[str, str] = {}
-        for name in self.table.column_names:
-            with contextlib.suppress(RuleError):
-                found[name] = self.find_column(name, "").kind
-        return found
-
-    def _compute_penalty(self, conditions: Filter) -> FloatArray:
-        penalty = np.where(self.mask(conditions), np.float32(0), np.float32(-np.inf))
-        penalty.flags.writeable = False
-        return penalty
-
-    def _compute_mask(self, conditions: Filter) -> Mask:
-        kept = np.ones(len(self), dtype=bool)
-        for condition in conditions:
-            kept &= self._columns[condition.column].meet(condition)
-        kept.flags.writeable = False
-        return kept
-
-
 @dataclass(frozen=True, eq=False)
-class _Column:
+class ItemColumn:
     """A column as codes of its distinct values.
 
     Attributes
@@ -178,7 +73,7 @@ class _Column:
     starts: npt.NDArray[np.int64] | None
 
     @classmethod
-    def read(cls, column: pa.ChunkedArray, name: str, field: str) -> "_Column":
+    def read(cls, column: pa.ChunkedArray, name: str, field: str) -> "ItemColumn":
         """Read a column of an item table; `RuleError` if its type is none that has values to compare."""
         array, starts = _decode(_one_array(column)), None
         if _is_text(array.type) and name not in WHOLE and pc.any(pc.match_substring(array, BAR)).as_py():
@@ -193,6 +88,35 @@ class _Column:
         encoded = pc.dictionary_encode(array)
         codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
         return cls(kind, encoded.dictionary.to_numpy(zero_copy_only=False), codes, starts)
+
+    @classmethod
+    def empty(cls, values: Sequence[Any], n_items: int) -> "ItemColumn":
+        """Make a column without values, of the kind of the values given."""
+        first = values[0] if values else ""
+        kind = "truth value" if isinstance(first, bool) else "number" if is_number(first) else "text"
+        types: dict[str, Any] = {"truth value": bool, "number": np.float64, "text": object}
+        return cls(kind, np.empty(0, dtype=types[kind]), np.full(n_items, -1, dtype=np.int32), None)
+
+    def replace_values(self, changes: Mapping[int, Sequence[Any]]) -> "ItemColumn":
+        """Give some items other values, which were parsed."""
+        index = {value: code for code, value in enumerate(self.values.tolist())}
+        coded = {
+            item: list(dict.fromkeys(index.setdefault(value, len(index)) for value in values))
+            for item, values in changes.items()
+        }
+        values = np.array(list(index), dtype=object if self.kind == "text" else None)
+        if self.starts is None and all(len(codes) <= 1 for codes in coded.values()):
+            codes = self.codes.copy()
+            codes[list(coded)] = [next(iter(of_item), -1) for of_item in coded.values()]
+            return ItemColumn(self.kind, values, codes, None)
+        n_items = len(self.codes) if self.starts is None else len(self.starts) - 1
+        lengths = np.ones(n_items, dtype=np.int64) if self.starts is None else np.diff(self.starts)
+        items = np.repeat(np.arange(n_items), lengths)
+        kept = ~np.isin(items, list(coded))
+        items = np.concatenate([items[kept], np.repeat(list(coded), [len(of_item) for of_item in coded.values()])])
+        codes = np.concatenate([self.codes[kept], np.array([code for of in coded.values() for code in of], np.int32)])
+        starts = np.concatenate([[0], np.cumsum(np.bincount(items, minlength=n_items), dtype=np.int64)])
+        return ItemColumn(self.kind, values, codes[np.argsort(items, kind="stable")], starts)
 
     def meet(self, condition: Condition) -> Mask:
         """Find the items that meet a condition, (n_items,)."""
@@ -219,16 +143,16 @@ class _Column:
                 raise RuleError(field, f"is empty; expected {self.kind}s")
             if len(given) > MOST_VALUES:
                 raise RuleError(field, f"has {len(given):,} values; expected at most {MOST_VALUES:,}")
-            return tuple(self._parse(value, f"{field}[{i}]") for i, value in enumerate(given))
-        return (self._parse(given, field),)
+            return tuple(self.parse_value(value, f"{field}[{i}]") for i, value in enumerate(given))
+        return (self.parse_value(given, field),)
 
     def parse_bound(self, given: Any, field: str) -> tuple[Any]:
         """Check the bound of an order."""
         if self.kind not in ORDERED:
             raise RuleError(field, f"needs numbers or dates, but the column holds {self.kind}s")
-        return (self._parse(given, field),)
+        return (self.parse_value(given, field),)
 
-    def _parse(self, given: Any, field: str) -> Any:
+    def parse_value(self, given: Any, field: str) -> Any:
         """Check one value, and convert it to what the column holds."""
         match self.kind:
             case "text" if isinstance(given, str):
@@ -319,7 +243,8 @@ def _decode(array: pa.Array) -> pa.Array:
     return array.cast(array.type.value_type) if pa.types.is_dictionary(array.type) else array
 
 
-def _alternatives(names: Sequence[str]) -> str:
+def alternatives(names: Sequence[str]) -> str:
+    """Write names as `a, b or c`."""
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from recvae.inference.metadata import Filter, Metadata, RuleError, is_number
+from recvae.inference.rules.item_column import RuleError, is_number
+from recvae.inference.rules.metadata import Filter, Metadata
 from recvae.topn import top_n
 from recvae.types import FloatArray
 

@@ -1,0 +1,71 @@
+"""`ItemUpdates`: metadata of items that clients have set, laid over those of the artifact."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from recvae.serving.live_model import LiveModel, ModelReloader
+from recvae.serving.user_store import StoreUnavailableError, UserStore
+
+LOGGER = logging.getLogger("recvae.items")
+SECONDS = 0.5
+"""Time between two looks for what other workers have stored."""
+OVERLAP = 10.0
+"""Seconds before the latest change seen that are read again: clocks of machines differ, and transactions take time."""
+
+
+class ItemUpdates:
+    """Reads what every worker has stored, and keeps the live model's metadata up to date.
+
+    Parameters
+    ----------
+    store : UserStore
+    """
+
+    def __init__(self, store: UserStore) -> None:
+        self._store = store
+        self._lock = asyncio.Lock()
+        self._changes: dict[str, Mapping[str, Any]] = {}
+        self._latest = 0.0
+
+    async def watch(self, models: ModelReloader) -> None:
+        """Look for changes until cancelled."""
+        while True:
+            await asyncio.sleep(SECONDS)
+            await self.try_refresh(models)
+
+    async def try_refresh(self, models: ModelReloader) -> None:
+        """Refresh the live model; a store that is away changes nothing."""
+        try:
+            await self.refresh(models)
+        except StoreUnavailableError as error:
+            LOGGER.error("items: %s", error)
+        except Exception:
+            LOGGER.exception("items were not updated")
+
+    async def refresh(self, models: ModelReloader) -> None:
+        """Read what is new in the store, and bring the live model up to date.
+
+        Raises
+        ------
+        StoreUnavailableError
+            If the database cannot be reached.
+        """
+        async with self._lock:
+            rows = await self._store.changed_items(self._latest - OVERLAP)
+            new = {item: given for item, given, _ in rows if self._changes.get(item) != given}
+            self._latest = max([self._latest, *(at for _, _, at in rows)])
+            if new:
+                self._changes = {**self._changes, **new}
+            if models.current is not None and models.current.item_changes is not self._changes:
+                await asyncio.to_thread(self.apply, models.current)
+
+    def apply(self, model: LiveModel) -> None:
+        """Lay all changes over a model's own metadata; items that it does not know are left out."""
+        changes = self._changes
+        find = model.ranker.items.get
+        known = {index: given for item, given in changes.items() if (index := find(item)) is not None}
+        if known or model.item_changes:
+            model.ranker.metadata = model.own_metadata.updated(known)
+        model.item_changes = changes

@@ -1,0 +1,171 @@
+"""Metadata that clients set: kept in the store, and seen by every worker's filters within a second."""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pandas as pd
+import pytest
+
+from recvae.serving import Settings, create_app
+from tests.contracts import one_thread as one_thread
+from tests.http_service import N_ITEMS, Postgres, asked, client, item_id, running, save, small
+
+ITEMS = pd.DataFrame(
+    {
+        "item_id": [item_id(i) for i in range(N_ITEMS)],
+        "genre": [["Drama", "Comedy|Crime", "Crime"][i % 3] for i in range(N_ITEMS)],
+        "year": [1980 + i for i in range(N_ITEMS)],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("items") / "model"
+    save(path, items=ITEMS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    if not Postgres.installed():
+        if os.environ.get("CI"):
+            pytest.fail("PostgreSQL's binaries are not installed; the gate needs them")
+        pytest.skip("PostgreSQL's binaries are not installed")
+    with Postgres.started() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'items.db'}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.fresh()
+
+
+async def put(http: httpx.AsyncClient, index: int, **metadata: Any) -> httpx.Response:
+    return await http.put(f"/items/{item_id(index)}", json=metadata)
+
+
+async def listed(http: httpx.AsyncClient, **given: Any) -> set[int]:
+    answer = await http.post("/recommend", json={"history": [], "n": N_ITEMS, "filter": given})
+    assert answer.status_code == 200, answer.text
+    return {item["id"] - item_id(0) for item in answer.json()["items"]}
+
+
+def test_other_values_and_new_columns_at_once(model: Path, url: str) -> None:
+    async def question(http: httpx.AsyncClient) -> None:
+        answer = await put(http, 3, in_stock=False, year=2030)
+        assert answer.json() == {"id": item_id(3), "metadata": {"in_stock": False, "year": 2030}}
+        await put(http, 4, in_stock=True, genre=["Western", "Crime"])
+        await put(http, 5, in_stock=True, genre="Western|War", price=9.5)
+        assert await listed(http, in_stock=True) == {4, 5}
+        assert await listed(http, in_stock={"not": False}) == set(range(N_ITEMS)) - {3}
+        assert await listed(http, year={"ge": 2003}) == {3, 23, 24}
+        assert await listed(http, genre="Western") == {4, 5}
+        assert await listed(http, genre="War") == {5}
+        assert await listed(http, genre={"all": ["Western", "Crime"]}) == {4}
+        assert 4 not in await listed(http, genre="Comedy")
+        assert await listed(http, price={"gt": 9}) == {5}
+        await put(http, 3, genre=None)  # what is not named is the model's again
+        assert await listed(http, year=1983) == {3}
+        assert 3 not in await listed(http, genre=["Drama", "Comedy", "Crime"])
+        assert await listed(http, in_stock={"not": True}) == set(range(N_ITEMS)) - {4, 5}
+
+    asked(Settings(model, store=url), question)
+
+
+def test_every_worker_within_a_second_and_after_a_restart(model: Path, url: str, tmp_path: Path) -> None:
+    async def question(http: httpx.AsyncClient) -> None:
+        async with client(create_app(settings)) as other:
+            await put(http, 7, in_stock=False)
+            begun = time.monotonic()
+            while (
+                await other.post("/recommend", json={"history": [], "filter": {"in_stock": False}})
+            ).status_code != 200:
+                assert time.monotonic() - begun < 1
+                await asyncio.sleep(0.02)
+            await put(other, 8, in_stock=False)
+            await asyncio.sleep(1)
+            assert await listed(http, in_stock=False) == {7, 8}
+
+    settings = Settings(model, store=url)
+    asked(settings, question)
+    assert asked(settings, lambda http: listed(http, in_stock=False)) == {7, 8}
+
+
+def test_another_model_keeps_what_was_set(tmp_path: Path) -> None:
+    """From its first request on, also where its items are in another order and some are gone."""
+    save(tmp_path / "model", items=ITEMS)
+
+    async def question(http: httpx.AsyncClient) -> set[int]:
+        await put(http, 7, in_stock=False)
+        await put(http, 9, in_stock=False)
+        turned = ITEMS.iloc[::-1].assign(item_id=lambda t: t["item_id"].where(t["item_id"] != item_id(9), 5))
+        save(tmp_path / "model", small(seed=1), items=turned)
+        assert (await http.post("/admin/reload", headers={"X-API-Key": "key"})).json()["changed"]
+        return await listed(http, in_stock=False)
+
+    settings = Settings(
+        tmp_path / "model", store=f"sqlite:///{tmp_path / 'items.db'}", admin_key="key", poll_seconds=60
+    )
+    assert asked(settings, question) == {7}
+
+
+def test_two_processes(model: Path, tmp_path: Path) -> None:
+    """Requests reach one worker or the other; within a second all of them filter by what one was told."""
+    with running(model, workers=2, RECVAE_STORE=f"sqlite:///{tmp_path / 'items.db'}") as (address, _):
+        assert httpx.put(f"{address}/items/{item_id(7)}", json={"in_stock": False}).status_code == 200
+        time.sleep(1)
+        for _ in range(20):
+            body = {"history": [], "filter": {"in_stock": False}}
+            answer = httpx.post(f"{address}/recommend", json=body)
+            assert [item["id"] for item in answer.json()["items"]] == [item_id(7)]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "status", "field", "said"),
+    [
+        ({"year": "new"}, 409, "year", "is 'new'; expected a number"),
+        ({"genre": 3}, 409, "genre", "expected text"),
+        ({"title": "x"}, 409, "title", "comes with the model and cannot be set"),
+        ({"item_id": 1}, 409, "item_id", "comes with the model"),
+        ({"about": "x" * 1_000_000}, 422, "about", "at most 1000 characters"),
+        ({"about": ["x"] * 101}, 422, "about", "at most 100 items"),
+        ({"x" * 65: 1}, 422, "", "at most 64 characters"),
+        ({"about": {"a": 1}}, 422, "about", "valid"),
+        ({f"c{i}": i for i in range(65)}, 422, "body", "has 65 columns; expected at most 64"),
+        ([1], 422, "body", "dictionary"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_is_refused_is_not_stored(
+    model: Path, tmp_path: Path, metadata: Any, status: int, field: str, said: str
+) -> None:
+    async def question(http: httpx.AsyncClient) -> httpx.Response:
+        answer = await http.put(f"/items/{item_id(1)}", json=metadata)
+        assert await listed(http) == set(range(N_ITEMS))
+        return answer
+
+    settings = Settings(model, store=f"sqlite:///{tmp_path / 'items.db'}")
+    answer = asked(settings, question)
+    assert answer.status_code == status
+    assert field in answer.json()["errors"][0]["field"]
+    assert said in answer.json()["detail"]
+    again = asked(settings, lambda http: http.put(f"/items/{item_id(1)}", json={"year": 1}))
+    assert again.json()["metadata"] == {"year": 1}
+
+
+def test_unknown_items_and_no_store(model: Path, tmp_path: Path) -> None:
+    settings = Settings(model, store=f"sqlite:///{tmp_path / 'items.db'}")
+    assert asked(settings, lambda http: http.put("/items/nowhere", json={})).status_code == 404
+    refused = asked(Settings(model), lambda http: put(http, 1, in_stock=True))
+    assert refused.status_code == 501
+    assert "RECVAE_STORE" in json.loads(refused.text)["detail"]
