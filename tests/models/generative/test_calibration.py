@@ -79,8 +79,8 @@ def test_state_is_checked() -> None:
 
 def test_a_few_short_histories_do_not_hide_others() -> None:
     generator = np.random.default_rng(0)
-    lengths = np.append(generator.integers(40, 51, 190), [4, 4, 5, 6, 8, 10]).astype(np.float64)
-    misfit = np.append(generator.normal(-2, 0.3, 190), generator.normal(0.5, 1, 6))
-    calibration = Calibration(Summary(lengths, misfit, generator.normal(size=196)), 1.0)
+    lengths = np.append(generator.integers(40, 51, 180), generator.integers(4, 40, 12)).astype(np.float64)
+    misfit = np.append(generator.normal(-2, 0.3, 180), generator.normal(0, 1, 12))
+    calibration = Calibration(Summary(lengths, misfit, generator.normal(size=192)), 1.0)
     short = Summary(np.array([20.0]), np.array([0.0]), np.array([0.0]))
     assert calibration.p_values(calibration.scores(short))[0] < 0.05
