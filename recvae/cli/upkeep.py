@@ -1,4 +1,4 @@
-"""`recvae forget`: upkeep of an artifact that is in use."""
+"""`recvae show` and `recvae forget`: what an artifact is, and upkeep of one that is in use."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +7,22 @@ import typer
 
 from recvae.cli.app import Model, app
 from recvae.cli.arguments import parse_path
+from recvae.cli.output import to_json
+from recvae.errors import escape_control_characters
+
+
+@app.command()
+def show(
+    model: Model,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a model's card: what it was made of, its settings, its figures, and its limits."""
+    from recvae.inference.card import describe_artifact, format_card
+    from recvae.models import registry
+
+    card = describe_artifact(registry.load(model, frozen=True))
+    for line in [to_json(card)] if as_json else map(escape_control_characters, format_card(card)):
+        typer.echo(line)
 
 
 @app.command()

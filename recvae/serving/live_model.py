@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recvae.errors import RecvaeError
+from recvae.inference.card import describe_artifact
 from recvae.inference.detector import detector
 from recvae.inference.ranker import DECIMALS, Query, Ranker
 from recvae.inference.rules.selection import Ranked
@@ -34,6 +35,8 @@ class LiveModel:
     version : dict
         The model's class, version and time of training, which every answer carries.
     loaded_at : datetime
+    card : dict
+        See `recvae.inference.card.describe_artifact`.
     own_metadata : Metadata
         The artifact's, without what clients have set since.
     item_changes : mapping
@@ -43,6 +46,7 @@ class LiveModel:
     def __init__(self, path: Path, exact_items: int) -> None:
         loaded = registry.load(path, frozen=True)
         self.ranker = ranker = Ranker(loaded, exact_items)
+        self.card = describe_artifact(loaded)
         self.own_metadata, self.item_changes = ranker.metadata, dict[str, Mapping[str, Any]]()
         self.loaded_at = datetime.now(UTC)
         manifest = loaded.manifest

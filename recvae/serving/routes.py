@@ -264,7 +264,7 @@ def _add_operations(app: FastAPI, backend: Backend) -> None:
         described = {key: manifest[key] for key in ("metrics", "data", "hyperparameters")}
         index = None if ranker.index is None else ranker.index.describe()
         content = {"n_items": len(ranker.items), "loaded_at": model.loaded_at, "index": index}
-        return _json({**model.version, **described, **content, "last_error": backend.models.error})
+        return _json({**model.version, **described, **content, "last_error": backend.models.error, "card": model.card})
 
     async def reload_model() -> Response:
         """Load the artifact now at the path, in the worker that answers; the others do so within seconds."""

@@ -296,7 +296,7 @@ class EventsResponse(BaseModel):
 
 
 class ModelInfo(ModelVersion):
-    """The manifest of the model that is served."""
+    """The manifest of the model that is served, and its card."""
 
     n_items: int
     metrics: dict[str, Any]
@@ -304,6 +304,7 @@ class ModelInfo(ModelVersion):
     hyperparameters: dict[str, Any]
     loaded_at: datetime
     index: dict[str, Any] | None = Field(description="The approximate index of a large catalogue, with its recall.")
+    card: dict[str, Any] = Field(description="Data, settings, figures, columns of the items, and limits.")
     last_error: str | None = Field(description="Why the artifact now at the path was not loaded, if it was not.")
 
 

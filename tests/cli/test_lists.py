@@ -116,3 +116,11 @@ def test_a_wrong_rule_is_refused_before_anything_is_written(recvae: Command, mad
     assert status == 2
     assert "filter.studio" in err
     assert not (made / "lists").exists()
+
+
+def test_the_card_of_a_model(recvae: Command) -> None:
+    status, out, _ = recvae("show model")
+    assert status == 0
+    assert "items: 40, 40 with a title; columns: genre (text), item_id (number), title (text), year (number)" in out
+    _, out, _ = recvae("show model --json")
+    assert json.loads(out)["model"] == "EASE"

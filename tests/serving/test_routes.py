@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from recvae.inference.card import describe_artifact
 from recvae.models import registry
 from recvae.models.factorization import BPR
 from recvae.models.popularity import Popularity
@@ -177,6 +178,7 @@ def test_the_model_is_described(model: Path, ask: Asker) -> None:
     assert about["hyperparameters"]["latent"] == 8
     assert about["n_items"] == N_ITEMS
     assert about["last_error"] is None
+    assert about["card"] == describe_artifact(registry.load(model))
     assert len(about["version"]) == 12
 
 
