@@ -30,11 +30,11 @@ def write_samples(
     ArtifactError
         If the model is damaged or `out` cannot be written.
     ParameterError
-        If n_users or the seed is no number that can be.
+        If the number of users or the seed cannot be.
     UnsupportedError
         If the model draws no histories.
     """
-    check.whole("n_users", n_users)
+    check.whole("users", n_users)
     loaded = registry.load(model)
     sampler, item_ids = loaded.model, loaded.item_table["item_id"].combine_chunks()
     if not isinstance(sampler, HistorySampler):

@@ -106,7 +106,7 @@ def test_samples_in_a_file(model: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_refused_samples(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match="n_users is 0"):
+    with pytest.raises(ParameterError, match="users is 0"):
         write_samples(model, 0, tmp_path / "sample")
     with pytest.raises(ArtifactError, match=r"out is .*missing.*; expected a file in a directory that exists"):
         write_samples(model, 1, tmp_path / "missing" / "sample")
