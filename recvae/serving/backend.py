@@ -134,7 +134,7 @@ class Backend:
             raise ProblemError(422, str(error), _unsupported_field(query, model)) from None
         except RuleError as error:  # a column that was there when the request came
             raise ProblemError(422, str(error), error.field) from None
-        return _content(ranked, reasons, unknown, model)
+        return self._content(ranked, reasons, unknown, model)
 
     def _batch_steps(self, requests: Sequence[RecommendFields], model: LiveModel) -> Steps[list[bytes]]:
         answers: list[bytes] = []
@@ -147,9 +147,19 @@ class Backend:
             yield
             for place, request in enumerate(block):
                 reasons = (yield from model.explain(queries[place], lists[place])) if request.explain else None
-                answers.append(orjson.dumps(_content(lists[place], reasons, unknown[place], model)))
+                answers.append(orjson.dumps(self._content(lists[place], reasons, unknown[place], model)))
                 yield
         return answers
+
+    def _content(self, ranked: Ranked, reasons: list[Ranked] | None, unknown: list[Id], model: LiveModel) -> Content:
+        items = model.ranker.describe(ranked)
+        for item, because in zip(items, reasons or (), strict=reasons is not None):
+            item["because"] = [
+                {"id": reason["id"], "title": reason["title"], "contribution": reason["score"]}
+                for reason in model.ranker.describe(because)
+            ]
+        self.metrics.count_list(model.version["version"])
+        return {"items": items, "unknown": unknown, "list_id": model.next_list_id(), "model": model.version}
 
     def _query(self, request: RecommendFields, model: LiveModel, where: str = "") -> tuple[Query, list[Id]]:
         """Return the query for a request, and the ids that the model does not know."""
@@ -218,13 +228,3 @@ def _blocks(requests: Sequence[RecommendFields]) -> Iterator[list[RecommendField
         n_ids += size
     if block:
         yield block
-
-
-def _content(ranked: Ranked, reasons: list[Ranked] | None, unknown: list[Id], model: LiveModel) -> Content:
-    items = model.ranker.describe(ranked)
-    for item, because in zip(items, reasons or (), strict=reasons is not None):
-        item["because"] = [
-            {"id": reason["id"], "title": reason["title"], "contribution": reason["score"]}
-            for reason in model.ranker.describe(because)
-        ]
-    return {"items": items, "unknown": unknown, "model": model.version}

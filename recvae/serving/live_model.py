@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import hashlib
+import itertools
 import json
 import logging
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +26,7 @@ from recvae.storage.manifest import MANIFEST
 
 LOGGER = logging.getLogger("recvae.models")
 N_REASONS, N_UNUSUAL = 3, 5
+PROCESS_ID, NUMBERS = secrets.token_hex(6), itertools.count()
 
 
 class LiveModel:
@@ -55,6 +58,10 @@ class LiveModel:
         named = zip(ranker.items.ids, ranker.titles, strict=True)
         self._titles = TitleSearch([title or str(item) for item, title in named], ranker.model.item_counts_)
         check_lists(ranker)
+
+    def next_list_id(self) -> str:
+        """Name a list: the version of the model that made it, and a part that no other list has."""
+        return f"{self.version['version']}-{PROCESS_ID}{next(NUMBERS):x}"
 
     def rank(self, queries: Sequence[Query]) -> list[Ranked]:
         """Rank a batch of queries."""

@@ -180,6 +180,8 @@ def _add_events(app: FastAPI, backend: Backend) -> None:
             raise ProblemError(501, NO_STORE)
         _, unknown = backend.model.ranker.items.find(body.items)
         stored = await store.append(user_id, [str(item) for item in body.items])
+        if body.list_id is not None:
+            backend.metrics.count_answers(body.list_id, len(body.items))
         return _json({"stored": stored, "unknown": unknown})
 
     async def erase_user(user_id: Id) -> Response:

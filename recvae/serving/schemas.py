@@ -140,9 +140,10 @@ class ItemResponse(BaseModel):
 
 
 class EventsFields(_Request):
-    """New interactions of a user, oldest first."""
+    """New interactions of a user, oldest first; `list_id` is that of the answer which they follow."""
 
     items: list[ItemId]
+    list_id: Annotated[str, Field(max_length=64)] | None = None
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,7 @@ class RecommendResponse(BaseModel):
 
     items: list[RecommendedItem]
     unknown: list[int | str]
+    list_id: str
     model: ModelVersion
 
 

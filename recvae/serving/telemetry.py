@@ -46,6 +46,11 @@ class Metrics:
         self._items = Counter("recvae_history_items", "Items in requests.", registry=own)
         self._unknown = Counter("recvae_unknown_items", "Items in requests that the model does not know.", registry=own)
         self.reloads = Counter("recvae_reloads", "Attempts to load another model.", ("outcome",), registry=own)
+        self._lists = Counter("recvae_lists", "Lists given.", ("version",), registry=own)
+        self._answers = Counter(
+            "recvae_list_answers", "Appended interactions that name the list they answer.", ("version",), registry=own
+        )
+        self._versions: set[str] = set()
         self._serving = Gauge(
             "recvae_model_info",
             "1 for the model that is served.",
@@ -80,10 +85,20 @@ class Metrics:
         self._items.inc(items)
         self._unknown.inc(unknown)
 
+    def count_list(self, version: str) -> None:
+        """Count a list that a version of the model made."""
+        self._lists.labels(version).inc()
+
+    def count_answers(self, list_id: str, interactions: int) -> None:
+        """Count interactions that answer a list; versions that this worker never served are counted together."""
+        version = list_id.partition("-")[0]
+        self._answers.labels(version if version in self._versions else "other").inc(interactions)
+
     def set_model(self, name: str, version: str, trained: float, before: tuple[str, str] | None) -> None:
         """Report that another model is served."""
         if before is not None:
             self._serving.labels(*before).set(0)
+        self._versions.add(version)
         self._serving.labels(name, version).set(1)
         self._stamps["loaded"].set_to_current_time()
         self._stamps["trained"].set(trained)

@@ -463,7 +463,7 @@ def test_weights_of_the_same_item_add_up(ask: Asker) -> None:
     other = item_id(7)
     twice = [{"id": item_id(1), "weight": 2}, other, {"id": item_id(1), "weight": 0.5}, str(item_id(1))]
     once = [{"id": item_id(1), "weight": 3.5}, other]
-    assert ask.recommend(history=twice) == ask.recommend(history=once)
+    assert ask.recommend(history=twice)["items"] == ask.recommend(history=once)["items"]
     answer = ask("POST", "/recommend", json={"history": [{"id": 5, "weight": 2}, {"id": 5, "weight": 2.0}]})
     assert answer.json()["errors"][0] == {"field": "history", "detail": "Value error, ids occur more than once"}
 
@@ -475,3 +475,27 @@ def test_the_artifact_s_weights_count(tmp_path: Path) -> None:
     by_id = ask("GET", "/users/ann/recommendations").json()["items"]
     assert by_id == ask.recommend(history=[{"id": item_id(7), "weight": 9}, item_id(1)])["items"]
     assert by_id != ask("GET", "/users/bob/recommendations").json()["items"]
+
+
+def test_lists_and_answers_to_them_are_counted_by_version(model: Path, tmp_path: Path) -> None:
+    async def question(http: httpx.AsyncClient) -> tuple[list[str], str, str]:
+        version = (await http.get("/model")).json()["version"]
+        first = (await http.post("/recommend", json={"history": [item_id(1)]})).json()["list_id"]
+        requests = [{"history": []}, {"history": [item_id(2)]}]
+        batch = (await http.post("/recommend/batch", json={"requests": requests})).json()["answers"]
+        by_user = (await http.get("/users/u1/recommendations")).json()["list_id"]
+        for list_id in (first, "of-another-service", None):
+            body = {"items": [item_id(3), item_id(4)], "list_id": list_id}
+            assert (await http.post("/users/ann/events", json=body)).status_code == 200
+        lists = [first, *(answer["list_id"] for answer in batch), by_user]
+        return lists, version, (await http.get("/metrics")).text
+
+    settings = Settings(model, store=f"sqlite:///{tmp_path / 'events.db'}")
+    lists, version, metrics = asked(settings, question)
+    assert len(set(lists)) == 4
+    assert all(name.startswith(f"{version}-") for name in lists)
+    assert f'recvae_lists_total{{version="{version}"}} 4.0' in metrics
+    assert f'recvae_list_answers_total{{version="{version}"}} 2.0' in metrics
+    assert 'recvae_list_answers_total{version="other"} 2.0' in metrics
+    refused = asked(settings, lambda http: http.post("/users/ann/events", json={"items": [1], "list_id": "x" * 65}))
+    assert refused.json()["errors"][0]["field"] == "list_id"

@@ -121,6 +121,8 @@ def test_users_of_whom_nothing_is_known_get_the_popular_items(model: Path, url: 
         return [*answers, (await http.post("/recommend", json={"history": [], "n": 25})).json()]
 
     nobody, erased, known, popular = asked(Settings(model, store=url, unknown_users="popular"), question)
+    ids = [answer.pop("list_id") for answer in (nobody, erased, known, popular)]
+    assert len(set(ids)) == 4
     assert nobody == erased == {**popular, "popular": True}
     assert "popular" not in known
 
