@@ -83,7 +83,7 @@ def test_a_damaged_artifact_is_not_taken(path: Path, damage: Callable[[Path], No
     assert refused.status_code == 409
     assert "the present model stays" in refused.json()["detail"]
     assert about.json()["last_error"] in refused.json()["detail"]
-    assert after.json() == before.json()
+    assert (after.json()["items"], after.json()["model"]) == (before.json()["items"], before.json()["model"])
     assert mended.json()["changed"]
     assert later.json()["last_error"] is None
     assert 'recvae_reloads_total{outcome="failed"} 1.0' in figures.text
@@ -149,7 +149,7 @@ def test_requests_finish_on_the_model_they_began_with(path: Path) -> None:
             return (await waiting).json(), expected
 
     answer, expected = asyncio.run(question())
-    assert answer == expected
+    assert (answer["items"], answer["model"]) == (expected["items"], expected["model"])
 
 
 def test_a_replaced_model_is_forgotten(path: Path) -> None:
