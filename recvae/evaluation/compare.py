@@ -66,6 +66,7 @@ class ModelRun:
     params: Mapping[str, Any]
     history: Sequence[Mapping[str, float]] = ()
     by_seed: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    latent_use: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self, primary: Iterable[str] = PRIMARY_METRICS) -> dict[str, Any]:
         """Convert to the model's entry in results.json, with the primary metrics by length of the history."""
@@ -78,6 +79,7 @@ class ModelRun:
             "peak_rss_mb": self.peak_rss_mb,
             "params": _to_plain(self.params),
             **({"by_seed": _to_plain(self.by_seed)} if self.by_seed else {}),
+            **({"latent_use": _to_plain(self.latent_use)} if self.latent_use else {}),
         }
 
 
@@ -204,7 +206,10 @@ def _run(model: Fits, split: Split, metrics: Sequence[str], show_progress: bool)
     with peak_memory() as peak:
         fit_seconds = _fit(model, split, show_progress)
         result = evaluate(model, split.test, metrics, train=split.train)
-    return ModelRun(result, fit_seconds, peak.mb, dict(_fitted_params(model)), getattr(model, "history_", ()))
+    params, history = dict(_fitted_params(model)), getattr(model, "history_", ())
+    use = getattr(model, "latent_use_", None)  # of models with a posterior over latent dimensions
+    latent_use = {} if use is None else use.as_dict(history[-1] if history else {})
+    return ModelRun(result, fit_seconds, peak.mb, params, history, latent_use=latent_use)
 
 
 def _fit(model: Fits, split: Split, show_progress: bool) -> float | None:
@@ -220,7 +225,7 @@ def _fit(model: Fits, split: Split, show_progress: bool) -> float | None:
 
 
 def _average_runs(runs: Sequence[ModelRun], primary: Sequence[str]) -> ModelRun:
-    """Average the runs of a model's seeds; history and hyperparameters are those of the first."""
+    """Average the runs of a model's seeds; history, latent dimensions and hyperparameters are those of the first."""
     if len(runs) == 1:
         return runs[0]
     seconds = [run.fit_seconds for run in runs if run.fit_seconds is not None]

@@ -84,6 +84,30 @@ class Figures:
         figure.legend(labels.values(), labels.keys(), loc="lower right")
         return _render_svg(figure)
 
+    def latent_use(self) -> str | None:
+        """Plot the KL of each latent dimension, and reconstruction against KL by epoch; None without such a model."""
+        used = {name: model for name, model in self.models.items() if model.get("latent_use")}
+        if not used:
+            return None
+        figure = self._figure_class(figsize=(9, 3.4))
+        by_dimension, path = figure.subplots(1, 2)
+        for name, model in used.items():
+            style = {**self.styles[name], "marker": None}
+            kl, active = model["latent_use"]["kl"], model["latent_use"]["active_units"]
+            label = f"{name}: {active} of {len(kl)} active"
+            by_dimension.plot(range(1, len(kl) + 1), kl, label=label, lw=1.4, **style)
+            terms = [(epoch["kl"], epoch["nll"]) for epoch in model["history"] if "kl" in epoch and "nll" in epoch]
+            if terms:
+                path.plot(*zip(*terms, strict=True), lw=1, **{**style, "marker": "."}, ms=4)
+                path.plot(*terms[-1], **self.styles[name], ms=7)
+        by_dimension.set_ylim(bottom=0)
+        by_dimension.set_xlabel("latent dimension, by KL")
+        by_dimension.set_ylabel("KL, nats")
+        by_dimension.legend(frameon=False, fontsize=9)
+        path.set_xlabel("KL, nats a user")
+        path.set_ylabel("reconstruction loss")
+        return _render_svg(figure)
+
     def recall_curve(self) -> str:
         """Plot recall against the length of the list."""
         figure = self._figure_class(figsize=(9, 4))

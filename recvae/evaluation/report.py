@@ -49,6 +49,13 @@ SECTIONS = (
         "catalogue in at least one list.",
     ),
     ("training_curves", "Training", "By epoch, for models that train in epochs."),
+    (
+        "latent_use",
+        "Latent dimensions",
+        "Of variational autoencoders. Left: KL of each dimension's posterior to N(0, 1) after training, the mean over "
+        "training users; a dimension is active where the posterior means differ between users (variance above .01). "
+        "Right: reconstruction loss and KL by epoch, with the noise of training; the large marker is the last epoch.",
+    ),
 )
 
 
@@ -75,7 +82,8 @@ def render_report(results: Mapping[str, Any]) -> str:
     for name, title, note in SECTIONS:
         svg = getattr(figures, name)()
         if svg is not None:
-            sections.append(_render_section(title, note, f"<figure>{svg}</figure>"))
+            lines = _render_warnings(results) if name == "latent_use" else ""
+            sections.append(_render_section(title, note, f"<figure>{svg}</figure>{lines}"))
     if search:
         sections.append(_render_search(search))
     sections.append(_render_run(results))
@@ -133,6 +141,15 @@ def _render_settings(varies: Mapping[str, Any]) -> str:
 def _render_value(value: float, best: bool) -> str:
     text = f"{value:.4f}".removeprefix("0")
     return f"<b>{text}</b>" if best else text
+
+
+def _render_warnings(results: Mapping[str, Any]) -> str:
+    """Render what is wrong with the KL weight of a model."""
+    return "".join(
+        f"<p><b>{html.escape(name)}</b>: {html.escape(line)}.</p>"
+        for name, model in results["models"].items()
+        for line in model.get("latent_use", {}).get("warnings", ())
+    )
 
 
 def _render_section(title: str, note: str, body: str) -> str:

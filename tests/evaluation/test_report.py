@@ -87,7 +87,7 @@ def test_it_renders_without_complaint_or_request(browser: Browser, page_file: Pa
     page, complaints, requests = opened(browser, page_file, width)
     assert complaints == []
     assert requests == []
-    assert page.locator("svg").count() == 6
+    assert page.locator("svg").count() == 7
     for svg in page.locator("svg").all():
         box = svg.bounding_box()
         assert box is not None
@@ -116,6 +116,22 @@ def test_it_loads_nothing_and_runs_nothing(results: dict[str, Any]) -> None:
 
 def test_the_same_results_give_the_same_page(results: dict[str, Any]) -> None:
     assert render_report(results) == render_report(results)
+
+
+def test_latent_dimensions_are_shown_with_their_warning(
+    browser: Browser, results: dict[str, Any], tmp_path: Path
+) -> None:
+    use = results["models"]["multvae"]["latent_use"]
+    assert [name for name, model in results["models"].items() if "latent_use" in model] == ["multvae"]
+    assert len(use["kl"]) == 8
+    assert use["kl"] == sorted(use["kl"], reverse=True)
+    warned = {**results["models"]["multvae"], "latent_use": {**use, "active_units": 0, "warnings": ["z < nothing"]}}
+    write_report(tmp_path / "report.html", {**results, "models": {HOSTILE: warned}, "comparisons": []})
+    page, complaints, _ = opened(browser, tmp_path / "report.html", 1280)
+    section = page.locator("section", has=page.get_by_role("heading", name="Latent dimensions"))
+    assert complaints == []
+    assert f"{HOSTILE}: z < nothing." in section.inner_text()
+    assert f"{HOSTILE}: 0 of 8 active" in str(section.locator("svg").text_content())
 
 
 def test_plots_without_data_are_left_out(results: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,3 +55,8 @@ class LatentUse:
                 f"the weighted KL is {weighted:.2g}, against a reconstruction loss of {epoch['nll']:.4g}: the KL "
                 "weight does nothing, and the model is a denoising autoencoder; MultDAE is the same without noise"
             )
+
+    def as_dict(self, epoch: Mapping[str, float]) -> dict[str, Any]:
+        """Convert to the entry in results.json: KL from the largest dimension down, active units, and `warnings`."""
+        kl = [float(f"{value:.4g}") for value in np.sort(self.kl)[::-1]]
+        return {"kl": kl, "active_units": self.active_units, "warnings": list(self.warnings(epoch))}

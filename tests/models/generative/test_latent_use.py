@@ -19,6 +19,8 @@ def test_dimensions_by_hand() -> None:
     assert_allclose(use.kl, [0, 0.5 * (0.5 + 4 - 1 - np.log(0.5)), 0.0025], atol=1e-12)
     assert_allclose(use.variance, [0, 4, 0.0025])
     assert use.active_units == 1
+    entry = use.as_dict({"beta": 0.5, "kl": 2.0, "nll": 10.0})
+    assert entry == {"kl": [2.097, 0.0025, 0.0], "active_units": 1, "warnings": []}
 
 
 @pytest.mark.parametrize(
