@@ -61,7 +61,7 @@ def test_the_same_seed_searches_alike() -> None:
 def test_fixed_hyperparameters_stay() -> None:
     found = tune("graph", split(), trials=2, params={"factors": 3})
     assert found.params["factors"] == 3
-    assert set(found.params) == {"factors", "weight", "metric"}
+    assert set(found.params) == {*MODELS["graph"].SPACE, "metric"}
 
 
 def test_a_study_goes_on_where_it_stopped(tmp_path: Path) -> None:

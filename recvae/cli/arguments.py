@@ -33,6 +33,14 @@ def parse_json(text: str | None, option: str) -> Any:
         raise RecvaeError(f"{option} is {text!r}; expected JSON ({error})") from None
 
 
+def parse_numbers(text: str, option: str) -> list[int | float]:
+    """Return numbers that are separated by commas."""
+    numbers = [_parse_value(entry.strip()) for entry in text.split(",") if entry.strip()]
+    if any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
+        raise RecvaeError(f"{option} is {text!r}; expected numbers separated by commas")
+    return numbers
+
+
 def parse_settings(given: list[str]) -> dict[str, Any]:
     """Return the settings of a command's only model."""
     from recvae.models.registry import MODELS

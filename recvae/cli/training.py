@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from recvae.cli.app import INTERRUPTED, Directory, Items, Model, Seed, Set, app
-from recvae.cli.arguments import parse_model_settings, parse_path, parse_settings
+from recvae.cli.arguments import parse_model_settings, parse_numbers, parse_path, parse_settings
 from recvae.errors import RecvaeError
 
 
@@ -223,23 +223,47 @@ def compare(
 
 @app.command()
 def tune(
+    context: typer.Context,
     directory: Directory,
-    out: Annotated[Path, typer.Option(help="Artifact directory to write.", parser=parse_path)],
+    out: Annotated[
+        Path, typer.Option(help="Artifact directory to write; with --sweep, directory of the page.", parser=parse_path)
+    ],
     model: Annotated[str, typer.Option(help="Model name.")],
     trials: Annotated[int, typer.Option(help="Number of trials in the study, earlier ones included.")] = 50,
     sampler: Annotated[str, typer.Option(help="tpe, random or grid.")] = "tpe",
     storage: Annotated[str | None, typer.Option(help="Database URL of the study; an SQLite file by default.")] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(help="Instead of a search: try one hyperparameter over its range, such as gamma or beta."),
+    ] = None,
+    values: Annotated[
+        str | None, typer.Option(help="Values of --sweep, separated by commas; six over the range by default.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of --sweep.")] = 2,
     settings: Set = None,
     seed: Seed = 0,
 ) -> None:
     """Search hyperparameters on the validation users and save the best model.
 
     Repeating the command continues the study; processes on one or several machines share the study of one
-    --storage URL.
+    --storage URL. With --sweep, one hyperparameter varies and the others are fixed: sweep.json and sweep.html show
+    what it does to the validation metric, to KL and reconstruction, and to the time.
     """
+    params = parse_settings(settings or [])
+    others = ("values", "seeds") if sweep is None else ("trials", "sampler", "storage")
+    for option in others:
+        source = context.get_parameter_source(option)
+        if source is not None and source.name != "DEFAULT":
+            raise RecvaeError(f"--{option} goes {'only with' if sweep is None else 'not with'} --sweep")
+    if sweep is not None:
+        _sweep(directory, out, model, sweep, values, {"seeds": seeds, "seed": seed, "params": params})
+        return
+    _search(directory, out, model, {"trials": trials, "sampler": sampler, "storage": storage}, params, seed)
+
+
+def _search(directory: Path, out: Path, model: str, options: dict[str, Any], params: dict[str, Any], seed: int) -> None:
     from recvae import tuning, workflow
 
-    params = parse_settings(settings or [])
     best = -1.0
 
     def show(trial: tuning.Trial) -> None:
@@ -247,13 +271,27 @@ def tune(
         best = max(best, trial.value or best)
         value = "pruned" if trial.value is None else f"{trial.value:.4f}"
         shown = ", ".join(f"{name} {tried:.4g}" for name, tried in trial.params.items())
-        typer.echo(f"trial {trial.number + 1}/{trials}  {value}  best {best:.4f}  {shown}")
+        typer.echo(f"trial {trial.number + 1}/{options['trials']}  {value}  best {best:.4f}  {shown}")
 
-    search: dict[str, Any] = {"trials": trials, "sampler": sampler, "storage": storage, "params": params, "seed": seed}
     try:
-        lines = workflow.tune(directory, out, model, **search, on_trial=show)
+        lines = workflow.tune(directory, out, model, **options, params=params, seed=seed, on_trial=show)
     except KeyboardInterrupt:
         typer.echo("recvae: interrupted; finished trials are kept: repeat the command to continue", err=True)
         sys.exit(INTERRUPTED)
     for line in lines:
+        typer.echo(line)
+
+
+def _sweep(directory: Path, out: Path, model: str, knob: str, values: str | None, options: dict[str, Any]) -> None:
+    from recvae.fitting import sweep
+
+    planned = sweep.plan_sweep(model, knob, None if values is None else parse_numbers(values, "--values"), **options)
+
+    def show(point: dict[str, Any]) -> None:
+        names = {planned.metric: ".4f", "kl": ".4g", "nll": ".4g", "active_units": "d", "seconds": ".1f"}
+        shown = [f"{name} {point[name]:{form}}" for name, form in names.items() if name in point]
+        count = f"{len(planned.points)}/{len(planned.trainings)}"
+        typer.echo("  ".join([count, f"{knob} {point['value']:g}", f"seed {point['seed']}", *(shown or ["diverged"])]))
+
+    for line in sweep.sweep(directory, out, planned, show):
         typer.echo(line)

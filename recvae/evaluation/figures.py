@@ -30,7 +30,7 @@ class Figures:
 
     def __init__(self, results: Results, metrics: Sequence[str] = PRIMARY_METRICS) -> None:
         metric = metrics[-1]
-        self._figure_class = _import_matplotlib()
+        self._figure_class = import_matplotlib()
         by_quality = sorted(results["models"].items(), key=lambda item: -(item[1]["metrics"][metric]["mean"] or 0))
         self.models: dict[str, dict[str, Any]] = dict(by_quality)
         self.comparisons: Sequence[Mapping[str, Any]] = results["comparisons"]
@@ -55,7 +55,7 @@ class Figures:
             colours = [self.styles[name]["color"] for name in names]
             axes.barh(names, means, xerr=errors, color=colours, height=0.7, error_kw={"lw": 1, "ecolor": "#222222"})
             axes.set_xlabel(metric)
-        return _render_svg(figure)
+        return render_svg(figure)
 
     def training_curves(self) -> str | None:
         """Plot loss, KL, β, learning rate and validation metric by epoch; None if no model was trained in epochs."""
@@ -82,7 +82,7 @@ class Figures:
             axes.set_visible(False)
         labels = {label: handle for a in grid for handle, label in zip(*a.get_legend_handles_labels(), strict=True)}
         figure.legend(labels.values(), labels.keys(), loc="lower right")
-        return _render_svg(figure)
+        return render_svg(figure)
 
     def latent_use(self) -> str | None:
         """Plot the KL of each latent dimension, and reconstruction against KL by epoch; None without such a model."""
@@ -106,7 +106,7 @@ class Figures:
         by_dimension.legend(frameon=False, fontsize=9)
         path.set_xlabel("KL, nats a user")
         path.set_ylabel("reconstruction loss")
-        return _render_svg(figure)
+        return render_svg(figure)
 
     def recall_curve(self) -> str:
         """Plot recall against the length of the list."""
@@ -124,7 +124,7 @@ class Figures:
         axes.set_xlabel("K")
         axes.set_ylabel("recall@K")
         _add_legend(axes)
-        return _render_svg(figure)
+        return render_svg(figure)
 
     def accuracy_against_bias(self) -> str | None:
         """Plot accuracy against the popularity of the listed items, and against the coverage of the catalogue."""
@@ -140,7 +140,7 @@ class Figures:
             axes.set_xlabel(metric)
             axes.set_ylabel(self.metric)
         _add_legend(axes)
-        return _render_svg(figure)
+        return render_svg(figure)
 
     def by_history_length(self) -> str | None:
         """Plot accuracy for users with short and with long histories."""
@@ -158,7 +158,7 @@ class Figures:
         axes.set_xlabel("interactions in the user's history")
         axes.set_ylabel(self.metric)
         _add_legend(axes)
-        return _render_svg(figure)
+        return render_svg(figure)
 
     def paired_differences(self) -> str | None:
         """Plot each model's mean difference to the best model, over the same users, with its 95% interval."""
@@ -181,17 +181,18 @@ class Figures:
         axes.set_yticks(range(len(rows)), labels=[name for name, *_ in rows])
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.set_xlabel(f"{self.metric} minus that of {best}")
-        return _render_svg(figure)
+        return render_svg(figure)
 
     def _mean(self, name: str, metric: str) -> float:
         return float(self.models[name]["metrics"][metric]["mean"] or 0)
 
 
-def _import_matplotlib() -> Any:
+def import_matplotlib() -> Any:
+    """Return matplotlib's class of figures."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingDependencyError("report.html needs matplotlib; install recvae with the extra 'report'") from None
+        raise MissingDependencyError("a report needs matplotlib; install recvae with the extra 'report'") from None
     return Figure
 
 
@@ -199,7 +200,7 @@ def _add_legend(axes: Any) -> None:
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)
 
 
-def _render_svg(figure: Any) -> str:
+def render_svg(figure: Any) -> str:
     """Render a figure as an `<svg>` element that scales with the page; the same figure gives the same text."""
     import matplotlib as mpl
 

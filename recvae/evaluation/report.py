@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +83,16 @@ def render_report(results: Mapping[str, Any]) -> str:
         svg = getattr(figures, name)()
         if svg is not None:
             lines = _render_warnings(results) if name == "latent_use" else ""
-            sections.append(_render_section(title, note, f"<figure>{svg}</figure>{lines}"))
+            sections.append(render_section(title, note, f"<figure>{svg}</figure>{lines}"))
     if search:
         sections.append(_render_search(search))
     sections.append(_render_run(results))
-    title = f"recvae: {html.escape(str(results['dataset']))}"
+    return render_page(f"recvae: {results['dataset']}", sections)
+
+
+def render_page(title: str, sections: Sequence[str]) -> str:
+    """Render a whole page around its sections."""
+    title = html.escape(title)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -131,7 +136,7 @@ def _render_search(search: Mapping[str, Any]) -> str:
         f"Every candidate on the validation users, in the order in which they were tried, in {search['seconds']:.0f} s "
         f"of a budget of {search['budget_seconds']:.0f} s. Models begin with their defaults."
     )
-    return _render_section("Search", note, f'<div class="wide"><table>{head}{rows}</table></div>{left_out}')
+    return render_section("Search", note, f'<div class="wide"><table>{head}{rows}</table></div>{left_out}')
 
 
 def _render_settings(varies: Mapping[str, Any]) -> str:
@@ -152,20 +157,22 @@ def _render_warnings(results: Mapping[str, Any]) -> str:
     )
 
 
-def _render_section(title: str, note: str, body: str) -> str:
+def render_section(title: str, note: str, body: str) -> str:
+    """Render a section of a page; `body` is HTML."""
     return f'<section>\n<h2>{html.escape(title)}</h2>\n<p class="note">{html.escape(note)}</p>\n{body}\n</section>'
 
 
 def _render_run(results: Mapping[str, Any]) -> str:
     """Render hyperparameters, versions and machine."""
     made = {key: results[key] for key in ("command", "seed", "protocol", "versions") if results.get(key) is not None}
-    body = _render_json(made)
+    body = render_json(made)
     for name, model in results["models"].items():
-        body += f"<details><summary>{html.escape(name)}</summary>{_render_json(model['params'])}</details>"
-    return _render_section(
+        body += f"<details><summary>{html.escape(name)}</summary>{render_json(model['params'])}</details>"
+    return render_section(
         "How this was made", "Seed, protocol, versions and machine; each model's hyperparameters.", body
     )
 
 
-def _render_json(content: Any) -> str:
+def render_json(content: Any) -> str:
+    """Render plain values as they are written in a file."""
     return f"<pre>{html.escape(json.dumps(content, indent=1, ensure_ascii=False))}</pre>"

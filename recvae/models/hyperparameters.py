@@ -27,9 +27,9 @@ class RealRange:
     high: float
     log: bool = True
 
-    def grid(self) -> list[float]:
-        """`GRID_POINTS` values over the whole range."""
-        shares = [i / (GRID_POINTS - 1) for i in range(GRID_POINTS)]
+    def grid(self, points: int = GRID_POINTS) -> list[float]:
+        """Values over the whole range, at least two."""
+        shares = [i / (points - 1) for i in range(points)]
         if self.log:
             return [float(f"{self.low * (self.high / self.low) ** share:.4g}") for share in shares]
         return [self.low + (self.high - self.low) * share for share in shares]
@@ -43,9 +43,9 @@ class WholeRange:
     high: int
     log: bool = True
 
-    def grid(self) -> list[int]:
-        """At most `GRID_POINTS` values over the whole range."""
-        return sorted({math.floor(value + 0.5) for value in RealRange(self.low, self.high, self.log).grid()})
+    def grid(self, points: int = GRID_POINTS) -> list[int]:
+        """At most so many values over the whole range."""
+        return sorted({math.floor(value + 0.5) for value in RealRange(self.low, self.high, self.log).grid(points)})
 
 
 SearchSpace = dict[str, RealRange | WholeRange]
