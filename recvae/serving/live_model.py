@@ -9,6 +9,7 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,6 @@ class LiveModel:
     version : dict
         The model's class, version and time of training, which every answer carries.
     loaded_at : datetime
-    card : dict
-        See `recvae.inference.card.describe_artifact`.
     own_metadata : Metadata
         The artifact's, without what clients have set since.
     item_changes : mapping
@@ -49,7 +48,6 @@ class LiveModel:
     def __init__(self, path: Path, exact_items: int) -> None:
         loaded = registry.load(path, frozen=True)
         self.ranker = ranker = Ranker(loaded, exact_items)
-        self.card = describe_artifact(loaded)
         self.own_metadata, self.item_changes = ranker.metadata, dict[str, Mapping[str, Any]]()
         self.loaded_at = datetime.now(UTC)
         manifest = loaded.manifest
@@ -58,6 +56,14 @@ class LiveModel:
         named = zip(ranker.items.ids, ranker.titles, strict=True)
         self._titles = TitleSearch([title or str(item) for item, title in named], ranker.model.item_counts_)
         check_lists(ranker)
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """The model's card, made when it is first asked for: reading the items' columns imports pandas.
+
+        See `recvae.inference.card.describe_artifact`.
+        """
+        return describe_artifact(self.ranker.loaded)
 
     def next_list_id(self) -> str:
         """Name a list: the version of the model that made it, and a part that no other list has."""

@@ -1,5 +1,6 @@
 """The routes that answer with JSON, and their entries in the OpenAPI document."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
@@ -266,7 +267,8 @@ def _add_operations(app: FastAPI, backend: Backend) -> None:
         described = {key: manifest[key] for key in ("metrics", "data", "hyperparameters")}
         index = None if ranker.index is None else ranker.index.describe()
         content = {"n_items": len(ranker.items), "loaded_at": model.loaded_at, "index": index}
-        return _json({**model.version, **described, **content, "last_error": backend.models.error, "card": model.card})
+        card = await asyncio.to_thread(lambda: model.card)  # it reads all items when it is first asked for
+        return _json({**model.version, **described, **content, "last_error": backend.models.error, "card": card})
 
     async def reload_model() -> Response:
         """Load the artifact now at the path, in the worker that answers; the others do so within seconds."""
