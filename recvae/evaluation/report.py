@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recvae.evaluation.figures import Figures
+from recvae.evaluation.item_map import render_item_map
 from recvae.evaluation.results import choose_shown_metrics
 from recvae.evaluation.tables import html_table
 from recvae.storage.files import write_text
@@ -84,6 +85,8 @@ def render_report(results: Mapping[str, Any]) -> str:
         if svg is not None:
             lines = _render_warnings(results) if name == "latent_use" else ""
             sections.append(render_section(title, note, f"<figure>{svg}</figure>{lines}"))
+    if "item_map" in results:
+        sections.append(_render_map(results["item_map"]))
     if search:
         sections.append(_render_search(search))
     sections.append(_render_run(results))
@@ -101,6 +104,15 @@ def render_page(title: str, sections: Sequence[str]) -> str:
         + "\n".join(sections)
         + "\n</body>\n</html>\n"
     )
+
+
+def _render_map(item_map: Mapping[str, Any]) -> str:
+    note = (
+        f"The {len(item_map['items'])} most popular items, placed by {item_map['method']} of the rows of "
+        f"{item_map['model']}'s output layer: neighbours are items that the model takes for alike. Directions and long "
+        "distances mean nothing. Larger circles have more interactions; the title appears under the mouse."
+    )
+    return render_section("Map of items", note, f"<figure>{render_item_map(item_map)}</figure>")
 
 
 def _render_winner(search: Mapping[str, Any]) -> str:
