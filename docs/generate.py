@@ -130,11 +130,11 @@ def _one_line(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-README_MODELS = ("recvae fit", "blend", "ease", "als", "multvae", "graph", "popularity")
+README_MODELS = ("recvae fit", "blend", "ease", "als", "multvae", "multdae", "recvae", "graph", "popularity")
 README_COLUMNS = (
     ("ml-100k", "ML-100K", "ndcg@100"),
     ("ml-1m", "ML-1M", "ndcg@100"),
-    ("ml-1m", "ML-1M", "seconds to fit"),
+    ("ml-10m-likes", "ML-10M", "ndcg@100"),
     ("lastfm", "Last.fm", "ndcg@100"),
     ("gowalla", "Gowalla", "recall_full@20"),
     ("yelp2018", "Yelp2018", "recall_full@20"),
@@ -149,20 +149,13 @@ def readme_results(folder: Path) -> str:
     lines = [f"| | {' | '.join(headings)} |", "| --- |" + " ---: |" * len(columns)]
     for model in README_MODELS:
         if any(model in models for models in tables.values()):
-            cells = [_cell(tables[name], model, figure) for name, _, figure in columns]
+            cells = [_figure(tables[name].get(model), figure) for name, _, figure in columns]
             lines.append(f"| `{model}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(models: Mapping[str, Any], model: str, figure: str) -> str:
-    if model not in models:
+def _figure(model: Mapping[str, Any] | None, metric: str) -> str:
+    if model is None:
         return ""
-    if figure != "seconds to fit":
-        return _figure(models[model], figure)
-    of_others = "models" in models[model]["params"]  # fitted for other rows
-    return "its parts'" if of_others else f"{models[model]['fit_seconds']:.0f}"
-
-
-def _figure(model: Mapping[str, Any], metric: str) -> str:
     figures = model["metrics"][metric]
     return f"{figures['mean']:.3f} ±{figures['stderr']:.3f}".replace("0.", ".")
