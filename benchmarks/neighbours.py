@@ -40,7 +40,7 @@ from recvae.models.registry import create
 SHAPE = {"n_users": 4_838, "n_items": 3_600, "mean_interactions": 139}
 EPOCHS = 3
 PERIOD = 100_000
-WAYS: Mapping[str, Mapping[str, str]] = {"as shipped": {}, "spinning": {WAITING: "ACTIVE"}}
+WAYS: Mapping[str, Mapping[str, str]] = {"as shipped": {}, "spinning": {"GOMP_SPINCOUNT": "300000"}}
 PEERS = (
     Contestant("RecBole MultiVAE", "recbole", {"epochs": EPOCHS}),
     Contestant("Cornac VAECF", "cornac", {"epochs": EPOCHS}),
@@ -126,7 +126,7 @@ WORK: Mapping[str, Callable[[sparse.csr_matrix], float]] = {
 
 def run_work(name: str, way: Mapping[str, str]) -> float:
     """Run a piece of work in a fresh process."""
-    environment = {key: value for key, value in os.environ.items() if key not in (*THREADS, WAITING)}
+    environment = {key: value for key, value in os.environ.items() if key not in (*THREADS, *WAITING)}
     command = [sys.executable, "-m", "benchmarks.neighbours", "--work", name]
     done = subprocess.run(command, env={**environment, **way}, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -16,6 +16,12 @@ def test_arguments_stand_in_the_order_of_implicit() -> None:
             kind(3, 0.2, 4.0, 5)  # type: ignore[call-arg]
 
 
+@pytest.fixture(autouse=True)
+def find_blas_again() -> None:
+    """Find the BLAS libraries that are loaded by now; an earlier test may have looked before the last one was."""
+    factorization._find_blas.cache_clear()
+
+
 def blas_threads() -> set[int]:
     return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
 
