@@ -11,8 +11,9 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables by which the numerical libraries, when they are loaded, learn how many threads to start."""
 WAITING, ROUNDS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"), "1000"
 """Variables that say how threads wait for each other, and how often GNU's OpenMP looks before a thread sleeps: 300,000
-times by default. A thousand cost a twentieth on a quiet machine, not to look at all half as much time again; but beside
-one busy process training then takes twice its time, not four to twenty times.
+times by default. Measured on two cores, Mult-VAE: a thousand cost a twentieth to a tenth on a quiet machine, not to
+look at all half as much time again; beside one busy process an epoch takes two to three times as long, by default up to
+twenty times.
 """
 
 
