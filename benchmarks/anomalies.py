@@ -5,7 +5,6 @@
 Directories are prepared data. Models are trained on the training users, or read from --models where they lie already.
 """
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.neighbors import LocalOutlierFactor
 from sklearn.preprocessing import normalize
 
-from benchmarks.record import RESULTS, provenance
+from benchmarks.record import provenance
 from benchmarks.unusual import ATTACKS, Attack, count_items, make_unusual
-from benchmarks.whole_users import WholeUsers, read_whole_users
+from benchmarks.whole_users import WholeUsers, make_parser, read_whole_users
 from recvae.evaluation.results import write_results
 from recvae.models.autoencoders.variational import VariationalAutoencoder
 from recvae.models.registry import MODELS
@@ -207,11 +206,9 @@ def _data_set_lines(name: str, found: Mapping[str, Any]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="+", help="NAME=PREPARED_DIRECTORY")
-    parser.add_argument("--models", type=Path, required=True, help="folder of fitted models")
+    """Run the benchmark and write its results."""
+    parser = make_parser(__doc__)
     parser.add_argument("--inject", nargs="*", default=(), help="data sets on which attacks are trained on too")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     results: dict[str, Any] = {
         "provenance": provenance("python -m benchmarks.anomalies", 1, "scikit-learn"),

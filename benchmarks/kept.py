@@ -49,7 +49,7 @@ def model_name(row: str) -> str:
 
 
 def needs_seeds(row: str) -> bool:
-    """Whether a model differs from seed to seed by more than rounding."""
+    """Tell if a model differs from seed to seed by more than rounding."""
     name = model_name(row)
     return name in ("bpr", "lmf", "blend") or (name != OURS and issubclass(MODELS[name], Autoencoder))
 
@@ -173,7 +173,7 @@ def read_run(path: Path) -> tuple[ModelRun, Mapping[str, Any]]:
 
 
 def has_run(path: Path, identity: str) -> bool:
-    """Whether a run was kept, of the split whose digest is `identity`."""
+    """Tell if a run was kept, of the split whose digest is `identity`."""
     try:
         facts = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf8"))
     except (OSError, ValueError):

@@ -49,7 +49,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the tasks that are at work together may use: threads, and bytes of memory."""
+    """Threads and bytes of memory for all tasks that are at work together."""
 
     threads: float = math.inf
     memory: float = math.inf
@@ -64,7 +64,7 @@ class Limits:
         return cls(cores, memory * SPARE_MEMORY, gpu_memory * SPARE_MEMORY)
 
     def allow(self, tasks: Sequence[Task]) -> bool:
-        """Whether tasks may be at work together; one alone always may."""
+        """Tell if tasks may be at work together; one alone always may."""
         names = ("threads", "memory", "gpu_memory")
         return len(tasks) < 2 or all(sum(getattr(t, name) for t in tasks) <= getattr(self, name) for name in names)
 

@@ -209,7 +209,7 @@ class Tables:
         return None
 
     def _waits_for_parts(self, cell: Cell) -> bool:
-        """Whether cell is a blend, and cells that it takes parts from are still to be measured."""
+        """Tell if a cell is a blend whose parts are cells that are still to be measured."""
         return cell.row == "blend" and any(
             part.row in kept.PARTS
             and part.seed in (0, cell.seed)

@@ -5,7 +5,6 @@
 Directories are prepared data, models those of `benchmarks.anomalies`. As many users are made up as were trained on.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import normalize
 
 from benchmarks.anomalies import fit_models
-from benchmarks.record import RESULTS, provenance
+from benchmarks.record import provenance
 from benchmarks.unusual import count_items, draw_items, to_matrix
-from benchmarks.whole_users import WholeUsers, hold_out_interactions, read_whole_users
+from benchmarks.whole_users import WholeUsers, hold_out_interactions, make_parser, read_whole_users
 from recvae.evaluation.results import write_results
 from recvae.models.registry import MODELS
 from recvae.models.validation import validate
@@ -167,11 +166,7 @@ def _format(column: str, value: float) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and write its results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="+", help="NAME=PREPARED_DIRECTORY")
-    parser.add_argument("--models", type=Path, required=True, help="folder of fitted models")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args(arguments)
+    options = make_parser(__doc__).parse_args(arguments)
     results: dict[str, Any] = {
         "provenance": provenance("python -m benchmarks.synthetic_users", 1, "scikit-learn"),
         "data_sets": {},

@@ -1,11 +1,13 @@
 """Whole users held out of a prepared data set, whatever its split, for benchmarks of histories rather than of lists."""
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 
+from benchmarks.record import RESULTS
 from recvae.data.prepared import read_prepared
 
 TEST_SHARE, VALIDATION_SHARE, HELD_OUT_SHARE = 1 / 6, 1 / 10, 0.2
@@ -19,6 +21,15 @@ class WholeUsers:
     train: sparse.csr_matrix
     validation: tuple[sparse.csr_matrix, sparse.csr_matrix]
     test: sparse.csr_matrix
+
+
+def make_parser(about: str | None) -> argparse.ArgumentParser:
+    """Make the parser of a benchmark of fitted models on prepared data sets."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="+", help="NAME=PREPARED_DIRECTORY")
+    parser.add_argument("--models", type=Path, required=True, help="folder of fitted models")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser
 
 
 def read_whole_users(directory: Path) -> WholeUsers:

@@ -12,18 +12,24 @@ from scipy import sparse
 from benchmarks.peers.exchange import Ids, Run, best, main
 
 
-def train(run: Run) -> None:
-    """Train for the given epochs; one ends when the last batch of users has been taken."""
-    settings, interactions = run.settings, run.task.train.tocoo()
-    n_users, n_items = interactions.shape
-    data = Dataset(
+def make_dataset(matrix: sparse.csr_matrix, seed: int) -> Dataset:
+    """The interactions in Cornac's form, with rows and columns as ids."""
+    interactions = matrix.tocoo()
+    n_users, n_items = matrix.shape
+    return Dataset(
         n_users,
         n_items,
         uid_map=OrderedDict(zip(range(n_users), range(n_users), strict=True)),
         iid_map=OrderedDict(zip(range(n_items), range(n_items), strict=True)),
         uir_tuple=(interactions.row, interactions.col, interactions.data),
-        seed=settings.seed,
+        seed=seed,
     )
+
+
+def train(run: Run) -> None:
+    """Train for the given epochs; one ends when the last batch of users has been taken."""
+    settings = run.settings
+    data = make_dataset(run.task.train, settings.seed)
     model = VAECF(
         k=settings.latent,
         autoencoder_structure=[settings.hidden],

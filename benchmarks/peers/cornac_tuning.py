@@ -1,14 +1,13 @@
 """Cornac's EASE, VAECF, item neighbours and BPR, tuned by a random search in stated ranges."""
 
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from cornac.data import Dataset
 from cornac.models import BPR, EASE, VAECF, ItemKNN
 from scipy import sparse
 
+from benchmarks.peers.cornac_adapter import make_dataset
 from benchmarks.peers.tuning import Params, Score, Search, Space, main
 
 SPACES: dict[str, Space] = {
@@ -45,17 +44,7 @@ def create(model: str, params: Params) -> Any:
 
 def fit(model: str, params: Params, matrix: sparse.csr_matrix) -> Score:
     """Fit a model, which knows the users that it is fitted on."""
-    interactions = matrix.tocoo()
-    n_users, n_items = matrix.shape
-    data = Dataset(
-        n_users,
-        n_items,
-        uid_map=OrderedDict(zip(range(n_users), range(n_users), strict=True)),
-        iid_map=OrderedDict(zip(range(n_items), range(n_items), strict=True)),
-        uir_tuple=(interactions.row, interactions.col, interactions.data),
-        seed=0,
-    )
-    fitted = create(model, params).fit(data)
+    fitted = create(model, params).fit(make_dataset(matrix, 0))
 
     def score(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         return np.stack([np.asarray(fitted.score(int(row)), dtype=np.float32) for row in rows])

@@ -130,6 +130,12 @@ def _given_lists(
     )
 
 
+def _lightgcn(name: str, citation: str, n_rows: int, train_git: str, test_sha256: str) -> Recipe:
+    pinned = {"train.txt": Checksum("git", train_git), "test.txt": Checksum("sha256", test_sha256)}
+    address = f"{_LIGHTGCN}/{name}"
+    return _given_lists(name, f"{citation}; {_SPLIT}", n_rows, val_users=6_000, address=address, pinned=pinned)
+
+
 _RECBOLE = WheelSource(
     "recbole==1.2.1",
     MappingProxyType(
@@ -164,27 +170,19 @@ RECIPES: dict[str, Recipe] = {
             layouts=(Layout.TABLE,),
             n_rows=2_105_971,
         ),
-        _given_lists(
+        _lightgcn(
             "gowalla",
-            f"{_GOWALLA}; {_SPLIT}",
+            _GOWALLA,
             1_027_370,
-            val_users=6_000,
-            address=f"{_LIGHTGCN}/gowalla",
-            pinned={
-                "train.txt": Checksum("git", "a27782bd7a1d4d0744148dc0460ea94da74763f2"),
-                "test.txt": Checksum("sha256", "099a2a73924e4b754dc6efd730d764f492321b53c38eb93298850c83acf57be3"),
-            },
+            "a27782bd7a1d4d0744148dc0460ea94da74763f2",
+            "099a2a73924e4b754dc6efd730d764f492321b53c38eb93298850c83acf57be3",
         ),
-        _given_lists(
+        _lightgcn(
             "yelp2018",
-            f"{_YELP}; {_SPLIT}",
+            _YELP,
             1_561_406,
-            val_users=6_000,
-            address=f"{_LIGHTGCN}/yelp2018",
-            pinned={
-                "train.txt": Checksum("git", "cda12361055ba448ae4bd1070f6000c16dea8f22"),
-                "test.txt": Checksum("sha256", "9cd9b37926cd1447a06625ffa7914527573fb097c10cb0bbdb1d1b8ded3742fe"),
-            },
+            "cda12361055ba448ae4bd1070f6000c16dea8f22",
+            "9cd9b37926cd1447a06625ffa7914527573fb097c10cb0bbdb1d1b8ded3742fe",
         ),
         _given_lists(
             "lastfm",

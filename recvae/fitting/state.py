@@ -23,7 +23,7 @@ _STATE, _LOCK, _DATA, _MODELS, _ITEMS = "search.json", "lock", "data", "models",
 
 @dataclass
 class SearchState:
-    """What a search knows, kept in a directory.
+    """State of a search, kept in a directory.
 
     Attributes
     ----------

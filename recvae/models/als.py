@@ -30,7 +30,7 @@ ROUGH, EXACT = (64, 8), (128, 15)
 COARSE, FINE = 3.0, 3.0**0.5
 """Factors by which the search for regularization and alpha goes on."""
 FURTHEST = 3.0**7
-"""How many times the rule's value, or what part of it, the search may reach."""
+"""The search goes no further than this times the rule's value, or the rule's value divided by it."""
 
 
 class ALS(Factorization):

@@ -57,7 +57,7 @@ HistoryItem = Annotated[
 
 
 class ListFields(_Request):
-    """What a list may hold and what comes first in it."""
+    """Fields that decide the items of a list and their order."""
 
     n: int = Field(10, description="Length of the list.")
     exclude: list[ItemId] = Field([], description="Items to leave out, besides those of the history.")
@@ -265,7 +265,7 @@ class UnusualItem(FoundItem):
 
 
 class AnomalyResponse(BaseModel):
-    """How unusual a history is: its score, the share of real users with such a score, and what fits it least.
+    """Score of an unusual history, the share of real users with such a score, and the items that fit it least.
 
     Score and share are null where the model knows no item of the history.
     """

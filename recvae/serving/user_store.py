@@ -23,7 +23,7 @@ class StoreUnavailableError(RecvaeError):
 
 
 class StoredHistory(NamedTuple):
-    """What a store knows of a user.
+    """The interactions that a store has of a user.
 
     Attributes
     ----------

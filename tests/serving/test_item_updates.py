@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import pytest
 
 from recvae.serving import Settings, create_app
 from tests.contracts import one_thread as one_thread
-from tests.http_service import N_ITEMS, Postgres, asked, client, item_id, running, save, small
+from tests.http_service import N_ITEMS, asked, client, item_id, running, save, small
 
 ITEMS = pd.DataFrame(
     {
@@ -30,24 +28,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("items") / "model"
     save(path, items=ITEMS)
     return path
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    if not Postgres.installed():
-        if os.environ.get("CI"):
-            pytest.fail("PostgreSQL's binaries are not installed; the gate needs them")
-        pytest.skip("PostgreSQL's binaries are not installed")
-    with Postgres.started() as server:
-        yield server
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'items.db'}"
-    server: Postgres = request.getfixturevalue("postgres")
-    return server.fresh()
 
 
 async def put(http: httpx.AsyncClient, index: int, **metadata: Any) -> httpx.Response:

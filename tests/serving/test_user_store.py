@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +25,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("serving") / "model"
     save(path)
     return path
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    if not Postgres.installed():
-        if os.environ.get("CI"):
-            pytest.fail("PostgreSQL's binaries are not installed; the gate needs them")
-        pytest.skip("PostgreSQL's binaries are not installed")
-    with Postgres.started() as server:
-        yield server
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'interactions.db'}"
-    server: Postgres = request.getfixturevalue("postgres")
-    return server.fresh()
 
 
 async def append(http: httpx.AsyncClient, user: str, *items: int | str) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def saved(original: Path, tmp_path: Path) -> Path:
 
 
 def refused(path: Path, *, frozen: bool = True) -> str:
-    """What the error says beside the path, which holds the test's name; also with `frozen` there is one."""
+    """The error's text without the path, which holds the test's name; also with `frozen` there is an error."""
     with pytest.raises(ArtifactError) as error:
         registry.load(path)
     if frozen:

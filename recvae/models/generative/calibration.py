@@ -68,7 +68,7 @@ class Calibration:
         return len(self.users.lengths)
 
     def scores(self, histories: Summary) -> Vector:
-        """How much less a history fits than those of real users of its length, (n_users,).
+        """Misfit of each history beside those of real users of its length, (n_users,); higher is more unusual.
 
         The unit is the mean deviation among the real users, 0 is their middle. Rarity of the items is added where it
         exceeds that of real users by more than `RARE`.

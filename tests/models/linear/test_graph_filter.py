@@ -102,7 +102,7 @@ def test_a_flatness_of_one_is_the_straight_line() -> None:
 
 
 def test_the_leading_eigenvectors_of_a_large_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that stand out are exact where the iteration has not the whole space; more users than items and fewer."""
+    """Exact where they stand out, though the iteration has not the whole space; more users than items and fewer."""
     monkeypatch.setattr(spectral, "EXTRA_VECTORS", 10)
     for interactions in (tastes(), sparse.csr_matrix(tastes()[:50])):
         spectrum = Spectrum.from_interactions(interactions, 3, seed=0)
