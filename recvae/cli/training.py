@@ -74,7 +74,8 @@ def _fit(source: str, out: Path, budget: str, options: dict[str, Any]) -> None:
         Console().print(console_table(fitted.results, choose_shown_metrics(fitted.results)))
     counts = fitted.data["fitted_counts"]
     everything = f"{counts['users']:,} users, {counts['items']:,} items, {counts['interactions']:,} interactions"
-    typer.echo(f"saved {out}: {fitted.name}, fitted on everything: {everything}")
+    best = "" if fitted.results is None else ", the best on validation users"
+    typer.echo(f"saved {out}: {fitted.name}{best}, fitted on everything: {everything}")
     if fitted.written:
         typer.echo(f"wrote {' and '.join(map(str, fitted.written))}")
 

@@ -81,12 +81,15 @@ def _join(content: Mapping[str, Any]) -> str:
 def _join_figures(figures: Any) -> str:
     if not isinstance(figures, Mapping):
         return _shorten(figures)
-    return "  ".join(
-        f"{name} {figure['mean']:.4f} ± {figure.get('stderr', 0):.4f}"
-        if isinstance(figure, Mapping) and isinstance(figure.get("mean"), int | float)
-        else f"{name} {_shorten(figure)}"
-        for name, figure in figures.items()
-    )
+    return "  ".join(f"{name} {_format_figure(figure)}" for name, figure in figures.items())
+
+
+def _format_figure(figure: Any) -> str:
+    """Write a mean with its standard error, if it has one: figures of the whole catalogue, such as coverage, do not."""
+    if not isinstance(figure, Mapping) or not isinstance(figure.get("mean"), int | float):
+        return _shorten(figure)
+    error = figure.get("stderr", 0.0)
+    return f"{figure['mean']:.4f}" + ("" if error is None else f" ± {error:.4f}")
 
 
 def _shorten(value: Any) -> str:

@@ -218,7 +218,9 @@ def _open_parquet(file: Path) -> pq.ParquetFile:
     except FileNotFoundError:
         raise DataError(f"users is {file}, which does not exist; expected a Parquet file or a folder of them") from None
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file} is not readable as Parquet: {_one_line(error)}") from None
+        raise DataError(
+            f"{file} is not readable as Parquet: {_one_line(error)}; expected columns user_id and history, or item_id"
+        ) from None
 
 
 def _read_column_types(file: Path, schema: pa.Schema) -> dict[str, pa.DataType]:

@@ -47,6 +47,12 @@ def test_a_trained_model(tmp_path: Path) -> None:
     assert any("figures of validation users only" in line for line in lines)
 
 
+def test_figures_of_the_whole_catalogue_have_no_standard_error(tmp_path: Path) -> None:
+    figures = {"ndcg@10": {"mean": 0.25, "stderr": 0.01}, "coverage@10": {"mean": 0.5, "stderr": None}, "note": "none"}
+    save(tmp_path / "model", Popularity(), metrics={"test": figures})
+    assert "test: ndcg@10 0.2500 ± 0.0100  coverage@10 0.5000  note none" in card_of(tmp_path / "model")[1]
+
+
 @pytest.mark.parametrize(
     ("model", "limit"),
     [
