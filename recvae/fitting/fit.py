@@ -271,7 +271,7 @@ class _Run:
             ],
             "left_out": dict(search.state.left_out),
         }
-        metrics: dict[str, Any] = {"validation": {self.metric: {"mean": trial.value}}}
+        metrics: dict[str, Any] = {"validation": {self.metric: {"mean": trial.value, "stderr": None}}}
         if trial.name in compared.runs:
             metrics["test"] = compared.runs[trial.name].result.as_dict()
         data = {**prepared.identity, **fitted_on, "search": results["search"]}

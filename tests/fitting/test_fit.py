@@ -23,6 +23,7 @@ from recvae.fitting import fit as module
 from recvae.fitting.budget import Clock
 from recvae.fitting.search import Leader, Search
 from recvae.fitting.trial import Trial
+from recvae.inference.card import describe_artifact, format_card
 from recvae.inference.recommend import recommend
 from recvae.models import registry
 from recvae.models.linear.ease import EASE
@@ -73,6 +74,8 @@ def test_the_manifest_says_on_what_it_was_evaluated_and_fitted(fitted: Path) -> 
     assert data["fitted_counts"]["interactions"] == len(SOURCE.ratings)
     assert data["search"]["winner"] in ("popularity", "bm25", "ease")
     assert 0 < manifest["metrics"]["validation"]["ndcg@10"]["mean"] < 1
+    card = format_card(describe_artifact(registry.load(fitted / "model")))
+    assert not any("±" in line for line in card if line.startswith("validation: "))
     assert 0 < manifest["metrics"]["test"]["ndcg@100"]["mean"] < 1
 
 
