@@ -245,6 +245,7 @@ class _Run:
             raise ParameterError(
                 f"no model could be fitted within budget {format_seconds(self.clock.budget)}: {reasons}"
             )
+        ranking = self._keep_affordable(ranking)
         finalists = self._choose_finalists(ranking, split)
         self.status.show("measuring on the test users")
         compared = comparison.compare(

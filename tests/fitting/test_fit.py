@@ -158,6 +158,17 @@ def test_a_model_that_there_is_no_time_to_fit_again_is_not_used(refits: tuple[fl
     assert {leader.trial.name for leader in ranking} == {"blend", "als", "ease"}
 
 
+def test_the_model_that_is_saved_is_one_that_there_is_time_to_fit_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Search, "_refit_seconds", lambda _, candidate, *__: 3600.0 if candidate.name == "ease" else 0.0)
+    monkeypatch.setattr(Search, "_measure", lambda _, model: 0.9 if isinstance(model, EASE) else 0.1)
+    fitted = recvae.fit(SOURCE.ratings, out=tmp_path / "model", **{**QUICK, "show_progress": True})
+    assert fitted.name == "popularity"
+    assert "ease is better, but fitting it on everything would take about 1:00:00" in capsys.readouterr().err
+    assert registry.load(tmp_path / "model").manifest["class"] == "Popularity"
+
+
 def test_data_of_which_nothing_can_be_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = pd.DataFrame({"user_id": np.repeat([1, 2], 6), "item_id": [*range(6), *range(3, 9)]})
     fitted = recvae.fit(table, out=tmp_path / "model", budget="10s")
