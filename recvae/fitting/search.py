@@ -96,10 +96,8 @@ class Search:
     def run(self) -> None:
         """Search until the time is used up or nothing gets better."""
         self._take_over()
-        if (
-            late := self._finish_seconds() - self.clock.left
-        ) > 0:  # what an earlier run used is not held against the end
-            self.clock.before -= min(late, self.clock.before)
+        late = max(0.0, self._finish_seconds() - self.clock.left)
+        self.clock.before -= min(late, self.clock.before)  # what an earlier run used is not held against the end
         for name in self.names:
             if name != BLEND and name not in self.leaders and name not in self.state.left_out:
                 self._try_defaults(name)
@@ -155,8 +153,7 @@ class Search:
         kept = ranked[: max(2, len(ranked) >> number)]
         gained = False
         for best in sorted(kept, key=lambda trial: trial.seconds):
-            cost = max(best.seconds, 1e-3) if not best.varies else best.seconds
-            n = int(np.clip(VARIATION_SHARE * self.clock.left / max(cost, 1e-3), 1, MOST_VARIATIONS))
+            n = int(np.clip(VARIATION_SHARE * self.clock.left / max(best.seconds, 1e-3), 1, MOST_VARIATIONS))
             for _ in range(n):
                 before = self.leaders[best.name].trial
                 trial = self._try_variation(before)
@@ -222,9 +219,7 @@ class Search:
                 model,
                 float("inf") if watched is None else watched,
                 self.clock.now,
-                lambda done, of: self.status.show(
-                    f"trying {name}{describe_settings(candidate.varies)}, epoch {done} of {of or '?'}"
-                ),
+                lambda done, of: self.status.show(f"{doing}, epoch {done} of {of or '?'}"),
             )
             started = time.monotonic()
             with interrupt_after(allowed):
