@@ -171,7 +171,7 @@ def sweep(directory: Path, out: Path, planned: Sweep, on_point: Callable[[Point]
     finally:
         results = planned.as_dict(manifest["dataset"], {**manifest["protocol"], "filters": manifest["filters"]})
         written = _write(target, results) if planned.points else []
-    rows = [row for row in summarise(results) if row.value is not None]
+    rows = summarise(results)
     lines = [f"wrote {' and '.join(str(out / name) for name in written)}"]
     if not rows:
         return ["every training diverged", *lines]
