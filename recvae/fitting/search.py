@@ -1,6 +1,5 @@
 """The search: every model with its defaults, then variations of the better half, then the blend of the best."""
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,11 +118,10 @@ class Search:
 
     def _try_defaults(self, name: str) -> None:
         candidate = Candidate(name, run_params(name, self.metric, self.seed))
-        spare = self._spare_for(0.0, REFIT_SHARES.get(name, 1.0)) * FIRST_ROUND_SHARE
         if MODELS[name].resumable:
-            untried = [n for n in self.names if MODELS[n].resumable and n not in {*self.leaders, *self.state.left_out}]
-            self._try_epochs(candidate, spare / len(untried), spare)
+            self._try_epochs(candidate)
             return
+        spare = self._spare_for(0.0, REFIT_SHARES.get(name, 1.0)) * FIRST_ROUND_SHARE
         if is_large(self.split) and name != "popularity":
             self.status.show(f"estimating {name}")
             estimate = estimate_seconds(candidate, self.split, spare, self.seed)
@@ -132,17 +130,18 @@ class Search:
                 return
         self._try(candidate, spare)
 
-    def _try_epochs(self, candidate: Candidate, allowed: float, most: float) -> Trial | None:
+    def _try_epochs(self, candidate: Candidate) -> Trial | None:
         """Try a model that trains in epochs: as many as it would choose, or as fit into the time."""
-        started = self.clock.now()
+        untried = [n for n in self.names if MODELS[n].resumable and n not in {*self.leaders, *self.state.left_out}]
+        spare = self._spare_for(0.0) * FIRST_ROUND_SHARE
         try:
-            return self._try(candidate, most, watched=allowed)
+            return self._try(candidate, spare, watched=spare / len(untried))
         except TooManyEpochsError as error:
             self._planned_epochs[candidate.name] = error.epochs
-            spent = self.clock.now() - started
-            epochs = error.choose_epochs(allowed - spent, most - spent)
+            spare = self._spare_for(0.0) * FIRST_ROUND_SHARE  # what was stopped is not fitted again
+            epochs = error.choose_epochs(spare / len(untried), spare)
             if epochs is None:
-                self._leave_out(candidate.name, describe_lack(error.epochs * error.seconds, most - spent))
+                self._leave_out(candidate.name, describe_lack(error.epochs * error.seconds, spare))
                 return None
             shorter = Candidate(candidate.name, {**candidate.params, "epochs": epochs}, candidate.varies)
             return self._try(shorter, FIT_SAFETY * epochs * error.seconds + 1, shortened=epochs < error.epochs)
@@ -221,7 +220,7 @@ class Search:
                 self.clock.now,
                 lambda done, of: self.status.show(f"{doing}, epoch {done} of {of or '?'}"),
             )
-            started = time.monotonic()
+            started = self.clock.now()
             with interrupt_after(allowed):
                 model.fit(
                     self.split.train,
@@ -229,8 +228,8 @@ class Search:
                     callback=callback if model.resumable else None,
                     validation=self.validation,
                 )
-                seconds = time.monotonic() - started
-                started = time.monotonic()
+                seconds = self.clock.now() - started
+                started = self.clock.now()
                 value = self._measure(model)
         except OutOfTimeError:
             self._leave_out(name, f"not done in the {format_seconds(allowed)} there were for it", candidate)
@@ -240,7 +239,7 @@ class Search:
                 raise
             self._leave_out(name, first_line(error), candidate)
             return None
-        return self._keep(candidate, model, value, seconds, time.monotonic() - started, shortened)
+        return self._keep(candidate, model, value, seconds, self.clock.now() - started, shortened)
 
     def _measure(self, model: Recommender) -> float:
         """Measure a model on the validation users; a blend, while they are few, by weights chosen without each user."""

@@ -158,7 +158,7 @@ class SlowEpochs:
         return self.seconds
 
 
-@pytest.mark.parametrize(("budget", "epochs"), [(1000, 6), (180, 2), (60, None)])
+@pytest.mark.parametrize(("budget", "epochs"), [(1000, 6), (180, 4), (120, 2), (60, None)])
 def test_an_autoencoder_trains_as_many_epochs_as_fit(
     make: Make, monkeypatch: pytest.MonkeyPatch, budget: float, epochs: int | None
 ) -> None:
@@ -173,6 +173,8 @@ def test_an_autoencoder_trains_as_many_epochs_as_fit(
         trial = search.leaders["multvae"].trial
         assert trial.params["epochs"] == epochs
         assert trial.shortened == (epochs < 6)
+        assert trial.seconds == 10 * epochs
+        assert search._finish_seconds() < search.clock.left
 
 
 def test_a_search_goes_on_where_it_stopped(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
