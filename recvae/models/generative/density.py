@@ -21,8 +21,6 @@ MOST_COMPONENTS = 32
 CLUSTERING_ITERATIONS = 10
 MOST_ITERATIONS, LEAST_GAIN = 50, 0.01
 """Iterations end when they raise the mean log density by less than this, in nats."""
-MOST_POINTS = 5000
-"""Users, at most, that a density is fitted to."""
 HELD_OUT_SHARE = 0.2
 RIDGE = 1e-3
 """Of the mean variance, added to all variances: points may lie in a plane."""
@@ -88,8 +86,6 @@ class Density:
     @classmethod
     def choose(cls, points: Matrix, generator: np.random.Generator) -> Self:
         """Fit with as many components as describe points best that were left out: 1, 2, 4, 8, … while that helps."""
-        if len(points) > MOST_POINTS:
-            points = points[generator.choice(len(points), MOST_POINTS, replace=False)]
         order = generator.permutation(len(points))
         n_held_out = int(HELD_OUT_SHARE * len(points))
         held_out, rest = points[order[:n_held_out]], points[order[n_held_out:]]

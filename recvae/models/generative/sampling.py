@@ -19,7 +19,7 @@ from recvae.models.autoencoders.architecture import DENSITY, HISTORY_LENGTHS, ch
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.base import State
 from recvae.models.fit_context import FitContext
-from recvae.models.generative.density import MOST_POINTS, Density
+from recvae.models.generative.density import Density
 from recvae.models.generative.latent_use import LatentUse
 from recvae.nn.batches import Batch
 from recvae.progress import write_line
@@ -27,6 +27,8 @@ from recvae.types import FloatArray, UserItems
 
 N_QUANTILES = 101
 PRIORS = ("fitted", "standard")
+MOST_DENSITY_USERS = 5000
+"""Users, at most, that a density is fitted to."""
 BYTES_AN_INTERACTION = 20
 """Of a matrix of samples and of the arrays that it is put together from."""
 
@@ -252,8 +254,8 @@ class HistorySampler(Autoencoder):
         histories = self._check_histories(user_items)
         generator, lengths = np.random.default_rng(self.seed), np.diff(histories.indptr)
         users = np.flatnonzero(lengths)
-        if len(users) > MOST_POINTS:
-            users = np.sort(generator.choice(users, MOST_POINTS, replace=False))
+        if len(users) > MOST_DENSITY_USERS:
+            users = np.sort(generator.choice(users, MOST_DENSITY_USERS, replace=False))
         mu, logvar = self._posteriors(histories[users])
         self.latent_use_ = LatentUse.measure(mu, logvar)
         points = np.column_stack([mu, _normal_scores(lengths[users])])
