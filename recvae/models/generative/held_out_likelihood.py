@@ -8,6 +8,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from recvae.memory import rows_at_once
+from recvae.topn import mask_seen
 from recvae.types import FloatArray
 
 N_FOLDS = 5
@@ -91,7 +92,7 @@ def _log_softmax(
 ) -> Vector:
     """Log probability of one item of a row for each pair, where the row's seen items have none; logits are lost."""
     own = logits[row, items].astype(np.float64)
-    logits[np.repeat(np.arange(seen.shape[0]), np.diff(seen.indptr)), seen.indices] = -np.inf
+    mask_seen(logits, seen)
     largest = logits.max(axis=1)
     largest[~np.isfinite(largest)] = 0  # of a history of all items, of which no fold is left to be predicted
     logits -= largest[:, None]
