@@ -1,5 +1,6 @@
 """`Calibration`: what histories of real users look like, to which others are compared."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -121,16 +122,10 @@ def summarize(likelihood: HeldOutLikelihood, indptr: npt.NDArray[np.int32], cap:
     return Summary(lengths, misfit, rarity)
 
 
-class _Line:
-    def __init__(self, slope: float, middle: float, x_middle: float) -> None:
-        self._slope, self._middle, self._x_middle = slope, middle, x_middle
-
-    def __call__(self, x: Vector) -> Vector:
-        return self._middle + self._slope * (x - self._x_middle)
-
-
-def _fit_line(x: Vector, y: Vector) -> _Line:
-    """Least squares; level where all x are the same."""
-    centred = x - x.mean()
+def _fit_line(x: Vector, y: Vector) -> Callable[[Vector], Vector]:
+    """Fit a line by least squares; level where all x are the same."""
+    x_middle, middle = float(x.mean()), float(y.mean())
+    centred = x - x_middle
     spread = float(centred @ centred)
-    return _Line(float(centred @ y) / spread if spread > 1e-9 else 0.0, float(y.mean()), float(x.mean()))
+    slope = float(centred @ y) / spread if spread > 1e-9 else 0.0
+    return lambda at: middle + slope * (at - x_middle)
