@@ -122,7 +122,8 @@ class AnomalyDetector(Decoder):
             summary = summarize(self._predict(some), some.indptr, calibration.cap)
             scores[longer] = calibration.scores(summary)
             p_values[longer] = calibration.p_values(scores[longer])
-        scores[single], p_values[single] = self._rank_by_rarity(histories[single].indices)
+        if single.any():
+            scores[single], p_values[single] = self._rank_by_rarity(histories[single].indices)
         return scores, p_values
 
     def explain_anomaly(self, user_items: UserItems, N: int = 5) -> Explanation:  # noqa: N803
