@@ -39,11 +39,9 @@ class Checksum:
         """Compute this kind of digest of a file; Git's is the SHA-1 of the file's length and content."""
         if self.algorithm != "git":
             return digest_file(path, self.algorithm)
-        digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+        header = f"blob {path.stat().st_size}\0".encode()
         with path.open("rb") as content:
-            while chunk := content.read(_CHUNK):
-                digest.update(chunk)
-        return digest.hexdigest()
+            return hashlib.file_digest(content, lambda: hashlib.sha1(header, usedforsecurity=False)).hexdigest()
 
 
 class _CutOffError(Exception):
