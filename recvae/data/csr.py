@@ -110,14 +110,14 @@ def build_csr(arrays: Mapping[str, npt.NDArray[Any]], name: str, n_columns: int)
 def normalise_by_degrees(user_items: sparse.csr_matrix) -> sparse.csr_matrix:
     """Compute D_U^−½ R D_I^−½, float32: divide each entry by the square roots of its user's and its item's sums."""
     users, items = (
-        sparse.diags_array(inverse_square_roots(np.asarray(user_items.sum(axis=axis), dtype=np.float32).ravel()))
+        sparse.diags_array(raise_degrees(np.asarray(user_items.sum(axis=axis), dtype=np.float32).ravel(), -0.5))
         for axis in (1, 0)
     )
     return sparse.csr_matrix(users @ user_items @ items, dtype=np.float32)
 
 
-def inverse_square_roots(degrees: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Compute degrees^−½, 0 where the degree is 0."""
-    roots = np.zeros(len(degrees), dtype=np.float32)
-    np.power(degrees, -0.5, out=roots, where=degrees > 0)
-    return roots
+def raise_degrees(degrees: npt.NDArray[Any], exponent: float) -> npt.NDArray[Any]:
+    """Raise degrees to a power, in their own type; 0 where the degree is 0."""
+    powers = np.zeros_like(degrees)
+    np.power(degrees, degrees.dtype.type(exponent), out=powers, where=degrees > 0)
+    return powers

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.linalg import LinAlgError
 from scipy import sparse
 
+from recvae.data.csr import raise_degrees
 from recvae.errors import ParameterError
 from recvae.memory import row_batches
 from recvae.nn.device import find_device
@@ -198,8 +199,7 @@ def weight_users(user_items: sparse.csr_matrix, exponent: float) -> sparse.csr_m
     if exponent == 0:
         return user_items
     degrees = np.asarray(user_items.sum(axis=1), dtype=np.float64).ravel()
-    weights = np.zeros(len(degrees))
-    np.power(degrees, -exponent, out=weights, where=degrees > 0)
+    weights = raise_degrees(degrees, -exponent)
     weights *= degrees.sum() / (weights @ degrees)
     return sparse.csr_matrix(sparse.diags_array(np.sqrt(weights)) @ user_items, dtype=np.float32)
 

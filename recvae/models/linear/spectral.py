@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recvae.data.csr import normalise_by_degrees
+from recvae.data.csr import normalise_by_degrees, raise_degrees
 from recvae.memory import row_batches
 from recvae.types import FloatArray
 
@@ -165,13 +165,6 @@ def respond(eigenvalues: npt.NDArray[np.float64], flatness: float) -> npt.NDArra
     distance = np.clip(2 * eigenvalues - 1, -1, 1)
     responses: npt.NDArray[np.float64] = 0.5 + 0.5 * np.sign(distance) * np.abs(distance) ** flatness
     return responses
-
-
-def raise_degrees(degrees: FloatArray, exponent: float) -> FloatArray:
-    """Raise degrees to a power; 0 where the degree is 0."""
-    powers: FloatArray = np.zeros(len(degrees), dtype=np.float32)
-    np.power(degrees, np.float32(exponent), out=powers, where=degrees > 0)
-    return powers
 
 
 def _scale_columns(user_items: sparse.csr_matrix, factors: FloatArray) -> sparse.csr_matrix:
