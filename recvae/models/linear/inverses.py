@@ -11,7 +11,7 @@ from scipy import sparse
 from recvae.data.csr import raise_degrees
 from recvae.errors import ParameterError
 from recvae.memory import row_batches
-from recvae.nn.device import find_device
+from recvae.nn.device import find_device, free_device_bytes
 from recvae.types import FloatArray
 
 if TYPE_CHECKING:
@@ -131,7 +131,8 @@ def find_device_for(name: str, n_items: int) -> "torch.device":
     import torch
 
     device, needed = find_device(name), 3 * 4 * n_items**2
-    if device.type == "cuda" and needed > (free := torch.cuda.mem_get_info(device)[0]):
+    free = free_device_bytes(device)
+    if free is not None and needed > free:
         if name == "auto":
             return torch.device("cpu")
         raise ParameterError(

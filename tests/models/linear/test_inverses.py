@@ -90,5 +90,9 @@ def test_a_gpu_must_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (12 * 1000**2, 10**9))
     assert find_device_for("auto", 1000).type == find_device_for("cuda", 1000).type == "cuda"
     assert find_device_for("auto", 1001).type == "cpu"
+    with monkeypatch.context() as patch:  # torch keeps what an earlier fit has freed
+        patch.setattr(torch.cuda, "memory_reserved", lambda device: 300_000)
+        patch.setattr(torch.cuda, "memory_allocated", lambda device: 200_000)
+        assert find_device_for("auto", 1001).type == "cuda"
     with pytest.raises(ParameterError, match=r"^device is 'cuda', where 1,001 items need about 0.0 GB and 0.0 GB are"):
         find_device_for("cuda", 1001)
