@@ -176,10 +176,8 @@ class Autoencoder(AnomalyDetector):
             raise UnsupportedError(f"this {type(self).__name__} was saved without its best epoch; fit it again first")
         model = type(self)(**self.fitted_params())
         model._last_epoch = self.best_epoch_
-        try:
-            model.fit(user_items, show_progress, checkpoint=checkpoint, resume=resume)
-        finally:
-            model._last_epoch = None
+        model.fit(user_items, show_progress, checkpoint=checkpoint, resume=resume)
+        model._last_epoch = None
         model.calibration_ = self.calibration_  # of users that are now trained on, and look less unusual than others
         return model
 
