@@ -70,7 +70,7 @@ def validate(
 ) -> float:
     """Average the metric over the validation users, (fold_in, held_out), for the model as it is now.
 
-    Several processes share these users.
+    Several processes share these users. NaN where none of them has held-out items.
     """
     fold_in, held_out = validation
     if parallelism is not None:
@@ -80,7 +80,7 @@ def validate(
     values = metric_by_user(ids, held_out, metric)
     sums = float(np.nansum(values)), float(np.isfinite(values).sum())
     total, n_users = sums if parallelism is None else parallelism.sum_over_users(*sums)
-    return total / n_users
+    return total / n_users if n_users else float("nan")
 
 
 def hold_out_users(

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from scipy import sparse
 
+from recvae.models.als import ALS
+from recvae.models.item_knn import CosineKNN
 from recvae.models.validation import FEWEST_USERS, hold_out_users
 
 
@@ -64,3 +66,12 @@ def test_there_are_at_most_a_thousand() -> None:
 @pytest.mark.parametrize("lengths", [[5] * 49, [4] * 1000])
 def test_nobody_is_held_out_of_a_small_matrix(lengths: list[int]) -> None:
     assert hold_out_users(matrix(lengths)) is None
+
+
+def test_nothing_is_chosen_where_the_first_users_have_nothing_to_find() -> None:
+    train, fold_in = matrix([8] * 60), matrix([5] * 1010)
+    held_out = sparse.csr_matrix((np.ones(5, np.float32), (np.arange(1005, 1010), np.full(5, 3))), shape=(1010, 30))
+    neighbours = CosineKNN().fit(train, show_progress=False, validation=(fold_in, held_out))
+    assert neighbours.settings_ == {"K": 20}
+    als = ALS(factors=3).fit(train, show_progress=False, validation=(fold_in, held_out))
+    assert als.regularization_ == als._rule(train)
