@@ -16,7 +16,7 @@ from recvae.models.base import State
 from recvae.models.factorization import LARGEST_WEIGHT, ONE_BLAS_THREAD, Factorization, import_implicit
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
-from recvae.models.validation import check_metric, hold_out_users, validate
+from recvae.models.validation import ValidationUsers, check_metric, find_validation, validate
 from recvae.types import FloatArray
 
 FACTORS_PER_CUBE_ROOT, MOST_FACTORS = 16.7, 512
@@ -98,21 +98,16 @@ class ALS(Factorization):
         self.alpha_ = self.alpha or ALPHA_BY_DENSITY * (n_users * n_items / user_items.nnz) ** (1 / 3)
         self.regularization_ = self._rule(user_items) if self.regularization is None else self.regularization
         if self.alpha is None or self.regularization is None:
-            if context.validation is not None:
-                self._choose(user_items, context.validation)
-            elif (held := hold_out_users(user_items, self.seed)) is not None:
-                self._choose(*held)
+            found = find_validation(user_items, context.validation, self.seed)
+            if found is not None:
+                self._choose(*found)
         self._train(user_items, context)
 
     def _train(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         super()._fit(user_items, context)
         self.whitened_factors_ = whiten(self.item_factors_, self.regularization_)
 
-    def _choose(
-        self,
-        user_items: sparse.csr_matrix,
-        validation: tuple[sparse.csr_matrix, sparse.csr_matrix],
-    ) -> None:
+    def _choose(self, user_items: sparse.csr_matrix, validation: ValidationUsers) -> None:
         """Choose the regularization, alpha at its ratio, and the regularization more finely, going on while it helps.
 
         Small models rank for the first validation users.

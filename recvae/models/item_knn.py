@@ -16,7 +16,7 @@ from recvae.models.base import Recommender, State
 from recvae.models.factorization import import_implicit
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
-from recvae.models.validation import check_metric, hold_out_users, validate
+from recvae.models.validation import ValidationUsers, check_metric, find_validation, validate
 from recvae.types import FloatArray
 
 NEIGHBOURS = (20, 50, 100, 200, 500)
@@ -60,10 +60,9 @@ class _ItemKNN(Recommender):
         with context.report_end():
             self.settings_ = self._given_settings()
             if any(getattr(self, name) is None for name in self.TRIED):
-                if context.validation is not None:
-                    self._choose(user_items, context.validation)
-                elif (held := hold_out_users(user_items)) is not None:
-                    self._choose(*held)
+                found = find_validation(user_items, context.validation)
+                if found is not None:
+                    self._choose(*found)
             self.similarity_ = self._find_neighbours(user_items, context.shows_bar)
 
     def _given_settings(self) -> dict[str, float]:
@@ -80,7 +79,7 @@ class _ItemKNN(Recommender):
             model.fit(user_items, show_progress=show_progress)
         return sparse.csr_matrix(model.similarity, dtype=np.float32)
 
-    def _choose(self, user_items: sparse.csr_matrix, validation: tuple[sparse.csr_matrix, sparse.csr_matrix]) -> None:
+    def _choose(self, user_items: sparse.csr_matrix, validation: ValidationUsers) -> None:
         """Choose the settings that rank best for the first validation users.
 
         The K nearest are among those of a larger K, so that each item's are found once for all.

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from recvae.nn.parallelism import Parallelism
 
 
+ValidationUsers = tuple[sparse.csr_matrix, sparse.csr_matrix]
+"""(fold_in, held_out), a row for each validation user."""
+
 LARGEST_CUTOFF = 10_000
 """Longest lists that are made for every validation user."""
 FEWEST_USERS, FEWEST_INTERACTIONS = 50, 5
@@ -64,7 +67,7 @@ def mean_metric(ids: IntArray, held_out: sparse.csr_matrix, metric: str) -> floa
 
 def validate(
     model: Recommender,
-    validation: tuple[sparse.csr_matrix, sparse.csr_matrix],
+    validation: ValidationUsers,
     metric: str,
     parallelism: "Parallelism | None" = None,
 ) -> float:
@@ -83,9 +86,20 @@ def validate(
     return total / n_users if n_users else float("nan")
 
 
-def hold_out_users(
-    user_items: sparse.csr_matrix, seed: int = 0
-) -> tuple[sparse.csr_matrix, tuple[sparse.csr_matrix, sparse.csr_matrix]] | None:
+def find_validation(
+    user_items: sparse.csr_matrix, validation: ValidationUsers | None, seed: int = 0
+) -> tuple[sparse.csr_matrix, ValidationUsers] | None:
+    """Find the matrix to learn from and the users to choose by: those given, else some held out of the matrix.
+
+    Returns
+    -------
+    (train, (fold_in, held_out)), or None
+        As of `hold_out_users`; None where nobody is given and the matrix has too few.
+    """
+    return hold_out_users(user_items, seed) if validation is None else (user_items, validation)
+
+
+def hold_out_users(user_items: sparse.csr_matrix, seed: int = 0) -> tuple[sparse.csr_matrix, ValidationUsers] | None:
     """Hold users out of a training matrix, for a model that has settings to choose and was given no validation users.
 
     Of the users with at least `FEWEST_INTERACTIONS` interactions a fifth is drawn, at most 1,000, and a fifth of each

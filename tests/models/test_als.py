@@ -38,7 +38,7 @@ def test_defaults_follow_size_and_density(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("recvae.models.als.ALS._train", lambda *_: None)
-    monkeypatch.setattr("recvae.models.als.hold_out_users", lambda *_: None)
+    monkeypatch.setattr("recvae.models.als.find_validation", lambda *_: None)
     interactions = sparse.csr_matrix(
         (
             np.ones(n_interactions),

@@ -17,7 +17,7 @@ from recvae.models.base import Recommender, State
 from recvae.models.blending.weights import choose_weights, collect_candidates, standardise
 from recvae.models.estimator import Estimator
 from recvae.models.fit_context import FitContext
-from recvae.models.validation import check_metric, hold_out_users
+from recvae.models.validation import ValidationUsers, check_metric, hold_out_users
 from recvae.types import FloatArray, UserItems
 
 DEFAULT_MODELS = ("ease", "graph", "als", "multdae", "multvae")
@@ -119,16 +119,14 @@ class Blend(Recommender):
         model: Recommender,
         user_items: sparse.csr_matrix,
         rest: sparse.csr_matrix,
-        validation: tuple[sparse.csr_matrix, sparse.csr_matrix],
+        validation: ValidationUsers,
     ) -> Recommender:
         """Fit a copy of a part without the users that are held out; with the settings it found if it is fitted."""
         if model.fitted_on(user_items):
             return model.refit(rest, show_progress=False)
         return deepcopy(model).fit(rest, show_progress=False, validation=validation)
 
-    def _choose_weights(
-        self, models: Sequence[Recommender], validation: tuple[sparse.csr_matrix, sparse.csr_matrix]
-    ) -> None:
+    def _choose_weights(self, models: Sequence[Recommender], validation: ValidationUsers) -> None:
         choice = choose_weights(collect_candidates(models, validation, self.metric, self.seed))
         self.weights_, self.cross_fitted_ = choice.weights, choice.cross_fitted
 

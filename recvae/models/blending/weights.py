@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, sparse
+from scipy import optimize
 
 from recvae.evaluation.metrics import ACCURACY_METRICS, parse_metric
 from recvae.memory import row_batches
 from recvae.models.base import Recommender
+from recvae.models.validation import ValidationUsers
 from recvae.topn import mask_seen, top_n
 from recvae.types import FloatArray
 
@@ -87,7 +88,7 @@ def standardise(scores: FloatArray) -> FloatArray:
 
 
 def collect_candidates(
-    models: Sequence[Recommender], validation: tuple[sparse.csr_matrix, sparse.csr_matrix], metric: str, seed: int
+    models: Sequence[Recommender], validation: ValidationUsers, metric: str, seed: int
 ) -> Candidates:
     """Score validation users by every model, and keep the items that any of them ranks high.
 

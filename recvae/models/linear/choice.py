@@ -8,15 +8,12 @@ from scipy import sparse
 
 from recvae.evaluation.metrics import parse_metric
 from recvae.memory import row_batches
-from recvae.models.validation import mean_metric
+from recvae.models.validation import ValidationUsers, mean_metric
 from recvae.topn import mask_seen, top_n
 from recvae.types import FloatArray
 
 MOST_USERS = 1000
 """Validation users whose lists are made for each setting."""
-
-Validation = tuple[sparse.csr_matrix, sparse.csr_matrix]
-"""(fold_in, held_out), a row for each validation user."""
 
 
 def choose(candidates: Mapping[str, Sequence[Any]], measure: Callable[[dict[str, Any]], float]) -> dict[str, Any]:
@@ -48,13 +45,13 @@ def choose(candidates: Mapping[str, Sequence[Any]], measure: Callable[[dict[str,
     return best
 
 
-def keep_comparable(fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix) -> Validation | None:
+def keep_comparable(fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix) -> ValidationUsers | None:
     """The first `MOST_USERS` users who have both a history and something to find; None if there are none."""
     both = np.flatnonzero((np.diff(fold_in.indptr) > 0) & (np.diff(held_out.indptr) > 0))[:MOST_USERS]
     return (fold_in[both], held_out[both]) if len(both) else None
 
 
-def measure_lists(score: Callable[[slice], FloatArray], validation: Validation, metric: str) -> float:
+def measure_lists(score: Callable[[slice], FloatArray], validation: ValidationUsers, metric: str) -> float:
     """Average the metric over the lists of the validation users, each of whom has something to find.
 
     Parameters

@@ -15,10 +15,10 @@ from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace
-from recvae.models.linear.choice import Validation, choose, keep_comparable, measure_lists
+from recvae.models.linear.choice import choose, keep_comparable, measure_lists
 from recvae.models.linear.inverses import Inverse, Problem, count_bytes
 from recvae.models.linear.sparse_inverse import FactoredInverse
-from recvae.models.validation import check_metric, hold_out_users
+from recvae.models.validation import ValidationUsers, check_metric, find_validation
 from recvae.nn.device import check_device_name
 from recvae.types import FloatArray
 
@@ -122,7 +122,7 @@ class EASE(Recommender):
                     f"l2 is {self.l2_:g}, too small for these interactions in float32; expected more"
                 ) from None
 
-    def _choose_settings(self, user_items: sparse.csr_matrix, validation: Validation | None) -> dict[str, float]:
+    def _choose_settings(self, user_items: sparse.csr_matrix, validation: ValidationUsers | None) -> dict[str, float]:
         """Take what is given, and find what is not."""
         mean = float(user_items.sum(dtype=np.float64) / user_items.shape[1])
         candidates = {
@@ -133,18 +133,16 @@ class EASE(Recommender):
         first = {name: values[0] for name, values in candidates.items()}
         if all(len(values) == 1 for values in candidates.values()):
             return first
-        if validation is None:
-            found = hold_out_users(user_items)
-            if found is None:
-                return first
-            user_items, validation = found
-        if min(user_items.shape) > MOST_ITEMS:
-            user_items, *pair = _keep_popular(user_items, *validation)
-            validation = pair[0], pair[1]
-        users = keep_comparable(*validation)
+        found = find_validation(user_items, validation)
+        if found is None:
+            return first
+        train, (fold_in, held_out) = found
+        if min(train.shape) > MOST_ITEMS:
+            train, fold_in, held_out = _keep_popular(train, fold_in, held_out)
+        users = keep_comparable(fold_in, held_out)
         if users is None:
             return first
-        problem = Problem(user_items, self.device)
+        problem = Problem(train, self.device)
 
         def measure(settings: dict[str, float]) -> float:
             try:

@@ -15,9 +15,9 @@ from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
-from recvae.models.linear.choice import Validation, choose, keep_comparable, measure_lists
+from recvae.models.linear.choice import choose, keep_comparable, measure_lists
 from recvae.models.linear.spectral import SpectralFilter, Spectrum
-from recvae.models.validation import check_metric, hold_out_users
+from recvae.models.validation import ValidationUsers, check_metric, find_validation
 from recvae.types import FloatArray
 
 FACTORS = (512, 128)
@@ -114,7 +114,7 @@ class GraphFilter(Recommender):
             self.filter_ = _make_matrix(chosen)
 
     def _choose_settings(
-        self, user_items: sparse.csr_matrix, validation: Validation | None
+        self, user_items: sparse.csr_matrix, validation: ValidationUsers | None
     ) -> tuple[dict[str, Any], Spectrum | None]:
         """Take what is given, and find what is not; also the spectrum of `user_items`, if it was computed for that."""
         defaults = (FACTORS, WEIGHTS, FLATNESSES, ITEM_EXPONENTS)
@@ -125,12 +125,10 @@ class GraphFilter(Recommender):
         first = {name: values[0] for name, values in candidates.items()}
         if all(len(values) == 1 for values in candidates.values()):
             return first, None
-        train, given = user_items, validation
-        if given is None:
-            found = hold_out_users(user_items, self.seed)
-            if found is None:
-                return first, None
-            train, given = found
+        found = find_validation(user_items, validation, self.seed)
+        if found is None:
+            return first, None
+        train, given = found
         users = keep_comparable(*given)
         if users is None:
             return first, None
@@ -223,7 +221,7 @@ def _make_matrix(chosen: SpectralFilter) -> FloatArray | sparse.csr_matrix | Spe
 
 
 def _search(
-    spectrum: Spectrum, candidates: Mapping[str, Sequence[Any]], users: Validation, metric: str
+    spectrum: Spectrum, candidates: Mapping[str, Sequence[Any]], users: ValidationUsers, metric: str
 ) -> dict[str, Any]:
     """Find the settings that rank best; products with the graph are computed once for each exponent.
 
