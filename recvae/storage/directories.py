@@ -168,23 +168,34 @@ def _make_sibling(path: Path) -> Iterator[Path]:
             try:
                 stack.enter_context(hold_lock(outer / _LOCK))
                 (outer / _NEW).mkdir()
-            except (BlockingIOError, FileNotFoundError):
+            except (BlockingIOError, FileNotFoundError, FileExistsError):
                 continue  # another writer took it for abandoned in the moment before it was locked
             except OSError:
-                shutil.rmtree(outer, ignore_errors=True)
+                _remove_sibling(outer)
                 raise
             try:
                 yield outer / _NEW
             finally:
-                shutil.rmtree(outer, ignore_errors=True)
+                _remove_sibling(outer)
             return
 
 
 def _remove_abandoned(path: Path) -> None:
     """Remove the temporary directories of writers of `path` that were killed, or lost power."""
     for outer in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}.tmp"):
-        with contextlib.suppress(OSError), hold_lock(outer / _LOCK):
-            shutil.rmtree(outer)
+        # Without a lock it is empty, and perhaps new: its writer would lose the lock that it is about to take, if that
+        # were taken and removed here first.
+        if (outer / _LOCK).exists():
+            with contextlib.suppress(OSError), hold_lock(outer / _LOCK):
+                _remove_sibling(outer)
+        with contextlib.suppress(OSError):
+            outer.rmdir()
+
+
+def _remove_sibling(outer: Path) -> None:
+    """Remove a temporary directory whose lock is held; the lock goes last, so that one without a lock is empty."""
+    shutil.rmtree(outer / _NEW, ignore_errors=True)
+    shutil.rmtree(outer, ignore_errors=True)
 
 
 def _put_in_place(new: Path, path: Path) -> None:

@@ -3,6 +3,8 @@ import hashlib
 import json
 import os
 import stat
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Never
 
@@ -317,6 +319,20 @@ def test_two_writers_of_one_path(saved: Path) -> None:
         write_manifest(first, KIND, 1, {})
     assert (saved / "data.txt").read_text() == "first"
     assert read_manifest(saved, KIND, 1)["format"] == KIND
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_many_writers_of_one_path(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None takes for abandoned what another one has just made and is about to lock."""
+    monkeypatch.setattr(directories, "sync", lambda path: None)
+    seconds = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for writer in [pool.submit(write, saved, "new") for _ in range(800)]:
+                writer.result()
+    finally:
+        sys.setswitchinterval(seconds)
     assert list(saved.parent.iterdir()) == [saved]
 
 
