@@ -31,7 +31,7 @@ def interrupt_after(seconds: float) -> Iterator[None]:
 
     previous = signal.signal(signal.SIGALRM, stop)
     # Repeated, because Python ignores an exception that happens to be raised in a destructor.
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), SECONDS_BETWEEN_ALARMS)
+    signal.setitimer(signal.ITIMER_REAL, min(max(seconds, 0.001), threading.TIMEOUT_MAX), SECONDS_BETWEEN_ALARMS)
     try:
         yield
     finally:

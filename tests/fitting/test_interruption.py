@@ -24,6 +24,11 @@ def test_work_that_is_quick_is_not_and_the_alarm_is_off() -> None:
     assert signal.getsignal(signal.SIGALRM) == before
 
 
+def test_a_time_that_no_timer_can_hold_is_no_limit() -> None:
+    with interrupt_after(1e300):
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 1e9
+
+
 def test_other_threads_run_to_their_end() -> None:
     done = []
 
