@@ -1,7 +1,6 @@
 """Runs of models kept on disk, so that a table goes on where it was cut off; and what a model needs of a machine."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +14,7 @@ from scipy import sparse
 import recvae
 from benchmarks import record
 from recvae.data.prepared import Prepared, read_prepared
-from recvae.data.splitting import Holdout, Split
+from recvae.data.splitting import Split
 from recvae.evaluation.compare import ModelRun
 from recvae.evaluation.evaluate import EvalResult
 from recvae.models.autoencoders.base import Autoencoder
@@ -79,11 +78,6 @@ def rank_by_cost(row: str) -> int:
     return SLOWEST_FIRST.index(name) if name in SLOWEST_FIRST else len(SLOWEST_FIRST)
 
 
-def count_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def whole_training(split: Split) -> sparse.csr_matrix:
     """Training interactions together with those that validation held out of the same users."""
     if split.validation is None or (split.validation.train_rows < 0).any():
@@ -94,14 +88,6 @@ def whole_training(split: Split) -> sparse.csr_matrix:
     whole: sparse.csr_matrix = (split.train + added).tocsr()
     whole.sort_indices()
     return whole
-
-
-def take_users(holdout: Holdout, most: int, seed: int = 0) -> Holdout:
-    """A random part of a holdout's users, or all of them if there are no more than `most`."""
-    if holdout.n_users <= most:
-        return holdout
-    rows = np.sort(np.random.default_rng(seed).choice(holdout.n_users, most, replace=False))
-    return Holdout(holdout.fold_in[rows], holdout.held_out[rows], holdout.user_ids[rows], holdout.train_rows[rows])
 
 
 def fit_within(

@@ -37,6 +37,7 @@ from recvae.evaluation.compare import ModelRun, combine
 from recvae.evaluation.evaluate import Ranks, evaluate
 from recvae.evaluation.results import write_results
 from recvae.evaluation.tables import console_table, markdown_table
+from recvae.machine.cores import assigned_cores
 from recvae.models.popularity import Popularity
 
 HERE = Path(__file__).parent
@@ -186,7 +187,7 @@ def main() -> None:
     identities = {e.data: read_prepared(e.directory).identity["split_sha256"] for e in entries}
     pending = [entry for entry in entries if not kept.has_run(entry.path, identities[entry.data])]
     failed: dict[str, dict[str, str]] = {name: {} for name in arguments.names}
-    threads = max(1, kept.count_cores() // arguments.workers)
+    threads = max(1, assigned_cores() // arguments.workers)
 
     def take() -> Task | None:
         return Task(pending.pop(0), threads) if pending else None
@@ -197,7 +198,7 @@ def main() -> None:
         print(entry.data, entry.row, result, flush=True)
 
     arguments.out.mkdir(parents=True, exist_ok=True)
-    run(measure, take, done, workers=arguments.workers, cores=kept.count_cores(), seconds=math.inf)
+    run(measure, take, done, workers=arguments.workers, cores=assigned_cores(), seconds=math.inf)
     for name in arguments.names:
         write(name, entries, failed[name], arguments)
 

@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 
+from recvae.machine.cores import THREADS
 from recvae.memory import available_bytes
 
 Result = dict[str, Any]
 Work = Callable[[Any], Result]
 MOST_WAITING = 16
 SPARE_MEMORY = 0.8  # of what is available, so that an estimate may be wrong
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def _serve(connection: Connection, module: str, function: str) -> None:
 
 def _set_threads(threads: int) -> None:
     """Let the numerical libraries use this many threads from here on."""
-    for variable in THREAD_VARIABLES:
+    for variable in (*THREADS, "NUMBA_NUM_THREADS"):
         os.environ[variable] = str(threads)
     torch.set_num_threads(threads)
     with suppress(ImportError):

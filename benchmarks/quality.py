@@ -41,6 +41,7 @@ from recvae.evaluation.evaluate import (
 )
 from recvae.evaluation.results import write_results
 from recvae.evaluation.tables import console_table, markdown_table
+from recvae.machine.cores import assigned_cores
 from recvae.memory import peak_memory
 from recvae.models.base import Recommender
 from recvae.models.blending.blend import Blend
@@ -203,7 +204,7 @@ class Tables:
             if cell.row in self.refused[cell.data]:
                 continue
             n_items, workers = self.data[cell.data].split.train.shape[1], self.arguments.workers
-            threads = kept.choose_threads(cell.row, n_items, kept.count_cores(), workers)
+            threads = kept.choose_threads(cell.row, n_items, assigned_cores(), workers)
             memory = kept.estimate_memory(cell.row, n_items), kept.estimate_gpu_memory(cell.row, n_items)
             return Task(cell, threads, *memory)
         return None
@@ -284,7 +285,7 @@ def main() -> None:
         tables = Tables(arguments)
     except RecvaeError as error:
         sys.exit(f"not run: {error}")
-    limits = {"workers": arguments.workers, "cores": kept.count_cores(), "seconds": arguments.seconds}
+    limits = {"workers": arguments.workers, "cores": assigned_cores(), "seconds": arguments.seconds}
     finished = run(measure, tables.take, tables.done, **limits)
     for name in arguments.names:
         if results := tables.write(name):

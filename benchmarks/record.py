@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import platform
 import re
 import shlex
@@ -16,6 +15,7 @@ import torch
 from threadpoolctl import threadpool_info
 
 from recvae.evaluation.results import write_results
+from recvae.machine.cores import assigned_cores
 from recvae.storage.manifest import versions
 
 FORMAT_VERSION = 1
@@ -29,7 +29,7 @@ def describe_machine() -> dict[str, Any]:
     total = re.search(r"^MemTotal:\s+(\d+) kB", memory.read_text(), re.MULTILINE) if memory.exists() else None
     return {
         "cpu": model[1] if model else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": assigned_cores(),
         "threads": torch.get_num_threads(),
         "memory_gb": round(int(total[1]) * 1024 / 1e9, 1) if total else None,
         "blas": sorted({f"{found['internal_api']} {found['architecture']}" for found in _blas()}),

@@ -32,6 +32,8 @@ from recvae.data.prepared import read_prepared
 from recvae.errors import ParameterError, RecvaeError
 from recvae.evaluation.evaluate import evaluate, refuse_new_users
 from recvae.evaluation.results import write_results
+from recvae.fitting.scored_users import draw_users
+from recvae.machine.cores import assigned_cores
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
 from recvae.models.registry import MODELS, create, seed_params
 
@@ -92,7 +94,7 @@ def measure(fit: Fit) -> dict[str, Any]:
     if split.validation is None:
         return {"refused": "the split has no validation users"}
     model = create(fit.model, None, **seed_params(fit.model, 0), **fit.params)
-    test = kept.take_users(split.test, fit.most_users)
+    test = draw_users(split.test, fit.most_users)
     try:
         refuse_new_users(model, test)
         refuse_new_users(model, split.validation)
@@ -179,7 +181,7 @@ class Search:
         path = cell.folder / f"{cell.model}.{number}"
         params = {} if number == DEFAULT else self._draw(cell, number)
         fit = Fit(cell.data, cell.model, number, params, self.directories[cell.data], path, arguments.users)
-        threads = kept.choose_threads(cell.model, n_items, kept.count_cores(), arguments.workers)
+        threads = kept.choose_threads(cell.model, n_items, assigned_cores(), arguments.workers)
         memory = kept.estimate_memory(cell.model, n_items), kept.estimate_gpu_memory(cell.model, n_items)
         return Task(fit, threads, *memory)
 
@@ -262,7 +264,7 @@ def main() -> None:
         search = Search(arguments)
     except RecvaeError as error:
         sys.exit(f"not run: {error}")
-    limits = {"workers": arguments.workers, "cores": kept.count_cores(), "seconds": arguments.seconds}
+    limits = {"workers": arguments.workers, "cores": assigned_cores(), "seconds": arguments.seconds}
     finished = run(measure, search.take, search.done, **limits)
     search.write()
     print((arguments.out / "regret.md").read_text(encoding="utf8"))

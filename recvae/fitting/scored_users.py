@@ -28,13 +28,18 @@ def choose_scored_users(split: Split, seed: int) -> Split | None:
         rows = np.full(n_users, -1, dtype=np.int32)
         split = replace(split, train=train)
         validation = Holdout(fold_in, held_out, pd.RangeIndex(n_users), rows)
-    return replace(split, validation=_draw_users(validation, seed), test=_draw_users(split.test, seed))
+    return replace(
+        split,
+        validation=draw_users(validation, MOST_SCORED_USERS, seed),
+        test=draw_users(split.test, MOST_SCORED_USERS, seed),
+    )
 
 
-def _draw_users(holdout: Holdout, seed: int) -> Holdout:
-    if holdout.n_users <= MOST_SCORED_USERS:
+def draw_users(holdout: Holdout, most: int, seed: int = 0) -> Holdout:
+    """Draw some of a holdout's users at random; it stays as it is where there are no more than `most`."""
+    if holdout.n_users <= most:
         return holdout
-    rows = np.sort(np.random.default_rng(seed).choice(holdout.n_users, MOST_SCORED_USERS, replace=False))
+    rows = np.sort(np.random.default_rng(seed).choice(holdout.n_users, most, replace=False))
     return Holdout(holdout.fold_in[rows], holdout.held_out[rows], holdout.user_ids[rows], holdout.train_rows[rows])
 
 

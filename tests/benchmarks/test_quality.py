@@ -17,6 +17,7 @@ from recvae.datasets import NAMES
 from recvae.datasets.synthetic import generate
 from recvae.evaluation.results import read_results
 from recvae.evaluation.tables import markdown_table
+from recvae.fitting.scored_users import draw_users
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +91,10 @@ def test_lists_are_fitted_again_on_all_training_interactions(prepared: Path) -> 
 
 def test_a_part_of_the_users(prepared: Path) -> None:
     test = read_prepared(prepared / "gowalla").split.test
-    part = kept.take_users(test, 10)
+    part = draw_users(test, 10)
     assert (part.n_users, part.fold_in.shape, len(part.train_rows)) == (10, (10, test.fold_in.shape[1]), 10)
     assert part.user_ids.isin(test.user_ids).all()
-    assert kept.take_users(test, 10_000) is test
+    assert draw_users(test, 10_000) is test
 
 
 def test_published_figures_are_of_known_sets() -> None:
