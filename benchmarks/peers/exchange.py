@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,39 @@ Ranker = Callable[[sparse.csr_matrix], Ids]
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class Parts:
+    """Matrices of the same items, and arrays of users' rows, that travel in one file."""
+
+    def write(self, path: Path) -> None:
+        """Write the parts' arrays as one .npz file."""
+        arrays: dict[str, Any] = {}
+        for part in fields(self):
+            value = getattr(self, part.name)
+            if isinstance(value, np.ndarray):
+                arrays[f"{part.name}.rows"] = value
+            else:
+                arrays["n_items"] = np.int64(value.shape[1])
+                arrays |= {f"{part.name}.indices": value.indices, f"{part.name}.indptr": value.indptr}
+        np.savez(path, **arrays)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The parts that `write` wrote; every interaction weighs 1."""
+        with np.load(path, allow_pickle=False) as arrays:
+            n_items = int(arrays["n_items"])
+
+            def part(name: str) -> Any:
+                if f"{name}.rows" in arrays.files:
+                    return arrays[f"{name}.rows"]
+                indices, indptr = arrays[f"{name}.indices"], arrays[f"{name}.indptr"]
+                ones = np.ones(len(indices), dtype=np.float32)
+                return sparse.csr_matrix((ones, indices, indptr), shape=(len(indptr) - 1, n_items))
+
+            return cls(*(part(entry.name) for entry in fields(cls)))
+
+
+@dataclass(frozen=True, eq=False)
+class Task(Parts):
     """The data of one race; what is held out is not in it, so no contestant can learn from it.
 
     Attributes
@@ -40,27 +72,6 @@ class Task:
     train: sparse.csr_matrix
     validation: sparse.csr_matrix
     test: sparse.csr_matrix
-
-    def write(self, path: Path) -> None:
-        """Write the matrices' arrays as one .npz file."""
-        arrays: dict[str, Any] = {"n_items": np.int64(self.train.shape[1])}
-        for part in fields(self):
-            matrix = getattr(self, part.name)
-            arrays |= {f"{part.name}.indices": matrix.indices, f"{part.name}.indptr": matrix.indptr}
-        np.savez(path, **arrays)
-
-    @classmethod
-    def read(cls, path: Path) -> "Task":
-        """The task that `write` wrote; every interaction weighs 1."""
-        with np.load(path, allow_pickle=False) as arrays:
-            n_items = int(arrays["n_items"])
-
-            def matrix(name: str) -> sparse.csr_matrix:
-                indices, indptr = arrays[f"{name}.indices"], arrays[f"{name}.indptr"]
-                ones = np.ones(len(indices), dtype=np.float32)
-                return sparse.csr_matrix((ones, indices, indptr), shape=(len(indptr) - 1, n_items))
-
-            return cls(*(matrix(part.name) for part in fields(cls)))
 
 
 @dataclass(frozen=True)
@@ -126,13 +137,12 @@ class Run:
 
     def write(self, directory: Path, packages: Sequence[str]) -> None:
         """Write `run.json` and `lists.npz`."""
-        versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
         content = {
             "settings": asdict(self.settings),
             "epoch_seconds": self.epoch_seconds,
             "update_seconds": self.update_seconds,
             "peak_rss_mb": self.peak_rss_mb,
-            "versions": versions,
+            "versions": list_versions(packages),
         }
         np.savez(directory / "lists.npz", **self.lists)  # type: ignore[arg-type]
         (directory / "run.json").write_text(json.dumps(content, indent=2), encoding="utf8")
@@ -150,6 +160,11 @@ def best(scores: npt.NDArray[np.floating[Any]], seen: sparse.csr_matrix, n: int 
     ids[:, :k] = np.take_along_axis(found, order, axis=1)
     ids[:, :k][np.isneginf(np.take_along_axis(values, order, axis=1))] = -1
     return ids
+
+
+def list_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Versions of Python and of some packages."""
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def peak_rss_mb() -> float:

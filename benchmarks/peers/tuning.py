@@ -6,11 +6,9 @@ histories of the users it ranks for: the validation users' while it is tuned, th
 
 import argparse
 import json
-import platform
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -19,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from benchmarks.peers.exchange import Ids, best
+from benchmarks.peers.exchange import Ids, Parts, best, list_versions
 
 BATCH = 500
 K = 100
@@ -40,7 +38,7 @@ class OutOfTimeError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
+class Inputs(Parts):
     """The data of one search; the test users' held-out interactions are not in it.
 
     Attributes
@@ -58,31 +56,6 @@ class Inputs:
     test: sparse.csr_matrix
     validation_rows: npt.NDArray[np.int32]
     test_rows: npt.NDArray[np.int32]
-
-    def write(self, path: Path) -> None:
-        """Write the arrays as one .npz file."""
-        arrays: dict[str, Any] = {"n_items": np.int64(self.train.shape[1])}
-        for part in fields(self):
-            value: Any = getattr(self, part.name)
-            matrix = not isinstance(value, np.ndarray)
-            named = {"indices": value.indices, "indptr": value.indptr} if matrix else {"rows": value}
-            arrays |= {f"{part.name}.{name}": array for name, array in named.items()}
-        np.savez(path, **arrays)
-
-    @classmethod
-    def read(cls, path: Path) -> "Inputs":
-        """The inputs that `write` wrote; every interaction weighs 1."""
-        with np.load(path, allow_pickle=False) as arrays:
-            n_items = int(arrays["n_items"])
-
-            def part(name: str) -> Any:
-                if f"{name}.rows" in arrays.files:
-                    return arrays[f"{name}.rows"]
-                indices, indptr = arrays[f"{name}.indices"], arrays[f"{name}.indptr"]
-                ones = np.ones(len(indices), dtype=np.float32)
-                return sparse.csr_matrix((ones, indices, indptr), shape=(len(indptr) - 1, n_items))
-
-            return cls(*(part(field.name) for field in fields(cls)))
 
     def together(self, side: str) -> tuple[sparse.csr_matrix, npt.NDArray[np.intp]]:
         """Training interactions with the histories of one side's users, and these users' rows."""
@@ -242,6 +215,5 @@ def main(fit: Fit, search: Callable[[Search, int], None], *packages: str) -> Non
     matrix, rows = inputs.together("test")
     score = fit(found["model"], found["params"], matrix)
     np.savez(arguments.out / "lists.npz", test=rank(score, matrix, rows))
-    versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
-    content = {**found, "seconds": seconds, "trials": searching.trials, "versions": versions}
+    content = {**found, "seconds": seconds, "trials": searching.trials, "versions": list_versions(packages)}
     (arguments.out / "found.json").write_text(json.dumps(content, indent=1), encoding="utf8")
