@@ -130,7 +130,7 @@ def list_entries(arguments: argparse.Namespace) -> list[Entry]:
 
 def write(name: str, entries: list[Entry], failed: dict[str, str], arguments: argparse.Namespace) -> None:
     """Write the table of a data set."""
-    prepared = read_prepared(kept.open_data(name, arguments.data).path)
+    prepared = kept.open_data(name, arguments.data)
     identity = prepared.identity["split_sha256"]
     rows = [entry for entry in entries if entry.data == name]
     runs = {entry.row: [kept.read_run(entry.path)[0]] for entry in rows if kept.has_run(entry.path, identity)}
@@ -184,7 +184,8 @@ def main() -> None:
         entries = list_entries(arguments)
     except RecvaeError as error:
         sys.exit(f"not run: {error}")
-    identities = {e.data: read_prepared(e.directory).identity["split_sha256"] for e in entries}
+    directories = {entry.data: entry.directory for entry in entries}
+    identities = {name: read_prepared(path).identity["split_sha256"] for name, path in directories.items()}
     pending = [entry for entry in entries if not kept.has_run(entry.path, identities[entry.data])]
     failed: dict[str, dict[str, str]] = {name: {} for name in arguments.names}
     threads = max(1, assigned_cores() // arguments.workers)
