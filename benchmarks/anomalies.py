@@ -214,9 +214,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "provenance": provenance("python -m benchmarks.anomalies", 1, "scikit-learn"),
         "data_sets": {},
     }
-    for text in options.data:
-        name, directory = text.split("=", 1)
-        users = read_whole_users(Path(directory))
+    for name, directory in options.data:
+        users = read_whole_users(directory)
         found = detect(users, fit_models(name, users, options.models))
         if name in options.inject:
             found["injected"] = {"MultVAE, fast": inject(users, "MultVAE, fast")}

@@ -137,14 +137,14 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = {"training": measure_training, "models": measure_models, "evaluation": measure_evaluation}
-    parser.add_argument("--only", default=",".join(parts), help="parts to measure, separated by commas")
+    record.add_parts(parser, parts)
     parser.add_argument("--out", type=Path, default=record.RESULTS / "gpu.json")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("nothing was measured: this machine has no CUDA device")
-    command = f"python -m benchmarks.gpu --only {arguments.only}"
-    for part in arguments.only.split(","):
+    command = f"python -m benchmarks.gpu --only {','.join(arguments.only)}"
+    for part in arguments.only:
         measured = parts[part](arguments.seed)
         origin = record.provenance(command, arguments.seed) | {"gpu": torch.cuda.get_device_name()}
         record.merge(arguments.out, part, {**measured, "origin": origin})

@@ -194,11 +194,6 @@ def take_part(folder: Path, part: str, seed: int, fitted_on: str) -> Recommender
     return create(part, **facts["params"])
 
 
-def split_names(text: str) -> list[str]:
-    """Names in a text with commas between them."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def order_rows(rows: Iterable[str]) -> list[str]:
     """Rows with the slowest models first."""
     return sorted(rows, key=rank_by_cost)

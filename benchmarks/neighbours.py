@@ -184,7 +184,7 @@ def markdown(table: Mapping[str, Mapping[str, list[float]]], command: str, machi
 def main() -> None:
     """Measure and write, or do one piece of work."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(WORK), help="pieces of work, separated by commas")
+    record.add_parts(parser, WORK)
     parser.add_argument("--peers", action="store_true", help="measure other libraries too")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=record.RESULTS)
@@ -194,8 +194,8 @@ def main() -> None:
         print(json.dumps(WORK[arguments.work](histories(**SHAPE))))
         return
     peers = " --peers" if arguments.peers else ""
-    command = f"python -m benchmarks.neighbours --only {arguments.only}{peers} --rounds {arguments.rounds}"
-    table = measure(arguments.only.split(","), arguments.peers, arguments.rounds)
+    command = f"python -m benchmarks.neighbours --only {','.join(arguments.only)}{peers} --rounds {arguments.rounds}"
+    table = measure(arguments.only, arguments.peers, arguments.rounds)
     origin = record.provenance(command, 0)
     record.merge(arguments.out / "neighbours.json", "table", {"seconds": table, "origin": origin})
     (arguments.out / "neighbours.md").write_text(markdown(table, command, origin["machine"]), encoding="utf8")

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from benchmarks import kept
+from benchmarks import kept, record
 from benchmarks.contestants import VENVS, Track
 from benchmarks.peers.exchange import Ids
 from benchmarks.peers.tuning import Inputs
@@ -166,7 +166,7 @@ def parse(options: Sequence[str]) -> argparse.Namespace:
         "benchmarks.peers_tuned", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
-    parser.add_argument("--peers", type=kept.split_names, default=list(PEERS), help="by commas")
+    parser.add_argument("--peers", type=record.parse_some(PEERS), default=list(PEERS), help="by commas")
     parser.add_argument("--hours", type=float, default=1.0, help="time for tuning each peer; a part of an hour too")
     parser.add_argument("--budget", type=float, default=600.0, help="seconds for `recvae fit`")
     parser.add_argument("--data", type=Path, default=kept.PREPARED, help="prepared directories, by name")

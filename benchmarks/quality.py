@@ -24,7 +24,7 @@ from typing import Any
 from rich.console import Console
 from scipy import sparse
 
-from benchmarks import kept
+from benchmarks import kept, record
 from benchmarks.pool import Task, run
 from benchmarks.published import FIGURES
 from recvae.data.prepared import Prepared, read_prepared
@@ -268,7 +268,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--data", type=Path, default=kept.PREPARED, help="prepared directories, by name")
-    parser.add_argument("--models", type=kept.split_names, help="rows of the table, by commas; all by default")
+    rows = record.parse_some([*MODELS, *PAPER_ROWS, kept.OURS])
+    parser.add_argument("--models", type=rows, help="rows of the table, by commas; all by default")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="where to write the tables")
     parser.add_argument("--keep", type=Path, default=KEEP, help="where finished runs are kept")
     parser.add_argument("--seeds", type=int, default=3, help="how often models that draw numbers are fitted")

@@ -6,7 +6,7 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -58,17 +58,37 @@ class Options(argparse.Namespace):
     command: str
 
 
+def split_names(text: str) -> list[str]:
+    """Names in a text with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def parse_some(known: Collection[str]) -> Callable[[str], list[str]]:
+    """Make a parser of an option that takes some of the known names, with commas between them."""
+
+    def parse(text: str) -> list[str]:
+        names = split_names(text)
+        if unknown := sorted({*names} - {*known}):
+            raise argparse.ArgumentTypeError(f"has {', '.join(unknown)}; expected some of {', '.join(known)}")
+        return names
+
+    return parse
+
+
+def add_parts(parser: argparse.ArgumentParser, parts: Collection[str]) -> None:
+    """Add the option that chooses some of a benchmark's parts."""
+    parser.add_argument("--only", type=parse_some(parts), default=list(parts), help="parts, by commas")
+
+
 def parse_options(module: str, about: str | None, parts: Collection[str], venvs: Path, rounds: int) -> Options:
     """Parse the options of a benchmark in parts; `venvs` and `rounds` are their defaults."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=lambda text: text.split(","), default=list(parts), help="parts, by commas")
+    add_parts(parser, parts)
     parser.add_argument("--venvs", type=Path, default=venvs, help="where peers are installed")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--rounds", type=int, default=rounds, help="how often each is measured")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(namespace=Options())
-    if unknown := set(options.only) - set(parts):
-        parser.error(f"--only has {', '.join(sorted(unknown))}; expected some of {', '.join(parts)}")
     options.command = shlex.join(["python", "-m", module, *sys.argv[1:]])
     return options
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import kept
+from benchmarks import kept, record
 from benchmarks.pool import Task, run
 from benchmarks.regret_table import tabulate
 from recvae.data.prepared import read_prepared
@@ -249,8 +249,8 @@ class Search:
 def main() -> None:
     """Search, write and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", type=kept.split_names, default=list(SETS), help="data sets, by commas")
-    parser.add_argument("--models", type=kept.split_names, default=list(MODELS), help="models, by commas")
+    parser.add_argument("--sets", type=record.split_names, default=list(SETS), help="data sets, by commas")
+    parser.add_argument("--models", type=record.parse_some(MODELS), default=list(MODELS), help="models, by commas")
     parser.add_argument("--trials", type=int, default=30, help="settings to try of each model on each data set")
     parser.add_argument("--users", type=int, default=5_000, help="test users to evaluate, if there are more")
     parser.add_argument("--data", type=Path, default=kept.PREPARED, help="prepared directories, by name")

@@ -30,6 +30,7 @@ import httpx
 import numpy as np
 from scipy import sparse
 
+from benchmarks import record
 from benchmarks.serving_attacks import attacks, headers
 from recvae.memory import PROCESS
 from recvae.models import registry
@@ -301,11 +302,11 @@ FAULTS: dict[str, Callable[[Path], dict[str, Any]]] = {
 def main() -> None:
     """Run every fault, print and write what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(FAULTS), help="faults, separated by commas")
+    record.add_parts(parser, FAULTS)
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "serving_faults.json")
     arguments = parser.parse_args()
     results = {}
-    for name in arguments.only.split(","):
+    for name in arguments.only:
         with tempfile.TemporaryDirectory(prefix="recvae-faults-") as folder:
             results[name] = {"what": str(FAULTS[name].__doc__), **FAULTS[name](Path(folder))}
         print(name, json.dumps(results[name]), flush=True)

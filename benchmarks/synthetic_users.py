@@ -171,9 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "provenance": provenance("python -m benchmarks.synthetic_users", 1, "scikit-learn"),
         "data_sets": {},
     }
-    for text in options.data:
-        name, directory = text.split("=", 1)
-        results["data_sets"][name] = compare(name, read_whole_users(Path(directory)), options.models)
+    for name, directory in options.data:
+        results["data_sets"][name] = compare(name, read_whole_users(directory), options.models)
         write_results(options.out / "synthetic_users.json", results)
         write_table(results, options.out / "synthetic_users.md")
 

@@ -23,10 +23,18 @@ class WholeUsers:
     test: sparse.csr_matrix
 
 
+def parse_named(text: str) -> tuple[str, Path]:
+    """A data set's name and its prepared directory."""
+    name, equals, directory = text.partition("=")
+    if not (name and equals and directory):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PREPARED_DIRECTORY")
+    return name, Path(directory)
+
+
 def make_parser(about: str | None) -> argparse.ArgumentParser:
     """Make the parser of a benchmark of fitted models on prepared data sets."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="+", help="NAME=PREPARED_DIRECTORY")
+    parser.add_argument("data", nargs="+", type=parse_named, metavar="NAME=PREPARED_DIRECTORY")
     parser.add_argument("--models", type=Path, required=True, help="folder of fitted models")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser
