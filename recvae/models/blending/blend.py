@@ -91,7 +91,10 @@ class Blend(Recommender):
         """Create a model by name, with the blend's seed if it has one, or as `fitted_params` describes it."""
         if isinstance(model, Mapping):
             found = self.registry.find_class(str(model.get("class")))
-            return None if found is None else found(**model.get("hyperparameters", {}))
+            try:
+                return None if found is None else found(**model.get("hyperparameters", {}))
+            except TypeError as error:
+                raise ParameterError(f"models holds {model!r}: {error}; expected hyperparameters by name") from None
         if not isinstance(model, str):
             return model
         created = self.registry.create(model)

@@ -147,6 +147,12 @@ def test_what_is_no_model(models: object) -> None:
         Blend(models)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("hyperparameters", [{"K": 5}, [5], None])
+def test_hyperparameters_that_a_part_does_not_have(hyperparameters: object) -> None:
+    with pytest.raises(ParameterError, match=r"^models holds .*'EASE'.*; expected hyperparameters by name$"):
+        Blend([{"class": "EASE", "hyperparameters": hyperparameters}])
+
+
 def test_the_search_holds_less_than_the_scores() -> None:
     rng = np.random.default_rng(0)
     interactions, held_out = (sparse.csr_matrix(rng.random((400, 5000)) < 0.01, dtype=np.float32) for _ in range(2))
