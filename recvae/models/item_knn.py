@@ -11,6 +11,7 @@ from scipy import sparse
 
 from recvae.data.csr import csr_arrays
 from recvae.data.stored_arrays import take_array, take_csr
+from recvae.errors import TrainingError
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.factorization import import_implicit
@@ -72,12 +73,18 @@ class _ItemKNN(Recommender):
 
     def _find_neighbours(self, user_items: sparse.csr_matrix, show_progress: bool = False) -> sparse.csr_matrix:
         """Compute each item's similarities to its K nearest, (n_items, n_items) float32."""
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), np.errstate(all="ignore"):  # it shows in the similarities
             # The library warns of a conversion to CSR that its own weighting causes.
             warnings.filterwarnings("ignore", "Method expects CSR input")
             model = self._create_model()
             model.fit(user_items, show_progress=show_progress)
-        return sparse.csr_matrix(model.similarity, dtype=np.float32)
+            similarity = sparse.csr_matrix(model.similarity, dtype=np.float32)
+        if not np.isfinite(similarity.data).all():
+            raise TrainingError(
+                f"{self!r} gave similarities that are not finite for weights from {user_items.data.min():g} to "
+                f"{user_items.data.max():g}; expected weights nearer to 1, or another model"
+            )
+        return similarity
 
     def _choose(self, user_items: sparse.csr_matrix, validation: ValidationUsers) -> None:
         """Choose the settings that rank best for the first validation users.

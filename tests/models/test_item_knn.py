@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
 
 from recvae.data.splitting import Holdout
-from recvae.errors import ArtifactError
+from recvae.errors import ArtifactError, TrainingError
 from recvae.evaluation.evaluate import evaluate
 from recvae.models import item_knn
 from recvae.models.item_knn import BM25KNN, TFIDFKNN, CosineKNN
@@ -70,3 +71,18 @@ def test_settings_of_artifacts() -> None:
     assert_array_equal(model.score(random_interactions(20)), fitted.score(random_interactions(20)))
     with pytest.raises(ArtifactError, match=r"settings is float64 \(1,\); expected float64 \(2,\)"):
         model._restore({**state, "settings": np.ones(1)})
+
+
+@pytest.mark.parametrize(
+    ("kind", "interactions", "weights"),
+    [
+        (CosineKNN, random_interactions(20) * np.float32(1e-30), "1e-30 to 1e-30"),
+        (BM25KNN, random_interactions(20) * np.float32(3e38), "3e[+]38 to 3e[+]38"),
+        (TFIDFKNN, sparse.csr_matrix(1 - np.eye(4)), "1 to 1"),  # users of all items but one weigh nothing
+    ],
+)
+def test_similarities_that_are_not_finite(
+    kind: type[CosineKNN | TFIDFKNN | BM25KNN], interactions: sparse.csr_matrix, weights: str
+) -> None:
+    with pytest.raises(TrainingError, match=rf"^{kind.__name__}\(.* from {weights}; expected weights nearer to 1"):
+        kind().fit(interactions, show_progress=False)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from recvae.data.csr import normalise_by_degrees, raise_degrees
+from recvae.errors import TrainingError
 from recvae.memory import row_batches
 from recvae.types import FloatArray
 
@@ -56,6 +57,8 @@ class Spectrum:
         images = longer @ basis
         ascending, rotation = np.linalg.eigh(images.T @ images)
         kept = np.flatnonzero(ascending > SMALLEST_EIGENVALUE)[::-1][:factors]
+        if not len(kept):  # the largest is 1, unless sums overflow
+            raise TrainingError("the weights of user_items sum to more than float32 holds; expected smaller ones")
         eigenvalues, rotation = ascending[kept], rotation[:, kept]
         vectors = basis @ rotation if longer is interactions else (images @ rotation) / np.sqrt(eigenvalues)
         degrees = np.asarray(user_items.sum(axis=0), dtype=np.float32).ravel()
