@@ -69,7 +69,7 @@ class DelimitedText:
         try:
             number, head = _read_first_line(source)
         except OSError as error:
-            raise DataError(f"{where} cannot be read: {error.strerror or first_line(error)}") from None
+            raise _unreadable(where, error) from None
         if any(ord(character) < 32 and character != "\t" for character in head):
             raise DataError(
                 f"{where} is not text of one row a line; "
@@ -98,7 +98,7 @@ class DelimitedText:
             except pa.ArrowInvalid as error:
                 raise DataError(self.explain(error)) from None
         except OSError as error:  # a damaged compressed file
-            raise DataError(f"{self.where} cannot be read: {error.strerror or first_line(error)}") from None
+            raise _unreadable(self.where, error) from None
         if any(pa.types.is_binary(kind) for kind in table.schema.types):  # Arrow's guess where text is not UTF-8
             raise DataError(f"{self.where} is not UTF-8 text")
         table = table.rename_columns([self.mapping[name] for name in table.column_names])
@@ -109,7 +109,7 @@ class DelimitedText:
 
     def stream(self) -> Iterator[pa.RecordBatch]:
         """Read the rows in batches, with the columns of `read`, timestamps as text; raises `ArrowInvalid`."""
-        for batch in pa.csv.open_csv(self._open_input(), **self._options(False, timestamp=pa.string())):
+        for batch in self._stream():
             names = [self.mapping[name] for name in batch.schema.names]
             missing = {"user_id": [""], "item_id": [""], "timestamp": NO_NUMBER}
             arrays = [
@@ -117,6 +117,12 @@ class DelimitedText:
                 for name, array in zip(names, batch.columns, strict=True)
             ]
             yield pa.RecordBatch.from_arrays(arrays, names)
+
+    def _stream(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from pa.csv.open_csv(self._open_input(), **self._options(False, timestamp=pa.string()))
+        except OSError as error:
+            raise _unreadable(self.where, error) from None
 
     def describe_row(self, row: int) -> str:
         """Name the file and the line of a row, counted from 0; blank lines are not rows."""
@@ -208,6 +214,11 @@ def _open(source: Path | bytes) -> BinaryIO:
         return io.BytesIO(source)
     packed = source.suffix.lower() in COMPRESSED
     return io.BufferedReader(pa.input_stream(source, compression="detect")) if packed else source.open("rb")
+
+
+def _unreadable(where: str, error: OSError) -> DataError:
+    """Make the error for a file that the system does not read, or that is damaged where it is compressed."""
+    return DataError(f"{where} cannot be read: {error.strerror or first_line(error)}")
 
 
 def _read_first_line(source: Path | bytes) -> tuple[int, str]:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+from pandas.api.types import is_float_dtype
 
 from recvae.errors import DataError
 
@@ -14,6 +15,8 @@ IntArray = npt.NDArray[np.int32]
 # Integer ids within a range of at most so many times their number are indexed by a table over the whole range: several
 # times faster than hashing them, for a few bytes a possible id.
 DENSE_IDS = 4
+FIRST_INEXACT = 2**53
+"""Floats tell this number and the next one not apart."""
 
 
 def index_ids(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
@@ -29,6 +32,8 @@ def index_ids(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
         raise DataError(f"{name} is missing in {missing.sum()} rows, first in row {missing.argmax()}")
     if isinstance(ids.dtype, pd.CategoricalDtype):  # whose own order need not be that of the ids
         ids = ids.astype(ids.cat.categories.dtype)
+    if is_float_dtype(ids.dtype) and (ids.abs() >= FIRST_INEXACT).any():
+        raise DataError(f"{name} has floats of 2^53 and more, which do not tell all whole numbers apart; expected text")
     if isinstance(ids.dtype, np.dtype) and ids.dtype == np.int64:
         values = ids.to_numpy()
         least, span = values.min(), int(values.max()) - int(values.min()) + 1

@@ -261,9 +261,7 @@ class Interactions:
             timestamp=timestamp,
             part=None if parts is None else parts.min().to_numpy(dtype=np.int8),
             n_duplicates=self.n_duplicates + int(repeated.sum()),
-            weight=None
-            if weights is None
-            else (weights.sum() if sum_weights else weights.max()).to_numpy(dtype=np.float32),
+            weight=None if weights is None else _collapse_weights(weights, sum_weights),
         )
 
 
@@ -305,11 +303,22 @@ def _parse_ratings(ratings: pd.Series) -> npt.NDArray[np.float64]:
 
 
 def parse_weights(weights: pd.Series) -> npt.NDArray[np.float64]:
-    """Parse weights; `DataError` unless all are numbers above 0."""
+    """Parse weights; `DataError` unless all are numbers above 0, and still so in float32."""
     numbers = pd.to_numeric(weights, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    if (wrong := ~((numbers > 0) & (numbers <= np.finfo(np.float32).max))).any():
-        raise DataError(f"weight is {_describe_first(weights, wrong)}; expected a number above 0")
+    with np.errstate(over="ignore", under="ignore"):
+        kept = numbers.astype(np.float32)
+    if (wrong := ~((kept > 0) & np.isfinite(kept))).any():
+        raise DataError(f"weight is {_describe_first(weights, wrong)}; expected a number above 0 that float32 holds")
     return numbers
+
+
+def _collapse_weights(weights: Any, sum_weights: bool) -> npt.NDArray[np.float32]:
+    """Return the sum, or the highest, of the weights of each group."""
+    with np.errstate(over="ignore"):
+        collapsed: npt.NDArray[np.float32] = (weights.sum() if sum_weights else weights.max()).to_numpy(np.float32)
+    if not np.isfinite(collapsed).all():
+        raise DataError("the weights of a repeated pair sum to more than float32 holds; expected smaller weights")
+    return collapsed
 
 
 def parse_timestamps(times: pd.Series) -> npt.NDArray[Any]:

@@ -113,7 +113,9 @@ def read_json_lines(path: Path) -> pa.Table:
     """
     try:
         with pa.input_stream(path, compression="detect") as stream:
-            return pa.json.read_json(stream)
+            table = pa.json.read_json(stream)
+        table.validate(full=True)  # Arrow's reader takes text in any encoding
+        return table
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not readable as JSON lines: {first_line(error)}") from None
 

@@ -105,19 +105,21 @@ class WeightOptions:
 
     def _weigh_events(self, kinds: pd.Series) -> npt.NDArray[np.float64]:
         texts = kinds.astype("str").str.strip()
-        found = sorted(texts.unique())
-        if unknown := [kind for kind in found if kind not in self.events]:
+        weights = np.asarray(texts.map(dict(self.events)), dtype=np.float64)
+        if np.isnan(weights).any():
+            found = sorted(texts.unique())
+            unknown = next(kind for kind in found if kind not in self.events)
             raise DataError(
-                f"event is {unknown[0]!r}, which event_weights does not name: it has {', '.join(self.events)}, and the "
+                f"event is {unknown!r}, which event_weights does not name: it has {', '.join(self.events)}, and the "
                 f"table {', '.join(found[:10])}"
             )
-        return np.array([self.events[kind] for kind in found])[np.searchsorted(found, texts)]
+        return weights
 
     def _weigh_age(self, frame: pd.DataFrame) -> npt.NDArray[np.float64]:
         if "timestamp" not in frame:
             raise ParameterError("half_life needs timestamps; name their column with --timestamp-column")
         times = parse_timestamps(frame["timestamp"])
-        if missing := int(pd.isna(times).sum()):
+        if missing := int((pd.isna(times) | np.isin(times, [np.inf, -np.inf])).sum()):
             raise DataError(f"half_life needs timestamps, but {missing:,} of {len(times):,} rows have none")
         age = times.max() - times
         seconds = age / np.timedelta64(1, "s") if age.dtype.kind == "m" else age.astype(np.float64)
@@ -129,12 +131,14 @@ def parse_event_weights(text: str) -> dict[str, float]:
     """Parse `view=1,buy=5`."""
     weights: dict[str, float] = {}
     for entry in filter(None, map(str.strip, text.split(","))):
-        kind, _, number = entry.rpartition("=")
+        kind, _, number = (part.strip() for part in entry.rpartition("="))
+        if kind in weights:
+            raise ParameterError(f"event_weights is {text!r}; expected one number for {kind}")
         try:
-            weights[kind.strip()] = float(number)
+            weights[kind] = float(number)
         except ValueError:
             kind = ""
-        if not kind.strip():
+        if not kind:
             raise ParameterError(f"event_weights is {text!r}; expected kinds and numbers such as view=1,buy=5")
     return weights
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recvae.data.columns import Columns
+from recvae.data.interactions import Interactions
 from recvae.data.items import read_items
 from recvae.data.readers import read_delimited, read_lists, read_table
 from recvae.errors import DataError
@@ -318,7 +319,7 @@ ROWS = "user_id,item_id,rating\n7,x,4.5\n8,y,3\n7,y,1\n"
 
 def packed(path: Path, text: str) -> Path:
     with pa.output_stream(path, compression="detect") as stream:
-        stream.write(text.encode())
+        stream.write(text.encode(errors="surrogateescape"))
     return path
 
 
@@ -351,6 +352,14 @@ def test_json_lines(tmp_path: Path, name: str) -> None:
         ('{"user_id": 7, "item_id": 1, "rating": "good"}\n', "rating has values of type string; expected numbers"),
         ("user_id,item_id\n1,2\n", "is not readable as JSON lines"),
         ("", "is not readable as JSON lines: Empty JSON file"),
+        ('{"user_id": "\udcfc", "item_id": 1}\n', "is not readable as JSON lines: .*UTF8"),
     ):
         with pytest.raises(DataError, match=said):
             read_table(packed(tmp_path / name, text))
+
+
+def test_numbers_that_floats_confuse_are_no_ids(tmp_path: Path) -> None:
+    """Readers of JSON turn whole numbers of more than 64 bits into floats."""
+    rows = "".join(f'{{"user_id": {2**64 + i}, "item_id": {i}}}\n' for i in range(9))
+    with pytest.raises(DataError, match=r"^user_id has floats of 2\^53 and more"):
+        Interactions.from_frame(read_table(packed(tmp_path / "rows.jsonl", rows)))

@@ -69,6 +69,9 @@ def test_compressed_text_is_staged_as_plain_text_is(tmp_path: Path, suffix: str)
         stage(tmp_path / name, Columns(), tmp_path / f"{name}.parquet") for name in ("plain.csv", f"packed.csv{suffix}")
     ]
     assert pa.parquet.read_table(staged[0].path).equals(pa.parquet.read_table(staged[1].path))
+    (tmp_path / f"cut.csv{suffix}").write_bytes((tmp_path / f"packed.csv{suffix}").read_bytes()[:-3])
+    with pytest.raises(DataError, match=f"cut.csv{suffix} cannot be read: Truncated"):
+        stage(tmp_path / f"cut.csv{suffix}", Columns(), tmp_path / "cut.parquet")
 
 
 def test_json_lines_are_not_staged(tmp_path: Path) -> None:

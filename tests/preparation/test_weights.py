@@ -78,6 +78,9 @@ def test_very_old_interactions_still_count() -> None:
         ({"weight": [1, 2, 0, 1, 1]}, WeightOptions(), "weight is 0 in row 2"),
         ({"weight": [1, 2, np.inf, 1, 1]}, WeightOptions(), "weight is inf in row 2"),
         ({"weight": ["1", "2", "many", "1", "1"]}, WeightOptions(), "weight is 'many' in row 2"),
+        ({"weight": [1, 2, 1e-50, 1, 1]}, WeightOptions(), "weight is 1e-50 in row 2; expected a number above 0"),
+        ({"weight": [1, 2, 1e50, 1, 1]}, WeightOptions(), r"weight is 1e\+50 in row 2"),
+        ({"timestamp": [0, 1, np.inf, 1, 1]}, WeightOptions(half_life=1), "1 of 5 rows have none"),
         ({"event": ["view"] * 4 + ["steal"]}, WeightOptions(EVENTS), "event is 'steal', which event_weights does not"),
         ({"event": ["look"] * 5}, WeightOptions(EVENTS), "every kind of event weighs 0"),
         ({"timestamp": [0, 1, None, 1, 1], "event": ["view"] * 5}, WeightOptions(EVENTS, half_life=1), "1 of 5 rows"),
@@ -90,8 +93,28 @@ def test_wrong_weights(change: dict[str, Any], options: WeightOptions, said: str
         options.weigh(frame)
 
 
+def test_weights_that_float32_does_not_hold_are_never_written(tmp_path: Path) -> None:
+    """Each is a number above 0; the product would be 0, and the sum infinite."""
+    repeated_visits().assign(event="view", weight=3e38).to_csv(tmp_path / "large.csv", index=False)
+    repeated_visits().assign(event="view", weight=1e-40).to_csv(tmp_path / "small.csv", index=False)
+    columns = Columns(weight="weight", event="event")
+    for name, events, said in (
+        ("large", {"view": 1.0}, "weights of a repeated pair sum to more than float32 holds"),
+        ("small", {"view": 1e-9}, r"weight is 1\S*e-49 in row 0; expected a number above 0 that float32 holds"),
+    ):
+        options = Options(columns=columns, weights=WeightOptions(events, "sum"))
+        with pytest.raises(DataError, match=said):
+            prepare(tmp_path / f"{name}.csv", tmp_path / "data", options)
+    assert not (tmp_path / "data").exists()
+
+
 def test_wrong_options() -> None:
-    for text, said in (("view", "view=1,buy=5"), ("=1", "view=1,buy=5"), ("view=x", "view=1,buy=5")):
+    for text, said in (
+        ("view", "view=1,buy=5"),
+        ("=1", "view=1,buy=5"),
+        ("view=x", "view=1,buy=5"),
+        ("view=1, view=2", "expected one number for view"),
+    ):
         with pytest.raises(ParameterError, match=said):
             parse_event_weights(text)
     assert parse_event_weights(" view=1, buy = 5.5,") == {"view": 1, "buy": 5.5}
