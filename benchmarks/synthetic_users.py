@@ -17,9 +17,10 @@ from sklearn.preprocessing import normalize
 
 from benchmarks.anomalies import fit_models
 from benchmarks.record import provenance
-from benchmarks.unusual import count_items, draw_items, to_matrix
+from benchmarks.unusual import count_items, to_matrix
 from benchmarks.whole_users import WholeUsers, hold_out_interactions, make_parser, read_whole_users
 from recvae.evaluation.results import write_results
+from recvae.models.generative.draws import draw_by_popularity
 from recvae.models.registry import MODELS
 from recvae.models.validation import validate
 from recvae.storage.files import write_text
@@ -48,12 +49,6 @@ def shuffle(train: sparse.csr_matrix, generator: np.random.Generator) -> sparse.
     items = generator.permutation(train.indices)
     rows = [np.unique(items[a:b]).astype(np.int64) for a, b in zip(train.indptr, train.indptr[1:], strict=False)]
     return to_matrix(rows, train.shape[1])
-
-
-def draw_by_popularity(train: sparse.csr_matrix, generator: np.random.Generator) -> sparse.csr_matrix:
-    """Histories of the real lengths, of items drawn by popularity."""
-    counts = count_items(train)
-    return to_matrix([draw_items(counts, n, generator) for n in np.diff(train.indptr)], train.shape[1])
 
 
 def measure(made: sparse.csr_matrix, users: WholeUsers, judged: Mapping[str, float]) -> dict[str, float]:
@@ -112,7 +107,7 @@ def compare(name: str, users: WholeUsers, folder: Path) -> dict[str, Any]:
     n_users = users.train.shape[0]
     judged = {judge: _judge(judge, users.train, users) for judge in JUDGES}
     made = {
-        "popularity draws": draw_by_popularity(users.train, generator),
+        "popularity draws": draw_by_popularity(users.train, count_items(users.train)),
         "shuffled interactions": shuffle(users.train, generator),
     }
     rows = {maker: measure(matrix, users, judged) for maker, matrix in made.items()}

@@ -13,6 +13,7 @@ from recvae.storage.files import write_text
 TITLES = {
     "kl": "KL, nats a user",
     "nll": "reconstruction loss",
+    "anomaly_auc": "anomaly AUC",
     "active_units": "active latent dimensions",
     "seconds": "seconds to fit",
     "best_epoch": "best epoch",
@@ -63,7 +64,8 @@ def render_sweep(sweep: Mapping[str, Any]) -> str:
     if figure:
         note = (
             "Lines are means over the seeds, points the seeds. The dotted line is the value with the best validation "
-            "metric. KL and reconstruction are those of the best epoch, with the noise of training."
+            "metric. KL and reconstruction are those of the best epoch, with the noise of training. Anomaly AUC: how "
+            "well anomaly scores tell histories drawn by popularity from those of validation users, .5 is a coin's."
         )
         sections.append(render_section("Curves", note, f"<figure>{figure}</figure>"))
         note = "Means over the seeds; ± is the standard error over validation users. Test users had no part in this."

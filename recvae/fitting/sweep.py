@@ -7,6 +7,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+from scipy import sparse, stats
+
+from recvae.data.csr import check_csr
 from recvae.data.prepared import read_prepared
 from recvae.data.splitting import Holdout, Split
 from recvae.errors import MissingDependencyError, ParameterError, TrainingError
@@ -14,6 +18,8 @@ from recvae.evaluation.evaluate import PRIMARY_METRICS, evaluate, refuse_new_use
 from recvae.evaluation.results import write_results
 from recvae.evaluation.sweep_page import summarise, write_sweep_page
 from recvae.models.base import Recommender
+from recvae.models.generative.anomaly import AnomalyDetector, choose_users
+from recvae.models.generative.draws import draw_by_popularity
 from recvae.models.hyperparameters import RealRange, SearchSpace
 from recvae.models.registry import MODELS, create, seed_params
 from recvae.storage.directories import follow_link, refuse_other_files
@@ -207,4 +213,17 @@ def _measure(model: Recommender, split: Split, validation: Holdout, metric: str)
         use = getattr(model, "latent_use_", None)
         if use is not None:
             point |= {"active_units": use.active_units, "warnings": list(use.warnings(epoch))}
+    if isinstance(model, AnomalyDetector) and model.calibration_ is not None:
+        point["anomaly_auc"] = _measure_anomaly_auc(model, split.train, validation)
     return point
+
+
+def _measure_anomaly_auc(model: AnomalyDetector, train: sparse.csr_matrix, validation: Holdout) -> float:
+    """How well anomaly scores tell histories drawn by popularity from validation users' of the same lengths.
+
+    The validation users are those that the scores are calibrated on.
+    """
+    real = choose_users(check_csr(validation.fold_in.maximum(validation.held_out), "validation"))
+    drawn = draw_by_popularity(real, np.bincount(train.indices, minlength=train.shape[1]))
+    larger = stats.mannwhitneyu(model.anomaly_score(drawn), model.anomaly_score(real)).statistic
+    return float(larger / real.shape[0] ** 2)

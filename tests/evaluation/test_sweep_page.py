@@ -22,6 +22,7 @@ def sweep() -> dict[str, Any]:
             "kl": 1 / value,
             "nll": 100.0,
             "active_units": 4,
+            "anomaly_auc": 0.875,
             "warnings": [HOSTILE],
         }
         for seed in (0, 1)
@@ -44,7 +45,7 @@ def test_the_page_shows_every_figure_and_runs_nothing() -> None:
     page = render_sweep(sweep())
     assert page == render_sweep(sweep())
     assert page.count("<svg") == 1
-    for title in ("validation ndcg@10", "KL, nats a user", "active latent dimensions", "best epoch"):
+    for title in ("validation ndcg@10", "KL, nats a user", "anomaly AUC", "active latent dimensions", "best epoch"):
         assert title in page
     assert "<b>0.2950 ± 0.0100</b>" in page
     assert "<b>9</b>: loss became nan." in page

@@ -44,6 +44,7 @@ def test_a_large_kl_weight_empties_the_latent_dimensions_without_test_users() ->
         assert small["nll"] < large["nll"]
         assert small["ndcg@100"] > large["ndcg@100"]
         assert small["active_units"] > large["active_units"]
+        assert small["anomaly_auc"] > 0.9 > large["anomaly_auc"] > 0.3
         assert 1 <= small["best_epoch"] <= 30
     assert "the KL weight does nothing" in seen[0]["warnings"][0]
     assert "the KL weight is so large" in seen[1]["warnings"][0]

@@ -57,7 +57,7 @@ class AnomalyDetector(Decoder):
             If the likelihood is not multinomial.
         """
         self._refuse_other_likelihoods()
-        histories = _choose_users(self._check_histories(user_items))
+        histories = choose_users(self._check_histories(user_items))
         if histories.shape[0] < FEWEST_USERS:
             raise ParameterError(
                 f"user_items has {histories.shape[0]} users with two interactions or more; expected at least "
@@ -173,7 +173,7 @@ class AnomalyDetector(Decoder):
         self.calibration_ = None
         if validation is not None and self.likelihood == "multinomial":
             fold_in, held_out = validation
-            histories = _choose_users(check_csr(fold_in.maximum(held_out), "validation"))
+            histories = choose_users(check_csr(fold_in.maximum(held_out), "validation"))
             if histories.shape[0] >= FEWEST_USERS:
                 self.calibration_ = self._measure(histories)
 
@@ -204,7 +204,7 @@ class AnomalyDetector(Decoder):
         return rest
 
 
-def _choose_users(histories: sparse.csr_matrix) -> sparse.csr_matrix:
+def choose_users(histories: sparse.csr_matrix) -> sparse.csr_matrix:
     """The histories of two interactions or more; `MOST_USERS` of them, always the same, where there are more."""
     users = np.flatnonzero(np.diff(histories.indptr) > 1)
     if len(users) > MOST_USERS:

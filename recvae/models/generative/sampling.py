@@ -20,6 +20,7 @@ from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.base import State
 from recvae.models.fit_context import FitContext
 from recvae.models.generative.density import Density
+from recvae.models.generative.draws import Lengths, draw_items, take_best
 from recvae.models.generative.latent_use import LatentUse
 from recvae.nn.batches import Batch
 from recvae.progress import write_line
@@ -31,8 +32,6 @@ MOST_DENSITY_USERS = 5000
 """Users, at most, that a density is fitted to."""
 BYTES_AN_INTERACTION = 20
 """Of a matrix of samples and of the arrays that it is put together from."""
-
-Lengths = npt.NDArray[np.int64]
 
 
 class HistorySampler(Autoencoder):
@@ -124,7 +123,7 @@ class HistorySampler(Autoencoder):
                 z, lengths = self._draw_posterior(history, n_rows, generator), np.full(n_rows, history.nnz)
             else:
                 z, lengths = self._draw_users(n_rows, generator, density)
-            yield self._draw_items(z, lengths, generator)
+            yield draw_items(self._decode(z), lengths, generator)
 
     def complete(self, user_items: UserItems, n: int = 1, seed: int = 0) -> sparse.csr_matrix:
         """Make up histories that go on from one.
@@ -151,7 +150,9 @@ class HistorySampler(Autoencoder):
         quantiles = np.linspace(0, 1, N_QUANTILES)
         shorter = np.interp(history.nnz, self.history_lengths_, quantiles)
         lengths = self._lengths(generator.uniform(shorter, 1, n)).clip(history.nnz + 1)
-        return self._draw_items(z, lengths, generator, history.indices)
+        logits = self._decode(z)
+        logits[:, history.indices] = np.inf
+        return draw_items(logits, lengths, generator)
 
     def interpolate(self, first: UserItems, second: UserItems, n: int = 5) -> sparse.csr_matrix:
         """The likeliest histories on the straight way from one user to another.
@@ -174,7 +175,7 @@ class HistorySampler(Autoencoder):
         mu = self.embed(sparse.vstack(ends, format="csr"))
         z = (1 - share)[:, None] * mu[0] + share[:, None] * mu[1]
         lengths = np.rint((1 - share) * ends[0].nnz + share * ends[1].nnz).astype(np.int64)
-        return _take_best(self._decode(z), lengths)
+        return take_best(self._decode(z), lengths)
 
     def _draw_users(
         self, n: int, generator: np.random.Generator, density: Density | None
@@ -200,21 +201,6 @@ class HistorySampler(Autoencoder):
                 parts.append([part.cpu().numpy() for part in self._posterior(self._batch(histories[rows]))])
         mu, logvar = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
         return mu, logvar
-
-    def _draw_items(
-        self,
-        z: npt.NDArray[Any],
-        lengths: Lengths,
-        generator: np.random.Generator,
-        given: npt.NDArray[np.int32] | None = None,
-    ) -> sparse.csr_matrix:
-        """Items without replacement, those given first."""
-        # The largest of logits + Gumbel noise are a sample without replacement (Vieira 2014).
-        keys = self._decode(z)
-        keys -= np.log(generator.standard_exponential(keys.shape, dtype=np.float32) + np.finfo(np.float32).tiny)
-        if given is not None:
-            keys[:, given] = np.inf
-        return _take_best(keys, lengths)
 
     def _decode(self, z: npt.NDArray[Any]) -> FloatArray:
         with torch.inference_mode():
@@ -274,17 +260,6 @@ class HistorySampler(Autoencoder):
         self.density_ = None
         if density:
             self.density_ = Density.from_state(density, self.module_.architecture.latent + 1)
-
-
-def _take_best(keys: FloatArray, lengths: Lengths) -> sparse.csr_matrix:
-    """A row of ones for each row of keys, at as many of its largest entries as asked for."""
-    n_items = keys.shape[1]
-    items = [
-        np.sort(np.argpartition(row, n_items - length)[n_items - length :])
-        for row, length in zip(keys, lengths, strict=True)
-    ]
-    indptr = np.append(0, np.cumsum(lengths))
-    return sparse.csr_matrix((np.ones(indptr[-1], np.float32), np.concatenate(items), indptr), shape=keys.shape)
 
 
 def _normal_scores(values: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
