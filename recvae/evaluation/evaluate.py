@@ -16,7 +16,9 @@ from recvae.evaluation.metrics import (
     ACCURACY_METRICS,
     CATALOGUE_METRICS,
     LIST_METRICS,
+    PAIR_METRICS,
     PerUser,
+    find_item_users,
     hit_matrix,
     parse_metric,
 )
@@ -33,7 +35,7 @@ DEFAULT_METRICS = (
     "recall_full@20",
     "ndcg@20",
 )
-BEYOND_ACCURACY_METRICS = ("coverage@20", "gini@20", "novelty@20", "popularity@20")
+BEYOND_ACCURACY_METRICS = ("coverage@20", "gini@20", "novelty@20", "popularity@20", "diversity@20")
 MAX_BATCH_SIZE = 2048
 
 
@@ -157,7 +159,7 @@ def evaluate(
     metrics : sequence of str, optional
         Such as "ndcg@100". Default `DEFAULT_METRICS`, and with `train` also `BEYOND_ACCURACY_METRICS`.
     train : CSR, shape (n_train_users, n_items), optional
-        The training interactions, which novelty and popularity need.
+        The training interactions, which novelty, popularity and diversity need.
     batch_size : int, optional
         Users ranked at a time. By default as many as `recvae.memory.rows_at_once` allows, at most 2,048.
 
@@ -174,7 +176,7 @@ def evaluate(
     scored = np.flatnonzero(np.diff(held_out.indptr))
     if not scored.size:
         raise DataError(f"none of the {holdout.n_users:,} users has held-out items; there is nothing to score")
-    item_counts, n_train_users = _count_item_users(train)
+    training = _describe_training(train, cutoffs)
     depth = max(k for _, k in cutoffs.values())
     widest = max((k for name, k in cutoffs.values() if name in CATALOGUE_METRICS), default=0)
     seconds, lists, values = 0.0, [], []
@@ -182,7 +184,7 @@ def evaluate(
         started = perf_counter()
         ids = _recommend(model, holdout, rows, depth)
         seconds += perf_counter() - started
-        values.append(_score_users(ids, held_out[rows], cutoffs, item_counts, n_train_users))
+        values.append(_score_users(ids, held_out[rows], cutoffs, training))
         lists.append(ids[:, :widest].copy())
     per_user = {metric: np.concatenate([batch[metric] for batch in values]) for metric in values[0]}
     totals = _score_catalogue(np.concatenate(lists), held_out.shape[1], cutoffs)
@@ -219,7 +221,7 @@ def _parse_cutoffs(
         raise ParameterError("metrics is empty; expected at least one such as 'ndcg@100'")
     cutoffs = {metric: parse_metric(metric) for metric in metrics}
     for metric, (name, _) in cutoffs.items():
-        if name in LIST_METRICS and train is None:
+        if name in {**LIST_METRICS, **PAIR_METRICS} and train is None:
             raise ParameterError(f"{metric} needs train, the training interactions, and none was given")
     n_items = holdout.held_out.shape[1]
     if train is not None and train.shape[1] != n_items:
@@ -246,8 +248,7 @@ def _score_users(
     ids: npt.NDArray[np.int32],
     held_out: sparse.csr_matrix,
     cutoffs: Mapping[str, tuple[str, int]],
-    item_counts: npt.NDArray[np.intp],
-    n_train_users: int,
+    training: "_Training",
 ) -> dict[str, PerUser]:
     hits, n_held_out = hit_matrix(ids, held_out), np.diff(held_out.indptr)
     values = {}
@@ -255,7 +256,9 @@ def _score_users(
         if name in ACCURACY_METRICS:
             values[metric] = ACCURACY_METRICS[name](hits, n_held_out, k)
         elif name in LIST_METRICS:
-            values[metric] = LIST_METRICS[name](ids, item_counts, n_train_users, k)
+            values[metric] = LIST_METRICS[name](ids, training.item_counts, training.n_users, k)
+        elif name in PAIR_METRICS:
+            values[metric] = PAIR_METRICS[name](ids, training.item_users, k)
     return values
 
 
@@ -266,8 +269,19 @@ def _score_catalogue(
     return {metric: CATALOGUE_METRICS[name](ids, n_items, k) for metric, (name, k) in wanted.items()}
 
 
-def _count_item_users(train: UserItems | None) -> tuple[npt.NDArray[np.intp], int]:
-    """Count the training users of each item, and all training users."""
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """Training interactions as the metrics of lists need them; empty where there are none."""
+
+    item_counts: npt.NDArray[np.intp]
+    n_users: int
+    item_users: sparse.csr_matrix
+
+
+def _describe_training(train: UserItems | None, cutoffs: Mapping[str, tuple[str, int]]) -> _Training:
     if train is None:
-        return np.zeros(0, dtype=np.intp), 0
-    return np.bincount(train.indices[train.data != 0], minlength=train.shape[1]), train.shape[0]
+        return _Training(np.zeros(0, dtype=np.intp), 0, sparse.csr_matrix((0, 0)))
+    compared = any(name in PAIR_METRICS for name, _ in cutoffs.values())
+    item_users = find_item_users(train) if compared else sparse.csr_matrix((0, 0))
+    item_counts = np.bincount(train.indices[train.data != 0], minlength=train.shape[1])
+    return _Training(item_counts, train.shape[0], item_users)

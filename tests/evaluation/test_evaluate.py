@@ -110,13 +110,16 @@ def test_stored_zeros_are_not_held_out() -> None:
 
 
 def test_beyond_accuracy_by_hand() -> None:
-    metrics = ["coverage@3", "gini@3", "novelty@3", "popularity@3"]
+    metrics = ["coverage@3", "gini@3", "novelty@3", "popularity@3", "diversity@3"]
     found = evaluate(FixedOrder(range(N_ITEMS)), holdout(), metrics, train=matrix(TRAIN))
     assert found.mean("coverage@3") == 4 / 6
     # Items are listed 2, 2, 3, 2, 0 and 0 times.
     assert found.mean("gini@3") == pytest.approx((-5 * 0 - 3 * 0 - 1 * 2 + 1 * 2 + 3 * 2 + 5 * 3) / (6 * 9))
     np.testing.assert_allclose(found.per_user["popularity@3"], [4 / 12, 6 / 12, 7 / 12])
     np.testing.assert_allclose(found.per_user["novelty@3"], [5 / 3, 4 / 3, 1])
+    # Cosines, from all users but one having item 0: of 0 and 1 2/√8, of 0 and 2 or 3 1/2, of 1 and 2 1/√2, others 0.
+    a, b, c = 2 / math.sqrt(8), 1 / 2, 1 / math.sqrt(2)
+    np.testing.assert_allclose(found.per_user["diversity@3"], [1 - c / 3, 1 - 2 * b / 3, 1 - (a + b + c) / 3])
     assert found.stderr("coverage@3") is None
 
 
@@ -164,6 +167,8 @@ def test_evaluate_refuses_what_it_cannot_score() -> None:
         evaluate(model, holdout(), [])
     with pytest.raises(ParameterError, match="novelty@20 needs train"):
         evaluate(model, holdout(), ["novelty@20"])
+    with pytest.raises(ParameterError, match="diversity@20 needs train"):
+        evaluate(model, holdout(), ["diversity@20"])
     with pytest.raises(ParameterError, match="train has 7 columns but holdout has 6 items"):
         evaluate(model, holdout(), train=matrix(TRAIN, 7))
     with pytest.raises(ParameterError, match="batch_size is 0"):

@@ -257,6 +257,49 @@ def test_popularity_by_hand() -> None:
     np.testing.assert_allclose(metrics.popularity_at_k(ids, counts, 8, 2), [5 / 8, 0, np.nan])
 
 
+# Items 0 to 4 of three training users; item 2 is like 0, item 3 nobody has; one stored zero, and a weight.
+TRAIN = sparse.csr_matrix(np.array([[1, 1, 1, 0, 0], [3, 0, 1, 0, 0], [0, 0, 0, 0, 1]], dtype=np.float32))
+
+
+def test_diversity_by_hand() -> None:
+    item_users = metrics.find_item_users(TRAIN)
+    ids = np.array([[0, 2, -1], [0, 1, 4], [3, 0, -1], [1, -1, -1], [-1, -1, -1]], dtype=np.int32)
+    # The cosine of items 0 and 1 is 1 / sqrt(2 * 1); item 4 shares no user with them.
+    apart = (3 - 1 / math.sqrt(2)) / 3
+    np.testing.assert_allclose(metrics.diversity_at_k(ids, item_users, 3), [0, apart, 1, np.nan, np.nan], atol=1e-12)
+    assert metrics.diversity_at_k(ids, item_users, 2)[1] == pytest.approx(1 - 1 / math.sqrt(2))
+
+
+def test_weights_and_stored_zeros_do_not_change_diversity() -> None:
+    stored = TRAIN.copy()
+    stored.data[0] = 0
+    absent = TRAIN.toarray()
+    absent[0, 0] = 0
+    np.testing.assert_array_equal(
+        metrics.find_item_users(stored).toarray(), metrics.find_item_users(sparse.csr_array(absent > 0)).toarray()
+    )
+
+
+@given(cases(), st.data())
+@thoroughly
+def test_diversity_matches_the_literal_definition(case: Case, data: st.DataObject) -> None:
+    ids, n_items = np.array(case[0], dtype=np.int32), case[2]
+    k = data.draw(st.integers(1, ids.shape[1]))
+    rows = data.draw(st.lists(st.sets(st.integers(0, n_items - 1)), min_size=1, max_size=6))
+    users_of = [{user for user, items in enumerate(rows) if item in items} for item in range(n_items)]
+
+    def distance(a: int, b: int) -> float:
+        either = len(users_of[a]) * len(users_of[b])
+        return 1 - len(users_of[a] & users_of[b]) / math.sqrt(either) if either else 1
+
+    found = metrics.diversity_at_k(ids, metrics.find_item_users(matrix(rows, n_items)), k)
+    for user, ranked in enumerate(case[0]):
+        top = [item for item in ranked[:k] if item >= 0]
+        pairs = [distance(a, b) for place, a in enumerate(top) for b in top[:place]]
+        expected = sum(pairs) / len(pairs) if pairs else math.nan
+        assert found[user] == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
 @given(cases(), st.data())
 @thoroughly
 def test_beyond_accuracy_matches_the_literal_definitions(case: Case, data: st.DataObject) -> None:
@@ -285,6 +328,8 @@ def test_beyond_accuracy_refuses_what_does_not_fit() -> None:
         metrics.gini_at_k(IDS, 3, 5)
     with pytest.raises(ParameterError, match="item_counts has 3 entries"):
         metrics.popularity_at_k(IDS, np.ones(3, dtype=np.int64), 5, 5)
+    with pytest.raises(ParameterError, match="item_users has 3 entries"):
+        metrics.diversity_at_k(IDS, sparse.csr_matrix((3, 2)), 5)
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -296,6 +341,6 @@ def test_parse_metric(name: str) -> None:
     "metric", ["", "ndcg", "ndcg@", "ndcg@0", "ndcg@-1", "ndcg@1.5", "ndcg@²", "auc@10", "NDCG@10"]
 )
 def test_parse_metric_names_the_metric_given_and_those_known(metric: str) -> None:
-    with pytest.raises(ParameterError, match=r"expected one of recall@K, .*popularity@K") as refusal:
+    with pytest.raises(ParameterError, match=r"expected one of recall@K, .*diversity@K with") as refusal:
         parse_metric(metric)
     assert repr(metric) in str(refusal.value)
