@@ -18,5 +18,24 @@ Items = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers in training.")]
 
+MinRating = Annotated[float | None, typer.Option(help="Keep ratings of at least this.")]
+MinUserItems = Annotated[int | None, typer.Option(help="Keep users with at least this many items.")]
+UserColumn = Annotated[str, typer.Option(help="Column of user ids.")]
+ItemColumn = Annotated[str, typer.Option(help="Column of item ids.")]
+RatingColumn = Annotated[str | None, typer.Option(help="Column of ratings, if there is one.")]
+TimestampColumn = Annotated[str | None, typer.Option(help="Column of times, if there is one.")]
+WeightColumn = Annotated[str | None, typer.Option(help="Column of weights, if there is one.")]
+EventColumn = Annotated[str | None, typer.Option(help="Column of kinds of events, if there is one.")]
+EventWeights = Annotated[
+    str | None, typer.Option(help="Weight of each kind of event, such as view=1,buy=5; 0 drops a kind.")
+]
+Repeats = Annotated[str, typer.Option(help="Weight of a repeated pair: once (its highest), or sum.")]
+HalfLife = Annotated[
+    str | None, typer.Option(help="Time in which weights halve, back from the latest interaction: 90d, 12h.")
+]
+Backend = Annotated[
+    str | None, typer.Option(help="duckdb, or URL of an engine: the source is a file, Parquet folder or table.")
+]
+
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""

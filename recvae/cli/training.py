@@ -7,7 +7,27 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from recvae.cli.app import INTERRUPTED, Directory, Items, Model, Seed, Set, app
+from recvae.cli.app import (
+    INTERRUPTED,
+    Backend,
+    Directory,
+    EventColumn,
+    EventWeights,
+    HalfLife,
+    ItemColumn,
+    Items,
+    MinRating,
+    MinUserItems,
+    Model,
+    RatingColumn,
+    Repeats,
+    Seed,
+    Set,
+    TimestampColumn,
+    UserColumn,
+    WeightColumn,
+    app,
+)
 from recvae.cli.arguments import parse_model_settings, parse_numbers, parse_path, parse_settings
 from recvae.errors import RecvaeError
 
@@ -30,30 +50,29 @@ def fit(
     ] = None,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted search.")] = False,
-    min_rating: Annotated[float | None, typer.Option(help="Keep ratings of at least this.")] = None,
-    min_user_items: Annotated[int | None, typer.Option(help="Keep users with at least this many items.")] = None,
-    user_column: Annotated[str, typer.Option(help="Column of user ids.")] = "user_id",
-    item_column: Annotated[str, typer.Option(help="Column of item ids.")] = "item_id",
-    rating_column: Annotated[str | None, typer.Option(help="Column of ratings, if there is one.")] = None,
-    timestamp_column: Annotated[str | None, typer.Option(help="Column of times, if there is one.")] = None,
-    backend: Annotated[
-        str | None, typer.Option(help="duckdb, or URL of an engine: the source is a file, Parquet folder or table.")
-    ] = None,
+    min_rating: MinRating = None,
+    min_user_items: MinUserItems = None,
+    user_column: UserColumn = "user_id",
+    item_column: ItemColumn = "item_id",
+    rating_column: RatingColumn = None,
+    timestamp_column: TimestampColumn = None,
+    backend: Backend = None,
+    weight_column: WeightColumn = None,
+    event_column: EventColumn = None,
+    event_weights: EventWeights = None,
+    repeats: Repeats = "once",
+    half_life: HalfLife = None,
 ) -> None:
     """Find the best model for your data within a time budget, and fit it on everything.
 
     Models from popularity to a blend are compared on validation users and measured once on test users; the best is
     fitted again on everything and saved. Ctrl-C takes the best so far.
     """
-    columns = {"user_column": user_column, "item_column": item_column}
-    optional = {"rating_column": rating_column, "timestamp_column": timestamp_column, "items": items, "models": models}
-    given = {name: value for name, value in optional.items() if value is not None}
-    filters = {"min_rating": min_rating, "min_user_items": min_user_items, "backend": backend}
-    run = {"metric": metric, "report": report, "seed": seed, "resume": resume}
-    _fit(source, out, budget, {**columns, **given, **filters, **run})
+    _fit(**locals())
 
 
-def _fit(source: str, out: Path, budget: str, options: dict[str, Any]) -> None:
+def _fit(source: str, out: Path, budget: str, **options: Any) -> None:
+    """Fit with the options of the command."""
     from recvae.fitting.budget import Clock, parse_budget
 
     clock = Clock(parse_budget(budget))  # it runs while torch is imported
@@ -84,8 +103,8 @@ def _fit(source: str, out: Path, budget: str, options: dict[str, Any]) -> None:
 def prepare(
     source: Annotated[str, typer.Argument(help="Data set name, folder, CSV, TSV or Parquet file, or - for stdin.")],
     out: Annotated[Path, typer.Option(help="Directory to write.", parser=parse_path)],
-    min_rating: Annotated[float | None, typer.Option(help="Keep ratings of at least this.")] = None,
-    min_user_items: Annotated[int | None, typer.Option(help="Keep users with at least this many items.")] = None,
+    min_rating: MinRating = None,
+    min_user_items: MinUserItems = None,
     min_item_users: Annotated[int, typer.Option(help="Keep items with at least this many users.")] = 0,
     split: Annotated[str | None, typer.Option(help="strong, given, temporal, leave-last or auto.")] = None,
     val_users: Annotated[int | None, typer.Option(help="Validation users.")] = None,
@@ -93,26 +112,20 @@ def prepare(
     val_time: Annotated[str | None, typer.Option(help="Temporal: validation begins.")] = None,
     test_time: Annotated[str | None, typer.Option(help="Temporal: test begins.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 98765,
-    user_column: Annotated[str, typer.Option(help="Column of user ids.")] = "user_id",
-    item_column: Annotated[str, typer.Option(help="Column of item ids.")] = "item_id",
-    rating_column: Annotated[str | None, typer.Option(help="Column of ratings, if there is one.")] = None,
-    timestamp_column: Annotated[str | None, typer.Option(help="Column of times, if there is one.")] = None,
+    user_column: UserColumn = "user_id",
+    item_column: ItemColumn = "item_id",
+    rating_column: RatingColumn = None,
+    timestamp_column: TimestampColumn = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Where to look first for a named data set.", parser=parse_path)
     ] = None,
-    backend: Annotated[
-        str | None, typer.Option(help="duckdb, or URL of an engine: the source is a file, Parquet folder or table.")
-    ] = None,
+    backend: Backend = None,
     items: Items = None,
-    weight_column: Annotated[str | None, typer.Option(help="Column of weights, if there is one.")] = None,
-    event_column: Annotated[str | None, typer.Option(help="Column of kinds of events, if there is one.")] = None,
-    event_weights: Annotated[
-        str | None, typer.Option(help="Weight of each kind of event, such as view=1,buy=5; 0 drops a kind.")
-    ] = None,
-    repeats: Annotated[str, typer.Option(help="Weight of a repeated pair: once (its highest), or sum.")] = "once",
-    half_life: Annotated[
-        str | None, typer.Option(help="Time in which weights halve, back from the latest interaction: 90d, 12h.")
-    ] = None,
+    weight_column: WeightColumn = None,
+    event_column: EventColumn = None,
+    event_weights: EventWeights = None,
+    repeats: Repeats = "once",
+    half_life: HalfLife = None,
 ) -> None:
     """Filter and split a source into a prepared data directory.
 

@@ -27,6 +27,7 @@ from recvae.models.base import Recommender
 from recvae.models.registry import MODELS
 from recvae.models.validation import check_metric
 from recvae.preparation.pipeline import Options
+from recvae.preparation.weights import WeightOptions
 from recvae.progress import StatusLine
 from recvae.storage import artifact
 from recvae.storage.directories import follow_link, refuse_foreign
@@ -58,6 +59,11 @@ def fit(
     min_rating: float | None = None,
     min_user_items: int | None = None,
     backend: str | None = None,
+    weight_column: str | None = None,
+    event_column: str | None = None,
+    event_weights: str | Mapping[str, float] | None = None,
+    repeats: str = "once",
+    half_life: str | float | None = None,
 ) -> FittedModel:
     """Find the best model for some interactions within a time budget, and fit it on all of them.
 
@@ -90,6 +96,9 @@ def fit(
     show_progress : bool
     user_column, item_column, rating_column, timestamp_column, min_rating, min_user_items, backend
         As for `recvae prepare`.
+    weight_column, event_column, event_weights, repeats, half_life
+        As for `recvae prepare`: models learn from weights, and the evaluation is binary. In Python, `event_weights`
+        may be a mapping and `half_life` seconds.
 
     Returns
     -------
@@ -114,7 +123,8 @@ def fit(
         min_rating=min_rating,
         min_user_items=min_user_items,
         split="auto",
-        columns=Columns(user_column, item_column, rating_column, timestamp_column),
+        columns=Columns(user_column, item_column, rating_column, timestamp_column, weight_column, event_column),
+        weights=WeightOptions.parse(event_weights, repeats, half_life),
         backend=backend,
     )
     run = _Run(names, check_metric(metric), seed, clock, show_progress)
@@ -187,7 +197,9 @@ class _Run:
         data = open_source(source, state.data, options, items, self.status.say)
         if isinstance(data, UnsplittableData):
             everything = collect_everything(data.interactions, data.described)
-            return self._fit_untried(everything, {"dataset": "own", "protocol": {}, "filters": {}}, data.reason)
+            return self._fit_untried(
+                everything, {"dataset": "own", "protocol": {}, "filters": data.filters}, data.reason
+            )
         prepared, everything = data.prepared, read_everything(data.prepared, data.described)
         split = choose_scored_users(prepared.split, self.seed)
         if split is None:

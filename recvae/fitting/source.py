@@ -26,9 +26,10 @@ _TABLE = "table"
 
 @dataclass(frozen=True, eq=False)
 class UnsplittableData:
-    """Interactions of which nothing can be held out, with the reason."""
+    """Interactions of which nothing can be held out, with the reason; `filters` as in a prepared directory."""
 
     interactions: Interactions
+    filters: dict[str, Any]
     described: pd.DataFrame | None
     reason: str
 
@@ -59,8 +60,7 @@ def open_source(
         If the source cannot be read, or has nothing to learn from.
     """
     if isinstance(source, Prepared) or _is_prepared(source):
-        if items is not None:
-            raise ParameterError("items goes with a source that is not prepared yet; a prepared one has its own")
+        _refuse_options(options, items)
         return SplitData(source if isinstance(source, Prepared) else read_prepared(source), None)
     if items is not None:
         options = replace(options, items=_write_items(items, directory.parent))
@@ -75,12 +75,30 @@ def open_source(
     try:
         _say_all(prepare(dataset, directory, options), say)
     except (DataError, ParameterError) as error:
-        return UnsplittableData(_read_unsplit(dataset, options, error), described, str(error))
+        return UnsplittableData(*_read_unsplit(dataset, options, error), described, str(error))
     return SplitData(read_prepared(directory), described)
 
 
 def _is_prepared(source: Source) -> bool:
     return isinstance(source, str | Path) and describe_directory(Path(source))[0] == KIND
+
+
+def _refuse_options(options: Options, items: Any) -> None:
+    """Raise `ParameterError` for options of reading and filtering, which a prepared directory would leave unused."""
+    given, usual = _name_options(options), _name_options(Options())
+    ignored = [name for name in given if given[name] != usual[name]]
+    if items is not None or ignored:
+        name = ignored[0] if items is None else "items"
+        raise ParameterError(f"{name} goes with a source that is not prepared yet; a prepared one has its own")
+
+
+def _name_options(options: Options) -> dict[str, Any]:
+    return {
+        **{name: getattr(options, name) for name in ("min_rating", "min_user_items", "backend")},
+        **{f"{name}_column": value for name, value in vars(options.columns).items()},
+        "event_weights": options.weights.events,
+        **{name: getattr(options.weights, name) for name in ("repeats", "half_life")},
+    }
 
 
 def _say_all(lines: list[str], say: Callable[[str], None]) -> None:
@@ -109,26 +127,30 @@ def _read_dataset(source: Source, options: Options) -> Dataset:
         if str(source) != "-":
             return find_dataset(source, options.columns)
         return Dataset("standard input", read_table("-", options.columns), None, "standard input", {}, OWN_DATA)
-    interactions = source if isinstance(source, Interactions) else Interactions.from_frame(source, options.columns)
-    optional = {name: getattr(interactions, name) for name in ("rating", "timestamp", "weight", "part")}
-    frame = pd.DataFrame(
-        {
-            "user_id": interactions.user_ids[interactions.user_idx],
-            "item_id": interactions.item_ids[interactions.item_idx],
-            **{name: values for name, values in optional.items() if values is not None},
-        }
-    )
-    recipe = OWN_DATA if interactions.part is None else replace(OWN_DATA, split="given")
+    if isinstance(source, Interactions):
+        frame = pd.concat(source.iter_frames(len(source)))
+        if source.part is not None:
+            frame = frame.assign(part=source.part)
+    else:
+        frame = _map_columns(to_frame(source, "the table"), options.columns)
+    recipe = replace(OWN_DATA, split="given") if "part" in frame else OWN_DATA
     return Dataset(_TABLE, frame, None, "memory", {}, recipe)
 
 
-def _read_unsplit(dataset: Dataset, options: Options, error: Exception) -> Interactions:
+def _map_columns(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """Select the columns that are read, by the names that `prepare` knows them by."""
+    mapping = columns.map_names(list(frame.columns), "the table")
+    if "part" in frame:
+        mapping.setdefault("part", "part")
+    return frame[list(mapping)].rename(columns=mapping)
+
+
+def _read_unsplit(dataset: Dataset, options: Options, error: Exception) -> tuple[Interactions, dict[str, Any]]:
     """Filter the data that `prepare` could not split; raise its error where the split was not the reason."""
-    weighted = Columns(weight="weight") if "weight" in dataset.ratings else None
-    interactions = Interactions.from_frame(dataset.ratings, weighted)
+    interactions, weights = options.weights.make_interactions(dataset.ratings)
     filters = choose_filters(dataset.recipe, interactions.rating is not None, options, [])
     interactions, _ = interactions.filter(**filters)
     for n, what in ((interactions.n_users, "user"), (interactions.n_items, "item")):
         if n < 2:
             raise DataError(f"the data have {n} {what}; expected at least two, to choose and to rank by") from error
-    return interactions
+    return interactions, filters | weights

@@ -119,10 +119,7 @@ def prepare(
         return _prepare_in_engine(backend, str(source), Path(out), options, described)
     found = source if isinstance(source, Dataset) else find_dataset(source, options.columns, data_dir)
     notes = [f"{found.name} from {found.origin}: {len(found.ratings):,} rows"]
-    ratings, weights = options.weights.weigh(found.ratings)
-    data = Interactions.from_frame(
-        ratings, Columns(weight="weight") if weights else None, sum_repeats="repeats" in weights
-    )
+    data, weights = options.weights.make_interactions(found.ratings)
     filters = choose_filters(found.recipe, data.rating is not None, options, notes)
     if found.recipe is OWN_DATA and filters["min_rating"] is None:
         notes += _note_stars(data.summarise_ratings())
@@ -135,11 +132,11 @@ def prepare(
         split,
         dataset=found.name,
         source=_describe_source(found.origin, found.sha256, found.recipe, options),
-        filters=filters | ({"weights": weights} if weights else {}),
+        filters=filters | weights,
         counts=counts,
         items=items,
     )
-    notes += _note_weights(data, len(found.ratings) - len(ratings)) + _summarise(counts, split) + item_notes
+    notes += _note_weights(data, len(found.ratings) - counts["rows"]) + _summarise(counts, split) + item_notes
     if found.name == "ml-20m" and split.protocol["split"] == "strong":
         notes += describe(check_published(data, split))
     return notes

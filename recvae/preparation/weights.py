@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from recvae.data.interactions import parse_timestamps, parse_weights
+from recvae.data.columns import Columns
+from recvae.data.interactions import Interactions, parse_timestamps, parse_weights
 from recvae.errors import DataError, ParameterError
 
 LEAST = 1e-6
@@ -51,17 +52,37 @@ class WeightOptions:
             raise ParameterError(f"half_life is {self.half_life:g} seconds; expected more than 0")
 
     @classmethod
-    def parse(cls, event_weights: str | None, repeats: str, half_life: str | None) -> Self:
+    def parse(
+        cls, event_weights: str | Mapping[str, float] | None, repeats: str, half_life: str | float | None
+    ) -> Self:
         """Parse options as they are written: `view=1,buy=5`, `sum` or `once`, and a time such as `90d`."""
         return cls(
-            {} if event_weights is None else parse_event_weights(event_weights),
+            parse_event_weights(event_weights) if isinstance(event_weights, str) else event_weights or {},
             repeats,
-            None if half_life is None else parse_half_life(half_life),
+            parse_half_life(half_life) if isinstance(half_life, str) else half_life,
         )
 
     @property
     def are_default(self) -> bool:
         return self == WeightOptions()
+
+    def make_interactions(self, frame: pd.DataFrame) -> tuple[Interactions, dict[str, Any]]:
+        """Make interactions of a table, with the weights that `weigh` gives them.
+
+        Returns
+        -------
+        (interactions, filters)
+            `filters` has the manifest's entry `weights`, if there are any.
+
+        Raises
+        ------
+        DataError, ParameterError
+            As `weigh` and `Interactions.from_frame`.
+        """
+        frame, weights = self.weigh(frame)
+        columns = Columns(weight="weight") if weights else None
+        interactions = Interactions.from_frame(frame, columns, sum_repeats=self.repeats == "sum")
+        return interactions, {"weights": weights} if weights else {}
 
     def weigh(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
         """Add the column `weight` to a table of interactions, where anything gives it.

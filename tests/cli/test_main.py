@@ -65,6 +65,7 @@ def make(folder: Path) -> None:
     """Sources, prepared data, artifacts and a report for every command to work on."""
     source = generate(N_USERS, N_ITEMS)
     source.ratings.to_csv(folder / "interactions.csv", index=False)
+    source.ratings.assign(kind="view").to_csv(folder / "kinds.csv", index=False)
     (folder / "empty.csv").write_text("")
     (folder / "blank.csv").write_text("user_id,item_id\na,b\n\n ,c\n")
     (folder / "text.csv").write_text("user_id,item_id,rating\na,b,3\na,c,good\n")
@@ -330,6 +331,11 @@ def test_every_command_in_turn(tmp_path: Path, made: Path, recvae: Command, monk
     assert prepared.status == 0
     assert "test: 8 users" in prepared.out
     assert prepared.out.endswith("prepared data\n")
+
+    weights = "--event-column kind --event-weights view=1,buy=5 --repeats sum --half-life 9000w"
+    weighted = recvae(f"fit {made / 'kinds.csv'} --out weighted --models popularity --budget 20s {weights}")
+    assert weighted.status == 0
+    assert "are for training and for histories; the evaluation is binary" in weighted.err
 
     fitted = recvae("fit data --out best --models popularity,ease --budget 20s --metric recall@20")
     assert fitted.status == 0

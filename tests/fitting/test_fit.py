@@ -118,6 +118,24 @@ def test_in_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(recommend(tmp_path / "model", user=str(fitted.users["user_id"][0])).items) == 10
 
 
+def test_weights_reach_the_model_the_histories_and_the_card(tmp_path: Path) -> None:
+    """From a column, from kinds and from age; what weighs 0 is dropped, and items are found or not all the same."""
+    kinds = np.array(["view", "buy", "look"])[np.arange(len(SOURCE.ratings)) % 3]
+    events = SOURCE.ratings.drop(columns="rating").assign(kind=kinds, amount=2.0)
+    given = {"weight_column": "amount", "event_column": "kind", "repeats": "sum", "half_life": "1000w"}
+    fitted = recvae.fit(
+        events, **given, event_weights={"view": 1, "buy": 5, "look": 0}, out=tmp_path / "model", **QUICK
+    )
+    assert fitted.data["filters"]["weights"]["events"] == {"view": 1, "buy": 5, "look": 0}
+    assert sum(map(len, fitted.users["history"])) == (kinds != "look").sum()
+    weights = np.concatenate(fitted.users["weights"])
+    assert set(np.round(weights)) == {2, 10}
+    assert fitted.results is not None
+    assert 0 < next(iter(fitted.results["models"].values()))["metrics"]["ndcg@10"]["mean"] <= 1
+    card = list(format_card(describe_artifact(registry.load(tmp_path / "model"))))
+    assert "limit: was trained on weights; its figures are binary: an item was found or not" in card
+
+
 def np_row(history: Any, n_items: int) -> Any:
     from scipy import sparse
 
@@ -170,8 +188,10 @@ def test_the_model_that_is_saved_is_one_that_there_is_time_to_fit_again(
 
 
 def test_data_of_which_nothing_can_be_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = pd.DataFrame({"user_id": np.repeat([1, 2], 6), "item_id": [*range(6), *range(3, 9)]})
-    fitted = recvae.fit(table, out=tmp_path / "model", budget="10s")
+    table = pd.DataFrame({"user_id": np.repeat([1, 2], 6), "item_id": [*range(6), *range(3, 9)], "w": 2.0})
+    fitted = recvae.fit(table, out=tmp_path / "model", budget="10s", weight_column="w")
+    assert set(np.concatenate(fitted.users["weights"])) == {2}
+    assert fitted.data["filters"]["weights"] == {"column": True}
     assert (fitted.name, fitted.results) == ("ease", None)
     (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert warning.startswith("warning: nothing could be compared, so ease is fitted by its defaults: ")
@@ -187,6 +207,8 @@ ERRORS: dict[str, tuple[dict[str, Any], type[RecvaeError], str]] = {
     "small budget": ({"budget": "2s"}, ParameterError, "budget is '2s'; expected at least 5s"),
     "column": ({"user_column": "who"}, DataError, "no column 'who'.*it has: user_id, item_id, rating, timestamp"),
     "rating": ({"min_rating": 6}, DataError, "no interactions are left"),
+    "weights": ({"event_weights": "view=1"}, ParameterError, "event_column is missing; expected event_column and"),
+    "half-life": ({"half_life": 0}, ParameterError, "half_life is 0 seconds; expected more than 0"),
     "resume": ({"resume": True}, ParameterError, "resume needs out"),
     "only known users": ({"models": "bpr", "timestamp": False}, ParameterError, "no model could be fitted.*BPR cannot"),
 }

@@ -15,6 +15,7 @@ from recvae.datasets.synthetic import generate
 from recvae.errors import DataError, ParameterError
 from recvae.fitting.source import SplitData, UnsplittableData, open_source
 from recvae.preparation.pipeline import Options, prepare
+from recvae.preparation.weights import WeightOptions
 
 SOURCE = generate(60, 40)
 AUTO = Options(split="auto")
@@ -76,6 +77,13 @@ def test_a_prepared_directory_keeps_its_own_split(tmp_path: Path, given: str) ->
     assert not (tmp_path / "data").exists()
     with pytest.raises(ParameterError, match="items goes with a source that is not prepared yet"):
         opened(source, tmp_path, items=SOURCE.items)
+    for options, name in (
+        (Options(min_rating=4), "min_rating"),
+        (Options(columns=Columns(event="kind")), "event_column"),
+        (Options(weights=WeightOptions(repeats="sum")), "repeats"),
+    ):
+        with pytest.raises(ParameterError, match=f"{name} goes with a source that is not prepared yet"):
+            opened(source, tmp_path, options)
 
 
 @pytest.mark.parametrize("as_file", [True, False])
