@@ -122,7 +122,7 @@ def test_weights_reach_the_model_the_histories_and_the_card(tmp_path: Path) -> N
     """From a column, from kinds and from age; what weighs 0 is dropped, and items are found or not all the same."""
     kinds = np.array(["view", "buy", "look"])[np.arange(len(SOURCE.ratings)) % 3]
     events = SOURCE.ratings.drop(columns="rating").assign(kind=kinds, amount=2.0)
-    given = {"weight_column": "amount", "event_column": "kind", "repeats": "sum", "half_life": "1000w"}
+    given: dict[str, Any] = {"weight_column": "amount", "event_column": "kind", "repeats": "sum", "half_life": "1000w"}
     fitted = recvae.fit(
         events, **given, event_weights={"view": 1, "buy": 5, "look": 0}, out=tmp_path / "model", **QUICK
     )
