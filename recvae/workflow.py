@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from recvae import tuning
 from recvae.data.everything import Everything, read_everything
@@ -15,21 +15,18 @@ from recvae.data.splitting import Split
 from recvae.errors import ArtifactError, MissingDependencyError, ParameterError
 from recvae.evaluation import compare as comparison
 from recvae.evaluation import evaluate as ev
-from recvae.evaluation.item_map import map_items
 from recvae.evaluation.report import write_report
 from recvae.evaluation.results import write_results
 from recvae.memory import peak_memory
 from recvae.models import registry
 from recvae.models.autoencoders.decoder import Decoder
 from recvae.models.base import Recommender
+from recvae.models.generative.maps import draw_maps
 from recvae.models.registry import MODELS, seed_params
 from recvae.nn.parallelism import join_process_group
 from recvae.storage import artifact
 from recvae.storage.directories import follow_link, refuse_foreign, refuse_other_files
 from recvae.training import checkpoint
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 RESULTS, REPORT = "results.json", "report.html"
 SIDES = ("train", "all")
@@ -264,7 +261,7 @@ def compare(
     prepared = read_prepared(directory)
     compared = comparison.compare(models, prepared.split, on_result=on_result)
     first = {name: made[0] for name, made in models.items()}
-    results = {**describe_results(compared, prepared, seed), **_map_items(first, compared, prepared.items)}
+    results = {**describe_results(compared, prepared, seed), **_draw_maps(first, compared, prepared)}
     return ComparisonRun(results, first, write_results_and_report(out, results))
 
 
@@ -286,23 +283,22 @@ def write_results_and_report(out: Path, results: Mapping[str, Any]) -> list[Path
     return written
 
 
-def _map_items(
-    models: Mapping[str, Recommender], compared: comparison.Comparison, items: "pd.DataFrame"
+def _draw_maps(
+    models: Mapping[str, Recommender], compared: comparison.Comparison, prepared: Prepared
 ) -> dict[str, Any]:
-    """Map the items by the vectors of the best autoencoder's decoder; nothing where there is none."""
-    metric = ev.PRIMARY_METRICS[-1]
+    """Map items and users by the best autoencoder; nothing where there is none."""
+    metric, items = ev.PRIMARY_METRICS[-1], prepared.items
     of = max(
         (name for name in compared.runs if isinstance(models[name], Decoder)),
         key=lambda name: compared.runs[name].result.mean(metric),
         default=None,
     )
-    if of is None:
+    model = models.get(of) if of is not None else None
+    if not isinstance(model, Decoder):
         return {}
-    model = models[of]
     titles = items["title"].fillna(items["item_id"]) if "title" in items else items["item_id"]
-    vectors, _ = model.output_layer()  # type: ignore[attr-defined]
-    placed = map_items(vectors, model.item_counts_, titles.astype(str).tolist())
-    return {"item_map": {"model": of, **placed}} if placed else {}
+    maps = draw_maps(model, prepared.split.train, titles.astype(str).tolist())
+    return {name: {"model": of, **placed} for name, placed in maps.items()}
 
 
 def _with_preset(params: Mapping[str, Any], preset: str | None) -> dict[str, Any]:

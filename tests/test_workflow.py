@@ -315,9 +315,10 @@ def test_compare_writes_what_it_returns(tmp_path: Path, known: Path) -> None:
     assert results["models"]["multdae"]["params"]["latent"] == TINY["latent"]
     assert results["models"]["bpr"]["params"]["seed"] == 3
     assert len(results["comparisons"]) == 6 * 3
-    assert results["item_map"]["model"] == "multdae"
-    assert {title for *_, title in results["item_map"]["items"]} <= set(read_prepared(known).items["title"])
-    assert "Map of items" in (out / workflow.REPORT).read_text(encoding="utf-8")
+    assert results["item_map"]["model"] == results["user_map"]["model"] == "multdae"
+    assert {title for *_, title in results["item_map"]["points"]} <= set(read_prepared(known).items["title"])
+    page = (out / workflow.REPORT).read_text(encoding="utf-8")
+    assert page.index("Map of items") < page.index("Map of users")
     assert workflow.compare(known, out, ["popularity"]).results["models"].keys() == {"popularity"}
     assert "item_map" not in read_results(out / workflow.RESULTS)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recvae.evaluation.figures import Figures
-from recvae.evaluation.item_map import render_item_map
+from recvae.evaluation.maps import render_map
 from recvae.evaluation.results import choose_shown_metrics
 from recvae.evaluation.tables import html_table
 from recvae.storage.files import write_text
@@ -60,6 +60,20 @@ SECTIONS = (
 )
 
 
+MAPS = {
+    "item_map": (
+        "Map of items",
+        "of the most popular items, by the rows of {model}'s output layer: neighbours are items that the model takes "
+        "for alike. The title appears under the mouse",
+    ),
+    "user_map": (
+        "Map of users",
+        "of the training users, by {model}'s codes: neighbours are users who are alike to the model. Under the "
+        "mouse: popular items that it expects of a user most, beyond their popularity; not the history",
+    ),
+}
+
+
 def write_report(path: Path, results: Mapping[str, Any]) -> None:
     """Write report.html in one step: whole, or not at all.
 
@@ -85,8 +99,7 @@ def render_report(results: Mapping[str, Any]) -> str:
         if svg is not None:
             lines = _render_warnings(results) if name == "latent_use" else ""
             sections.append(render_section(title, note, f"<figure>{svg}</figure>{lines}"))
-    if "item_map" in results:
-        sections.append(_render_map(results["item_map"]))
+    sections += [_render_map(name, results[name]) for name in MAPS if name in results]
     if search:
         sections.append(_render_search(search))
     sections.append(_render_run(results))
@@ -106,13 +119,13 @@ def render_page(title: str, sections: Sequence[str]) -> str:
     )
 
 
-def _render_map(item_map: Mapping[str, Any]) -> str:
+def _render_map(name: str, placed: Mapping[str, Any]) -> str:
+    title, about = MAPS[name]
     note = (
-        f"The {len(item_map['items'])} most popular items, placed by {item_map['method']} of the rows of "
-        f"{item_map['model']}'s output layer: neighbours are items that the model takes for alike. Directions and long "
-        "distances mean nothing. Larger circles have more interactions; the title appears under the mouse."
+        f"{len(placed['points'])} {about.format(model=placed['model'])}. Placed by {placed['method']}: directions and "
+        "long distances mean nothing. Larger circles have more interactions."
     )
-    return render_section("Map of items", note, f"<figure>{render_item_map(item_map)}</figure>")
+    return render_section(title, note, f"<figure>{render_map(placed, title)}</figure>")
 
 
 def _render_winner(search: Mapping[str, Any]) -> str:

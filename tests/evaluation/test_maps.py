@@ -1,4 +1,4 @@
-"""Maps of items: alike is near, whatever the library; hostile titles stay text."""
+"""Maps: alike is near, whatever the library; hostile titles stay text."""
 
 import sys
 from itertools import pairwise
@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from recvae.evaluation.item_map import MOST_ITEMS, map_items, render_item_map
+from recvae.evaluation.maps import MOST_ITEMS, choose_popular, place_points, render_map
 from tests.contracts import one_thread as one_thread
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -27,10 +27,10 @@ def vectors() -> np.ndarray:
 def test_items_of_a_kind_lie_together(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if method == "PCA":
         monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
-    placed = map_items(vectors(), COUNTS, TITLES)
+    placed = place_points(vectors(), COUNTS, TITLES)
     assert placed["method"] == method
-    places = np.array([[x, y] for x, y, *_ in placed["items"]])
-    kinds = np.array([title for *_, title in placed["items"]])
+    places = np.array([[x, y] for x, y, *_ in placed["points"]])
+    kinds = np.array([title for *_, title in placed["points"]])
     assert places.min() == 0
     assert places.max() == 1
     distances = ((places[:, None] - places) ** 2).sum(axis=2) + 9 * np.eye(N_ITEMS)
@@ -38,20 +38,21 @@ def test_items_of_a_kind_lie_together(method: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_most_popular_items_come_first_and_unknown_ones_never() -> None:
-    counts = np.concatenate([COUNTS[::-1], np.zeros(2)])
-    placed = map_items(np.ones((N_ITEMS + 2, 4)) + np.eye(N_ITEMS + 2, 4), counts, [*TITLES, "none", "none"])
-    shown = [count for *_, count, _ in placed["items"]]
-    assert len(shown) == N_ITEMS <= MOST_ITEMS
-    assert all(first > second for first, second in pairwise(shown))
+    counts = np.concatenate([np.arange(500), np.zeros(2)])
+    chosen = choose_popular(counts)
+    assert len(chosen) == MOST_ITEMS
+    assert all(first > second for first, second in pairwise(counts[chosen]))
+    assert choose_popular(counts[-4:]).tolist() == [1, 0]
 
 
-def test_too_few_items_make_no_map() -> None:
-    assert map_items(vectors()[:10], COUNTS[:10], TITLES[:10]) == {}
+def test_too_few_points_make_no_map() -> None:
+    assert place_points(vectors()[:10], COUNTS[:10], TITLES[:10]) == {}
 
 
 def test_titles_are_text() -> None:
-    svg = render_item_map(map_items(vectors(), COUNTS, TITLES))
+    svg = render_map(place_points(vectors(), COUNTS, TITLES), "Map <i>")
     assert svg.count("<circle") == N_ITEMS
     assert "<b>" not in svg
+    assert "<i>" not in svg
     assert "<title>kind 0 &lt;b&gt; (60 interactions)</title>" in svg
     assert 'r="9.0"' in svg
