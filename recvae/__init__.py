@@ -7,7 +7,7 @@ from recvae.machine.cores import adapt_threads
 
 if TYPE_CHECKING:
     from recvae.data.interactions import Interactions
-    from recvae.data.splitting import Holdout, Split, given, leave_last_out, strong_generalization, temporal
+    from recvae.data.splitting import Holdout, Split, cold_items, given, leave_last_out, strong_generalization, temporal
     from recvae.datasets import load as load_dataset
     from recvae.errors import RecvaeError
     from recvae.evaluation.compare import compare
@@ -52,6 +52,7 @@ __all__ = [
     "Recommender",
     "RecvaeError",
     "Split",
+    "cold_items",
     "compare",
     "create",
     "evaluate",
@@ -88,6 +89,7 @@ _HOMES: dict[str, str | tuple[str, str]] = {
     "Recommender": "recvae.models.base",
     "RecvaeError": "recvae.errors",
     "Split": "recvae.data.splitting",
+    "cold_items": "recvae.data.splitting",
     "compare": "recvae.evaluation.compare",
     "create": "recvae.models.registry",
     "evaluate": "recvae.evaluation.evaluate",

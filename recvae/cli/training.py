@@ -106,7 +106,7 @@ def prepare(
     min_rating: MinRating = None,
     min_user_items: MinUserItems = None,
     min_item_users: Annotated[int, typer.Option(help="Keep items with at least this many users.")] = 0,
-    split: Annotated[str | None, typer.Option(help="strong, given, temporal, leave-last or auto.")] = None,
+    split: Annotated[str | None, typer.Option(help="strong, given, temporal, leave-last, cold-items or auto.")] = None,
     val_users: Annotated[int | None, typer.Option(help="Validation users.")] = None,
     test_users: Annotated[int | None, typer.Option(help="Test users.")] = None,
     val_time: Annotated[str | None, typer.Option(help="Temporal: validation begins.")] = None,

@@ -25,9 +25,9 @@ from recvae.data.split_backend import (
 )
 from recvae.errors import DataError, ParameterError
 
-__all__ = ["Holdout", "Split", "given", "leave_last_out", "strong_generalization", "temporal"]
+__all__ = ["Holdout", "Split", "cold_items", "given", "leave_last_out", "strong_generalization", "temporal"]
 
-HELD_OUT_FRACTION = 0.2
+HELD_OUT_FRACTION = COLD_FRACTION = 0.2
 MIN_INTERACTIONS_TO_HOLD_OUT = 5
 MIN_INTERACTIONS_TO_LEAVE_TWO = 3
 SIDE_NAMES = {VALIDATION: "validation", TEST: "test"}
@@ -156,6 +156,32 @@ def leave_last_out(data: Interactions | SplitBackend) -> Split:
     if not sided.count_sides()[TEST]:
         raise ParameterError("split is 'leave-last' but no user has three interactions")
     return _split_by_side(sided, {"split": "leave-last"}, sided.find_items(TRAIN))
+
+
+def cold_items(data: Interactions, *, val_users: int | None = None, seed: int = 98765) -> Split:
+    """Hold a fifth of the items out with all their interactions, as items that nobody has played yet.
+
+    Test users have interactions with items of both kinds: those with other items are their history, those with the cold
+    items are held out. Columns are all items; in training those of the cold items are empty. Validation users and their
+    held-out interactions, none of them with a cold item, are taken from training as in `given`.
+
+    Raises
+    ------
+    ParameterError
+        If fewer users than `val_users` have enough training interactions.
+    DataError
+        If there are fewer than five items, or no user has interactions with items of both kinds.
+    """
+    generator, n_cold = _legacy_generator(seed), int(COLD_FRACTION * data.n_items)
+    if not n_cold:
+        raise DataError(f"split is 'cold-items' but there are {data.n_items} items; expected at least 5")
+    is_cold = np.zeros(data.n_items, dtype=bool)
+    is_cold[generator.permutation(data.n_items)[:n_cold]] = True
+    side = np.where(is_cold[data.item_idx], TEST, TRAIN).astype(np.int8)
+    if val_users != 0:
+        side, val_users = _move_to_validation(data, side, val_users, generator)
+    protocol = {"split": "cold-items", "cold_items": n_cold, "val_users": val_users, "seed": seed}
+    return _split_by_side(MemoryBackend.from_interactions(data, side), protocol, np.arange(data.n_items))
 
 
 def _to_backend(data: Interactions | SplitBackend) -> SplitBackend:

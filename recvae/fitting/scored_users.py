@@ -60,6 +60,7 @@ def describe_split(split: Split) -> str:
         "strong": "by users: a fifth of each held-out user's interactions is to be found",
         "leave-last": "by time: each user's last interactions are to be found",
         "given": "as the source itself is",
+        "cold-items": "by items: those that nobody has played are to be found, by their metadata",
     }.get(str(split.protocol.get("split")), "as prepared")
     n_validation = 0 if split.validation is None else split.validation.n_users
     return (

@@ -16,7 +16,7 @@ from recvae.data.items import match_items, read_items
 from recvae.data.prepared import KIND, write_prepared
 from recvae.data.readers import is_json_lines, read_table
 from recvae.data.split_backend import SplitBackend
-from recvae.data.splitting import Split, given, leave_last_out, strong_generalization, temporal
+from recvae.data.splitting import Split, cold_items, given, leave_last_out, strong_generalization, temporal
 from recvae.datasets import NAMES, Dataset, Recipe, load
 from recvae.datasets.formats import locate
 from recvae.datasets.loading import digest_sources
@@ -39,6 +39,7 @@ SPLIT_OPTIONS = {
     "given": {"val_users"},
     "temporal": {"val_time", "test_time"},
     "leave-last": set[str](),
+    "cold-items": {"val_users"},
     "auto": set[str](),
 }
 
@@ -53,10 +54,10 @@ class Options:
         Lowest rating that counts as an interaction.
     min_user_items, min_item_users : int
         Users and items with fewer interactions are dropped.
-    split : "strong", "given", "temporal", "leave-last" or "auto"
+    split : "strong", "given", "temporal", "leave-last", "cold-items" or "auto"
         "auto" takes the protocol of a data set that has one, else `split_automatically`.
     val_users, test_users : int, optional
-        Held-out users of a strong split; `val_users` also the users from whom a given split takes validation.
+        Held-out users of a strong split; `val_users` also those from whom other splits take validation.
     val_time, test_time : str, optional
         Time points of a temporal split: numbers or dates.
     seed : int
@@ -223,10 +224,11 @@ def _split(data: Interactions | SplitBackend, recipe: Recipe, options: Options) 
         a_tenth = max(1, min(LARGEST_HOLDOUT, len(data.user_ids) // 10))
         val_users, test_users = (a_tenth if users is None else users for users in (val_users, test_users))
         return strong_generalization(data, val_users=val_users, test_users=test_users, seed=options.seed)
-    if name == "given":
+    if name in ("given", "cold-items"):
         if not isinstance(data, Interactions):
-            raise ParameterError("split is 'given' but a backend reads no train.txt and test.txt; leave it out")
-        return given(data, val_users=val_users, seed=options.seed)
+            reason = "a backend reads no train.txt and test.txt" if name == "given" else "it is made in memory"
+            raise ParameterError(f"split is {name!r} but {reason}; leave {'it' if name == 'given' else 'backend'} out")
+        return (given if name == "given" else cold_items)(data, val_users=val_users, seed=options.seed)
     if name == "temporal":
         val_time, test_time = (
             _parse_time(which, value, data.timestamp_type)

@@ -18,7 +18,7 @@ from scipy import sparse
 from recvae.data.csr import check_csr
 from recvae.data.interactions import Interactions
 from recvae.data.prepared import KIND, VERSION, Prepared, read_prepared, write_prepared
-from recvae.data.splitting import Holdout, Split, given, leave_last_out, strong_generalization, temporal
+from recvae.data.splitting import Holdout, Split, cold_items, given, leave_last_out, strong_generalization, temporal
 from recvae.datasets import load
 from recvae.errors import ArtifactError
 from recvae.storage.manifest import write_manifest
@@ -43,6 +43,7 @@ SPLITS: dict[str, Callable[[Interactions], Split]] = {
     "given-without-validation": lambda data: given(data, val_users=0),
     "temporal": temporal,
     "leave-last": leave_last_out,
+    "cold-items": cold_items,
 }
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from recvae.data.columns import Columns
 from recvae.data.interactions import Interactions
-from recvae.data.splitting import Holdout, Split, given, leave_last_out, strong_generalization, temporal
+from recvae.data.splitting import Holdout, Split, cold_items, given, leave_last_out, strong_generalization, temporal
 from recvae.datasets import load
 from recvae.datasets.published_split import SplitFile, build_published_files, check_published, describe
 from recvae.errors import DataError, ParameterError
@@ -362,6 +362,29 @@ def test_leave_last_out_takes_interactions_at_the_same_time_in_item_order() -> N
     assert interactions_of(split.validation.held_out, split.validation.user_ids, split.item_ids) == {(1, 8)}
 
 
+def test_cold_items_are_held_out_with_all_their_interactions() -> None:
+    frame = pd.DataFrame([(user, item) for user in range(30) for item in range(12) if (user + item) % 3])
+    data = Interactions.from_frame(frame.set_axis(["user_id", "item_id"], axis=1))
+    split = cold_items(data)
+    assert split.protocol == {"split": "cold-items", "cold_items": 2, "val_users": 3, "seed": 98765}
+    assert split.item_ids.tolist() == list(range(12))
+    cold = np.unique(split.test.held_out.indices)
+    assert len(cold) == 2
+    assert split.validation is not None
+    for matrix in (split.train, split.test.fold_in, split.validation.fold_in, split.validation.held_out):
+        assert matrix.nnz
+        assert not matrix[:, cold].nnz
+    assert split.test.held_out.nnz == data.user_items[:, cold].nnz
+    assert split.test.fold_in.nnz + split.test.held_out.nnz == len(frame)
+    assert not same_split(split, cold_items(data, seed=1))
+    assert cold_items(data, val_users=0).validation is None
+
+
+def test_cold_items_need_five_items() -> None:
+    with pytest.raises(DataError, match="there are 4 items; expected at least 5"):
+        cold_items(Interactions.from_frame(pd.DataFrame({"user_id": [1, 1, 2, 2], "item_id": [1, 2, 3, 4]})))
+
+
 @st.composite
 def tables(draw: st.DrawFn, min_users: int = 1) -> pd.DataFrame:
     """Distinct interactions with a timestamp and a part, in any order."""
@@ -385,6 +408,8 @@ def any_split(kind: str, frame: pd.DataFrame) -> Split | None:
             return strong_generalization(data, val_users=2, test_users=2)
         if kind == "given":
             return given(data)
+        if kind == "cold-items":
+            return cold_items(data)
         return temporal(data) if kind == "temporal" else leave_last_out(data)
     except (DataError, ParameterError):
         return None
@@ -405,7 +430,7 @@ def check_holdout(split: Split, part: Holdout, all_interactions: set[tuple[Any, 
         assert (matrix.data == 1).all()
 
 
-@pytest.mark.parametrize("kind", ["strong", "given", "temporal", "leave-last"])
+@pytest.mark.parametrize("kind", ["strong", "given", "temporal", "leave-last", "cold-items"])
 def test_no_play_is_lost_or_in_two_places(kind: str) -> None:
     reached = 0
 
@@ -440,7 +465,7 @@ def test_no_play_is_lost_or_in_two_places(kind: str) -> None:
     assert reached >= 10
 
 
-@pytest.mark.parametrize("kind", ["given", "temporal", "leave-last"])
+@pytest.mark.parametrize("kind", ["given", "temporal", "leave-last", "cold-items"])
 def test_row_order_changes_nothing(kind: str) -> None:
     @quick
     @examples(tables(min_users=20), st.randoms(use_true_random=False))
