@@ -17,6 +17,7 @@ from recvae.evaluation import compare as comparison
 from recvae.evaluation import evaluate as ev
 from recvae.evaluation.report import write_report
 from recvae.evaluation.results import write_results
+from recvae.inference.new_items.cold_split import rank_cold_items
 from recvae.memory import peak_memory
 from recvae.models import registry
 from recvae.models.autoencoders.decoder import Decoder
@@ -211,7 +212,8 @@ def evaluate(model_path: Path, directory: Path) -> dict[str, Any]:
             "would be tested on; expected the directory that it was trained on"
         )
     with peak_memory() as peak:
-        result = ev.evaluate(loaded.model, prepared.split.test, train=prepared.split.train)
+        ranks = rank_cold_items(loaded.model, prepared.split, prepared.items)
+        result = ev.evaluate(ranks, prepared.split.test, train=prepared.split.train)
     run = comparison.ModelRun(result, None, peak.mb, loaded.manifest["hyperparameters"])
     compared = comparison.Comparison(
         {type(loaded.model).__name__: run}, [], {}, result.n_users, result.n_without_held_out
@@ -259,7 +261,9 @@ def compare(
         ]
     refuse_other_report(out)
     prepared = read_prepared(directory)
-    compared = comparison.compare(models, prepared.split, on_result=on_result)
+    split, items = prepared.split, prepared.items
+    ranks = {name: [rank_cold_items(model, split, items) for model in made] for name, made in models.items()}
+    compared = comparison.compare(ranks, split, on_result=on_result)
     first = {name: made[0] for name, made in models.items()}
     results = {**describe_results(compared, prepared, seed), **_draw_maps(first, compared, prepared)}
     return ComparisonRun(results, first, write_results_and_report(out, results))

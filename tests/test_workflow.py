@@ -3,6 +3,7 @@
 import hashlib
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +322,22 @@ def test_compare_writes_what_it_returns(tmp_path: Path, known: Path) -> None:
     assert page.index("Map of items") < page.index("Map of users")
     assert workflow.compare(known, out, ["popularity"]).results["models"].keys() == {"popularity"}
     assert "item_map" not in read_results(out / workflow.RESULTS)
+
+
+def test_cold_items_are_found_by_their_metadata(tmp_path: Path) -> None:
+    prepared, dataset = tmp_path / "prepared", generate(N_USERS, N_ITEMS)
+    assert dataset.items is not None
+    kinds = dataset.items.assign(kind=[f"kind {item % 3}" for item in range(len(dataset.items))])
+    prepare(replace(dataset, items=kinds), prepared, Options(split="cold-items"))
+    compared = workflow.compare(prepared, tmp_path / "report", ["popularity", "bpr"], params={"bpr": SMALL["bpr"]})
+    entries = compared.results["models"]
+    assert list(entries) == ["popularity", "bpr"]
+    assert compared.results["protocol"]["split"] == "cold-items"
+    workflow.train(prepared, tmp_path / "model", "popularity")
+    results = workflow.evaluate(tmp_path / "model", prepared)
+    assert results["models"]["Popularity"]["metrics"] == {
+        metric: entries["popularity"]["metrics"][metric] for metric in results["models"]["Popularity"]["metrics"]
+    }
 
 
 def test_compare_says_who_cannot_take_part(tmp_path: Path, strong: Path) -> None:

@@ -23,6 +23,7 @@ from recvae.fitting.scored_users import choose_scored_users, compute_growth, des
 from recvae.fitting.search import BLEND, Leader, Search
 from recvae.fitting.source import Source, UnsplittableData, open_source
 from recvae.fitting.state import SearchState, clear_state, open_state
+from recvae.inference.new_items.cold_split import rank_cold_items
 from recvae.models.base import Recommender
 from recvae.models.registry import MODELS
 from recvae.models.validation import check_metric
@@ -261,7 +262,7 @@ class _Run:
         finalists = self._choose_finalists(ranking, split)
         self.status.show("measuring on the test users")
         compared = comparison.compare(
-            {leader.trial.name: leader.model for leader in finalists},
+            {leader.trial.name: rank_cold_items(leader.model, split, prepared.items) for leader in finalists},
             split,
             primary=tuple(dict.fromkeys((*PRIMARY_METRICS, self.metric))),
             show_progress=False,

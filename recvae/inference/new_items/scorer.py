@@ -1,0 +1,94 @@
+"""`NewItemScorer`: scores of items that the model does not know, from its scores of those that it knows."""
+
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from recvae.inference.new_items.features import ItemFeatures, Titles
+from recvae.inference.rules.metadata import Metadata
+from recvae.types import FloatArray
+
+RIDGE = 100.0
+"""λ, in items: a feature that so many items have is believed half."""
+MOST_ITEMS = 20_000
+"""Most items that scores are taken from: more make no difference to what is learned of features, but take time."""
+
+
+class NewItemScorer:
+    """Ridge regression of each user's scores on the features of the items, for any model.
+
+    A user's scores s of the known items, with features F, give the weights θ = (FᵀF + λI)⁻¹Fᵀs, F and s without their
+    means, and a new item of features f has the score f·θ. For a model whose scores are products of a user's and an
+    item's vector this is a ridge regression from features to item vectors, for EASE one to the columns of its weights.
+
+    Regression draws predictions to the mean, so that no new item would ever reach the top of a list. Therefore f·θ is
+    stretched until the known items' own predictions have the standard deviation of the user's scores.
+
+    Parameters
+    ----------
+    features : ItemFeatures
+    matrix : csr_matrix, shape (k, n)
+        Features of the items that scores are taken from.
+    items : (k,) int
+        Their indices.
+    """
+
+    def __init__(self, features: ItemFeatures, matrix: sparse.csr_matrix, items: npt.NDArray[np.int64]) -> None:
+        self.features, self.items, self._matrix = features, items, matrix
+        self._means = np.asarray(matrix.mean(axis=0), dtype=np.float64).ravel()
+        covariance = (matrix.T @ matrix).toarray() - len(items) * np.outer(self._means, self._means)
+        inverse = np.linalg.inv(covariance + RIDGE * np.eye(features.n))
+        self._inverse = inverse.astype(np.float32)
+        self._variance = (inverse @ covariance @ inverse / len(items)).astype(np.float32)
+
+    @classmethod
+    def learn(cls, metadata: Metadata, titles: Titles, item_counts: npt.NDArray[np.float32]) -> Self:
+        """Learn from the items of a catalogue that have interactions.
+
+        Parameters
+        ----------
+        metadata : Metadata
+        titles : sequence of str or None
+        item_counts : (n_items,) float32
+            Interactions of each item in training.
+        """
+        items = np.flatnonzero(item_counts > 0)
+        if len(items) > MOST_ITEMS:
+            items = np.sort(np.random.default_rng(0).choice(items, MOST_ITEMS, replace=False))
+        features = ItemFeatures.choose(metadata, titles, items)
+        return cls(features, features.encode(metadata, titles)[items], items)
+
+    def score(self, scores: FloatArray, new: sparse.csr_matrix) -> FloatArray:
+        """Score new items for users.
+
+        Parameters
+        ----------
+        scores : (n_users, k) float32
+            The model's scores of `items`; -inf, where a model leaves items out, counts as the mean.
+        new : csr_matrix, shape (m, n)
+            Features of the new items.
+
+        Returns
+        -------
+        (n_users, m) float32
+        """
+        scores = _fill_gaps(scores)
+        means, deviations = scores.mean(axis=1, keepdims=True), scores.std(axis=1, keepdims=True)
+        products = (self._matrix.T @ scores.T).T - means * (len(self.items) * self._means)
+        predicted = np.sqrt(np.maximum(((products @ self._variance) * products).sum(axis=1, keepdims=True), 0))
+        stretch = np.divide(deviations, predicted, out=np.zeros_like(deviations), where=predicted > 0)
+        weights = products.astype(np.float32) @ self._inverse * stretch
+        found: FloatArray = means + (new @ weights.T).T - (weights @ self._means)[:, None]
+        return found.astype(np.float32)
+
+
+def _fill_gaps(scores: FloatArray) -> FloatArray:
+    """Put the mean of a row in place of what is not finite in it."""
+    if np.isfinite(scores.sum()):
+        return scores
+    known = np.isfinite(scores)
+    means = np.where(known, scores, 0).sum(axis=1, keepdims=True) / np.maximum(known.sum(axis=1, keepdims=True), 1)
+    filled: FloatArray = np.where(known, scores, means).astype(np.float32)
+    return filled
