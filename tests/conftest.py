@@ -1,9 +1,14 @@
 """Fixtures that several test files share, and the count of skipped tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.http_service import Postgres
 
 EXPECTED_SKIPS = (
     "$RECVAE_DATA is not set",
@@ -25,6 +30,28 @@ def data_dir() -> Path:
     if not root:
         pytest.skip("$RECVAE_DATA is not set: it names the folder of the real data sets (see docs/datasets.md)")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator["Postgres"]:
+    """A server that all tests of a run share; the gate fails without one."""
+    from tests.http_service import Postgres
+
+    if not Postgres.installed():
+        if os.environ.get("CI"):
+            pytest.fail("PostgreSQL's binaries are not installed; the gate needs them")
+        pytest.skip("PostgreSQL's binaries are not installed")
+    with Postgres.started() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'service.db'}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.fresh()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

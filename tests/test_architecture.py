@@ -14,7 +14,7 @@ import recvae
 LAYERS = (
     ("errors", "types", "machine"),
     ("lazy", "progress", "memory", "topn"),
-    ("storage",),
+    ("storage", "store"),
     ("data",),
     ("nn",),
     ("datasets",),

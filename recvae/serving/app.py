@@ -30,7 +30,7 @@ from recvae.serving.problems import Problem, problem_response, validation_respon
 from recvae.serving.routes import add_routes
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import LOGGER, AccessLog, Metrics
-from recvae.serving.user_store import DatabaseUserStore
+from recvae.store.user_store import DatabaseUserStore
 
 SWITCH_SECONDS = 0.0005
 """Interval of Python's thread switches. The scoring thread holds the interpreter's lock only for short moments between

@@ -1,6 +1,7 @@
 """`Backend`: from checked requests to the content of answers, by the model that is live when they begin."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,17 +13,20 @@ from recvae.inference.ranker import Query
 from recvae.inference.rules.item_column import RuleError
 from recvae.inference.rules.selection import Ranked, parse_rules
 from recvae.serving.batching import Batcher, Steps
+from recvae.serving.fields import EventItem, WeightedItem
 from recvae.serving.item_updates import ItemUpdates
 from recvae.serving.live_model import LiveModel, ModelReloader
 from recvae.serving.problems import ProblemError
-from recvae.serving.schemas import ListFields, RecommendFields, WeightedItem
+from recvae.serving.schemas import EventsFields, ListFields, RecommendFields
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import Metrics
-from recvae.serving.user_store import StoredHistory, UserStore
+from recvae.store.events import Event
+from recvae.store.user_store import StoredHistory, UserStore
 
 REQUESTS_A_STEP, IDS_A_STEP = 16, 2000
 """Requests of a batch that are ranked in one step of the slow lane, and the most ids in them."""
 
+DAY = 86_400.0
 NO_STORE = "there is no store of interactions; RECVAE_STORE names a database"
 
 Content = dict[str, Any]
@@ -57,19 +61,30 @@ class Backend:
         """Answer for a user by the history of the artifact and the interactions appended since."""
         model = self.model
         stored = await self._stored_history(user)
+        appended = model.event_weights.weigh(stored.events, time.time())
         known = None if stored.erased else model.ranker.find_user(user)
-        popular = known is None and not stored.items
+        popular = known is None and not appended
         if popular and self.settings.unknown_users == "refuse":
             raise ProblemError(404, f"user {user!r} is not known", "user_id")
         row, history = known or (None, [])
-        indices, unknown = model.ranker.items.find(stored.items)
-        items = list(dict.fromkeys([*history, *indices]))
-        weights = None if row is None else model.ranker.find_weights(row)
-        if weights is not None:  # what was appended weighs 1
-            weights += [1.0] * (len(items) - len(history))
+        items, weights, unknown = _add_history(
+            history, None if row is None else model.ranker.find_weights(row), appended, model
+        )
         query, unlisted = _restrict(Query(items, user=row, weights=weights), request, model)
         content = await self._answer(query, [*unknown, *unlisted], request.explain, model)
         return {**content, "popular": True} if popular else content
+
+    async def append_events(self, user: str, request: EventsFields) -> Content:
+        """Store events of a user, all or none."""
+        if self.store is None:
+            raise ProblemError(501, NO_STORE)
+        model, events = self.model, _parse_events(request.items)
+        stored = await self.store.append(user, events, request.list_id)
+        if request.list_id is not None:
+            self.metrics.count_answers(request.list_id, len(events))
+        ids = [entry.id if isinstance(entry, EventItem) else entry for entry in request.items]
+        unknown_types = model.event_weights.find_unknown(event.type for event in events)
+        return {"stored": stored, "unknown": model.ranker.items.find(ids)[1], "unknown_types": unknown_types}
 
     async def erase_user(self, user: str) -> Content:
         """Erase a user's interactions from the store, and hide the artifact's history of the user from now on."""
@@ -170,6 +185,26 @@ class Backend:
         return query, unknown
 
 
+def _parse_events(given: Sequence[Id | EventItem]) -> list[Event]:
+    """Return events as the store keeps them; problem 409 for one that comes twice, or long before its time."""
+    latest, places = time.time() + DAY, dict[tuple[str, str, float], int]()
+    events = []
+    for i, entry in enumerate(given):
+        if not isinstance(entry, EventItem):
+            event = Event(str(entry))
+        else:
+            event = Event(str(entry.id), entry.type or "", entry.weight, entry.time or 0.0)
+        if event.time > latest:
+            raise ProblemError(409, f"items[{i}].time is more than a day ahead", f"items[{i}].time")
+        before = places.setdefault((event.item, event.type, event.time), i)
+        if before != i:
+            raise ProblemError(
+                409, f"items[{i}] is items[{before}] again; a repetition has another time", f"items[{i}]"
+            )
+        events.append(event)
+    return events
+
+
 def _find_history(
     given: Sequence[Id | WeightedItem], model: LiveModel
 ) -> tuple[list[int], list[float] | None, list[Id]]:
@@ -188,6 +223,18 @@ def _find_history(
         else:
             weights[index] = weights.get(index, 0.0) + weight
     return list(weights), list(weights.values()), unknown
+
+
+def _add_history(
+    history: list[int], weights: list[float] | None, appended: Mapping[str, float], model: LiveModel
+) -> tuple[list[int], list[float] | None, list[Id]]:
+    """Add weighted items to a history: what is in both has the higher weight, since a model's history may hold both."""
+    items = model.ranker.items
+    known = {index: weight for item, weight in appended.items() if (index := items.get(item)) is not None}
+    unknown: list[Id] = [item for item in appended if items.get(item) is None]
+    before = dict(zip(history, weights or [1.0] * len(history), strict=True))
+    merged = {index: max(before.get(index, 0.0), known.get(index, 0.0)) for index in [*before, *known]}
+    return list(merged), None if all(weight == 1 for weight in merged.values()) else list(merged.values()), unknown
 
 
 def _restrict(query: Query, request: ListFields, model: LiveModel, where: str = "") -> tuple[Query, list[Id]]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from recvae.serving.live_model import LiveModel, ModelReloader
-from recvae.serving.user_store import StoreUnavailableError, UserStore
+from recvae.store.database import StoreUnavailableError
+from recvae.store.user_store import UserStore
 
 LOGGER = logging.getLogger("recvae.items")
 SECONDS = 0.5

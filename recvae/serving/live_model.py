@@ -24,6 +24,7 @@ from recvae.serving.batching import Steps
 from recvae.serving.telemetry import Metrics
 from recvae.serving.title_search import TitleSearch
 from recvae.storage.manifest import MANIFEST
+from recvae.store.events import EventWeights
 
 LOGGER = logging.getLogger("recvae.models")
 N_REASONS, N_UNUSUAL = 3, 5
@@ -39,6 +40,8 @@ class LiveModel:
     version : dict
         The model's class, version and time of training, which every answer carries.
     loaded_at : datetime
+    event_weights : EventWeights
+        Rules by which the store's events of a user become the weights of a history.
     own_metadata : Metadata
         The artifact's, without what clients have set since.
     item_changes : mapping
@@ -51,6 +54,7 @@ class LiveModel:
         self.own_metadata, self.item_changes = ranker.metadata, dict[str, Mapping[str, Any]]()
         self.loaded_at = datetime.now(UTC)
         manifest = loaded.manifest
+        self.event_weights = EventWeights.of(manifest)
         digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:12]
         self.version = {"name": manifest["class"], "version": digest, "trained_at": manifest.get("trained_at")}
         named = zip(ranker.items.ids, ranker.titles, strict=True)

@@ -20,7 +20,7 @@ from recvae.serving.page import DOCS_FILES, PAGE_FILES
 from recvae.serving.problems import ProblemError, problem_response
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import LOGGER, AccessLog, Metrics, hide_path
-from recvae.serving.user_store import StoreUnavailableError
+from recvae.store.database import StoreUnavailableError
 
 OPEN_PATHS = frozenset({*PAGE_FILES, *DOCS_FILES, "/docs", "/healthz", "/readyz", "/openapi.json"})
 """Paths that need no API key, since their content tells nothing about users or items."""

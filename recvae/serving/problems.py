@@ -11,7 +11,7 @@ from starlette.responses import Response
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
 LOCATIONS = ("body", "query", "path")
-KINDS = ("constrained-int", "constrained-str", "plain", "weighted", "[key]")
+KINDS = ("constrained-int", "constrained-str", "plain", "object", "[key]")
 KINDS_OF_VALUES = ("a-truth", "a-number", "a-text", "nothing", "a-list-of-texts", "a-list-of-numbers")
 """Steps of pydantic's locations that name what was tried, not a place in the request."""
 MOST_ERRORS, MOST_IN_DETAIL = 20, 3

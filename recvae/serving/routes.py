@@ -14,15 +14,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from recvae.errors import RecvaeError, UnsupportedError
-from recvae.serving import schemas
-from recvae.serving.backend import NO_STORE, Backend
+from recvae.serving import fields, schemas
+from recvae.serving.backend import Backend
 from recvae.serving.problems import MEDIA_TYPE, ProblemError
 from recvae.serving.telemetry import TEXT
 
 JSON = "application/json"
 FEW_IDS = 10
 """Most ids of a list in an address: headers are limited, and an id may have hundreds of characters."""
-Id = Annotated[schemas.TextId, Path(openapi_examples={"MovieLens": {"value": "50"}})]
+Id = Annotated[fields.TextId, Path(openapi_examples={"MovieLens": {"value": "50"}})]
 
 
 class _AnyText(Convertor[str]):
@@ -135,8 +135,8 @@ def _add_users(app: FastAPI, backend: Backend) -> None:
         n: Annotated[int, length] = 10,
         explain: bool = False,
         filter: Annotated[str, Query()] = "",  # noqa: A002 the name that clients know it by
-        exclude: Annotated[list[schemas.TextId], few] = [],  # noqa: B006 FastAPI copies it
-        only: Annotated[list[schemas.TextId] | None, few] = None,
+        exclude: Annotated[list[fields.TextId], few] = [],  # noqa: B006 FastAPI copies it
+        only: Annotated[list[fields.TextId] | None, few] = None,
     ) -> Response:
         """Recommend items for a user, by the history of the artifact and the interactions appended since.
 
@@ -173,17 +173,11 @@ def _add_users(app: FastAPI, backend: Backend) -> None:
 
 
 def _add_events(app: FastAPI, backend: Backend) -> None:
-    requests, store = schemas.request_models(backend.settings), backend.store
+    requests = schemas.request_models(backend.settings)
 
     async def append_events(user_id: Id, body: schemas.EventsFields) -> Response:
         """Append interactions of a user, which the next request takes into account."""
-        if store is None:
-            raise ProblemError(501, NO_STORE)
-        _, unknown = backend.model.ranker.items.find(body.items)
-        stored = await store.append(user_id, [str(item) for item in body.items])
-        if body.list_id is not None:
-            backend.metrics.count_answers(body.list_id, len(body.items))
-        return _json({"stored": stored, "unknown": unknown})
+        return _json(await backend.append_events(user_id, body))
 
     async def erase_user(user_id: Id) -> Response:
         """Erase a user's interactions from the store, and hide the artifact's history of the user from now on."""
@@ -195,7 +189,7 @@ def _add_events(app: FastAPI, backend: Backend) -> None:
         "/users/{user_id:id}/events",
         _with_body(append_events, requests.events),
         schemas.EventsResponse,
-        *(400, 401, 413, 415, 422, 501, 503, 504),
+        *(400, 401, 409, 413, 415, 422, 501, 503, 504),
         method="POST",
     )
     _add(
@@ -225,7 +219,7 @@ def _add_items(app: FastAPI, backend: Backend) -> None:
         return _json({"items": model.ranker.describe(ranked), "model": model.version})
 
     async def search_items(
-        query: Annotated[str, Query(max_length=schemas.LONGEST_ID)] = "", n: Annotated[int, length] = 10
+        query: Annotated[str, Query(max_length=fields.LONGEST_ID)] = "", n: Annotated[int, length] = 10
     ) -> Response:
         """Search items whose title contains the text, whatever its case and accents; the most popular come first."""
         ranker = backend.model.ranker

@@ -20,43 +20,13 @@ from pydantic import (
     model_validator,
 )
 
-from recvae.inference.ids import LARGEST_NUMBER
+from recvae.serving.fields import NO_NUL, EventEntry, EventItem, HistoryItem, ItemId, Request
 from recvae.serving.settings import Settings
 
-LONGEST_ID = 256
-MOST_WEIGHT = 1e9
-NO_NUL = r"^[^\x00]*$"
-"""PostgreSQL cannot keep NUL in a text."""
-
-ItemId = (
-    Annotated[int, Field(strict=True, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
-    | Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_ID, pattern=NO_NUL)]
-)
-TextId = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, pattern=NO_NUL)]
+EVENT: dict[str, Any] = {"id": 50, "type": "buy", "weight": 2.5, "time": "2026-01-31T12:00:00Z"}
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class WeightedItem(_Request):
-    """An item of a history with its weight; an id alone weighs 1."""
-
-    id: ItemId
-    weight: Annotated[float, Field(strict=True, gt=0, le=MOST_WEIGHT)]
-
-
-def _is_object(entry: Any) -> bool:
-    return isinstance(entry, dict | WeightedItem)
-
-
-HistoryItem = Annotated[
-    Annotated[ItemId, Tag("plain")] | Annotated[WeightedItem, Tag("weighted")],
-    Discriminator(lambda entry: "weighted" if _is_object(entry) else "plain"),
-]
-
-
-class ListFields(_Request):
+class ListFields(Request):
     """Fields that decide the items of a list and their order."""
 
     n: int = Field(10, description="Length of the list.")
@@ -85,13 +55,13 @@ class RecommendFields(ListFields):
     )
 
 
-class BatchFields(_Request):
+class BatchFields(Request):
     """Several requests for recommendations at once."""
 
     requests: Sequence[RecommendFields]
 
 
-class AnomalyFields(_Request):
+class AnomalyFields(Request):
     """A history to be judged."""
 
     history: list[ItemId] = Field(description="Items of a user's history, at least one.")
@@ -139,11 +109,11 @@ class ItemResponse(BaseModel):
     metadata: dict[str, Any]
 
 
-class EventsFields(_Request):
+class EventsFields(Request):
     """New interactions of a user, oldest first; `list_id` is that of the answer which they follow."""
 
-    items: list[ItemId]
-    list_id: Annotated[str, Field(max_length=64)] | None = None
+    items: list[EventEntry] = Field(description="Ids, or objects with a type, a weight and a time.")
+    list_id: Annotated[str, Field(max_length=64, pattern=NO_NUL)] | None = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +136,7 @@ def request_models(settings: Settings) -> Requests:
 
     class ListRequest(ListFields):
         n: Annotated[int, Field(strict=True, ge=1, le=settings.max_n), BeforeValidator(_as_whole)] = 10
-        exclude: Annotated[list[ItemId], listed, distinct, whole] = []
+        exclude: Annotated[list[ItemId], listed, distinct, whole] = Field([])
         only: Annotated[list[ItemId], listed, distinct, whole] | None = None
 
     class UserRequest(ListRequest):
@@ -190,9 +160,9 @@ def request_models(settings: Settings) -> Requests:
         history: Annotated[list[ItemId], Field(min_length=1), listed, distinct, whole]
 
     class EventsRequest(EventsFields):
-        model_config = ConfigDict(json_schema_extra={"examples": [{"items": [50, 172]}]})
+        model_config = ConfigDict(json_schema_extra={"examples": [{"items": [50, 172]}, {"items": [EVENT]}]})
 
-        items: Annotated[list[ItemId], Field(min_length=1), listed, distinct, whole]
+        items: Annotated[list[EventEntry], Field(min_length=1), listed, AfterValidator(_refuse_repeated_ids), whole]
 
     return Requests(RecommendRequest, UserRequest, BatchRequest, AnomalyRequest, EventsRequest)
 
@@ -291,10 +261,14 @@ class SearchResponse(BaseModel):
 
 
 class EventsResponse(BaseModel):
-    """Number of interactions that were new to the store, and the item ids that the model does not know yet."""
+    """Number of interactions that were new to the store, and the item ids and types that the model does not know.
+
+    An unknown type counts for nothing where the model has weights for types.
+    """
 
     stored: int
     unknown: list[int | str]
+    unknown_types: list[str]
 
 
 class ModelInfo(ModelVersion):
@@ -346,3 +320,8 @@ def _refuse_repetition(ids: list[Any]) -> list[Any]:
     if len(set(ids)) < len(ids):
         raise ValueError("ids occur more than once")
     return ids
+
+
+def _refuse_repeated_ids(entries: list[Any]) -> list[Any]:
+    _refuse_repetition([entry for entry in entries if not isinstance(entry, EventItem)])
+    return entries

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pandas as pd
 import pytest
 
 from recvae.errors import ParameterError
 from recvae.serving import Settings, create_app
-from recvae.serving.user_store import DatabaseUserStore, StoreUnavailableError
+from recvae.store import database
+from recvae.store.database import StoreUnavailableError
+from recvae.store.events import Event
+from recvae.store.user_store import DatabaseUserStore, StoredHistory
 from tests.contracts import one_thread as one_thread
 from tests.http_service import Postgres, asked, client, item_id, save
 
@@ -27,7 +31,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-async def append(http: httpx.AsyncClient, user: str, *items: int | str) -> dict[str, Any]:
+def stored_items(history: StoredHistory) -> list[str]:
+    return [event.item for event in history.events]
+
+
+async def append(http: httpx.AsyncClient, user: str, *items: int | str | dict[str, Any]) -> dict[str, Any]:
     answer = await http.post(f"/users/{user}/events", json={"items": items})
     assert answer.status_code == 200, answer.text
     content: dict[str, Any] = answer.json()
@@ -51,10 +59,87 @@ def test_the_next_request_sees_what_was_appended(model: Path, url: str) -> None:
 
     unknown, first, by_user, by_history, again, later = asked(Settings(model, store=url), question)
     assert unknown == 404
-    assert first == {"stored": 2, "unknown": ["later"]}
+    assert first == {"stored": 2, "unknown": ["later"], "unknown_types": []}
     assert by_user == by_history
-    assert again == {"stored": 1, "unknown": []}
+    assert again == {"stored": 1, "unknown": [], "unknown_types": []}
     assert set(by_user) - set(later) == {item_id(2)}
+
+
+def test_events_with_type_weight_and_time(model: Path, url: str) -> None:
+    """A retry is stored once, a repetition with a time of its own again; the history has the weights."""
+    bought: dict[str, Any] = {"id": item_id(1), "type": "buy", "weight": 2.5, "time": "2024-05-01T12:00:00+02:00"}
+
+    async def question(http: httpx.AsyncClient) -> list[Any]:
+        first = await append(http, "ann", bought, {"id": item_id(7)}, "later")
+        again = await append(http, "ann", {**bought, "time": 1714557600}, item_id(7))
+        repeated = await append(http, "ann", {**bought, "time": 1714557601.5, "weight": 9})
+        answer = (await http.get("/users/ann/recommendations")).json()
+        history = [{"id": item_id(1), "weight": 9}, item_id(7), "later"]
+        return [first, again, repeated, answer, (await http.post("/recommend", json={"history": history})).json()]
+
+    first, again, repeated, by_user, by_history = asked(Settings(model, store=url), question)
+    assert [answer["stored"] for answer in (first, again, repeated)] == [3, 0, 1]
+    assert by_user["items"] == by_history["items"]
+    assert by_user["unknown"] == by_history["unknown"] == ["later"]
+
+
+def test_types_weigh_as_the_model_s_data_say(tmp_path: Path) -> None:
+    users = pd.DataFrame({"user_id": ["ann"], "history": [[7, 1]], "weights": [[3.0, 20.0]]})
+    weights = {"events": {"view": 0, "buy": 5}, "repeats": "sum"}
+    save(tmp_path / "model", users=users, data={"filters": {"weights": weights}})
+
+    async def question(http: httpx.AsyncClient) -> list[Any]:
+        events: list[dict[str, Any]] = [
+            {"id": item_id(7), "type": "buy"},
+            {"id": item_id(2), "type": "view"},
+            {"id": item_id(3)},
+        ]
+        answer = await append(http, "ann", *events, {**events[0], "time": 1e9}, {"id": item_id(5), "type": "return"})
+        await append(http, "bob", events[1])
+        history = [{"id": item_id(1), "weight": 20}, {"id": item_id(7), "weight": 10}, item_id(3)]
+        lists = await listed(http, "ann"), (await http.post("/recommend", json={"history": history, "n": 25})).json()
+        return [answer, *lists, (await http.get("/users/bob/recommendations")).status_code]
+
+    answer, by_user, by_history, nothing = asked(
+        Settings(tmp_path / "model", store=f"sqlite:///{tmp_path / 'events.db'}"), question
+    )
+    assert answer == {"stored": 5, "unknown": [], "unknown_types": ["return"]}
+    assert by_user == [item["id"] for item in by_history["items"]]
+    assert nothing == 404
+
+
+WRONG: list[tuple[dict[str, Any], int, str, str]] = [
+    ({"id": 1, "weight": 0}, 422, "items[1].weight", "greater than 0"),
+    ({"id": 1, "weight": -1}, 422, "items[1].weight", "greater than 0"),
+    ({"id": 1, "weight": "much"}, 422, "items[1].weight", "valid number"),
+    ({"id": 1, "weight": 1e10}, 422, "items[1].weight", "less than or equal to 1000000000"),
+    ({"id": 1, "type": ""}, 422, "items[1].type", "at least 1"),
+    ({"id": 1, "type": "x" * 65}, 422, "items[1].type", "at most 64"),
+    ({"id": 1, "type": "a\0b"}, 422, "items[1].type", "pattern"),
+    ({"id": 1, "type": 7}, 422, "items[1].type", "valid string"),
+    ({"id": 1, "time": "yesterday"}, 422, "items[1].time", "is 'yesterday'; expected a time in ISO 8601"),
+    ({"id": 1, "time": True}, 422, "items[1].time", "valid number"),
+    ({"id": 1, "time": 1e300}, 422, "items[1].time", "less than or equal to"),
+    ({"id": 1, "time": 4e9}, 409, "items[1].time", "more than a day ahead"),
+    ({"id": 1, "time": "9999-12-31T23:59:59-23:59"}, 409, "items[1].time", "more than a day ahead"),
+    ({"id": 1, "colour": 1}, 422, "items[1].colour", "not permitted"),
+    ({"weight": 1}, 422, "items[1].id", "required"),
+    ({"id": "ok", "weight": 5}, 409, "items[1]", "is items[0] again; a repetition has another time"),
+]
+
+
+def test_wrong_events_name_their_field_and_store_nothing(model: Path, tmp_path: Path) -> None:
+    async def question(http: httpx.AsyncClient) -> list[Any]:
+        bodies = [{"items": [{"id": "ok"}, event]} for event, *_ in WRONG]
+        answers = [await http.post("/users/ann/events", json=body) for body in bodies]
+        return [*answers, await append(http, "ann", "ok")]
+
+    *answers, stored = asked(Settings(model, store=f"sqlite:///{tmp_path / 'events.db'}"), question)
+    for answer, (_, status, field, said) in zip(answers, WRONG, strict=True):
+        assert answer.status_code == status
+        assert [error["field"] for error in answer.json()["errors"]] == [field]
+        assert said in answer.json()["detail"]
+    assert stored["stored"] == 1
 
 
 def test_appended_interactions_add_to_the_artifact_s_history(model: Path, url: str) -> None:
@@ -136,8 +221,8 @@ def test_the_latest_interactions_count(url: str) -> None:
     async def question() -> list[str]:
         store = DatabaseUserStore(url)
         for start in range(0, 30, 10):
-            await store.append("ann", [f"{i:02}" for i in range(start, start + 10)])
-        latest = (await store.history("ann", 15)).items
+            await store.append("ann", [Event(f"{i:02}") for i in range(start, start + 10)])
+        latest = stored_items(await store.history("ann", 15))
         store.close()
         return latest
 
@@ -194,19 +279,19 @@ def test_a_commit_that_has_begun_is_acknowledged_late(url: str) -> None:
 
     async def question() -> tuple[int, list[str]]:
         store = DatabaseUserStore(url)
-        await store.append("ann", ["1"])
+        await store.append("ann", [Event("1")])
         started = threading.Event()
 
         def commit_slowly(_: Any) -> None:
             started.set()
             time.sleep(0.5)
 
-        sa.event.listen(store._engine, "commit", commit_slowly)
-        task = asyncio.create_task(store.append("ann", ["2"]))
+        sa.event.listen(store._database.engine, "commit", commit_slowly)
+        task = asyncio.create_task(store.append("ann", [Event("2")]))
         await asyncio.to_thread(started.wait, 30)
         task.cancel()
         stored = await task
-        kept = (await store.history("ann", 10)).items
+        kept = stored_items(await store.history("ann", 10))
         store.close()
         return stored, kept
 
@@ -218,24 +303,22 @@ def test_a_full_disk_keeps_nothing_and_says_so(model: Path, tmp_path: Path, monk
 
     async def question(http: httpx.AsyncClient) -> list[Any]:
         store = DatabaseUserStore(f"sqlite:///{file}")
-        await store.append("ann", ["1"])
+        await store.append("ann", [Event("1")])
         store.close()
         with sqlite3.connect(file) as connection:
             pages = connection.execute("PRAGMA page_count").fetchone()[0]
-        from recvae.serving import user_store
-
-        durable = user_store._make_durable
+        durable = database._make_durable
 
         def small(connection: Any, record: Any) -> None:
             durable(connection, record)
             connection.execute(f"PRAGMA max_page_count={pages}")
 
-        monkeypatch.setattr(user_store, "_make_durable", small)
+        monkeypatch.setattr(database, "_make_durable", small)
         full = DatabaseUserStore(f"sqlite:///{file}")
-        items = [f"{i:0200}" for i in range(200)]
+        events = [Event(f"{i:0200}") for i in range(200)]
         with pytest.raises(StoreUnavailableError, match="full"):
-            await full.append("ann", items)
-        kept = (await full.history("ann", 1000)).items
+            await full.append("ann", events)
+        kept = stored_items(await full.history("ann", 1000))
         full.close()
         return kept
 

@@ -1,0 +1,91 @@
+"""Types of what requests hold: ids, weights, times, and items with these."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+
+from recvae.inference.ids import LARGEST_NUMBER
+
+LONGEST_ID, LONGEST_TYPE = 256, 64
+MOST_WEIGHT = 1e9
+NO_NUL = r"^[^\x00]*$"
+"""PostgreSQL cannot keep NUL in a text."""
+FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
+"""Unix seconds of the years 1 to 9999."""
+SHOWN = 40
+"""Characters of a wrong time that an error quotes."""
+
+ItemId = (
+    Annotated[int, Field(strict=True, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
+    | Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_ID, pattern=NO_NUL)]
+)
+TextId = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, pattern=NO_NUL)]
+Weight = Annotated[float, Field(strict=True, gt=0, le=MOST_WEIGHT)]
+
+
+def _parse_time(given: Any) -> Any:
+    """Turn a date and time in ISO 8601 into Unix seconds; one without an offset is in UTC."""
+    if not isinstance(given, str):
+        return given
+    try:
+        parsed = datetime.fromisoformat(given)
+    except ValueError:
+        raise ValueError(f"is {given[:SHOWN]!r}; expected a time in ISO 8601 or Unix seconds") from None
+    seconds = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+    return min(max(seconds, FIRST_SECOND), LAST_SECOND)  # an offset may reach a day beyond
+
+
+Time = Annotated[
+    float,
+    Field(strict=True, ge=FIRST_SECOND, le=LAST_SECOND),
+    BeforeValidator(_parse_time),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "format": "date-time"},
+                {"type": "number", "minimum": FIRST_SECOND, "maximum": LAST_SECOND},
+            ]
+        }
+    ),
+]
+
+
+class Request(BaseModel):
+    """Base of requests and their parts: nothing but the declared fields, and nothing changes them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WeightedItem(Request):
+    """An item of a history with its weight; an id alone weighs 1."""
+
+    id: ItemId
+    weight: Weight
+
+
+class EventItem(Request):
+    """An interaction with more than an item.
+
+    An event with the item, type and time of an earlier one is that one, sent again; without a time, there is one for
+    each item and type.
+    """
+
+    id: ItemId
+    type: Annotated[str, Field(min_length=1, max_length=LONGEST_TYPE, pattern=NO_NUL)] | None = Field(
+        default=None, description="Kind of interaction, such as buy; models may give each a weight of its own."
+    )
+    weight: Weight = 1.0
+    time: Time | None = Field(
+        default=None, description="Time of the interaction by the client's clock, at most a day ahead."
+    )
+
+
+def _tell_kind(entry: Any) -> str:
+    return "object" if isinstance(entry, dict | Request) else "plain"
+
+
+HistoryItem = Annotated[
+    Annotated[ItemId, Tag("plain")] | Annotated[WeightedItem, Tag("object")], Discriminator(_tell_kind)
+]
+EventEntry = Annotated[Annotated[ItemId, Tag("plain")] | Annotated[EventItem, Tag("object")], Discriminator(_tell_kind)]
