@@ -5,16 +5,18 @@ from typing import Annotated
 
 import typer
 
-from recvae.cli.arguments import parse_path
+from recvae.cli.arguments import parse_input, parse_path
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-Directory = Annotated[Path, typer.Argument(help="Prepared data directory.", parser=parse_path)]
-Model = Annotated[Path, typer.Argument(help="Model artifact directory.", parser=parse_path)]
+Directory = Annotated[Path, typer.Argument(help="Prepared data directory.", parser=parse_input)]
+Model = Annotated[Path, typer.Argument(help="Model artifact directory, or s3://….", parser=parse_input)]
+OwnModel = Annotated[Path, typer.Argument(help="Model artifact directory.", parser=parse_path)]
+Out = Annotated[str, typer.Option(help="Artifact directory to write, or s3://….")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Hyperparameter as name=value; may be repeated.")]
 Items = Annotated[
     Path | None,
-    typer.Option(help="CSV, TSV or Parquet file of items: item_id, title and other columns.", parser=parse_path),
+    typer.Option(help="CSV, TSV or Parquet file of items: item_id, title and other columns.", parser=parse_input),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers in training.")]
 

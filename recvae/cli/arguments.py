@@ -2,18 +2,56 @@
 
 import csv
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import typer
 
 from recvae.errors import RecvaeError
 
 
 def parse_path(text: str) -> Path:
     """Return a path; `~` is the home directory even where no shell has expanded it."""
+    from recvae.storage.object_store import is_address
+
+    if is_address(text):
+        raise RecvaeError(f"{text} is in an object store; expected a path on this machine")
     try:
         return Path(text).expanduser()
     except RuntimeError:  # no such user
         return Path(text)
+
+
+def parse_input(text: str) -> Path:
+    """Return a path to read from; of an object store's address, that of a copy."""
+    from recvae.storage.object_store import fetch, is_address
+
+    return fetch(text) if is_address(text) else parse_path(text)
+
+
+def parse_source(text: str) -> str:
+    """Return the source of a data set, a name or a path; of an object store's address, the path of a copy."""
+    from recvae.storage.object_store import is_address
+
+    return str(parse_input(text)) if is_address(text) or text.startswith("~") else text
+
+
+@contextmanager
+def artifact_directory(out: str) -> Iterator[Path]:
+    """Give the directory to write an artifact to; at an object store's address, it is published there afterwards."""
+    from recvae.storage.object_store import is_address, publishing
+
+    if not is_address(out):
+        yield parse_path(out)
+        return
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise RecvaeError(f"--out is {out}; expected a path on this machine where torchrun starts several processes")
+    with publishing(out, "recvae-model") as directory:
+        yield directory
+    typer.echo(f"published {out}")
 
 
 def parse_ids(history: str) -> list[str]:

@@ -104,7 +104,7 @@ def _blas() -> Iterator[str]:
 
 def _cache() -> str:
     try:
-        from recvae.datasets.fetch import cache_dir
+        from recvae.storage.cache import cache_dir
     except ImportError as error:
         return f"unknown, since {error.name} is not installed"
     return f"{cache_dir()}{'' if cache_dir().exists() else ', which does not exist yet'}"

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from recvae.cli.app import Model, app
-from recvae.cli.arguments import parse_path
+from recvae.cli.arguments import parse_input, parse_path
 
 Out = Annotated[Path, typer.Option(help="Parquet file to write.", parser=parse_path)]
 
@@ -14,7 +14,7 @@ Out = Annotated[Path, typer.Option(help="Parquet file to write.", parser=parse_p
 @app.command()
 def anomalies(
     model: Model,
-    users: Annotated[Path, typer.Option(help="Parquet file or folder of users.", parser=parse_path)],
+    users: Annotated[Path, typer.Option(help="Parquet file or folder of users.", parser=parse_input)],
     out: Out,
     level: Annotated[float, typer.Option(help="Largest p-value that counts as unusual.")] = 0.01,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from recvae.cli.app import INTERRUPTED, Model, app
-from recvae.cli.arguments import parse_ids, parse_json, parse_path
+from recvae.cli.arguments import parse_ids, parse_input, parse_json, parse_path
 from recvae.cli.output import item_line, to_json
 from recvae.errors import RecvaeError
 
@@ -19,7 +19,7 @@ def recommend(
     user: Annotated[str | None, typer.Option(help="Id of a user whose history the artifact holds.")] = None,
     users: Annotated[
         Path | None,
-        typer.Option(help="Parquet file or folder of users, for whom lists are written to --out.", parser=parse_path),
+        typer.Option(help="Parquet file or folder of users, for whom lists are written to --out.", parser=parse_input),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="With --users: directory to write the lists to.", parser=parse_path)

@@ -9,8 +9,8 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from recvae.cli import generative, lists, training, upkeep
-from recvae.cli.app import INTERRUPTED, Model, app
-from recvae.cli.arguments import parse_path
+from recvae.cli.app import INTERRUPTED, app
+from recvae.cli.arguments import parse_input, parse_path
 from recvae.cli.failures import resource_message, usage_message
 from recvae.cli.output import accept_any_encoding
 from recvae.errors import RecvaeError, escape_control_characters
@@ -44,7 +44,7 @@ def main() -> None:
 
 @app.command()
 def serve(
-    model: Model,
+    model: Annotated[str, typer.Argument(help="Model artifact directory, or s3://….")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     workers: Annotated[int, typer.Option(help="Number of processes; they share the weights.")] = 1,
@@ -54,13 +54,17 @@ def serve(
     Environment variables RECVAE_… set keys, limits and a store of interactions; docs/deployment.md lists them.
     """
     from recvae import serving
+    from recvae.storage.object_store import follow, is_address
 
-    serving.run(model, host, port, workers)
+    path = parse_input(model)
+    if is_address(model):
+        follow(model)
+    serving.run(path, host, port, workers)
 
 
 @app.command()
 def verify(
-    directory: Annotated[Path, typer.Argument(help="Model artifact, prepared data or checkpoint.", parser=parse_path)],
+    directory: Annotated[Path, typer.Argument(help="Model artifact, prepared data or checkpoint.", parser=parse_input)],
 ) -> None:
     """Check everything that can be checked of a directory; status 1 and a line for each fault if it is not sound."""
     from recvae.cli.verify import find_faults

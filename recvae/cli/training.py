@@ -19,6 +19,7 @@ from recvae.cli.app import (
     MinRating,
     MinUserItems,
     Model,
+    Out,
     RatingColumn,
     Repeats,
     Seed,
@@ -28,7 +29,14 @@ from recvae.cli.app import (
     WeightColumn,
     app,
 )
-from recvae.cli.arguments import parse_model_settings, parse_numbers, parse_path, parse_settings
+from recvae.cli.arguments import (
+    artifact_directory,
+    parse_model_settings,
+    parse_numbers,
+    parse_path,
+    parse_settings,
+    parse_source,
+)
 from recvae.errors import RecvaeError
 
 
@@ -37,7 +45,7 @@ def fit(
     source: Annotated[
         str, typer.Argument(help="Data set name, folder, CSV, TSV or Parquet file, prepared directory, or - for stdin.")
     ],
-    out: Annotated[Path, typer.Option(help="Artifact directory to write.", parser=parse_path)],
+    out: Out,
     budget: Annotated[str, typer.Option(help="Time for everything, such as 90s, 10m or 1h30m.")] = "10m",
     items: Items = None,
     models: Annotated[
@@ -68,7 +76,9 @@ def fit(
     Models from popularity to a blend are compared on validation users and measured once on test users; the best is
     fitted again on everything and saved. Ctrl-C takes the best so far.
     """
-    _fit(**locals())
+    options = locals()
+    with artifact_directory(options.pop("out")) as directory:
+        _fit(out=directory, **options)
 
 
 def _fit(source: str, out: Path, budget: str, **options: Any) -> None:
@@ -82,9 +92,7 @@ def _fit(source: str, out: Path, budget: str, **options: Any) -> None:
     from recvae.fitting.fit import search_path
 
     try:
-        fitted = fit_best(
-            str(parse_path(source)) if source.startswith("~") else source, budget=clock, out=out, **options
-        )
+        fitted = fit_best(parse_source(source), budget=clock, out=out, **options)
     except KeyboardInterrupt:
         hint = "; continue with the same command and --resume" if search_path(out).exists() else ""
         typer.echo(f"recvae: interrupted{hint}", err=True)
@@ -148,9 +156,7 @@ def _prepare(source: str, out: Path, data_dir: Path | None, **given: Any) -> Non
     options = pipeline.Options(columns=columns, weights=weights, **given)
     if source == "-" and sys.stdin is None:
         raise RecvaeError("source is -, but standard input is closed; expected a table on standard input")
-    if source.startswith("~"):
-        source = str(parse_path(source))
-    for line in pipeline.prepare(source, follow_link(out), options, data_dir=data_dir):
+    for line in pipeline.prepare(parse_source(source), follow_link(out), options, data_dir=data_dir):
         typer.echo(line)
     typer.echo(f"prepared {out}")
 
@@ -158,7 +164,7 @@ def _prepare(source: str, out: Path, data_dir: Path | None, **given: Any) -> Non
 @app.command()
 def train(
     directory: Directory,
-    out: Annotated[Path, typer.Option(help="Artifact directory to write.", parser=parse_path)],
+    out: Out,
     model: Annotated[str, typer.Option(help="Model name.")] = "multvae",
     settings: Set = None,
     preset: Annotated[str | None, typer.Option(help="paper, recommended (the default) or MultVAE's fast.")] = None,
@@ -167,11 +173,16 @@ def train(
     on: Annotated[str, typer.Option(help="train, or all: fitted again on test users too, for use.")] = "train",
 ) -> None:
     """Train a model and save it as an artifact."""
+    params = parse_settings(settings or [])
+    with artifact_directory(out) as path:
+        _train(directory, path, model, preset=preset, params=params, seed=seed, resume=resume, on=on)
+
+
+def _train(directory: Path, out: Path, model: str, **options: Any) -> None:
     from recvae import workflow
 
-    params = parse_settings(settings or [])
     try:
-        lines = workflow.train(directory, out, model, preset=preset, params=params, seed=seed, resume=resume, on=on)
+        lines = workflow.train(directory, out, model, **options)
     except KeyboardInterrupt:
         checkpoint = workflow.checkpoint_path(out)
         hint = (

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from recvae.cli.app import Model, app
-from recvae.cli.arguments import parse_path
+from recvae.cli.app import Model, OwnModel, app
+from recvae.cli.arguments import parse_input
 from recvae.cli.output import to_json
 from recvae.errors import escape_control_characters
 
@@ -27,10 +27,10 @@ def show(
 
 @app.command()
 def forget(
-    model: Model,
+    model: OwnModel,
     users: Annotated[
         Path,
-        typer.Option(help="CSV, TSV or Parquet file with a column user_id.", parser=parse_path),
+        typer.Option(help="CSV, TSV or Parquet file with a column user_id.", parser=parse_input),
     ],
 ) -> None:
     """Rewrite an artifact without some users: without their ids, histories and vectors.

@@ -48,13 +48,6 @@ class _CutOffError(Exception):
     """The transfer broke off and may succeed on another attempt."""
 
 
-def cache_dir() -> Path:
-    """Find the user's cache folder: $RECVAE_CACHE, else $XDG_CACHE_HOME/recvae, else ~/.cache/recvae."""
-    if own := os.environ.get("RECVAE_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recvae"
-
-
 def is_offline() -> bool:
     """Check whether $RECVAE_OFFLINE forbids every download."""
     return os.environ.get("RECVAE_OFFLINE", "").lower() not in ("", "0", "false", "no")

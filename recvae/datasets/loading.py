@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from recvae.datasets.fetch import cache_dir
 from recvae.datasets.formats import EXPECTED, FILES, Layout, locate, parse
 from recvae.datasets.publisher import obtain
 from recvae.datasets.recipes import NAMES, RECIPES, Recipe, recognise
 from recvae.errors import DataError, DownloadError, ParameterError
+from recvae.storage.cache import cache_dir
 from recvae.storage.checksums import digest_file
 
 

@@ -74,7 +74,7 @@ def _parse_manifest(directory: Path, kind: str, versions: tuple[int, ...]) -> di
             f"{' and '.join(map(str, versions))}"
         )
     digests = manifest.get("sha256")
-    if not isinstance(digests, dict) or not all(_is_file_name(name) for name in digests):
+    if not isinstance(digests, dict) or not all(is_file_name(name) for name in digests):
         raise ArtifactError(f"{directory / MANIFEST} lists no checksums, or of files outside the directory")
     return manifest
 
@@ -114,6 +114,6 @@ def _verify(directory: Path, name: str, expected: Any) -> None:
         raise ArtifactError(f"{file} is damaged: its SHA-256 differs from the manifest's")
 
 
-def _is_file_name(name: Any) -> bool:
+def is_file_name(name: Any) -> bool:
     """Check that a name cannot lead out of its directory."""
     return isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from recvae.datasets import fetch
-from recvae.datasets.fetch import Checksum, cache_dir, download, is_offline
+from recvae.datasets.fetch import Checksum, download, is_offline
 from recvae.errors import DownloadError
 
 BODY = bytes(range(256)) * 4000
@@ -224,17 +224,6 @@ def test_bar_on_a_terminal_only(site: Site, tmp_path: Path, monkeypatch: pytest.
     assert shown.getvalue() == ""
     download(site.url(), tmp_path / "c", SHA256)
     assert "set.zip" in shown.getvalue()
-
-
-def test_cache_dir_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", "/somebody")
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.delenv("RECVAE_CACHE", raising=False)
-    assert cache_dir() == Path("/somebody/.cache/recvae")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_dir() == tmp_path / "recvae"
-    monkeypatch.setenv("RECVAE_CACHE", str(tmp_path / "own"))
-    assert cache_dir() == tmp_path / "own"
 
 
 @pytest.mark.parametrize(("value", "forbidden"), [("1", True), ("yes", True), ("", False), ("0", False)])

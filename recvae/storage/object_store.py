@@ -1,0 +1,338 @@
+"""Object stores: copies of what is there for reading, and artifacts published so that nobody reads half of one.
+
+The rest of the package reads and writes files; the command line calls these functions before and after. A published
+artifact is
+
+    NAME/manifest.json                 written last, in one step; it names every other file by its SHA-256
+    NAME/<SHA-256>/model.safetensors   and so on: what a file holds is in its name, and never changes
+
+so that a reader has the files of the manifest that it has read, whatever is published meanwhile. Files that neither
+this manifest nor the one before names are removed a day after they were written. Directories that other tools have
+copied to a store, with the files beside the manifest, can be read too.
+
+Credentials are obstore's: environment variables such as AWS_ACCESS_KEY_ID, or the role of the machine.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from recvae.errors import ArtifactError, DownloadError, MissingDependencyError, RecvaeError, first_line, redact_url
+from recvae.storage.cache import cache_dir
+from recvae.storage.checksums import digest_file
+from recvae.storage.directories import replace_directory
+from recvae.storage.files import replace_file
+from recvae.storage.manifest import MANIFEST, is_file_name
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+    from obstore.store import ObjectStore
+
+SCHEMES = ("s3", "gs", "az")
+PART_BYTES = 32 << 20
+KEPT = timedelta(days=1)
+"""Time for which files that no manifest names any more are kept: another writer may be about to name them."""
+FOLLOW_SECONDS = 60.0
+LOGGER = logging.getLogger(__name__)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_STATUS = re.compile(r"status code: (\d{3})")
+
+
+def is_address(text: str) -> bool:
+    """Check whether a text is the address of something in an object store, such as `s3://bucket/name`."""
+    return "://" in text and text.partition("://")[0].lower() in SCHEMES
+
+
+def fetch(address: str) -> Path:
+    """Copy what is at an address to the user's cache, unless the same is there already, and return its path.
+
+    That is one object, a directory with a manifest (an artifact, prepared data), or a folder of objects. A directory's
+    files are verified, and it keeps its path when another takes its place at the address, as artifacts do.
+
+    Raises
+    ------
+    DownloadError
+        If nothing is there, it cannot be read, or it differs from its manifest.
+    MissingDependencyError
+        If obstore is not installed.
+    """
+    place = _Place.parse(address)
+    found = place.head(place.name)
+    if found is not None:
+        return _fetch_file(place, found)
+    manifest = place.read(f"{place.name}/{MANIFEST}")
+    if manifest is not None:
+        return _fetch_directory(place, manifest)
+    objects = place.list_objects()
+    if not objects:
+        raise DownloadError(f"{address} is missing: the store has no such object")
+    return _fetch_folder(place, objects)
+
+
+def follow(address: str, seconds: float = FOLLOW_SECONDS) -> threading.Event:
+    """Fetch what is at an address every so many seconds, in a thread, until the event that is returned is set."""
+    stop = threading.Event()
+
+    def fetch_again() -> None:
+        while not stop.wait(seconds):
+            try:
+                fetch(address)
+            except RecvaeError as error:
+                LOGGER.error("the artifact was not fetched: %s", error)
+
+    threading.Thread(target=fetch_again, name="follow", daemon=True).start()
+    return stop
+
+
+@contextmanager
+def publishing(address: str, kind: str) -> Iterator[Path]:
+    """Give a directory to write an artifact of this kind to, and publish it at the address when that is done.
+
+    The directory is the same for the same address, so that interrupted work can go on there. It is removed when all is
+    published, and stays if that fails.
+
+    Raises
+    ------
+    DownloadError, MissingDependencyError
+        Before anything is done, if the store cannot be read.
+    ArtifactError
+        If the address holds something else, or, at the end, cannot be written.
+    """
+    place = _Place.parse(address)
+    manifest = place.read(f"{place.name}/{MANIFEST}")
+    if (manifest is None and (place.head(place.name) or place.list_objects())) or (
+        manifest and _describe(manifest)[0] != kind
+    ):
+        raise ArtifactError(f"{address} exists and holds something else; expected a new address or an earlier {kind}")
+    directory = place.cache("out") / place.last
+    yield directory
+    try:
+        publish(directory, address)
+    except RecvaeError as error:
+        raise ArtifactError(f"{error}; what was there is unchanged, and the new {kind} is in {directory}") from None
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def publish(directory: Path, address: str) -> None:
+    """Upload a directory with a manifest, the manifest last.
+
+    Raises
+    ------
+    ArtifactError
+        If the store cannot be read or written.
+    """
+    place = _Place.parse(address)
+    manifest = (directory / MANIFEST).read_bytes()
+    files = _describe(manifest)[1]
+    before = _describe(place.read(f"{place.name}/{MANIFEST}") or b"{}")[1]
+    for file, digest in files.items():
+        place.put(f"{place.name}/{digest}/{file}", directory / file)
+    place.put(f"{place.name}/{MANIFEST}", manifest)
+    named = {f"{place.name}/{digest}/{file}" for file, digest in [*files.items(), *before.items()]}
+    with contextlib.suppress(RecvaeError):  # the artifact is published; the next one removes what this one could not
+        place.delete(
+            [entry["path"] for entry in place.list_objects() if _is_old(place, entry) and entry["path"] not in named]
+        )
+
+
+def _fetch_file(place: "_Place", found: "ObjectMeta") -> Path:
+    version = _digest(found["e_tag"], found["size"], found["last_modified"])
+    target = place.cache("files") / version / place.last
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replace_file(target) as temporary:
+            place.download(found, temporary)
+        _remove_siblings(target.parent)
+    return target
+
+
+def _fetch_directory(place: "_Place", manifest: bytes) -> Path:
+    kind, files = _describe(manifest)
+    if kind is None or not files:
+        raise DownloadError(f"{place.address}: {MANIFEST} does not describe a directory of recvae's")
+    target = place.cache(kind) / place.last
+    with contextlib.suppress(OSError):
+        if (target / MANIFEST).read_bytes() == manifest:
+            return target
+    with replace_directory(target, kind) as directory:
+        for file, digest in files.items():
+            found = place.head(f"{place.name}/{digest}/{file}") or place.head(f"{place.name}/{file}")
+            if found is None:
+                raise DownloadError(f"{place.address} has no {file}, which its manifest names")
+            place.download(found, directory / file)
+            if digest_file(directory / file) != digest:
+                raise DownloadError(f"{place.address}: {file} is damaged: its SHA-256 differs from the manifest's")
+        (directory / MANIFEST).write_bytes(manifest)
+    return target
+
+
+def _fetch_folder(place: "_Place", objects: list["ObjectMeta"]) -> Path:
+    version = _digest(*(entry[key] for entry in objects for key in ("path", "e_tag", "size", "last_modified")))
+    target = place.cache("folders") / version / place.last
+    if not target.exists():
+        partial = target.parent / f"partial-{time.time_ns()}"
+        try:
+            for entry in objects:
+                parts = entry["path"].removeprefix(f"{place.name}/").split("/")
+                if not all(map(is_file_name, parts)):
+                    raise DownloadError(f"{place.address} holds {entry['path']!r}, which cannot be a file's name")
+                file = partial.joinpath(*parts)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                place.download(entry, file)
+            with contextlib.suppress(FileExistsError):  # another process has fetched the same
+                partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        _remove_siblings(target.parent)
+    return target
+
+
+@dataclass(frozen=True)
+class _Place:
+    """An address: the store of its bucket, and the name in it. Every call explains what the store says."""
+
+    address: str
+    store: "ObjectStore"
+    name: str
+
+    @classmethod
+    def parse(cls, address: str) -> "_Place":
+        url = urlsplit(address)
+        name = url.path.strip("/")
+        if "@" in url.netloc or url.query:
+            raise DownloadError(
+                f"{redact_url(address).partition('?')[0]} holds credentials; they belong in the environment"
+            )
+        if not url.netloc or not all(map(is_file_name, name.split("/"))):
+            raise DownloadError(f"{address} is no address of an object; expected such as s3://bucket/name")
+        try:
+            from obstore.exceptions import BaseError
+            from obstore.store import from_url
+        except ModuleNotFoundError:
+            raise MissingDependencyError(f"{address} needs obstore; install recvae[cloud]") from None
+        retries: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
+        try:
+            store = from_url(f"{url.scheme}://{url.netloc}", client_options={"allow_http": True}, retry_config=retries)
+        except (BaseError, ValueError) as error:
+            raise DownloadError(f"{address} cannot be opened: {first_line(error)}") from None
+        return cls(address, store, name)
+
+    @property
+    def last(self) -> str:
+        return self.name.rpartition("/")[2]
+
+    def cache(self, what: str) -> Path:
+        return cache_dir() / "objects" / _digest(self.address.rstrip("/")) / what
+
+    def head(self, path: str) -> "ObjectMeta | None":
+        import obstore
+
+        with self._explain(), contextlib.suppress(FileNotFoundError):
+            return obstore.head(self.store, path)
+        return None
+
+    def read(self, path: str) -> bytes | None:
+        import obstore
+
+        with self._explain(), contextlib.suppress(FileNotFoundError):
+            return bytes(obstore.get(self.store, path).bytes())
+        return None
+
+    def list_objects(self) -> list["ObjectMeta"]:
+        import obstore
+
+        with self._explain():
+            found = [entry for entries in obstore.list(self.store, f"{self.name}/") for entry in entries]
+        return sorted(found, key=lambda entry: entry["path"])
+
+    def download(self, found: "ObjectMeta", target: Path) -> None:
+        """Copy an object to a file in parts, each of which is tried again where it fails."""
+        import obstore
+
+        with target.open("wb") as stream:
+            for start in range(0, found["size"], PART_BYTES):
+                options: Any = {"range": (start, min(start + PART_BYTES, found["size"]))}
+                if found["e_tag"]:  # all parts are of one version
+                    options["if_match"] = found["e_tag"]
+                with self._explain():
+                    part = obstore.get(self.store, found["path"], options=options).bytes()
+                stream.write(part)
+
+    def put(self, path: str, content: bytes | Path) -> None:
+        import obstore
+
+        with self._explain("written", ArtifactError):
+            obstore.put(self.store, path, content)
+
+    def delete(self, paths: list[str]) -> None:
+        import obstore
+
+        if paths:
+            with self._explain("written", ArtifactError):
+                obstore.delete(self.store, paths)
+
+    @contextmanager
+    def _explain(self, done: str = "read", kind: type[RecvaeError] = DownloadError) -> Iterator[None]:
+        from obstore.exceptions import BaseError
+
+        try:
+            yield
+        except (BaseError, FileNotFoundError) as error:
+            raise kind(f"{self.address} cannot be {done}: {_find_reason(error)}") from None
+
+
+def _find_reason(error: Exception) -> str:
+    text, name = str(error), type(error).__name__
+    status = _STATUS.search(text)
+    if "169.254." in text:  # where a machine of the cloud asks for its role
+        return "no credentials were found; expected them in the environment, such as AWS_ACCESS_KEY_ID"
+    if name in ("PermissionDeniedError", "UnauthenticatedError") or (status and status[1] in ("401", "403")):
+        return "permission denied, with the credentials of the environment"
+    if isinstance(error, FileNotFoundError) or (status and status[1] == "404"):
+        return "there is no such bucket or object"
+    if name == "PreconditionError":
+        return "it was replaced while it was read"
+    return re.sub(r"\?\S*", "", first_line(error))  # a query may be signed
+
+
+def _describe(manifest: bytes) -> tuple[str | None, dict[str, str]]:
+    """Read a manifest's format and the SHA-256 of each file; (None, nothing) if it has not the form of one."""
+    try:
+        content = json.loads(manifest)
+        kind, digests = content.get("format"), content.get("sha256")
+    except (ValueError, RecursionError, AttributeError):
+        return None, {}
+    whole = isinstance(digests, dict) and all(
+        is_file_name(file) and isinstance(digest, str) and _SHA256.fullmatch(digest) for file, digest in digests.items()
+    )
+    return (kind, digests) if whole and isinstance(kind, str) and is_file_name(kind) else (None, {})
+
+
+def _is_old(place: _Place, entry: "ObjectMeta") -> bool:
+    """Check that an object is a published file, and older than what another writer may be about to name."""
+    folder, _, file = entry["path"].removeprefix(f"{place.name}/").partition("/")
+    published = _SHA256.fullmatch(folder) is not None and is_file_name(file)
+    return published and datetime.now(UTC) - entry["last_modified"] > KEPT
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _remove_siblings(directory: Path) -> None:
+    """Remove the copies of what was at the address before."""
+    for other in directory.parent.iterdir():
+        if other != directory:
+            shutil.rmtree(other, ignore_errors=True)
