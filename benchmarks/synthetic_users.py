@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import normalize
 
 from benchmarks.anomalies import fit_models
+from benchmarks.copula import RANK, draw_by_copula
 from benchmarks.record import provenance
 from benchmarks.unusual import count_items, to_matrix
 from benchmarks.whole_users import WholeUsers, hold_out_interactions, make_parser, read_whole_users
@@ -109,6 +110,7 @@ def compare(name: str, users: WholeUsers, folder: Path) -> dict[str, Any]:
     made = {
         "popularity draws": draw_by_popularity(users.train, count_items(users.train)),
         "shuffled interactions": shuffle(users.train, generator),
+        "Gaussian copula": draw_by_copula(users.train, n_users, generator),
     }
     rows = {maker: measure(matrix, users, judged) for maker, matrix in made.items()}
     for contestant, model in fit_models(name, users, folder).items():
@@ -132,7 +134,8 @@ def write_table(results: Mapping[str, Any], path: Path) -> None:
         "",
         "Models trained on made-up users, as many as there are real training users, and tested on real users; and how "
         "like the real users they are. Membership AUC: how well one who has the made-up users tells a training user "
-        "from another user, by the nearest made-up one; .5 is a coin's. "
+        "from another user, by the nearest made-up one; .5 is a coin's. Gaussian copula: items as binary columns with "
+        f"tetrachoric correlations of rank {RANK} (`benchmarks/copula.py`). "
         f"Made by `{results['provenance']['command']}`.",
     ]
     for name, found in results["data_sets"].items():
