@@ -1,6 +1,7 @@
 """Speed of the service beside empty FastAPI routes, with load from another process (wrk).
 
     python -m benchmarks.serving [--seconds 10] [--connections 32] [--items 20000] [--catalogues 20000 1000000]
+    python -m benchmarks.serving --model MODEL [--seconds 10] [--connections 32]
 
 Measures `POST /recommend` (history of 50, n = 10) for MultVAE and for implicit's ALS behind the same service, and two
 routes that answer the same bytes without doing anything, one worker each, in the same run and in turns: "empty" takes
@@ -8,7 +9,9 @@ no notice of its request and returns a ready response, "declared" declares its r
 dictionary, as FastAPI's documentation does. Also the time to load, the resident memory of a worker; and catalogues that
 grow, request by request, each scored whole and through the approximate index. Writes `serving.json` and `serving.svg`.
 Models have random weights: speed depends on shapes alone, but for the index, whose items are drawn as clusters with a
-spectrum that falls as trained ones do (see `clustered`).
+spectrum that falls as trained ones do (see `clustered`). With `--model`, an artifact of a variational autoencoder is
+served instead, and its requests are histories that it makes up: of its own catalogue, with the lengths, the popularity
+and the tastes of the users that it was trained on; files are `serving_model.json` and `.svg`.
 """
 
 import argparse
@@ -36,6 +39,7 @@ from recvae.models import registry
 from recvae.models.als import ALS
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.base import Recommender
+from recvae.models.generative.sampling import HistorySampler
 from tests.http_service import free_port, running, wait_until
 
 HISTORY, N = 50, 10
@@ -93,6 +97,19 @@ def bodies(n_items: int, count: int = 200) -> list[dict[str, Any]]:
     shares /= shares.sum()
     rows = (generator.choice(n_items, HISTORY, replace=False, p=shares) for _ in range(count))
     return [{"history": [int(item) for item in row], "n": N} for row in rows]
+
+
+def made_up_bodies(path: Path, count: int = 200) -> list[dict[str, Any]]:
+    """Requests of users that a variational autoencoder makes up."""
+    loaded = registry.load(path)
+    if not isinstance(loaded.model, HistorySampler):
+        sys.exit(
+            f"{path} holds {type(loaded.model).__name__}; expected a variational autoencoder, to make up histories"
+        )
+    ids = loaded.items["item_id"].tolist()
+    histories = loaded.model.sample(count, seed=SEED)
+    rows = np.split(histories.indices, histories.indptr[1:-1])
+    return [{"history": [ids[item] for item in row], "n": N} for row in rows]
 
 
 def clustered(module: Any, generator: torch.Generator) -> None:
@@ -194,13 +211,17 @@ def resident_mb(process: subprocess.Popen[bytes]) -> dict[str, float]:
     return {"rss_mb": found["Rss"], "pss_mb": found["Pss"]}
 
 
-def throughput(folder: Path, paths: dict[str, Path], script: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def throughput(
+    folder: Path, paths: dict[str, Path], requests: list[dict[str, Any]], arguments: argparse.Namespace
+) -> dict[str, Any]:
     """Each service in turns with the empty routes; medians of the rounds."""
+    script = folder / "requests.lua"
+    script.write_text(LUA.replace("BODIES", ",".join(json.dumps(json.dumps(body)) for body in requests)))
     rows: dict[str, list[dict[str, float]]] = {}
     memory = {}
     with contextlib.ExitStack() as stack:
         services = {name: stack.enter_context(running(path)) for name, path in paths.items()}
-        sample = httpx.post(f"{services['multvae'][0]}/recommend", json=bodies(arguments.items, 1)[0])
+        sample = httpx.post(f"{services[next(iter(paths))][0]}/recommend", json=requests[0])
         services |= {name: stack.enter_context(empty_route(folder, name, sample.content)) for name in ROUTES}
         for _ in range(ROUNDS):
             for name, (address, process) in services.items():
@@ -274,17 +295,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--items", type=int, default=20_000)
+    parser.add_argument("--model", type=Path, help="artifact to serve, whose made-up users send the requests")
     parser.add_argument("--catalogues", type=int, nargs="*", default=CATALOGUES, help="numbers of items, ascending")
     parser.add_argument("--out", type=Path, default=record.RESULTS)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="recvae-serving-") as name:
         folder = Path(name)
-        paths = {model: saved(folder, model, arguments.items) for model in ("multvae", "als")}
-        script = folder / "requests.lua"
-        texts = ",".join(f"'{json.dumps(body)}'" for body in bodies(arguments.items))
-        script.write_text(LUA.replace("BODIES", texts))
+        if arguments.model:
+            paths = {"model": Path(shutil.copytree(arguments.model, folder / "model"))}
+            requests = made_up_bodies(arguments.model)
+        else:
+            paths = {model: saved(folder, model, arguments.items) for model in ("multvae", "als")}
+            requests = bodies(arguments.items)
         results: dict[str, Any] = {"loading": {model: loading(path) for model, path in paths.items()}}
-        results["throughput"] = throughput(folder, paths, script, arguments)
+        results["throughput"] = throughput(folder, paths, requests, arguments)
         rows = results["throughput"]
         for model in paths:
             for route in ROUTES:
@@ -292,7 +316,7 @@ def main() -> None:
                 slower = rows[model]["p99_ms"] / rows[route]["p99_ms"]
                 ratios = {"throughput": round(rate, 3), "p99": round(slower, 2)}
                 results.setdefault("ratios", {}).setdefault(model, {})[f"to {route}"] = ratios
-        results["catalogues"] = grown = catalogues(folder, arguments.catalogues)
+        results["catalogues"] = grown = [] if arguments.model else catalogues(folder, arguments.catalogues)
         if grown:
             ratio = grown[-1]["index"]["p50_ms"] / grown[0]["exact"]["p50_ms"]
             results["ratios"]["p50 of the largest catalogue by index to the smallest scored whole"] = round(ratio, 2)
@@ -300,8 +324,9 @@ def main() -> None:
     results |= record.provenance(command, SEED, "fastapi", "uvicorn")
     print(json.dumps(results, indent=1))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "serving.json").write_text(json.dumps(results, indent=1) + "\n")
-    plot(results, arguments.out / "serving.svg")
+    file = arguments.out / ("serving_model.json" if arguments.model else "serving.json")
+    file.write_text(json.dumps(results, indent=1) + "\n")
+    plot(results, file.with_suffix(".svg"))
 
 
 if __name__ == "__main__":
