@@ -1,4 +1,4 @@
-"""Pages that are generated: the command line, the HTTP interface, the settings, and one for each table of results."""
+"""What is generated: pages on the command line and the HTTP interface, one for each table of results, and curves."""
 
 import json
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recvae.evaluation.results import read_results
+from recvae.evaluation.sweep_page import render_curves
 from recvae.serving import Settings, create_app
 
 Schema = Mapping[str, Any]
@@ -24,7 +25,10 @@ def write(folder: Path) -> None:
     """Write every generated page into `folder`; a page that is the same already is left alone."""
     pages = {"command-line.md": command_line(), "http.md": http()}
     pages |= {f"results/{table.name}": INCLUDE.format(table.name) for table in RESULTS.glob("*.md")}
-    (folder / "results").mkdir(parents=True, exist_ok=True)
+    for sweep in (RESULTS / "sweeps").glob("*.json"):
+        pages[f"sweeps/{sweep.stem}.svg"] = render_curves(json.loads(sweep.read_text(encoding="utf8"))) or ""
+    for subfolder in ("results", "sweeps"):
+        (folder / subfolder).mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
         page = folder / name
         if not page.exists() or page.read_text(encoding="utf8") != text:

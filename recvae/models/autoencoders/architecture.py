@@ -29,6 +29,8 @@ FIT_NUMBERS = "fit_numbers"
 """Name of an array beside the weights: the best epoch, and the settings that were chosen for the data."""
 DENSITY = ("density_weights", "density_means", "density_cholesky")
 """Names of arrays beside the weights: where the training users are, a mixture of Gaussians."""
+TEMPERATURE = "temperature"
+"""Name of an array beside the weights: what logits are divided by where histories are drawn."""
 _PLAIN, _DENSE, _DENSE_NORMS, _DENSE_CODE = "encoder.layers", "encoder.hidden", "encoder.norms", "encoder.code"
 _DECODER = "decoder"
 

@@ -178,8 +178,12 @@ class Autoencoder(AnomalyDetector):
         model._last_epoch = self.best_epoch_
         model.fit(user_items, show_progress, checkpoint=checkpoint, resume=resume)
         model._last_epoch = None
-        model.calibration_ = self.calibration_  # of users that are now trained on, and look less unusual than others
+        model._take_calibration(self)
         return model
+
+    def _take_calibration(self, earlier: Self) -> None:
+        """Keep what was learned from users whom the earlier model had not seen: now they look less unusual."""
+        self.calibration_ = earlier.calibration_
 
     def _plan(self) -> TrainingPlan:
         epochs: int = self._setting("epochs")

@@ -17,6 +17,7 @@ from recvae.models.autoencoders.architecture import (
     INPUT,
     LAYER_NORM_EPSILON,
     OUTPUT,
+    TEMPERATURE,
     VARIATIONAL,
     Architecture,
     check_state,
@@ -84,7 +85,7 @@ class FrozenAutoencoder(AnomalyDetector):
 
     def _restore(self, state: State) -> None:
         state = self._restore_calibration(state)
-        beside = {HISTORY_LENGTHS, FIT_NUMBERS, *DENSITY}
+        beside = {HISTORY_LENGTHS, FIT_NUMBERS, TEMPERATURE, *DENSITY}
         weights = {name: array for name, array in state.items() if name not in beside}
         architecture = Architecture.from_state(weights, VARIATIONAL[self.trained_as])
         check_state(weights, architecture.shapes(self.n_items_))

@@ -3,7 +3,7 @@
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,14 @@ from scipy import sparse
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
-from recvae.errors import ParameterError
+from recvae.errors import ArtifactError, ParameterError
 from recvae.memory import available_bytes, row_batches, rows_at_once
 from recvae.models import hyperparameters as check
-from recvae.models.autoencoders.architecture import DENSITY, HISTORY_LENGTHS, check_state
+from recvae.models.autoencoders.architecture import DENSITY, HISTORY_LENGTHS, TEMPERATURE, check_state
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.base import State
 from recvae.models.fit_context import FitContext
+from recvae.models.generative.calibration import Calibration, summarize
 from recvae.models.generative.density import Density
 from recvae.models.generative.draws import Lengths, draw_items, take_best
 from recvae.models.generative.latent_use import LatentUse
@@ -30,6 +31,8 @@ N_QUANTILES = 101
 PRIORS = ("fitted", "standard")
 MOST_DENSITY_USERS = 5000
 """Users, at most, that a density is fitted to."""
+LOWEST_TEMPERATURE, TEMPERATURE_STEPS, TEMPERATURE_USERS = 0.3, 4, 200
+"""A temperature is searched between the lowest one and 1, in so many halves, by so many made-up users."""
 BYTES_AN_INTERACTION = 20
 """Of a matrix of samples and of the arrays that it is put together from."""
 
@@ -44,12 +47,16 @@ class HistorySampler(Autoencoder):
     density_ : Density, optional
         Of the training users' posterior means and, in the last dimension, the normal score of their history's length: 0
         for the median. None in artifacts of earlier versions.
+    temperature_ : float
+        Divides the decoder's logits where items are drawn: histories made up with it follow from their other parts as
+        well as those of validation users do, which those made up with 1 do not. 1 where there were no such users.
     latent_use_ : LatentUse
         The latent dimensions' KL and variance at the end of `fit`; artifacts do not keep it.
     """
 
     history_lengths_: npt.NDArray[np.float32]
     density_: Density | None = None
+    temperature_: float = 1.0
     latent_use_: LatentUse
 
     @abstractmethod
@@ -66,7 +73,7 @@ class HistorySampler(Autoencoder):
         """Make up histories.
 
         z is drawn from where the training users are, and with it the length of the history; then items, without
-        replacement, by the softmax of the decoder's output.
+        replacement, by the softmax of the decoder's output divided by `temperature_`.
 
         Parameters
         ----------
@@ -75,7 +82,7 @@ class HistorySampler(Autoencoder):
         seed : int
         prior : "fitted" or "standard"
             Distribution of z: `density_`, or the papers' N(0, I), which is far from the users where the KL weight is
-            small; lengths are then drawn by themselves.
+            small; lengths are then drawn by themselves, and the temperature is 1.
         like : csr_matrix or csr_array, shape (1, n_items), optional
             Draw z from the posterior of this history instead, and as many items as it has.
 
@@ -123,7 +130,8 @@ class HistorySampler(Autoencoder):
                 z, lengths = self._draw_posterior(history, n_rows, generator), np.full(n_rows, history.nnz)
             else:
                 z, lengths = self._draw_users(n_rows, generator, density)
-            yield draw_items(self._decode(z), lengths, generator)
+            temperature = self.temperature_ if prior == "fitted" else 1.0
+            yield draw_items(self._decode(z, temperature), lengths, generator)
 
     def complete(self, user_items: UserItems, n: int = 1, seed: int = 0) -> sparse.csr_matrix:
         """Make up histories that go on from one.
@@ -150,7 +158,7 @@ class HistorySampler(Autoencoder):
         quantiles = np.linspace(0, 1, N_QUANTILES)
         shorter = np.interp(history.nnz, self.history_lengths_, quantiles)
         lengths = self._lengths(generator.uniform(shorter, 1, n)).clip(history.nnz + 1)
-        logits = self._decode(z)
+        logits = self._decode(z, self.temperature_)
         logits[:, history.indices] = np.inf
         return draw_items(logits, lengths, generator)
 
@@ -202,10 +210,10 @@ class HistorySampler(Autoencoder):
         mu, logvar = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
         return mu, logvar
 
-    def _decode(self, z: npt.NDArray[Any]) -> FloatArray:
+    def _decode(self, z: npt.NDArray[Any], temperature: float = 1.0) -> FloatArray:
         with torch.inference_mode():
             points = torch.from_numpy(z.astype(np.float32)).to(self._device)
-            logits: FloatArray = self.module_.logits(points).cpu().numpy()
+            logits: FloatArray = (self.module_.logits(points) / temperature).cpu().numpy()
         return logits
 
     def _lengths(self, quantiles: npt.NDArray[np.float64]) -> Lengths:
@@ -230,7 +238,7 @@ class HistorySampler(Autoencoder):
                 write_line(f"{type(self).__name__}: {line}")
 
     def fit_density(self, user_items: UserItems) -> None:
-        """Fit `density_`, as `fit` does at its end; for artifacts of versions that did not.
+        """Fit `density_` and `temperature_`, as `fit` does at its end; for artifacts of versions that did not.
 
         Parameters
         ----------
@@ -246,15 +254,37 @@ class HistorySampler(Autoencoder):
         self.latent_use_ = LatentUse.measure(mu, logvar)
         points = np.column_stack([mu, _normal_scores(lengths[users])])
         self.density_ = Density.choose(points, generator)
+        self.temperature_ = 1.0 if self.calibration_ is None else self._choose_temperature(self.calibration_, generator)
+
+    def _choose_temperature(self, calibration: Calibration, generator: np.random.Generator) -> float:
+        """Search, by halves, the temperature at which made-up histories misfit as much as those of real users do."""
+        z, lengths = self._draw_users(TEMPERATURE_USERS, generator, self.density_)
+        usual, low, high = calibration.users.misfit.mean(), LOWEST_TEMPERATURE, 1.0
+        for _ in range(TEMPERATURE_STEPS):
+            middle = (low + high) / 2
+            histories = draw_items(self._decode(z, middle), lengths, np.random.default_rng(self.seed))
+            misfit = summarize(self._predict(histories), histories.indptr, calibration.cap).misfit.mean()
+            low, high = (low, middle) if misfit > usual else (middle, high)
+        return float(np.float32((low + high) / 2))  # as an artifact keeps it
+
+    def _take_calibration(self, earlier: Self) -> None:
+        super()._take_calibration(earlier)
+        self.temperature_ = earlier.temperature_
 
     def _state(self) -> State:
         density = {} if self.density_ is None else self.density_.state()
-        return {**super()._state(), HISTORY_LENGTHS: self.history_lengths_, **density}
+        beside = {HISTORY_LENGTHS: self.history_lengths_, TEMPERATURE: np.array([self.temperature_], np.float32)}
+        return {**super()._state(), **beside, **density}
 
     def _restore(self, state: State) -> None:
         state = dict(state)
         self.history_lengths_ = state.pop(HISTORY_LENGTHS)
         check_state({HISTORY_LENGTHS: self.history_lengths_}, {HISTORY_LENGTHS: (N_QUANTILES,)})
+        temperature = state.pop(TEMPERATURE, np.ones(1, np.float32))  # earlier versions have none
+        check_state({TEMPERATURE: temperature}, {TEMPERATURE: (1,)})
+        self.temperature_ = float(temperature[0])
+        if not 0 < self.temperature_ <= 1:
+            raise ArtifactError(f"{TEMPERATURE} is {self.temperature_}; expected a number above 0 and at most 1")
         density = {name: state.pop(name) for name in DENSITY if name in state}
         super()._restore(state)
         self.density_ = None

@@ -9,9 +9,11 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy import sparse
 
-from recvae.errors import ParameterError, UnsupportedError
+from recvae.errors import ArtifactError, ParameterError, UnsupportedError
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.autoencoders.recvae import RecVAE
+from recvae.models.generative.calibration import summarize
+from recvae.models.generative.held_out_likelihood import predict_held_out
 from recvae.models.generative.sampling import HistorySampler
 from tests.contracts import one_thread as one_thread
 from tests.models.generative.test_anomaly import COMMON, N_ITEMS, N_TASTES, draw_users
@@ -75,6 +77,37 @@ def test_batches_come_to_the_same(vae: HistorySampler, monkeypatch: pytest.Monke
     batches = list(vae.sample_batches(20, seed=1))
     assert [batch.shape[0] for batch in batches] == [7, 7, 6]
     assert_array_equal(sparse.vstack(batches).toarray(), vae.sample(20, seed=1).toarray())
+
+
+def test_made_up_users_are_as_coherent_as_real_ones(tmp_path: Path) -> None:
+    vae = MultVAE(hidden=(32, 32), encoder="dense", gamma=0.2, epochs=20, **COMMON)
+    users = draw_users(400, seed=1)
+    folds = sparse.csr_matrix(users.multiply((np.arange(N_ITEMS) % 5 > 0)[None]))
+    vae.fit(draw_users(300, seed=0), show_progress=False, validation=(folds, users - folds))
+    assert vae.calibration_ is not None
+    assert vae.temperature_ < 0.9
+    with_it, without = vae.sample(1000, seed=9), draw_at_one(vae, 1000)
+    misfits = []
+    for histories in (with_it, without, users):
+        likelihood = predict_held_out(vae.score, histories, vae._popularity_prior())
+        misfits.append(summarize(likelihood, histories.indptr, vae.calibration_.cap).misfit.mean())
+    assert abs(misfits[0] - misfits[2]) < 0.5 * abs(misfits[1] - misfits[2])
+    assert vae.refit(users, show_progress=False).temperature_ == vae.temperature_
+    vae.save(tmp_path / "model")
+    loaded = MultVAE.load(tmp_path / "model")
+    assert_array_equal(loaded.sample(10).toarray(), vae.sample(10).toarray())
+    vae.temperature_ = 0.0
+    vae.save(tmp_path / "broken")
+    with pytest.raises(ArtifactError, match=r"temperature is 0\.0; expected a number above 0 and at most 1"):
+        MultVAE.load(tmp_path / "broken")
+
+
+def draw_at_one(vae: MultVAE, n: int) -> sparse.csr_matrix:
+    chosen, vae.temperature_ = vae.temperature_, 1.0
+    try:
+        return vae.sample(n, seed=9)
+    finally:
+        vae.temperature_ = chosen
 
 
 def test_samples_like_one_history(model: HistorySampler) -> None:
