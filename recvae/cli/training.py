@@ -31,6 +31,7 @@ from recvae.cli.app import (
 )
 from recvae.cli.arguments import (
     artifact_directory,
+    parse_input,
     parse_model_settings,
     parse_numbers,
     parse_path,
@@ -42,10 +43,11 @@ from recvae.errors import RecvaeError
 
 @app.command()
 def fit(
-    source: Annotated[
-        str, typer.Argument(help="Data set name, folder, CSV, TSV or Parquet file, prepared directory, or - for stdin.")
-    ],
     out: Out,
+    source: Annotated[
+        str | None,
+        typer.Argument(help="Data set name, folder, CSV, TSV or Parquet file, prepared directory, or - for stdin."),
+    ] = None,
     budget: Annotated[str, typer.Option(help="Time for everything, such as 90s, 10m or 1h30m.")] = "10m",
     items: Items = None,
     models: Annotated[
@@ -70,6 +72,15 @@ def fit(
     event_weights: EventWeights = None,
     repeats: Repeats = "once",
     half_life: HalfLife = None,
+    from_store: Annotated[
+        str | None, typer.Option(help="Instead of a source: database URL of a service's store, with --since.")
+    ] = None,
+    since: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --from-store: the artifact whose histories the store's events follow.", parser=parse_input
+        ),
+    ] = None,
 ) -> None:
     """Find the best model for your data within a time budget, and fit it on everything.
 
@@ -81,7 +92,7 @@ def fit(
         _fit(out=directory, **options)
 
 
-def _fit(source: str, out: Path, budget: str, **options: Any) -> None:
+def _fit(source: str | None, out: Path, budget: str, **options: Any) -> None:
     """Fit with the options of the command."""
     from recvae.fitting.budget import Clock, parse_budget
 
@@ -92,7 +103,7 @@ def _fit(source: str, out: Path, budget: str, **options: Any) -> None:
     from recvae.fitting.fit import search_path
 
     try:
-        fitted = fit_best(parse_source(source), budget=clock, out=out, **options)
+        fitted = fit_best(None if source is None else parse_source(source), budget=clock, out=out, **options)
     except KeyboardInterrupt:
         hint = "; continue with the same command and --resume" if search_path(out).exists() else ""
         typer.echo(f"recvae: interrupted{hint}", err=True)

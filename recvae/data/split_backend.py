@@ -3,6 +3,7 @@
 `recvae.preparation.engine_splits` implements the same operations in a database engine.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -199,6 +200,20 @@ class MemoryBackend:
         chosen[list(sides)] = True
         mask: Mask = chosen[self.side]
         return mask
+
+
+def find_times(data: SplitBackend) -> tuple[Any, Any]:
+    """Find the time points at which validation and test begin by default, if every interaction has a timestamp.
+
+    The last tenth of the interactions is test, the tenth before it validation; where most have the earliest time of
+    all, halves of those that came later.
+    """
+    n = data.n_interactions
+    first, *usual = (data.find_timestamp(int(share * n)) for share in (0, 0.8, 0.9))
+    later = n if usual[0] > first else bisect_right(range(n), first, key=data.find_timestamp)
+    if later == n:
+        return usual[0], usual[1]
+    return data.find_timestamp(later), data.find_timestamp((later + n) // 2)
 
 
 def invert_index(idx: Indices, size: int) -> npt.NDArray[np.int32]:

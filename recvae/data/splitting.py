@@ -21,6 +21,7 @@ from recvae.data.split_backend import (
     MemoryBackend,
     SplitBackend,
     build_matrix,
+    find_times,
     invert_index,
 )
 from recvae.errors import DataError, ParameterError
@@ -103,7 +104,7 @@ def temporal(data: Interactions | SplitBackend, *, val_time: Any = None, test_ti
 
     Interactions from `test_time` on are held out of the test users, interactions from `val_time` on and before
     `test_time` of the validation users. By default the last tenth of the interactions is test, the tenth before it
-    validation.
+    validation; where most have the earliest time of all, halves of those that came later.
 
     Parameters
     ----------
@@ -119,9 +120,10 @@ def temporal(data: Interactions | SplitBackend, *, val_time: Any = None, test_ti
     """
     data = _to_backend(data)
     dates = _check_timestamps(data, "temporal").kind == "M"
+    usual = find_times(data) if val_time is None or test_time is None else (val_time, test_time)
     val_time, test_time = (
-        data.find_timestamp(int(share * data.n_interactions)) if time is None else _parse_time(name, time, dates)
-        for name, time, share in (("val_time", val_time, 0.8), ("test_time", test_time, 0.9))
+        found if time is None else _parse_time(name, time, dates)
+        for name, time, found in zip(("val_time", "test_time"), (val_time, test_time), usual, strict=True)
     )
     sided = data.assign_by_time(val_time, test_time)
     for count, stretch in zip(

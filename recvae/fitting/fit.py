@@ -21,7 +21,7 @@ from recvae.fitting.fitted_model import FittedModel
 from recvae.fitting.interruption import Interruptions, note_interruptions
 from recvae.fitting.scored_users import choose_scored_users, compute_growth, describe_split
 from recvae.fitting.search import BLEND, Leader, Search
-from recvae.fitting.source import Source, UnsplittableData, open_source
+from recvae.fitting.source import Source, UnsplittableData, choose_source, open_source
 from recvae.fitting.state import SearchState, clear_state, open_state
 from recvae.inference.new_items.cold_split import rank_cold_items
 from recvae.models.base import Recommender
@@ -42,7 +42,7 @@ LARGER = 1.001
 
 
 def fit(
-    source: Source,
+    source: Source = None,
     *,
     budget: str | float | Clock = "10m",
     items: Any = None,
@@ -65,6 +65,8 @@ def fit(
     event_weights: str | Mapping[str, float] | None = None,
     repeats: str = "once",
     half_life: str | float | None = None,
+    from_store: str | None = None,
+    since: str | Path | None = None,
 ) -> FittedModel:
     """Find the best model for some interactions within a time budget, and fit it on all of them.
 
@@ -100,6 +102,9 @@ def fit(
     weight_column, event_column, event_weights, repeats, half_life
         As for `recvae prepare`: models learn from weights, and the evaluation is binary. In Python, `event_weights`
         may be a mapping and `half_life` seconds.
+    from_store, since : str and path, optional
+        Instead of a source: the database URL of a service's store, whose events and the histories of the artifact
+        `since` are the data. Weights, filters and items are the artifact's.
 
     Returns
     -------
@@ -120,15 +125,11 @@ def fit(
     refuse_occupied(target, reports)
     if resume and target is None:
         raise ParameterError("resume needs out, beside which the state of a search is kept")
-    options = Options(
-        min_rating=min_rating,
-        min_user_items=min_user_items,
-        split="auto",
-        columns=Columns(user_column, item_column, rating_column, timestamp_column, weight_column, event_column),
-        weights=WeightOptions.parse(event_weights, repeats, half_life),
-        backend=backend,
-    )
+    columns = Columns(user_column, item_column, rating_column, timestamp_column, weight_column, event_column)
+    weights = WeightOptions.parse(event_weights, repeats, half_life)
+    options = Options(min_rating, min_user_items, split="auto", columns=columns, backend=backend, weights=weights)
     run = _Run(names, check_metric(metric), seed, clock, show_progress)
+    source = choose_source(source, from_store, since)
     with _open_work(target, resume) as state, run.status, note_interruptions(run.status.say) as interruptions:
         fitted = run.fit(source, items, options, state, resume, interruptions)
         if target is not None:
@@ -198,13 +199,11 @@ class _Run:
         data = open_source(source, state.data, options, items, self.status.say)
         if isinstance(data, UnsplittableData):
             everything = collect_everything(data.interactions, data.described)
-            return self._fit_untried(
-                everything, {"dataset": "own", "protocol": {}, "filters": data.filters}, data.reason
-            )
+            return self._fit_untried(everything, data.entries, data.reason)
         prepared, everything = data.prepared, read_everything(data.prepared, data.described)
         split = choose_scored_users(prepared.split, self.seed)
         if split is None:
-            return self._fit_untried(everything, prepared.identity, "the split has no validation users")
+            return self._fit_untried(everything, prepared.identity | data.entries, "the split has no validation users")
         self.status.say(describe_split(split))
         identity = {"data": prepared.identity["split_sha256"], "models": list(self.names), "metric": self.metric}
         state.identity = {**identity, "seed": self.seed}
@@ -230,7 +229,8 @@ class _Run:
             best = self.search.ranking[0].trial.name
             self.status.say(f"interrupted: the best so far, {best}, is fitted on everything; Ctrl-C again ends at once")
         interruptions.finishes = True
-        return self._finish(self.search, prepared, split, everything, interrupted)
+        fitted = self._finish(self.search, prepared, split, everything, interrupted)
+        return replace(fitted, data=fitted.data | data.entries)
 
     def _take_over(self, state: SearchState) -> None:
         if state.resume(state.identity):

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +16,55 @@ from recvae.data.prepared import KIND, Prepared, read_prepared
 from recvae.data.readers import read_table
 from recvae.datasets import Dataset
 from recvae.errors import DataError, ParameterError
+from recvae.fitting.continuation import Continuation, read_continuation
 from recvae.preparation.pipeline import OWN_DATA, Options, choose_backend, choose_filters, find_dataset, prepare
 from recvae.storage.manifest import describe_directory
 
 Source = Any
-"""A path, a data set's name, `-` for standard input, `Prepared`, `Dataset`, `Interactions`, or a table in memory."""
+"""A path, a data set's name, `-` for standard input, `Prepared`, `Dataset`, `Interactions`, a table in memory, or a
+`Continuation`."""
 _TABLE = "table"
 
 
 @dataclass(frozen=True, eq=False)
 class UnsplittableData:
-    """Interactions of which nothing can be held out, with the reason; `filters` as in a prepared directory."""
+    """Interactions of which nothing can be held out, with the reason; `entries` are of the manifest's `data`."""
 
     interactions: Interactions
-    filters: dict[str, Any]
+    entries: dict[str, Any]
     described: pd.DataFrame | None
     reason: str
 
 
 @dataclass(frozen=True, eq=False)
 class SplitData:
-    """A prepared directory, and the table that has titles of items outside training too, where there is one."""
+    """A prepared directory, and the table that has titles of items outside training too, where there is one.
+
+    `entries` are of the manifest's `data`, beside what identifies the prepared directory.
+    """
 
     prepared: Prepared
     described: pd.DataFrame | None
+    entries: dict[str, Any] = field(default_factory=dict)
+
+
+def choose_source(source: Source, from_store: str | None, since: str | Path | None) -> Source:
+    """Choose between a source and what a store has gathered since a model, which is read.
+
+    Raises
+    ------
+    ParameterError
+        If both or neither are given, or only one of `from_store` and `since`.
+    ArtifactError, DataError, StoreUnavailableError
+        As `read_continuation`.
+    """
+    if (from_store is None) != (since is None):
+        given, missing = ("since", "from_store") if from_store is None else ("from_store", "since")
+        raise ParameterError(f"{given} is given without {missing}; expected a store's URL and the artifact before")
+    if (source is None) == (from_store is None):
+        given = "no source" if source is None else "a source and from_store"
+        raise ParameterError(f"{given} given; expected a source, or from_store and since")
+    return source if from_store is None or since is None else read_continuation(from_store, since)
 
 
 def open_source(
@@ -59,8 +84,12 @@ def open_source(
     DataError, DownloadError, ParameterError, ArtifactError
         If the source cannot be read, or has nothing to learn from.
     """
+    if isinstance(source, Continuation):
+        _refuse_options(options, items, "the artifact since has its own")
+        say(source.note)
+        return _prepare(source.dataset, directory, source.options, source.dataset.items, source.entries, say)
     if isinstance(source, Prepared) or _is_prepared(source):
-        _refuse_options(options, items)
+        _refuse_options(options, items, "a prepared directory has its own")
         return SplitData(source if isinstance(source, Prepared) else read_prepared(source), None)
     if items is not None:
         options = replace(options, items=_write_items(items, directory.parent))
@@ -71,25 +100,37 @@ def open_source(
     if options.backend:
         raise ParameterError(f"backend is {options.backend}; expected a file, a folder or a table's name to read in it")
     dataset = _read_dataset(source, options)
-    described = dataset.items if described is None else described
+    return _prepare(dataset, directory, options, dataset.items if described is None else described, {}, say)
+
+
+def _prepare(
+    dataset: Dataset,
+    directory: Path,
+    options: Options,
+    described: pd.DataFrame | None,
+    entries: dict[str, Any],
+    say: Callable[[str], None],
+) -> SplitData | UnsplittableData:
     try:
         _say_all(prepare(dataset, directory, options), say)
     except (DataError, ParameterError) as error:
-        return UnsplittableData(*_read_unsplit(dataset, options, error), described, str(error))
-    return SplitData(read_prepared(directory), described)
+        interactions, filters = _read_unsplit(dataset, options, error)
+        own = {"dataset": "own", "protocol": {}, "filters": filters}
+        return UnsplittableData(interactions, own | entries, described, str(error))
+    prepared = read_prepared(directory)
+    return SplitData(replace(prepared, manifest=prepared.manifest | entries), described, entries)
 
 
 def _is_prepared(source: Source) -> bool:
     return isinstance(source, str | Path) and describe_directory(Path(source))[0] == KIND
 
 
-def _refuse_options(options: Options, items: Any) -> None:
-    """Raise `ParameterError` for options of reading and filtering, which a prepared directory would leave unused."""
+def _refuse_options(options: Options, items: Any, why: str) -> None:
+    """Raise `ParameterError` for options of reading and filtering, which would have no effect."""
     given, usual = _name_options(options), _name_options(Options())
     ignored = [name for name in given if given[name] != usual[name]]
     if items is not None or ignored:
-        name = ignored[0] if items is None else "items"
-        raise ParameterError(f"{name} goes with a source that is not prepared yet; a prepared one has its own")
+        raise ParameterError(f"{'items' if items is not None else ignored[0]} cannot be given here: {why}")
 
 
 def _name_options(options: Options) -> dict[str, Any]:

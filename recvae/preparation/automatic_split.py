@@ -4,12 +4,11 @@ import numpy as np
 
 from recvae.data.interactions import Interactions
 from recvae.data.split import TEST, TRAIN, VALIDATION, Split
-from recvae.data.split_backend import MemoryBackend, SplitBackend
+from recvae.data.split_backend import MemoryBackend, SplitBackend, find_times
 from recvae.data.splitting import strong_generalization, temporal
 
 FEWEST_KNOWN_USERS = 100
 FEWEST_HELD_OUT_USERS, MOST_HELD_OUT_USERS = 50, 5000
-VALIDATION_FROM, TEST_FROM = 0.8, 0.9
 
 
 def split_automatically(data: Interactions | SplitBackend, seed: int) -> Split:
@@ -41,10 +40,7 @@ def _count_known_users(data: SplitBackend) -> int:
     """Count the users that a split by time could ask, in validation or in test, whichever is fewer; 0 without times."""
     if data.timestamp_type is None or data.count_missing_timestamps():
         return 0
-    val_time, test_time = (
-        data.find_timestamp(int(share * data.n_interactions)) for share in (VALIDATION_FROM, TEST_FROM)
-    )
-    sided = data.assign_by_time(val_time, test_time)
+    sided = data.assign_by_time(*find_times(data))
     if not all(sided.count_sides()):
         return 0
     asked = (([TRAIN], VALIDATION), ([TRAIN, VALIDATION], TEST))

@@ -113,8 +113,9 @@ class WeightOptions:
             weights = weights * self._weigh_events(frame["event"])
             described["events"] = dict(self.events)
         if self.half_life is not None:
-            weights = weights * self._weigh_age(frame)
-            described["half_life_seconds"] = self.half_life
+            factors, latest = self._weigh_age(frame)
+            weights = weights * factors
+            described |= {"half_life_seconds": self.half_life, "latest_seconds": latest}
         if self.repeats == "sum":
             described["repeats"] = "sum"
         if not described:
@@ -136,16 +137,17 @@ class WeightOptions:
             )
         return weights
 
-    def _weigh_age(self, frame: pd.DataFrame) -> npt.NDArray[np.float64]:
+    def _weigh_age(self, frame: pd.DataFrame) -> tuple[npt.NDArray[np.float64], float]:
+        """Compute the factor of each row, and the time that age is counted from, in seconds."""
         if "timestamp" not in frame:
             raise ParameterError("half_life needs timestamps; name their column with --timestamp-column")
         times = parse_timestamps(frame["timestamp"])
         if missing := int((pd.isna(times) | np.isin(times, [np.inf, -np.inf])).sum()):
             raise DataError(f"half_life needs timestamps, but {missing:,} of {len(times):,} rows have none")
-        age = times.max() - times
-        seconds = age / np.timedelta64(1, "s") if age.dtype.kind == "m" else age.astype(np.float64)
-        factors: npt.NDArray[np.float64] = np.maximum(np.exp2(-seconds / (self.half_life or 1)), LEAST)
-        return factors
+        in_seconds = times.astype("datetime64[us]").astype(np.int64) / 1e6 if times.dtype.kind == "M" else times
+        latest = float(in_seconds.max())
+        factors: npt.NDArray[np.float64] = np.maximum(np.exp2((in_seconds - latest) / (self.half_life or 1)), LEAST)
+        return factors, latest
 
 
 def parse_event_weights(text: str) -> dict[str, float]:

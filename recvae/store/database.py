@@ -1,5 +1,6 @@
 """`Database`: the tables of the store in SQLite or PostgreSQL, transactions on them, and reading of everything."""
 
+import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -49,15 +50,15 @@ class Database:
                 "the store needs sqlalchemy; install recvae with the extra 'service'"
             ) from None
         self.sa = sa
+        self._url = _parse_url(sa, url)
         try:
-            self._url = sa.make_url(url)
             dialect = self._url.get_backend_name()
             if dialect not in DIALECTS:
                 raise ParameterError(f"the store is a {dialect} database; expected {' or '.join(DIALECTS)}")
             self.engine = sa.create_engine(
                 self._url, pool_pre_ping=True, connect_args=_connect_options(dialect), **_pool_options(dialect)
             )
-        except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
+        except sa.exc.NoSuchModuleError as error:
             raise ParameterError(f"the store is no database URL: {error}") from None
         self._is_sqlite = dialect == "sqlite"
         if self._is_sqlite:
@@ -150,14 +151,23 @@ class Database:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def read_items(self) -> dict[str, dict[str, Any]]:
+        """Read the metadata of items that clients have set, by id; errors as `read_events`."""
+        statement = self.sa.select(self.items.c.item_id, self.items.c.metadata)
+        return {item: json.loads(metadata) for rows in self._stream(statement) for item, metadata in rows}
+
+    @property
+    def name(self) -> str:
+        """The URL without its password."""
+        return str(self._url.render_as_string(hide_password=True))
+
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
 
     def _stream(self, statement: Any) -> Iterator[Sequence[Any]]:
         """Run a query that may take long, and yield its rows in batches."""
-        name = self._url.render_as_string(hide_password=True)
-        file = self._url.database
+        name, file = self.name, self._url.database
         if self._is_sqlite and file and not file.startswith((":memory:", "file:")) and not Path(file).exists():
             raise DataError(f"{name}: no such file")
         try:
@@ -210,6 +220,15 @@ class Database:
         """Lift the limit of PostgreSQL on the time of statements for the rest of a transaction."""
         if not self._is_sqlite:
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+
+
+def _parse_url(sa: Any, url: str) -> Any:
+    try:
+        return sa.make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise ParameterError(f"the store is no database URL: {error}") from None
+    except ValueError:  # it quotes the port, which may be a part of the password
+        raise ParameterError("the store is no database URL: its port is no number") from None
 
 
 def _connect_options(dialect: str) -> dict[str, Any]:

@@ -195,7 +195,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "fit interactions.csv --out new --metric accuracy": ("accuracy", "expected"),
     "fit interactions.csv --out new --user-column who": ("'who'", "--user-column", "user_id, item_id, rating"),
     "fit interactions.csv --out new --items nowhere.csv": ("nowhere.csv is missing", "expected a file of items"),
-    "fit data --out new --items interactions.csv": ("items goes with a source that is not prepared yet",),
+    "fit data --out new --items interactions.csv": ("items cannot be given here", "a prepared directory has its own"),
     "fit thesis --out new": ("thesis", "holds no data set", "expected one of u.data"),
     # directories
     "train nowhere --out new": ("nowhere is missing", "expected a recvae-data directory"),

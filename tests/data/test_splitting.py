@@ -607,3 +607,12 @@ def test_gowalla_given() -> None:
     assert split.validation is not None
     assert split.validation.n_users == 6000
     assert split.train.nnz + split.validation.held_out.nnz == 810_128
+
+
+def test_temporal_where_most_have_the_earliest_time() -> None:
+    """Such as data of unknown times before others: what came later is halved between validation and test."""
+    times = [0] * 90 + list(range(1, 11))
+    pairs = {"user_id": [i % 5 for i in range(100)], "item_id": [i // 5 for i in range(100)]}
+    frame = pd.DataFrame(pairs).sample(frac=1, random_state=0).assign(timestamp=times)
+    split = temporal(Interactions.from_frame(frame))
+    assert split.protocol == {"split": "temporal", "val_time": "1", "test_time": "6"}

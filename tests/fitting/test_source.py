@@ -75,14 +75,14 @@ def test_a_prepared_directory_keeps_its_own_split(tmp_path: Path, given: str) ->
     source = {"path": path, "text": str(path), "prepared": read_prepared(path)}[given]
     assert opened(source, tmp_path).prepared.manifest["protocol"] == {"split": "leave-last"}
     assert not (tmp_path / "data").exists()
-    with pytest.raises(ParameterError, match="items goes with a source that is not prepared yet"):
+    with pytest.raises(ParameterError, match="items cannot be given here: a prepared directory has its own"):
         opened(source, tmp_path, items=SOURCE.items)
     for options, name in (
         (Options(min_rating=4), "min_rating"),
         (Options(columns=Columns(event="kind")), "event_column"),
         (Options(weights=WeightOptions(repeats="sum")), "repeats"),
     ):
-        with pytest.raises(ParameterError, match=f"{name} goes with a source that is not prepared yet"):
+        with pytest.raises(ParameterError, match=f"{name} cannot be given here: a prepared directory has its own"):
             opened(source, tmp_path, options)
 
 

@@ -118,6 +118,17 @@ class ItemColumn:
         starts = np.concatenate([[0], np.cumsum(np.bincount(items, minlength=n_items), dtype=np.int64)])
         return ItemColumn(self.kind, values, codes[np.argsort(items, kind="stable")], starts)
 
+    def to_arrow(self) -> pa.Array:
+        """Write the column as it is read: a value for each item, or a list of values where the column is of sets."""
+        values = pa.array(self.values.tolist(), pa.string() if self.kind == "text" else None)
+        if self.kind == "date":
+            values = values.cast(pa.timestamp("us"))
+        kept = self.codes >= 0
+        if self.starts is None:
+            return values.take(pa.array(self.codes, mask=~kept))
+        starts = np.concatenate([[0], np.cumsum(kept, dtype=np.int32)])[self.starts]
+        return pa.ListArray.from_arrays(starts.astype(np.int32), values.take(pa.array(self.codes[kept])))
+
     def meet(self, condition: Condition) -> Mask:
         """Find the items that meet a condition, (n_items,)."""
         match condition.operator:
