@@ -1,5 +1,7 @@
 """The manifest for Kubernetes, by the schemas of several of its versions, and by what the program itself takes."""
 
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +73,22 @@ def test_the_service_finds_its_pods_and_the_probes_their_routes() -> None:
     assert {name.removeprefix(PREFIX).lower() for name in ours} <= set(Settings.model_fields)
 
 
+def parse_fit(arguments: list[str]) -> dict[str, Any]:
+    """The options of a command line, as the program reads them."""
+    name, *given = arguments
+    params: dict[str, Any] = get_command(app).commands[name].make_context(name, given).params  # type: ignore[attr-defined]
+    return params
+
+
 def test_the_job_is_a_command() -> None:
-    name, *given = PODS["job"]["containers"][0]["args"]
-    command = get_command(app).commands[name]  # type: ignore[attr-defined]
-    context = command.make_context(name, given)
+    params = parse_fit(PODS["job"]["containers"][0]["args"])
     served = {one["name"]: one.get("value") for one in PODS["service"]["containers"][0]["env"]}
-    assert context.params["from_store"] == served["RECVAE_STORE"]
-    assert str(context.params["since"]) == str(context.params["out"]) == served["RECVAE_MODEL"]
+    assert params["from_store"] == served["RECVAE_STORE"]
+    assert str(params["since"]) == str(params["out"]) == served["RECVAE_MODEL"]
+
+
+def test_nightly_commands_of_the_documentation_are_commands() -> None:
+    text = (ROOT / "docs" / "deployment.md").read_text()
+    found = [shlex.split(command) for command in re.findall(r"recvae (fit --from-store .*)", text)]
+    assert len(found) == 3  # by hand, for systemd and for cron
+    assert all(parse_fit(command)["from_store"].endswith("@localhost/recvae") for command in found)
