@@ -55,6 +55,13 @@ class IdIndex:
             return list(dict.fromkeys(index for _, index in pairs if index is not None)), unknown
         return (indices if len(set(indices)) == len(indices) else list(dict.fromkeys(indices))), []
 
+    def spell(self, given: Id) -> Id | None:
+        """Return an id in the type of these ids, a number or text; None for text that is no number among numbers."""
+        if not self.ids or isinstance(self.ids[0], str):
+            return str(given)
+        number = given if isinstance(given, int) else _respell(given)
+        return number if isinstance(number, int) and abs(number) <= LARGEST_NUMBER else None
+
     def find_column(self, given: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
         """Return the index of each id of a column, -1 for unknown ones.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from scipy import sparse
 
 from recvae.errors import MissingDependencyError
@@ -20,6 +21,8 @@ TARGET_RECALL = 0.995
 ITEMS_PER_CLUSTER, ROUNDS = 50, 10
 """Sample of items that k-means learns each centre from, and its iterations."""
 FIRST_PROBES = 8
+SAMPLE_USERS, SAMPLE_HISTORY = 100, 50
+"""Users that recall is measured on, and the most interactions of each where they are sampled."""
 
 Found = tuple[IntArray, FloatArray]
 
@@ -126,6 +129,17 @@ class ItemIndex:
             columns, best = top_n(scores[None], length)
             found.append((np.append(kept, -1)[columns], best))  # top_n pads with column -1
         return found
+
+
+def sample_histories(users: pa.Table | None, item_counts: npt.NDArray[np.float32]) -> list[Sequence[int]]:
+    """Take histories of an artifact's users to measure recall on, or sample some where it has none."""
+    known = [] if users is None else users["history"][:SAMPLE_USERS].to_pylist()
+    histories = [history for history in known if history]
+    if histories:
+        return histories
+    generator, items = np.random.default_rng(0), np.flatnonzero(item_counts)
+    size = min(SAMPLE_HISTORY, -(-len(items) // 2))
+    return [generator.choice(items, size, replace=False).tolist() for _ in range(SAMPLE_USERS)]
 
 
 def _queries(model: Decoder, histories: sparse.csr_matrix) -> npt.NDArray[np.float32]:

@@ -1,15 +1,19 @@
 """`Ranker`: ranks a batch of queries with the model of an artifact, by item indices."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from recvae.inference.ids import IdIndex
-from recvae.inference.index import ItemIndex
+from recvae.inference.ids import Id, IdIndex
+from recvae.inference.index import ItemIndex, sample_histories
+from recvae.inference.new_items.new_items import NewItems, check_new_item, compare_items, find_new_items
+from recvae.inference.new_items.scorer import NewItemScorer
 from recvae.inference.rules.metadata import Metadata
 from recvae.inference.rules.selection import Ranked, Rules, best_items, choose, prepare_scores
 from recvae.memory import row_batches
@@ -20,8 +24,6 @@ from recvae.types import FloatArray, IntArray
 
 DECIMALS = 6
 """Scores are rounded: float32 holds no more, and products of other batch sizes differ in the last bits."""
-SAMPLE_USERS, SAMPLE_HISTORY = 100, 50
-"""Users that the index's recall is measured on, and the most interactions of each where they are sampled."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,13 @@ class Ranker:
     Attributes
     ----------
     items : IdIndex
+        Ids of the model's items, which histories consist of.
     metadata : Metadata
+        Of the model's items and the new ones.
     titles : list of str or None
+        Of the model's items.
+    new : NewItems, optional
+        Items that are listed by their metadata; their indices follow those of the model's items.
     users : IdIndex, optional
         None where the artifact was saved without users.
     """
@@ -80,8 +87,54 @@ class Ranker:
         titles = table["title"].to_pylist() if "title" in table.column_names else [None] * len(table)
         self.titles = [None if title is None or title != title else str(title) for title in titles]  # NaN is no title
         self.users = None if loaded.user_table is None else IdIndex(loaded.user_table["user_id"])
+        self._own_metadata = self.metadata
+        self.new: NewItems | None = None
         large = exact_items is not None and len(table) > exact_items
-        self.index = self._build_index(self.model) if large and isinstance(self.model, Decoder) else None
+        self.index: ItemIndex | None = None
+        if large and isinstance(self.model, Decoder):
+            sample = sample_histories(loaded.user_table, self.model.item_counts_)
+            self.index = ItemIndex.build(self.model, self.user_items(sample))
+
+    @cached_property
+    def scorer(self) -> NewItemScorer:
+        """Scores new items by what the artifact says of its own."""
+        return NewItemScorer.learn(self._own_metadata, self.titles, self.model.item_counts_)
+
+    def with_items(self, given: Mapping[Id, Mapping[str, Any]]) -> "Ranker":
+        """Return a ranker with other metadata of some items, and with new items; see `find_new_items`.
+
+        Parameters
+        ----------
+        given : mapping of item id to values by column
+            In place of what was given to this ranker. Of items that the model knows, columns that are not named are the
+            artifact's; values that do not fit their column are left out.
+        """
+        changed, new = dict[int, Mapping[str, Any]](), dict[Id, Mapping[str, Any]]()
+        for item, values in given.items():
+            if (index := self.items.get(item)) is None:
+                new[item] = values
+            else:
+                changed[index] = values
+        metadata = self._own_metadata.updated(changed)
+        found = find_new_items(new, self.items, metadata, self.scorer) if new else None
+        ranker = copy(self)
+        ranker.new, ranker.metadata = found, metadata if found is None else found.metadata
+        return ranker
+
+    def check_item(self, item: Id, given: Mapping[str, Any]) -> Id:
+        """Check the metadata of a known or new item; return its id in the type of the model's; see `check_new_item`."""
+        if (index := self.items.get(item)) is None:
+            return check_new_item(item, given, self.items, self.metadata, self.scorer, self.new)
+        self.metadata.parse_values(given)
+        return self.items.ids[index]
+
+    def find_listed(self, given: Sequence[Id]) -> tuple[list[int], list[Id]]:
+        """Return the indices of ids among the model's and the new items, each once, and the unknown ids."""
+        known, unknown = self.items.find(given)
+        if self.new is None or not unknown:
+            return known, unknown
+        new, unknown = self.new.ids.find(unknown)
+        return [*known, *(len(self.items) + place for place in new)], unknown
 
     def find_user(self, user: int | str) -> tuple[int, list[int]] | None:
         """Return row and history of a user of the artifact, or None for an unknown user."""
@@ -102,7 +155,12 @@ class Ranker:
     def describe(self, ranked: Ranked) -> list[dict[str, Any]]:
         """Return ranked items as `{"id", "title", "score"}`."""
         ids, titles = self.items.ids, self.titles
-        return [{"id": ids[index], "title": titles[index], "score": score} for index, score in ranked]
+        return [
+            {"id": ids[index], "title": titles[index], "score": score}
+            if self.new is None or index < len(ids)
+            else {**self.new.describe(index - len(ids)), "score": score}
+            for index, score in ranked
+        ]
 
     def rank(self, queries: Sequence[Query]) -> list[Ranked]:
         """Rank a batch of queries.
@@ -113,7 +171,8 @@ class Ranker:
             If the model ranks only for users it was trained on and a query has a history but no user, or a query asks
             for diversity and the model cannot compare items.
         """
-        ruled = [place for place, query in enumerate(queries) if query.rules is not None]
+        extended = self.new is not None and self.index is None
+        ruled = [place for place, query in enumerate(queries) if extended or query.rules is not None]
         if not ruled:
             return self._rank_freely(queries)
         lists = dict(zip(ruled, self._rank_by_rules([queries[place] for place in ruled]), strict=True))
@@ -132,12 +191,13 @@ class Ranker:
 
         It is a generator that yields after each few milliseconds of work, and returns the reasons.
         """
-        if not ranked or not query.history:
+        items = [index for index, _ in ranked if index < len(self.items)]
+        if not items or not query.history:
             return [[] for _ in ranked]
-        items = [index for index, _ in ranked]
         history = self._histories([query])
         reasons, lost = yield from self.model.explain_in_steps(history, items, min(n, len(query.history)))
-        return [[(i, share) for i, share in row if share > 0] for row in _drop_padding(reasons, lost)]
+        found = iter([[(i, share) for i, share in row if share > 0] for row in _drop_padding(reasons, lost)])
+        return [next(found) if index < len(self.items) else [] for index, _ in ranked]
 
     def similar(self, index: int, n: int) -> Ranked:
         """Return the n items most similar to one; `UnsupportedError` if the model has no item vectors."""
@@ -214,11 +274,15 @@ class Ranker:
         if not rules.caps and not rules.diversity:
             chosen = best_items(scores, query.n)
         else:
-            chosen = choose(scores, query.n, rules, self.metadata, self.model.compare_items)
+            chosen = choose(scores, query.n, rules, self.metadata, partial(compare_items, self.model))
         return [(item, round(score, DECIMALS)) for item, score in chosen]
 
     def _score_all_items(self, queries: Sequence[Query]) -> FloatArray:
-        """Scores of all items for each query, (n_queries, n_items); -inf for what a model of known users leaves out."""
+        """Scores of all items, the new ones too, for each query; -inf for what a model of known users leaves out."""
+        scores = self._score_model_items(queries)
+        return scores if self.new is None else self.new.append_scores(scores)
+
+    def _score_model_items(self, queries: Sequence[Query]) -> FloatArray:
         histories = self._histories(queries)
         if self.model.folds_in:
             return self.model.score(histories)
@@ -249,25 +313,26 @@ class Ranker:
         places = [place for place, query in enumerate(queries) if query.history and query.only is None]
         chosen = [queries[place] for place in places]
         hidden = [{*query.history, *query.exclude} for query in chosen]
-        lists = index.search(self._histories(chosen), hidden, [query.n for query in chosen])
-        found = dict(zip(places, lists, strict=True))
-        ranked: list[Ranked] = []
-        for place, query in enumerate(queries):
-            shortlist = found.get(place)
-            ranked += self._rank_all_items([query]) if shortlist is None else _drop_padding(*shortlist)
-        return ranked
+        histories = self._histories(chosen)
+        lists = index.search(histories, hidden, [query.n for query in chosen])
+        found = {
+            place: _drop_padding(*shortlist)[0] for place, shortlist in zip(places, lists, strict=True) if shortlist
+        }
+        if self.new is not None and found:
+            known = self.model.score_items(histories, self.new.scorer.items)
+            rows = self.new.scorer.score(known, self.new.features)
+            for place, query, row in zip(places, chosen, rows, strict=True):
+                if place in found:
+                    found[place] = self._merge(found[place], query, row)
+        rank_rest = self._rank_all_items if self.new is None else self._rank_by_rules
+        return [found[place] if place in found else rank_rest([query])[0] for place, query in enumerate(queries)]
 
-    def _build_index(self, model: Decoder) -> ItemIndex:
-        """Build an index and measure its recall on the artifact's users, or on sampled histories where it has none."""
-        table = self.loaded.user_table
-        users = [] if table is None else table["history"][:SAMPLE_USERS].to_pylist()
-        histories = [history for history in users if history]
-        if not histories:
-            generator = np.random.default_rng(0)
-            known = np.flatnonzero(model.item_counts_)
-            size = min(SAMPLE_HISTORY, -(-len(known) // 2))
-            histories = [generator.choice(known, size, replace=False) for _ in range(SAMPLE_USERS)]
-        return ItemIndex.build(model, self.user_items(histories))
+    def _merge(self, ranked: Ranked, query: Query, row: FloatArray) -> Ranked:
+        """Merge the best new items, by their scores, into a list."""
+        first = len(self.items)
+        row[[item - first for item in query.exclude if item >= first]] = -np.inf
+        new = [(first + place, round(score, DECIMALS)) for place, score in best_items(row, query.n)]
+        return sorted([*ranked, *new], key=lambda pair: -pair[1])[: query.n]
 
 
 def _filter_kind(query: Query) -> str | None:

@@ -1,5 +1,6 @@
 """`Backend`: from checked requests to the content of answers, by the model that is live when they begin."""
 
+import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ import orjson
 
 from recvae.errors import UnsupportedError
 from recvae.inference.ids import Id
+from recvae.inference.new_items.new_items import UnknownItemError
 from recvae.inference.ranker import Query
 from recvae.inference.rules.item_column import RuleError
 from recvae.inference.rules.selection import Ranked, parse_rules
@@ -70,7 +72,7 @@ class Backend:
         items, weights, unknown = _add_history(
             history, None if row is None else model.ranker.find_weights(row), appended, model
         )
-        query, unlisted = _restrict(Query(items, user=row, weights=weights), request, model)
+        query, unlisted = _restrict(Query(items, user=row, weights=weights), request, model, unknown)
         content = await self._answer(query, [*unknown, *unlisted], request.explain, model)
         return {**content, "popular": True} if popular else content
 
@@ -94,20 +96,20 @@ class Backend:
         return {"erased": erased, "hidden": self.model.ranker.find_user(user) is not None}
 
     async def set_item(self, item: Id, given: dict[str, Any]) -> Content:
-        """Store an item's metadata, in place of what was stored for it before, for this worker and all others."""
+        """Store an item's metadata, in place of what was stored for it before, for this worker and all others.
+
+        An item that the model does not know is listed from then on, by its metadata.
+        """
         if self.store is None or self.updates is None:
             raise ProblemError(501, NO_STORE)
         ranker = self.model.ranker
-        index = ranker.items.get(item)
-        if index is None:
-            raise ProblemError(404, f"item {item!r} is not known", "item_id")
         try:
-            ranker.metadata.parse_values(given)
+            spelled = await asyncio.to_thread(ranker.check_item, item, given)
         except RuleError as error:
-            raise ProblemError(409, str(error), error.field) from None
-        await self.store.put_item(str(ranker.items.ids[index]), given)
+            raise ProblemError(404 if isinstance(error, UnknownItemError) else 409, str(error), error.field) from None
+        await self.store.put_item(str(spelled), given)
         await self.updates.refresh(self.models)
-        return {"id": ranker.items.ids[index], "metadata": given}
+        return {"id": spelled, "metadata": given}
 
     async def _stored_history(self, user: str) -> StoredHistory:
         if self.store is None:
@@ -179,7 +181,7 @@ class Backend:
     def _query(self, request: RecommendFields, model: LiveModel, where: str = "") -> tuple[Query, list[Id]]:
         """Return the query for a request, and the ids that the model does not know."""
         history, weights, unknown = _find_history(request.history, model)
-        query, unlisted = _restrict(Query(history, weights=weights), request, model, where)
+        query, unlisted = _restrict(Query(history, weights=weights), request, model, unknown, where)
         unknown = [*unknown, *unlisted]
         self.metrics.count_history(len(request.history), len(unknown))
         return query, unknown
@@ -237,10 +239,16 @@ def _add_history(
     return list(merged), None if all(weight == 1 for weight in merged.values()) else list(merged.values()), unknown
 
 
-def _restrict(query: Query, request: ListFields, model: LiveModel, where: str = "") -> tuple[Query, list[Id]]:
-    """Add to a query what its list may hold; `where` begins the names of fields in problems."""
-    find = model.ranker.items.find
+def _restrict(
+    query: Query, request: ListFields, model: LiveModel, seen: Sequence[Id], where: str = ""
+) -> tuple[Query, list[Id]]:
+    """Add to a query what its list may hold: nothing that was `seen`, new items too.
+
+    `where` begins the names of fields in problems.
+    """
+    find = model.ranker.find_listed
     exclude, unknown_exclude = find(request.exclude)
+    exclude += find(seen)[0]
     only, unknown_only = (None, []) if request.only is None else find(request.only)
     rules = None
     if request.filter is not None or request.boost or request.cap or request.diversity:

@@ -1,10 +1,11 @@
-"""`ItemUpdates`: metadata of items that clients have set, laid over those of the artifact."""
+"""`ItemUpdates`: metadata of items that clients have set, those of new items too, laid over those of the artifact."""
 
 import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any
 
+from recvae.inference.ids import Id
 from recvae.serving.live_model import LiveModel, ModelReloader
 from recvae.store.database import StoreUnavailableError
 from recvae.store.user_store import UserStore
@@ -27,7 +28,7 @@ class ItemUpdates:
     def __init__(self, store: UserStore) -> None:
         self._store = store
         self._lock = asyncio.Lock()
-        self._changes: dict[str, Mapping[str, Any]] = {}
+        self._changes: dict[Id, Mapping[str, Any]] = {}
         self._latest = 0.0
 
     async def watch(self, models: ModelReloader) -> None:
@@ -55,18 +56,17 @@ class ItemUpdates:
         """
         async with self._lock:
             rows = await self._store.changed_items(self._latest - OVERLAP)
-            new = {item: given for item, given, _ in rows if self._changes.get(item) != given}
+            new: dict[Id, Mapping[str, Any]] = {
+                item: given for item, given, _ in rows if self._changes.get(item) != given
+            }
             self._latest = max([self._latest, *(at for _, _, at in rows)])
             if new:
                 self._changes = {**self._changes, **new}
-            if models.current is not None and models.current.item_changes is not self._changes:
-                await asyncio.to_thread(self.apply, models.current)
+            while (live := models.current) is not None and live.item_changes is not self._changes:
+                changed = await asyncio.to_thread(self.apply, live)
+                if models.current is live:  # and no other model has been loaded meanwhile
+                    models.current = changed
 
-    def apply(self, model: LiveModel) -> None:
-        """Lay all changes over a model's own metadata; items that it does not know are left out."""
-        changes = self._changes
-        find = model.ranker.items.get
-        known = {index: given for item, given in changes.items() if (index := find(item)) is not None}
-        if known or model.item_changes:
-            model.ranker.metadata = model.own_metadata.updated(known)
-        model.item_changes = changes
+    def apply(self, model: LiveModel) -> LiveModel:
+        """Lay all changes over a model's own metadata."""
+        return model.with_items(self._changes)

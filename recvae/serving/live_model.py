@@ -8,6 +8,7 @@ import json
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from recvae.errors import RecvaeError
 from recvae.inference.card import describe_artifact
 from recvae.inference.detector import detector
+from recvae.inference.ids import Id
 from recvae.inference.ranker import DECIMALS, Query, Ranker
 from recvae.inference.rules.selection import Ranked
 from recvae.inference.self_check import check_lists
@@ -42,16 +44,14 @@ class LiveModel:
     loaded_at : datetime
     event_weights : EventWeights
         Rules by which the store's events of a user become the weights of a history.
-    own_metadata : Metadata
-        The artifact's, without what clients have set since.
     item_changes : mapping
-        What clients have set and `ranker.metadata` has, by id.
+        What clients have set and `ranker` has, by id.
     """
 
     def __init__(self, path: Path, exact_items: int) -> None:
         loaded = registry.load(path, frozen=True)
         self.ranker = ranker = Ranker(loaded, exact_items)
-        self.own_metadata, self.item_changes = ranker.metadata, dict[str, Mapping[str, Any]]()
+        self.item_changes: Mapping[Id, Mapping[str, Any]] = {}
         self.loaded_at = datetime.now(UTC)
         manifest = loaded.manifest
         self.event_weights = EventWeights.of(manifest)
@@ -68,6 +68,14 @@ class LiveModel:
         See `recvae.inference.card.describe_artifact`.
         """
         return describe_artifact(self.ranker.loaded)
+
+    def with_items(self, changes: Mapping[Id, Mapping[str, Any]]) -> "LiveModel":
+        """Return a model with other metadata of some items, and with new items; see `Ranker.with_items`."""
+        model = copy(self)
+        if changes or self.item_changes:
+            model.ranker = self.ranker.with_items(changes)
+        model.item_changes = changes
+        return model
 
     def next_list_id(self) -> str:
         """Name a list: the version of the model that made it, and a part that no other list has."""
@@ -122,7 +130,7 @@ class ModelReloader:
         path: Path,
         exact_items: int,
         metrics: Metrics,
-        prepare: Callable[[LiveModel], None] = lambda _: None,
+        prepare: Callable[[LiveModel], LiveModel] = lambda model: model,
     ) -> None:
         self._prepare = prepare
         self._path, self._exact_items, self._metrics = path, exact_items, metrics
@@ -169,9 +177,7 @@ class ModelReloader:
             return before is None or before.version["version"] != model.version["version"]
 
     def _load(self) -> LiveModel:
-        model = LiveModel(self._path, self._exact_items)
-        self._prepare(model)
-        return model
+        return self._prepare(LiveModel(self._path, self._exact_items))
 
     def _report(self, model: LiveModel, before: LiveModel | None) -> None:
         name, version = model.version["name"], model.version["version"]

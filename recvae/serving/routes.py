@@ -229,7 +229,8 @@ def _add_items(app: FastAPI, backend: Backend) -> None:
     async def set_item(item_id: Id, body: schemas.ItemRequest) -> Response:
         """Set an item's metadata, such as whether it is in stock, in place of what was set before.
 
-        Columns that are not named are the model's own. Every worker filters by it within a second.
+        Columns that are not named are the model's own. Every worker filters by it within a second. An item that the
+        model does not know, of which it knows a value, is recommended from then on.
         """
         return _json(await backend.set_item(item_id, body.root))
 

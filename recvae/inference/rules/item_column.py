@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Any
@@ -96,6 +96,14 @@ class ItemColumn:
         kind = "truth value" if isinstance(first, bool) else "number" if is_number(first) else "text"
         types: dict[str, Any] = {"truth value": bool, "number": np.float64, "text": object}
         return cls(kind, np.empty(0, dtype=types[kind]), np.full(n_items, -1, dtype=np.int32), None)
+
+    def extended(self, n_items: int) -> "ItemColumn":
+        """Add items without values."""
+        if not n_items:
+            return self
+        if self.starts is None:
+            return replace(self, codes=np.concatenate([self.codes, np.full(n_items, -1, dtype=np.int32)]))
+        return replace(self, starts=np.concatenate([self.starts, np.full(n_items, self.starts[-1])]))
 
     def replace_values(self, changes: Mapping[int, Sequence[Any]]) -> "ItemColumn":
         """Give some items other values, which were parsed."""

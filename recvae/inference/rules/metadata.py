@@ -42,16 +42,18 @@ class Metadata:
     ----------
     table : Arrow table
         One row for each item.
+    n_more : int
+        Items after those of the table, without values.
     """
 
-    def __init__(self, table: pa.Table) -> None:
-        self.table = table
+    def __init__(self, table: pa.Table, n_more: int = 0) -> None:
+        self.table, self._n_more = table, n_more
         self._columns: dict[str, ItemColumn] = {}
         self._cached_mask = lru_cache(MASKS)(self._compute_mask)
         self._cached_penalty = lru_cache(PENALTIES)(self._compute_penalty)
 
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self.table) + self._n_more
 
     def parse_filter(self, given: Any, field: str = "filter") -> Filter:
         """Check a filter such as `{"genre": ["Drama"], "year": {"ge": 1990}, "in_stock": true}`.
@@ -110,6 +112,12 @@ class Metadata:
             parsed[name] = [column.parse_value(part, name) for part in parts]
         return parsed
 
+    def extended(self, n_items: int) -> "Metadata":
+        """Add items without values."""
+        metadata = Metadata(self.table, self._n_more + n_items)
+        metadata._columns = {name: column.extended(n_items) for name, column in self._columns.items()}
+        return metadata
+
     def updated(self, changes: Mapping[int, Mapping[str, Any]]) -> "Metadata":
         """Lay other values over those of some items.
 
@@ -118,7 +126,7 @@ class Metadata:
         changes : mapping of item index to values by column
             Values that do not fit their column are left out.
         """
-        metadata, by_column = Metadata(self.table), dict[str, dict[int, list[Any]]]()
+        metadata, by_column = Metadata(self.table, self._n_more), dict[str, dict[int, list[Any]]]()
         metadata._columns = dict(self._columns)
         for item, given in changes.items():
             for name, value in given.items():
@@ -149,7 +157,8 @@ class Metadata:
             if name not in self.table.column_names:
                 names = ", ".join(sorted(self.names))
                 raise RuleError(f"{field}.{name}", f"is no column of the items; expected one of {names}")
-            found = self._columns[name] = ItemColumn.read(self.table[name], name, f"{field}.{name}")
+            found = ItemColumn.read(self.table[name], name, f"{field}.{name}").extended(self._n_more)
+            self._columns[name] = found
         return found
 
     def kinds(self) -> dict[str, str]:
