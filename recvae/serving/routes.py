@@ -79,6 +79,7 @@ def add_routes(app: FastAPI, backend: Backend) -> None:
     _add_users(app, backend)
     _add_events(app, backend)
     _add_items(app, backend)
+    _add_columns(app, backend)
     _add_operations(app, backend)
 
 
@@ -252,6 +253,14 @@ def _add_items(app: FastAPI, backend: Backend) -> None:
         schemas.SimilarItemsResponse,
         *(400, 401, 404, 422, 501, 503, 504),
     )
+
+
+def _add_columns(app: FastAPI, backend: Backend) -> None:
+    async def list_columns() -> Response:
+        """List the columns that filters, boosts and caps can name, with their most frequent values or their bounds."""
+        return _json({"columns": await asyncio.to_thread(lambda: backend.model.ranker.metadata.choices)})
+
+    _add(app, "items", "/columns", list_columns, schemas.ColumnsResponse, 401, 503, 504)
 
 
 def _add_operations(app: FastAPI, backend: Backend) -> None:

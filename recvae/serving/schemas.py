@@ -260,6 +260,22 @@ class SearchResponse(BaseModel):
     items: list[FoundItem]
 
 
+class Column(BaseModel):
+    """A column of the items: its kind, its most frequent values, or the bounds of numbers and dates."""
+
+    kind: str
+    n_values: int = Field(description="Number of distinct values.")
+    values: list[str | bool] = Field(description="The most frequent ones first.")
+    least: float | str | None
+    largest: float | str | None
+
+
+class ColumnsResponse(BaseModel):
+    """Columns of the items by name, but for ids and titles."""
+
+    columns: dict[str, Column]
+
+
 class EventsResponse(BaseModel):
     """Number of interactions that were new to the store, and the item ids and types that the model does not know.
 

@@ -26,6 +26,7 @@ OPERATIONS = {
     "search_items",
     "similar_items",
     "get_model",
+    "list_columns",
     "reload_model",
     "check_alive",
     "check_ready",

@@ -112,7 +112,7 @@ def test_a_key_is_asked_for(browser: Browser, folder: Path) -> None:
 def test_the_documentation_is_swagger_ui(browser: Browser, address: str) -> None:
     visit = Visit(browser, address, "/docs", 1280)
     page = visit.page
-    expect(page.locator(".opblock")).to_have_count(15)
+    expect(page.locator(".opblock")).to_have_count(16)
     page.locator("#operations-recommendations-recommend").click()
     page.get_by_role("button", name="Try it out").click()
     page.locator("#operations-recommendations-recommend textarea").fill('{"history": [101], "n": 3}')

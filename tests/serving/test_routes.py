@@ -348,6 +348,14 @@ def test_rules_on_every_route(shop: Asker) -> None:
     assert ids(answer) == [i for i in whole if i in (2, 3, 4, 5)]
 
 
+def test_columns_have_the_choices_of_filters(shop: Asker) -> None:
+    columns = shop("GET", "/columns").json()["columns"]
+    assert set(columns) == {"genre", "in_stock", "year"}
+    for value in columns["genre"]["values"]:
+        assert shop.recommend(history=[], filter={"genre": value})["items"]
+    assert shop.recommend(history=[], filter={"year": {"gt": columns["year"]["largest"]}})["items"] == []
+
+
 def test_caps_boosts_and_diversity(shop: Asker) -> None:
     capped = ids(shop.recommend(history=[item_id(1)], cap={"genre": 2.0}))
     assert [sum(i % 3 in of for i in capped) for of in ({0}, {1, 2})] == [2, 2]

@@ -31,7 +31,7 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     assert "Unresolvable" not in done.stdout
     tested = re.search(r"Tested: (\d+)", done.stdout)
     assert tested is not None
-    assert int(tested[1]) == 15
+    assert int(tested[1]) == 16
 
 
 @pytest.mark.parametrize("setting", ["RECVAE_MAX_N", "RECVAE_MAX_HISTORY"])

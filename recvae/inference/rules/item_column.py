@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -137,6 +137,27 @@ class ItemColumn:
         starts = np.concatenate([[0], np.cumsum(kept, dtype=np.int32)])[self.starts]
         return pa.ListArray.from_arrays(starts.astype(np.int32), values.take(pa.array(self.codes[kept])))
 
+    def describe(self, most: int) -> dict[str, Any]:
+        """Describe the values in use: the least and the largest of numbers and dates, else the most frequent ones.
+
+        Returns
+        -------
+        dict
+            `kind`, `n_values`, the number of distinct values, `values`, at most `most`, and `least` and `largest`.
+            Dates are text, in ISO 8601.
+        """
+        counts = np.bincount(self.codes[self.codes >= 0], minlength=len(self.values))
+        used = self.values[counts > 0]
+        used = used[used == used]  # NaN is a missing value
+        described = {"kind": self.kind, "n_values": len(used), "values": [], "least": None, "largest": None}
+        if self.kind not in ORDERED:
+            order = np.argsort(-counts, kind="stable")[: min(most, len(used))]
+            return described | {"values": self.values[order].tolist()}
+        if len(used):
+            bounds = {"least": used.min().item(), "largest": used.max().item()}
+            described |= {name: _format_moment(at) for name, at in bounds.items()} if self.kind == "date" else bounds
+        return described
+
     def meet(self, condition: Condition) -> Mask:
         """Find the items that meet a condition, (n_items,)."""
         match condition.operator:
@@ -241,6 +262,10 @@ def _parse_moment(given: str | date) -> int | None:
         return None
     moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
     return round((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1_000_000)
+
+
+def _format_moment(moment: int) -> str:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment)).isoformat()
 
 
 def is_number(given: Any) -> bool:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ MASKS, PENALTIES = 64, 32
 """Masks and penalties that are kept: one byte and four bytes an item each."""
 MOST_CONDITIONS = 32
 """Most conditions in a filter: each costs a pass over the items."""
+MOST_CHOICES = 100
 
 Filter = tuple[Condition, ...]
 """Conditions that an item must all meet."""
@@ -168,6 +169,11 @@ class Metadata:
             with contextlib.suppress(RuleError):
                 found[name] = self.find_column(name, "").kind
         return found
+
+    @cached_property
+    def choices(self) -> dict[str, dict[str, Any]]:
+        """Each column but ids and titles as `ItemColumn.describe` gives it, for people who choose what to filter by."""
+        return {name: self.find_column(name, "").describe(MOST_CHOICES) for name in self.kinds() if name not in WHOLE}
 
     def _compute_penalty(self, conditions: Filter) -> FloatArray:
         penalty = np.where(self.mask(conditions), np.float32(0), np.float32(-np.inf))

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from recvae.inference.rules.item_column import RuleError
-from recvae.inference.rules.metadata import Metadata
+from recvae.inference.rules.metadata import MOST_CHOICES, Metadata
 
 ROWS: list[dict[str, Any]] = [
     {"genre": "Drama|Crime", "year": 1994, "price": 9.5, "in_stock": True, "tags": ["new", "blue"], "studio": "A"},
@@ -150,3 +150,31 @@ def test_updated_values_are_as_those_of_a_new_table() -> None:
         masks = [metadata.mask(metadata.parse_filter(given)).tolist() for metadata in (updated, expected)]
         assert masks[0] == masks[1], given
     assert before.mask(before.parse_filter({"of": "new"})).sum() == 0
+
+
+def test_choices_are_the_values_in_use(metadata: Metadata) -> None:
+    def described(kind: str, n_values: int, values: Any = (), least: Any = None, largest: Any = None) -> dict[str, Any]:
+        return {"kind": kind, "n_values": n_values, "values": list(values), "least": least, "largest": largest}
+
+    assert metadata.choices == {
+        "code": described("text", 3, ["x", "y", "z"]),
+        "genre": described("text", 3, ["Drama", "Crime", "Comedy"]),
+        "in_stock": described("truth value", 2, [True, False]),
+        "price": described("number", 3, least=-3.25, largest=9.5),
+        "released": described("date", 4, least="1960-02-29T00:00:00+00:00", largest="2021-06-02T00:00:00+00:00"),
+        "studio": described("text", 3, ["B", "A", "é"]),
+        "tags": described("text", 3, ["new", "blue", "red"]),
+        "year": described("number", 4, least=1989, largest=2010),
+    }
+    changed = metadata.updated({0: {"studio": None, "sold": True}, 1: {"price": float("nan")}})
+    assert changed.choices["studio"]["values"] == ["B", "é"]
+    assert changed.choices["sold"] == described("truth value", 1, [True])
+    nothing = Metadata(pa.table({"item_id": [1], "price": [float("nan")], "genre": pa.array([None], pa.string())}))
+    assert nothing.choices == {"genre": described("text", 0), "price": described("number", 0)}
+
+
+def test_choices_are_few() -> None:
+    names = [f"genre {i % 150}" for i in range(200)]
+    choices = Metadata(pa.table({"item_id": range(200), "genre": names})).choices["genre"]
+    assert (choices["n_values"], len(choices["values"])) == (150, MOST_CHOICES)
+    assert set(choices["values"][:50]) == set(names[:50])
