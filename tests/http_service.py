@@ -179,6 +179,11 @@ class Postgres:
     def stop(self) -> None:
         self._run("pg_ctl", "stop", "--wait", "--mode=immediate")
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables by which PostgreSQL's clients find the server."""
+        return {"PGHOST": "127.0.0.1", "PGPORT": str(self._port), "PGUSER": "recvae"}
+
     def fresh(self) -> str:
         """The URL of a database that nobody has used yet."""
         self._databases += 1

@@ -25,6 +25,8 @@ from tests.http_service import free_port, ready, wait_until
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+"""The page whose commands need a database; `tests/test_tutorial.py` runs them."""
 LONGEST_README = 130
 SHELL_COMMANDS = ("recvae", "torchrun", "python")
 """Commands that a bash block may run, beside `make`, `pip install` and a service with the `curl` that asks it."""
@@ -53,7 +55,11 @@ def blocks(page: Path, language: str) -> list[Block]:
     return [Block(language, code, output or None) for code, output in found]
 
 
-COMMANDS = {page: [command for block in blocks(page, "bash") for command in block.commands] for page in PAGES}
+COMMANDS = {
+    page: [command for block in blocks(page, "bash") for command in block.commands]
+    for page in PAGES
+    if page != TUTORIAL
+}
 EVERY_COMMAND = list(dict.fromkeys(command for commands in COMMANDS.values() for command in commands))
 SERVED = [command for command in EVERY_COMMAND if command.startswith(("recvae serve ", "curl "))]
 RUN = [command for command in EVERY_COMMAND if command.startswith(SHELL_COMMANDS) and command not in SERVED]
