@@ -23,7 +23,7 @@ from recvae.types import FloatArray
 FACTORS = (512, 128)
 WEIGHTS = (0.3, 0.0, 0.1, 1.0, 3.0)
 FLATNESSES = (3.0, 1.5, 10.0)
-ITEM_EXPONENTS = (0.25, 0.0)
+ITEM_EXPONENTS = (0.25, 0.0, 0.1, 0.4)
 """Values among which what is not given is chosen; the first of each is taken where there is nobody to choose by."""
 LARGEST_MATRIX, LARGEST_SPARSE_MATRIX = 8000, 50_000
 """Items up to which the filter is kept as one array of items by items, and as a sparse one, where memory allows."""
@@ -68,7 +68,7 @@ class GraphFilter(Recommender):
     Notes
     -----
     What is None is chosen on at most 1,000 validation users, or users held out of the training matrix where none are
-    given: β of .25 and 0, φ of 1.5, 3 and 10, α of 0, .1, .3, 1 and 3, η of 512 and 128. Matrices with fewer than fifty
+    given: β of 0, .1, .25 and .4, φ of 1.5, 3 and 10, α of 0, .1, .3, 1 and 3, η of 512 and 128. Matrices with fewer than fifty
     users with five interactions take β = .25, φ = 3, α = .3, η = 512.
 
     Scores of a user are a sum of rows of one matrix: up to 8,000 items the whole filter, up to 50,000 items the 2,500
