@@ -26,7 +26,7 @@ MOST_REGULARIZATION = 0.1
 """Of alpha times sum / √(users · items), a bound of the largest singular value, which as much λ would make vanish."""
 VALIDATION_USERS = 1000
 ROUGH, EXACT = (64, 8), (128, 15)
-"""Factors and iterations, at most, of the models that choose: first where to look, then the regularization."""
+"""Factors and iterations, at most, of the models that choose: first where to look, then alpha."""
 COARSE, FINE = 3.0, 3.0**0.5
 """Factors by which the search for regularization and alpha goes on."""
 FURTHEST = 3.0**7
@@ -45,8 +45,9 @@ class ALS(Factorization):
     regularization, alpha : float, optional
         Regularization, and confidence of an interaction, where a missing interaction has 1. None chooses on at most
         1,000 validation users, with few factors: the regularization, then both together, are multiplied or divided by
-        3 from a rule's values on, as long as the lists get better, and the regularization by √3 at the end. Without
-        validation users some are held out of the training matrix; with too few users for that the rules stay.
+        3 from a rule's values on, as long as the lists get better, and at the end, with all factors, the regularization
+        by √3. Without validation users some are held out of the training matrix; with too few users for that the rules
+        stay.
     iterations : int
     metric : str
         Metric by which the regularization and alpha are chosen.
@@ -110,7 +111,7 @@ class ALS(Factorization):
     def _choose(self, user_items: sparse.csr_matrix, validation: ValidationUsers) -> None:
         """Choose the regularization, alpha at its ratio, and the regularization more finely, going on while it helps.
 
-        Small models rank for the first validation users.
+        Models rank for the first validation users, small ones until the last step.
         """
         users = validation[0][:VALIDATION_USERS], validation[1][:VALIDATION_USERS]
         found: dict[tuple[float, ...], float] = {}
@@ -131,7 +132,8 @@ class ALS(Factorization):
             alpha = search_line(lambda x: rank(EXACT, ratio * x if start is None else start, x), self.alpha_, COARSE)
             self.alpha_, self.regularization_ = alpha, ratio * alpha if start is None else start
         if self.regularization is None:
-            self.regularization_ = search_line(lambda x: rank(EXACT, x, self.alpha_), self.regularization_, FINE)
+            size = self.factors_, EXACT[1]  # the more factors, the larger the best regularization may be
+            self.regularization_ = search_line(lambda x: rank(size, x, self.alpha_), self.regularization_, FINE)
 
     def _rule(self, user_items: sparse.csr_matrix) -> float:
         """Regularization by the mean number of interactions of an item, bounded so that not all factors vanish."""
