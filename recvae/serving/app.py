@@ -23,7 +23,7 @@ from recvae.inference.rules.schema import describe_rules
 from recvae.serving.backend import Backend
 from recvae.serving.batching import Batcher
 from recvae.serving.item_updates import ItemUpdates
-from recvae.serving.live_model import ModelReloader
+from recvae.serving.live_model import ModelReloader, ServedModels
 from recvae.serving.middleware import OPEN_PATHS, Middleware
 from recvae.serving.page import add_page
 from recvae.serving.problems import Problem, problem_response, validation_response
@@ -58,10 +58,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     store = settings.store.get_secret_value()
     database = DatabaseUserStore(store) if store else None
     updates = None if database is None else ItemUpdates(database)
-    prepare = [] if updates is None else [updates.apply]
+    prepare = updates.apply if updates else lambda model: model
     backend = Backend(
         settings,
-        ModelReloader(settings.model, settings.exact_items, metrics, *prepare),
+        ServedModels(
+            [
+                ModelReloader(variant, settings.exact_items, metrics, prepare, leads=i == 0)
+                for i, variant in enumerate(settings.variants)
+            ]
+        ),
         Batcher(settings.batch_size, settings.batch_window_ms / 1000, settings.queue, metrics.batch_size.observe),
         metrics,
         database,
@@ -104,7 +109,7 @@ async def _run(backend: Backend) -> AsyncIterator[None]:
     try:
         await backend.models.reload()
     except RecvaeError as error:
-        LOGGER.error("no model yet: %s", error)
+        LOGGER.error("not loaded: %s", error)
     await backend.batcher.start()
     watchers = [asyncio.create_task(backend.models.watch(backend.settings.poll_seconds))]
     if backend.updates is not None:

@@ -17,7 +17,7 @@ from recvae.inference.rules.selection import Ranked, parse_rules
 from recvae.serving.batching import Batcher, Steps
 from recvae.serving.fields import EventItem, WeightedItem
 from recvae.serving.item_updates import ItemUpdates
-from recvae.serving.live_model import LiveModel, ModelReloader
+from recvae.serving.live_model import LiveModel, ServedModels
 from recvae.serving.problems import ProblemError
 from recvae.serving.schemas import EventsFields, ListFields, RecommendFields
 from recvae.serving.settings import Settings
@@ -39,7 +39,7 @@ class Backend:
     """Everything that the routes use."""
 
     settings: Settings
-    models: ModelReloader
+    models: ServedModels
     batcher: Batcher
     metrics: Metrics
     store: UserStore | None
@@ -47,21 +47,18 @@ class Backend:
 
     @property
     def model(self) -> LiveModel:
-        """Live model; problem 503 where there is none."""
-        if self.models.current is None:
-            reason = f": {self.models.error}" if self.models.error else ""
-            raise ProblemError(503, f"no model is loaded{reason}")
-        return self.models.current
+        """Live model, the first of several; problem 503 where there is none."""
+        return self._check_loaded(self.models.current)
 
     async def recommend(self, request: RecommendFields) -> Content:
         """Answer one request, scored together with those of other clients."""
-        model = self.model
+        model = self._choose_model(request)
         query, unknown = self._query(request, model)
         return await self._answer(query, unknown, request.explain, model)
 
     async def recommend_for_user(self, user: str, request: ListFields) -> Content:
         """Answer for a user by the history of the artifact and the interactions appended since."""
-        model = self.model
+        model = self._choose_model(request, user)
         stored = await self._stored_history(user)
         appended = model.event_weights.weigh(stored.events, time.time())
         known = None if stored.erased else model.ranker.find_user(user)
@@ -80,7 +77,7 @@ class Backend:
         """Store events of a user, all or none."""
         if self.store is None:
             raise ProblemError(501, NO_STORE)
-        model, events = self.model, _parse_events(request.items)
+        model, events = self._check_loaded(self.models.choose(user)), _parse_events(request.items)
         stored = await self.store.append(user, events, request.list_id)
         if request.list_id is not None:
             self.metrics.count_answers(request.list_id, len(events))
@@ -93,7 +90,8 @@ class Backend:
         if self.store is None:
             raise ProblemError(501, NO_STORE)
         erased = await self.store.erase(user)
-        return {"erased": erased, "hidden": self.model.ranker.find_user(user) is not None}
+        hidden = any(model.ranker.find_user(user) is not None for model in self.models.live or [self.model])
+        return {"erased": erased, "hidden": hidden}
 
     async def set_item(self, item: Id, given: dict[str, Any]) -> Content:
         """Store an item's metadata, in place of what was stored for it before, for this worker and all others.
@@ -102,14 +100,58 @@ class Backend:
         """
         if self.store is None or self.updates is None:
             raise ProblemError(501, NO_STORE)
-        ranker = self.model.ranker
-        try:
-            spelled = await asyncio.to_thread(ranker.check_item, item, given)
-        except RuleError as error:
-            raise ProblemError(404 if isinstance(error, UnknownItemError) else 409, str(error), error.field) from None
+        spelled = await asyncio.to_thread(self._check_item, item, given)
         await self.store.put_item(str(spelled), given)
         await self.updates.refresh(self.models)
         return {"id": spelled, "metadata": given}
+
+    def _check_item(self, item: Id, given: Mapping[str, Any]) -> Id:
+        """Return the item's id as the models spell it; a problem if none can list it, or its metadata do not fit."""
+        spelled, unknown = None, None
+        for model in self.models.live or [self.model]:
+            try:
+                spelled = model.ranker.check_item(item, given)
+            except UnknownItemError as error:
+                unknown = error
+            except RuleError as error:
+                raise ProblemError(409, str(error), error.field) from None
+        if spelled is None:
+            raise ProblemError(404, str(unknown), unknown.field if unknown else None)
+        return spelled
+
+    def describe_models(self) -> Content:
+        """Describe the model, and each where there are several; the first time takes long, for their cards."""
+        variants = [
+            {
+                "variant": one.variant.name,
+                "share": one.variant.share,
+                "model": None if one.current is None else one.current.describe(),
+                "last_error": one.error,
+            }
+            for one in self.models.reloaders
+            if one.variant.name
+        ]
+        return {**self.model.describe(), "last_error": self.models.error, "variants": variants}
+
+    def _check_loaded(self, model: LiveModel | None) -> LiveModel:
+        if model is None:
+            reason = f": {self.models.error}" if self.models.error else ""
+            raise ProblemError(503, f"no model is loaded{reason}")
+        return model
+
+    def _choose_model(self, request: ListFields, user: str | None = None) -> LiveModel:
+        """Return the model that the request names, or that of the user; without a user, that of the history."""
+        if request.variant is not None:
+            found = self.models.find(request.variant)
+            if found is None:
+                raise ProblemError(404, f"no model is called {request.variant!r}", "variant")
+            return found
+        if len(self.models.reloaders) == 1:
+            return self.model
+        if user is None and isinstance(request, RecommendFields):
+            ids = (entry.id if isinstance(entry, WeightedItem) else entry for entry in request.history)
+            user = "\0".join(sorted(map(str, ids)))
+        return self._check_loaded(self.models.choose(user or ""))
 
     async def _stored_history(self, user: str) -> StoredHistory:
         if self.store is None:
@@ -124,7 +166,10 @@ class Backend:
             detail = f"squares of the explained histories' lengths sum to {explained:,}; expected at most {most:,}"
             raise ProblemError(422, f"{detail}, the cost of one history of max_history items", "requests")
         try:
-            return await self.batcher.submit_steps(self._batch_steps(requests, self.model))
+            places = dict[LiveModel, list[int]]()
+            for i, request in enumerate(requests):
+                places.setdefault(self._choose_model(request), []).append(i)
+            return await self.batcher.submit_steps(self._batch_steps(requests, places))
         except UnsupportedError as error:
             raise ProblemError(422, str(error), "history") from None
 
@@ -153,19 +198,21 @@ class Backend:
             raise ProblemError(422, str(error), error.field) from None
         return self._content(ranked, reasons, unknown, model)
 
-    def _batch_steps(self, requests: Sequence[RecommendFields], model: LiveModel) -> Steps[list[bytes]]:
-        answers: list[bytes] = []
-        for block in _blocks(requests):
-            queries, unknown = zip(
-                *(self._query(request, model, f"requests[{len(answers) + i}].") for i, request in enumerate(block)),
-                strict=True,
-            )
-            lists = model.rank(queries)
-            yield
-            for place, request in enumerate(block):
-                reasons = (yield from model.explain(queries[place], lists[place])) if request.explain else None
-                answers.append(orjson.dumps(self._content(lists[place], reasons, unknown[place], model)))
+    def _batch_steps(
+        self, requests: Sequence[RecommendFields], places: Mapping[LiveModel, Sequence[int]]
+    ) -> Steps[list[bytes]]:
+        answers = [b""] * len(requests)
+        for model, chosen in places.items():
+            for block in _blocks(requests, chosen):
+                queries, unknown = zip(
+                    *(self._query(requests[i], model, f"requests[{i}].") for i in block), strict=True
+                )
+                lists = model.rank(queries)
                 yield
+                for i, query, ranked, missing in zip(block, queries, lists, unknown, strict=True):
+                    reasons = (yield from model.explain(query, ranked)) if requests[i].explain else None
+                    answers[i] = orjson.dumps(self._content(ranked, reasons, missing, model))
+                    yield
         return answers
 
     def _content(self, ranked: Ranked, reasons: list[Ranked] | None, unknown: list[Id], model: LiveModel) -> Content:
@@ -271,15 +318,16 @@ def _unsupported_field(query: Query, model: LiveModel) -> str:
     return "diversity" if query.rules and query.rules.diversity and model.ranker.model.folds_in else "history"
 
 
-def _blocks(requests: Sequence[RecommendFields]) -> Iterator[list[RecommendFields]]:
-    block: list[RecommendFields] = []
+def _blocks(requests: Sequence[RecommendFields], places: Sequence[int]) -> Iterator[list[int]]:
+    """Divide the places of requests that one model answers into blocks for one step each."""
+    block: list[int] = []
     n_ids = 0
-    for request in requests:
-        size = len(request.history) + len(request.exclude) + len(request.only or ())
+    for i in places:
+        size = len(requests[i].history) + len(requests[i].exclude) + len(requests[i].only or ())
         if block and (len(block) == REQUESTS_A_STEP or n_ids + size > IDS_A_STEP):
             yield block
             block, n_ids = [], 0
-        block.append(request)
+        block.append(i)
         n_ids += size
     if block:
         yield block

@@ -1,4 +1,4 @@
-"""Types of what requests hold: ids, weights, times, and items with these."""
+"""Types of what requests hold: ids, weights, times, items with these, and values of metadata."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -89,3 +89,25 @@ HistoryItem = Annotated[
     Annotated[ItemId, Tag("plain")] | Annotated[WeightedItem, Tag("object")], Discriminator(_tell_kind)
 ]
 EventEntry = Annotated[Annotated[ItemId, Tag("plain")] | Annotated[EventItem, Tag("object")], Discriminator(_tell_kind)]
+
+LONGEST_VALUE, MOST_COLUMNS, MOST_OF_A_SET = 1000, 64, 100
+_Text = Annotated[str, Field(strict=True, max_length=LONGEST_VALUE)]
+_Number = Annotated[float, Field(strict=True, ge=-(2**53), le=2**53)]
+
+
+def _kind_of_value(value: Any) -> str:
+    if isinstance(value, list):
+        return "a-list-of-numbers" if value and _kind_of_value(value[0]) == "a-number" else "a-list-of-texts"
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return "nothing" if value is None else "a-number" if number else "a-text" if isinstance(value, str) else "a-truth"
+
+
+MetadataValue = Annotated[
+    Annotated[None, Tag("nothing")]
+    | Annotated[bool, Field(strict=True), Tag("a-truth")]
+    | Annotated[_Number, Tag("a-number")]
+    | Annotated[_Text, Tag("a-text")]
+    | Annotated[list[_Text], Field(max_length=MOST_OF_A_SET), Tag("a-list-of-texts")]
+    | Annotated[list[_Number], Field(max_length=MOST_OF_A_SET), Tag("a-list-of-numbers")],
+    Discriminator(_kind_of_value),
+]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recvae.inference.ids import Id
-from recvae.serving.live_model import LiveModel, ModelReloader
+from recvae.serving.live_model import LiveModel, ServedModels
 from recvae.store.database import StoreUnavailableError
 from recvae.store.user_store import UserStore
 
@@ -18,7 +18,7 @@ OVERLAP = 10.0
 
 
 class ItemUpdates:
-    """Reads what every worker has stored, and keeps the live model's metadata up to date.
+    """Reads what every worker has stored, and keeps the live models' metadata up to date.
 
     Parameters
     ----------
@@ -31,14 +31,14 @@ class ItemUpdates:
         self._changes: dict[Id, Mapping[str, Any]] = {}
         self._latest = 0.0
 
-    async def watch(self, models: ModelReloader) -> None:
+    async def watch(self, models: ServedModels) -> None:
         """Look for changes until cancelled."""
         while True:
             await asyncio.sleep(SECONDS)
             await self.try_refresh(models)
 
-    async def try_refresh(self, models: ModelReloader) -> None:
-        """Refresh the live model; a store that is away changes nothing."""
+    async def try_refresh(self, models: ServedModels) -> None:
+        """Refresh the live models; a store that is away changes nothing."""
         try:
             await self.refresh(models)
         except StoreUnavailableError as error:
@@ -46,8 +46,8 @@ class ItemUpdates:
         except Exception:
             LOGGER.exception("items were not updated")
 
-    async def refresh(self, models: ModelReloader) -> None:
-        """Read what is new in the store, and bring the live model up to date.
+    async def refresh(self, models: ServedModels) -> None:
+        """Read what is new in the store, and bring the live models up to date.
 
         Raises
         ------
@@ -62,10 +62,11 @@ class ItemUpdates:
             self._latest = max([self._latest, *(at for _, _, at in rows)])
             if new:
                 self._changes = {**self._changes, **new}
-            while (live := models.current) is not None and live.item_changes is not self._changes:
-                changed = await asyncio.to_thread(self.apply, live)
-                if models.current is live:  # and no other model has been loaded meanwhile
-                    models.current = changed
+            for one in models.reloaders:
+                while (live := one.current) is not None and live.item_changes is not self._changes:
+                    changed = await asyncio.to_thread(self.apply, live)
+                    if one.current is live:  # and no other model has been loaded meanwhile
+                        one.current = changed
 
     def apply(self, model: LiveModel) -> LiveModel:
         """Lay all changes over a model's own metadata."""

@@ -1,4 +1,4 @@
-"""`LiveModel`, the artifact that is served, and `ModelReloader`, which replaces it without a pause."""
+"""`LiveModel`, an artifact that is served, `ModelReloader`, which replaces it without a pause, and `ServedModels`."""
 
 import asyncio
 import gc
@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -23,6 +24,7 @@ from recvae.inference.rules.selection import Ranked
 from recvae.inference.self_check import check_lists
 from recvae.models import registry
 from recvae.serving.batching import Steps
+from recvae.serving.settings import Variant
 from recvae.serving.telemetry import Metrics
 from recvae.serving.title_search import TitleSearch
 from recvae.storage.manifest import MANIFEST
@@ -77,6 +79,18 @@ class LiveModel:
         model.item_changes = changes
         return model
 
+    def describe(self) -> dict[str, Any]:
+        """Describe the model for people: manifest, catalogue, index and card."""
+        manifest, index = self.ranker.loaded.manifest, self.ranker.index
+        return {
+            **self.version,
+            **{key: manifest[key] for key in ("metrics", "data", "hyperparameters")},
+            "n_items": len(self.ranker.items),
+            "loaded_at": self.loaded_at,
+            "index": None if index is None else index.describe(),
+            "card": self.card,
+        }
+
     def next_list_id(self) -> str:
         """Name a list: the version of the model that made it, and a part that no other list has."""
         return f"{self.version['version']}-{PROCESS_ID}{next(NUMBERS):x}"
@@ -112,10 +126,21 @@ class LiveModel:
 
 
 class ModelReloader:
-    """Loads the artifact at a path, and again whenever another one takes its place.
+    """Loads the artifact of a variant, and again whenever another one takes its place.
 
     The new artifact is loaded beside the present one, verified and checked; if any of that fails, the present one
     stays. Requests finish on the model that they began with.
+
+    Parameters
+    ----------
+    variant : Variant
+    exact_items : int
+        See `Ranker`.
+    metrics : Metrics
+    prepare : callable
+        Called with each model before it is served.
+    leads : bool
+        Whether the metrics of the present are of this model: its age, and the recall of its index.
 
     Attributes
     ----------
@@ -127,13 +152,15 @@ class ModelReloader:
 
     def __init__(
         self,
-        path: Path,
+        variant: Variant,
         exact_items: int,
         metrics: Metrics,
         prepare: Callable[[LiveModel], LiveModel] = lambda model: model,
+        leads: bool = True,
     ) -> None:
+        self._leads = leads
         self._prepare = prepare
-        self._path, self._exact_items, self._metrics = path, exact_items, metrics
+        self.variant, self._exact_items, self._metrics = variant, exact_items, metrics
         self._lock = asyncio.Lock()
         self._seen: tuple[int, ...] | None = None
         self.current: LiveModel | None = None
@@ -143,7 +170,7 @@ class ModelReloader:
         """Look for another artifact every so many seconds, until cancelled."""
         while True:
             await asyncio.sleep(seconds)
-            if _identify(self._path) != self._seen:
+            if _identify(self.variant.path) != self._seen:
                 try:
                     await self.reload()
                 except RecvaeError as error:
@@ -160,7 +187,7 @@ class ModelReloader:
             If the artifact is not sound; the present model stays.
         """
         async with self._lock:
-            self._seen = _identify(self._path)
+            self._seen = _identify(self.variant.path)
             try:
                 model = await asyncio.to_thread(self._load)
             except Exception as error:
@@ -177,16 +204,93 @@ class ModelReloader:
             return before is None or before.version["version"] != model.version["version"]
 
     def _load(self) -> LiveModel:
-        return self._prepare(LiveModel(self._path, self._exact_items))
+        model = LiveModel(self.variant.path, self._exact_items)
+        if self.variant.name:
+            model.version["variant"] = self.variant.name
+        return self._prepare(model)
 
     def _report(self, model: LiveModel, before: LiveModel | None) -> None:
         name, version = model.version["name"], model.version["version"]
-        trained = datetime.fromisoformat(model.version["trained_at"] or model.loaded_at.isoformat())
         earlier = None if before is None else (before.version["name"], before.version["version"])
-        self._metrics.set_model(name, version, trained.timestamp(), earlier)
-        index = model.ranker.index
-        self._metrics.recall.set(1.0 if index is None else index.recall)
+        self._metrics.set_model(name, version, earlier)
+        if self._leads:
+            trained = datetime.fromisoformat(model.version["trained_at"] or model.loaded_at.isoformat())
+            index = model.ranker.index
+            self._metrics.set_state(trained.timestamp(), 1.0 if index is None else index.recall)
         LOGGER.info("serving %s %s, %s items", name, version, f"{len(model.ranker.items):,}")
+
+
+class ServedModels:
+    """The models behind the service: one, or several that each answer for their share of the users.
+
+    Attributes
+    ----------
+    reloaders : sequence of ModelReloader
+        Requests without a user, such as for similar items, are answered by the first that is loaded.
+    """
+
+    def __init__(self, reloaders: Sequence[ModelReloader]) -> None:
+        self.reloaders = reloaders
+
+    @property
+    def live(self) -> list[LiveModel]:
+        """The models that are loaded."""
+        return [one.current for one in self.reloaders if one.current is not None]
+
+    @property
+    def current(self) -> LiveModel | None:
+        """The first model that is loaded."""
+        return next(iter(self.live), None)
+
+    @property
+    def error(self) -> str | None:
+        """Why artifacts now at their paths could not be loaded."""
+        named = [(one.variant.name, one.error) for one in self.reloaders if one.error]
+        return "; ".join(f"{name}: {error}" if name else error for name, error in named) or None
+
+    def find(self, name: str) -> LiveModel | None:
+        """Return the model of a name; None if there is none, or it is not loaded."""
+        return next((one.current for one in self.reloaders if one.variant.name == name), None) if name else None
+
+    def choose(self, user: str) -> LiveModel | None:
+        """Return the model that answers for a user, always the same one while the shares stay.
+
+        By weighted rendezvous hashing: each model draws a number from the user and its own name, and the least
+        -log(number) / share wins. If a share grows, users only move to that model; a model that is not loaded leaves
+        its users to the others.
+        """
+        loaded = [one for one in self.reloaders if one.current is not None]
+        return (
+            min(loaded, key=lambda one: _draw(one.variant.name, user) / one.variant.share).current if loaded else None
+        )
+
+    async def watch(self, seconds: float) -> None:
+        """Look for other artifacts every so many seconds, until cancelled."""
+        await asyncio.gather(*(one.watch(seconds) for one in self.reloaders))
+
+    async def reload(self) -> bool:
+        """Load the artifacts now at the paths; return whether any is another one than before.
+
+        Raises
+        ------
+        RecvaeError
+            If an artifact is not sound; its present model stays, and the others are loaded all the same.
+        """
+        changed, errors = [], list[RecvaeError]()
+        for one in self.reloaders:
+            try:
+                changed.append(await one.reload())
+            except RecvaeError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return any(changed)
+
+
+def _draw(name: str, user: str) -> float:
+    """Draw from the exponential distribution, by a hash."""
+    digest = hashlib.sha256(f"{name}\0{user}".encode()).digest()
+    return -math.log((int.from_bytes(digest[:6], "big") + 0.5) / 2**48)
 
 
 def _identify(path: Path) -> tuple[int, ...] | None:

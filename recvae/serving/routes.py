@@ -105,13 +105,7 @@ def _add_recommendations(app: FastAPI, backend: Backend) -> None:
             path,
             _with_body(endpoint, body),
             answer,
-            400,
-            401,
-            413,
-            415,
-            422,
-            503,
-            504,
+            *(400, 401, 404, 413, 415, 422, 503, 504),
             method="POST",
         )
 
@@ -265,14 +259,10 @@ def _add_columns(app: FastAPI, backend: Backend) -> None:
 
 def _add_operations(app: FastAPI, backend: Backend) -> None:
     async def get_model() -> Response:
-        """Describe the model that is served: version, metrics, data, hyperparameters."""
-        model = backend.model
-        ranker, manifest = model.ranker, model.ranker.loaded.manifest
-        described = {key: manifest[key] for key in ("metrics", "data", "hyperparameters")}
-        index = None if ranker.index is None else ranker.index.describe()
-        content = {"n_items": len(ranker.items), "loaded_at": model.loaded_at, "index": index}
-        card = await asyncio.to_thread(lambda: model.card)  # it reads all items when it is first asked for
-        return _json({**model.version, **described, **content, "last_error": backend.models.error, "card": card})
+        """Describe what is served: version, metrics, data, hyperparameters, and each of several models."""
+        # cards read all items when they are first asked for
+        described = await asyncio.to_thread(backend.describe_models)
+        return _json(described)
 
     async def reload_model() -> Response:
         """Load the artifact now at the path, in the worker that answers; the others do so within seconds."""

@@ -10,17 +10,25 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
     RootModel,
-    Tag,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     model_validator,
 )
 
-from recvae.serving.fields import NO_NUL, EventEntry, EventItem, HistoryItem, ItemId, Request
+from recvae.serving.fields import (
+    MOST_COLUMNS,
+    NO_NUL,
+    EventEntry,
+    EventItem,
+    HistoryItem,
+    ItemId,
+    MetadataValue,
+    Request,
+    TextId,
+)
 from recvae.serving.settings import Settings
 
 EVENT: dict[str, Any] = {"id": 50, "type": "buy", "weight": 2.5, "time": "2026-01-31T12:00:00Z"}
@@ -45,6 +53,9 @@ class ListFields(Request):
     diversity: Annotated[float, Field(strict=True, ge=0, le=1)] = Field(
         0, description="Weight of being unlike the items listed before, against the score."
     )
+    variant: TextId | None = Field(
+        None, description="Name of one of several models, which answers in place of the user's own."
+    )
 
 
 class RecommendFields(ListFields):
@@ -65,29 +76,6 @@ class AnomalyFields(Request):
     """A history to be judged."""
 
     history: list[ItemId] = Field(description="Items of a user's history, at least one.")
-
-
-LONGEST_VALUE, MOST_COLUMNS, MOST_OF_A_SET = 1000, 64, 100
-_Text = Annotated[str, Field(strict=True, max_length=LONGEST_VALUE)]
-_Number = Annotated[float, Field(strict=True, ge=-(2**53), le=2**53)]
-
-
-def _kind_of_value(value: Any) -> str:
-    if isinstance(value, list):
-        return "a-list-of-numbers" if value and _kind_of_value(value[0]) == "a-number" else "a-list-of-texts"
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return "nothing" if value is None else "a-number" if number else "a-text" if isinstance(value, str) else "a-truth"
-
-
-MetadataValue = Annotated[
-    Annotated[None, Tag("nothing")]
-    | Annotated[bool, Field(strict=True), Tag("a-truth")]
-    | Annotated[_Number, Tag("a-number")]
-    | Annotated[_Text, Tag("a-text")]
-    | Annotated[list[_Text], Field(max_length=MOST_OF_A_SET), Tag("a-list-of-texts")]
-    | Annotated[list[_Number], Field(max_length=MOST_OF_A_SET), Tag("a-list-of-numbers")],
-    Discriminator(_kind_of_value),
-]
 
 
 class ItemRequest(RootModel[dict[Annotated[str, Field(min_length=1, max_length=64)], MetadataValue]]):
@@ -173,6 +161,7 @@ class ModelVersion(BaseModel):
     name: str
     version: str
     trained_at: datetime | None
+    variant: str | None = Field(None, description="Its name where several models are served.")
 
 
 class FoundItem(BaseModel):
@@ -287,8 +276,8 @@ class EventsResponse(BaseModel):
     unknown_types: list[str]
 
 
-class ModelInfo(ModelVersion):
-    """The manifest of the model that is served, and its card."""
+class ModelDescription(ModelVersion):
+    """The manifest of a model that is served, and its card."""
 
     n_items: int
     metrics: dict[str, Any]
@@ -297,7 +286,22 @@ class ModelInfo(ModelVersion):
     loaded_at: datetime
     index: dict[str, Any] | None = Field(description="The approximate index of a large catalogue, with its recall.")
     card: dict[str, Any] = Field(description="Data, settings, figures, columns of the items, and limits.")
+
+
+class ModelVariant(BaseModel):
+    """One of several models behind the service, its share of the users against the others, and why it is missing."""
+
+    variant: str
+    share: float
+    model: ModelDescription | None
+    last_error: str | None
+
+
+class ModelInfo(ModelDescription):
+    """The model that is served, the first one where there are several, and all of these."""
+
     last_error: str | None = Field(description="Why the artifact now at the path was not loaded, if it was not.")
+    variants: list[ModelVariant] = Field([], description="All models, where several are served.")
 
 
 class ReloadResponse(BaseModel):

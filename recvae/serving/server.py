@@ -40,10 +40,12 @@ def application() -> "FastAPI":
 def run(model: Path, host: str, port: int, workers: int) -> None:
     """Serve an artifact until SIGTERM or SIGINT, which let requests under way finish.
 
+    With `RECVAE_MODELS`, `model` is the folder of the artifacts that it names.
+
     Raises
     ------
     ArtifactError
-        If there is no sound artifact at the start.
+        If there is no sound artifact at the start, or not all of several are.
     ParameterError
         If a setting has a value that it cannot have.
     """
@@ -51,9 +53,10 @@ def run(model: Path, host: str, port: int, workers: int) -> None:
         raise ParameterError(f"--port is {port}; expected 0 to {2**16 - 1}")
     if workers < 1:
         raise ParameterError(f"--workers is {workers}; expected at least 1")
-    registry.load(model, frozen=True)
-    os.environ.update(RECVAE_MODEL=str(model.absolute()), RECVAE_WORKERS=str(workers))
-    settings = Settings()
+    settings = Settings(model.absolute(), workers=workers)
+    for variant in settings.variants:
+        registry.load(variant.path, frozen=True)
+    os.environ.update(RECVAE_MODEL=str(settings.model), RECVAE_WORKERS=str(workers))
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, str(settings.scoring_threads))
     # uvicorn raises the signal again after the last request; without a handler the process would die of it.

@@ -1,8 +1,10 @@
 """`Settings` of the service: environment variables `RECVAE_…`, and files for secrets."""
 
+import math
 import os
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Ge
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -21,6 +23,14 @@ Count = Annotated[int, Ge(1)]
 Seconds = Annotated[float, Field(ge=1e-3, allow_inf_nan=False)]
 
 
+class Variant(NamedTuple):
+    """One of several models behind the service, and its share of the users against those of the others."""
+
+    name: str
+    path: Path
+    share: float
+
+
 class Settings(BaseSettings):
     """Settings of the service; `max_n` is `RECVAE_MAX_N`.
 
@@ -35,7 +45,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, use_attribute_docstrings=True)
 
     model: Path
-    """Artifact directory; a new artifact at this path is served from then on."""
+    """Artifact directory; a new artifact at this path is served from then on. With `models`, the folder they are in."""
+    models: str = ""
+    """Several artifacts in the folder `model`, and their shares of the users: `films:0.9,other:0.1`."""
     api_key: SecretStr = SecretStr("")
     """Key that requests must carry as `X-API-Key` or `Authorization: Bearer`; none when empty."""
     admin_key: SecretStr = SecretStr("")
@@ -90,10 +102,41 @@ class Settings(BaseSettings):
             raise ValueError("holds characters that a header cannot; expected ASCII")
         return key
 
+    @field_validator("models")
+    @classmethod
+    def _refuse_wrong_models(cls, text: str) -> str:
+        _parse_models(text)
+        return text
+
+    @cached_property
+    def variants(self) -> list[Variant]:
+        """The models to serve; one without a name where `models` is empty."""
+        shares = _parse_models(self.models)
+        return [Variant(name, self.model / name, share) for name, share in shares.items()] or [
+            Variant("", self.model, 1.0)
+        ]
+
     @property
     def scoring_threads(self) -> int:
         """Threads that score in this worker: workers × threads never exceeds the cores."""
         return self.threads or max(1, min(MOST_THREADS, usable_cores() // self.workers))
+
+
+def _parse_models(text: str) -> dict[str, float]:
+    """Parse `films:0.9,other:0.1`."""
+    expected = "expected names and shares such as films:0.9,other:0.1"
+    shares: dict[str, float] = {}
+    for entry in filter(None, map(str.strip, text.split(","))):
+        name, _, number = entry.rpartition(":")
+        if name in shares:
+            raise ValueError(f"is {text!r}, with {name} more than once; {expected}")
+        try:
+            shares[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name or not 0 < shares[name] < math.inf:
+            raise ValueError(f"is {text!r}; {expected}")
+    return shares
 
 
 def _first_wrong_value(error: ValidationError) -> str:

@@ -53,7 +53,7 @@ class Metrics:
         self._versions: set[str] = set()
         self._serving = Gauge(
             "recvae_model_info",
-            "1 for the model that is served.",
+            "1 for each model that is served.",
             ("model", "version"),
             registry=own,
             multiprocess_mode="mostrecent",
@@ -62,7 +62,7 @@ class Metrics:
             name: Gauge(f"recvae_model_{name}_timestamp_seconds", text, registry=own, multiprocess_mode="mostrecent")
             for name, text in (("loaded", "When the model was loaded."), ("trained", "When the model was trained."))
         }
-        self.recall = Gauge(
+        self._recall = Gauge(
             "recvae_index_recall",
             "Recall of the approximate index against exact lists; 1 without an index.",
             registry=own,
@@ -94,14 +94,18 @@ class Metrics:
         version = list_id.partition("-")[0]
         self._answers.labels(version if version in self._versions else "other").inc(interactions)
 
-    def set_model(self, name: str, version: str, trained: float, before: tuple[str, str] | None) -> None:
-        """Report that another model is served."""
+    def set_model(self, name: str, version: str, before: tuple[str, str] | None) -> None:
+        """Report that a model is served, in place of another."""
         if before is not None:
             self._serving.labels(*before).set(0)
         self._versions.add(version)
         self._serving.labels(name, version).set(1)
+
+    def set_state(self, trained: float, recall: float) -> None:
+        """Report when the model was trained that has just been loaded, and the recall of its index."""
         self._stamps["loaded"].set_to_current_time()
         self._stamps["trained"].set(trained)
+        self._recall.set(recall)
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus's text format."""

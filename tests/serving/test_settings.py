@@ -19,6 +19,11 @@ from recvae.serving import Settings
         ("RECVAE_TIMEOUT_SECONDS", "0", "RECVAE_TIMEOUT_SECONDS is 0; expected at least 0.001"),
         ("RECVAE_BATCH_WINDOW_MS", "-1", "RECVAE_BATCH_WINDOW_MS is -1; expected at least 0"),
         ("RECVAE_API_KEY", "schlüssel", "RECVAE_API_KEY holds characters"),
+        ("RECVAE_MODELS", "a", "RECVAE_MODELS is 'a'; expected names and shares such as films:0.9,other:0.1"),
+        ("RECVAE_MODELS", "a:0.5,b:0", "RECVAE_MODELS is 'a:0.5,b:0'; expected names and shares"),
+        ("RECVAE_MODELS", "a:nan", "RECVAE_MODELS is 'a:nan'; expected names and shares"),
+        ("RECVAE_MODELS", ":1", "RECVAE_MODELS is ':1'; expected names and shares"),
+        ("RECVAE_MODELS", "a:1,a:2", "RECVAE_MODELS is 'a:1,a:2', with a more than once"),
         ("RECVAE_SECRETS_DIR", "nowhere", "RECVAE_SECRETS_DIR is 'nowhere'; expected a directory"),
     ],
 )
@@ -34,6 +39,12 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     for variable, value in (("RECVAE_MODEL", "m"), ("RECVAE_MAX_N", "7"), ("RECVAE_CORS", "a,b")):
         monkeypatch.setenv(variable, value)
     assert Settings() == Settings(Path("m"), max_n=7, cors="a,b")
+
+
+def test_several_models_are_in_one_folder() -> None:
+    variants = Settings(Path("models"), models="a:0.9, /srv/b:2").variants
+    assert variants == [("a", Path("models/a"), 0.9), ("/srv/b", Path("/srv/b"), 2.0)]
+    assert Settings(Path("models")).variants == [("", Path("models"), 1.0)]
 
 
 @pytest.mark.parametrize(
