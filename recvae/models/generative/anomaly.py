@@ -12,12 +12,11 @@ from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.decoder import Decoder
 from recvae.models.generative.calibration import (
     FEWEST_USERS,
-    GAIN_CAP,
+    GAIN,
     MOST_USERS,
     RARE,
     USERS,
     Calibration,
-    summarize,
 )
 from recvae.models.generative.held_out_likelihood import HeldOutLikelihood, predict_held_out
 from recvae.topn import top_n
@@ -119,7 +118,7 @@ class AnomalyDetector(Decoder):
         longer, single = lengths > 1, lengths == 1
         if longer.any():
             some = histories[longer]
-            summary = summarize(self._predict(some), some.indptr, calibration.cap)
+            summary = calibration.summarize(self._predict(some), some.indptr)
             scores[longer] = calibration.scores(summary)
             p_values[longer] = calibration.p_values(scores[longer])
         if single.any():
@@ -199,8 +198,8 @@ class AnomalyDetector(Decoder):
     def _restore_calibration(self, state: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Take what belongs to the calibration out of a model's arrays; return the others."""
         rest = dict(state)
-        users, cap = rest.pop(USERS, None), rest.pop(GAIN_CAP, None)
-        self.calibration_ = None if users is None or cap is None else Calibration.from_state(users, cap)
+        users, gain = rest.pop(USERS, None), rest.pop(GAIN, None)
+        self.calibration_ = None if users is None or gain is None else Calibration.from_state(users, gain)
         return rest
 
 

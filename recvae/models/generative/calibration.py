@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize_scalar
 
 from recvae.errors import ArtifactError
 from recvae.models.generative.held_out_likelihood import HeldOutLikelihood
@@ -18,9 +19,11 @@ CAP = 0.9
 interactions cannot make up for many that do not fit."""
 SHORTEST, LONGEST = 0.05, 0.95
 """Quantiles of the history lengths between which location and scale follow the length."""
+LEAST_WEIGHT = 0.01
+"""Of the model in a mixture with popularity."""
 RARE = 2.0
 """Mean deviations above the usual from which on the rarity of a history's items counts."""
-USERS, GAIN_CAP = "calibration_users", "calibration_cap"
+USERS, GAIN = "calibration_users", "calibration_gain"
 
 Vector = npt.NDArray[np.float64]
 
@@ -34,8 +37,8 @@ class Summary:
     lengths : (n_users,)
         Numbers of interactions.
     misfit : (n_users,)
-        Nats by which popularity predicts the interactions better than the model, where that predicts them well at most
-        the calibration's cap.
+        Nats by which popularity predicts the interactions better than the calibration's mixture of the model and
+        popularity does, where that predicts them well at most its cap.
     rarity : (n_users,)
         Nats of surprise for one who knows the items' popularity only.
     """
@@ -54,16 +57,25 @@ class Calibration:
     users : Summary
     cap : float
         Largest gain, in nats, that an interaction contributes.
+    weight : float
+        Of the model in its mixture with popularity, the one that predicts these users' interactions best. Below 1 where
+        the model is surer than it should be: items that it rules out for real users would then count too much.
     """
 
     users: Summary
     cap: float
+    weight: float = 1.0
 
     @classmethod
     def measure(cls, likelihood: HeldOutLikelihood, indptr: npt.NDArray[np.int32]) -> Self:
         """Summarize real users' histories, of at least one interaction each."""
-        cap = float(np.quantile(likelihood.model - likelihood.popularity, CAP))
-        return cls(summarize(likelihood, indptr, cap), cap)
+        gains = likelihood.model - likelihood.popularity
+        cap, weight = float(np.quantile(gains, CAP)), _fit_weight(gains)
+        return cls(_summarize(likelihood, indptr, cap, weight), cap, weight)
+
+    def summarize(self, likelihood: HeldOutLikelihood, indptr: npt.NDArray[np.int32]) -> Summary:
+        """Average over the interactions of each history, none of which is empty."""
+        return _summarize(likelihood, indptr, self.cap, self.weight)
 
     def __len__(self) -> int:
         return len(self.users.lengths)
@@ -102,24 +114,37 @@ class Calibration:
     def state(self) -> dict[str, FloatArray]:
         """Arrays for an artifact."""
         users = np.stack([self.users.lengths, self.users.misfit, self.users.rarity])
-        return {USERS: users.astype(np.float32), GAIN_CAP: np.array([self.cap], dtype=np.float32)}
+        return {USERS: users.astype(np.float32), GAIN: np.array([self.cap, self.weight], dtype=np.float32)}
 
     @classmethod
-    def from_state(cls, users: FloatArray, cap: FloatArray) -> Self:
+    def from_state(cls, users: FloatArray, gain: FloatArray) -> Self:
         """The inverse of `state`; `ArtifactError` for arrays that it cannot have given."""
-        sound = users.ndim == 2 and len(users) == 3 and users.shape[1] >= FEWEST_USERS and cap.shape == (1,)
-        if not sound or not (np.isfinite(users).all() and np.isfinite(cap).all() and (users[0] >= 1).all()):
-            raise ArtifactError(f"{USERS} and {GAIN_CAP} are {users.shape} and {cap.shape}; expected finite numbers")
+        sound = users.ndim == 2 and len(users) == 3 and users.shape[1] >= FEWEST_USERS and gain.shape == (2,)
+        sound = sound and np.isfinite(users).all() and np.isfinite(gain).all() and (users[0] >= 1).all()
+        if not sound or not 0 < gain[1] <= 1:
+            raise ArtifactError(f"{USERS} and {GAIN} are {users.shape} and {gain.shape}; expected finite numbers")
         lengths, misfit, rarity = users.astype(np.float64)
-        return cls(Summary(lengths, misfit, rarity), float(cap[0]))
+        return cls(Summary(lengths, misfit, rarity), *map(float, gain))
 
 
-def summarize(likelihood: HeldOutLikelihood, indptr: npt.NDArray[np.int32], cap: float) -> Summary:
-    """Average over the interactions of each history, none of which is empty."""
+def _summarize(likelihood: HeldOutLikelihood, indptr: npt.NDArray[np.int32], cap: float, weight: float) -> Summary:
     lengths = np.diff(indptr).astype(np.float64)
-    gains = np.minimum(likelihood.model - likelihood.popularity, cap)
+    gains = _mix(np.minimum(likelihood.model - likelihood.popularity, cap), weight)
     misfit, rarity = (-np.add.reduceat(part, indptr[:-1]) / lengths for part in (gains, likelihood.popularity))
     return Summary(lengths, misfit, rarity)
+
+
+def _mix(gains: Vector, weight: float) -> Vector:
+    """Gains over popularity of a mixture in which the model, whose gains are given, has a weight."""
+    with np.errstate(divide="ignore"):
+        mixed: Vector = np.logaddexp(np.log(weight) + gains, np.log1p(-weight))
+    return mixed
+
+
+def _fit_weight(gains: Vector) -> float:
+    """The weight of the largest likelihood."""
+    found = minimize_scalar(lambda weight: -_mix(gains, weight).mean(), bounds=(LEAST_WEIGHT, 1), method="bounded")
+    return float(found.x)
 
 
 def _fit_line(x: Vector, y: Vector) -> Callable[[Vector], Vector]:

@@ -19,7 +19,7 @@ from recvae.models.autoencoders.architecture import DENSITY, HISTORY_LENGTHS, TE
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.base import State
 from recvae.models.fit_context import FitContext
-from recvae.models.generative.calibration import Calibration, summarize
+from recvae.models.generative.calibration import Calibration
 from recvae.models.generative.density import Density
 from recvae.models.generative.draws import Lengths, draw_items, take_best
 from recvae.models.generative.latent_use import LatentUse
@@ -29,7 +29,7 @@ from recvae.types import FloatArray, UserItems
 
 N_QUANTILES = 101
 PRIORS = ("fitted", "standard")
-MOST_DENSITY_USERS = 5000
+MOST_DENSITY_USERS = 2000
 """Users, at most, that a density is fitted to."""
 LOWEST_TEMPERATURE, TEMPERATURE_STEPS, TEMPERATURE_USERS = 0.3, 4, 200
 """A temperature is searched between the lowest one and 1, in so many halves, by so many made-up users."""
@@ -263,7 +263,7 @@ class HistorySampler(Autoencoder):
         for _ in range(TEMPERATURE_STEPS):
             middle = (low + high) / 2
             histories = draw_items(self._decode(z, middle), lengths, np.random.default_rng(self.seed))
-            misfit = summarize(self._predict(histories), histories.indptr, calibration.cap).misfit.mean()
+            misfit = calibration.summarize(self._predict(histories), histories.indptr).misfit.mean()
             low, high = (low, middle) if misfit > usual else (middle, high)
         return float(np.float32((low + high) / 2))  # as an artifact keeps it
 

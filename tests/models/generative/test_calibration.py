@@ -6,6 +6,7 @@ import pytest
 
 from recvae.errors import ArtifactError
 from recvae.models.generative.calibration import FEWEST_USERS, Calibration, Summary
+from recvae.models.generative.held_out_likelihood import HeldOutLikelihood
 
 
 def draw_users(n: int, generator: np.random.Generator) -> Summary:
@@ -59,6 +60,18 @@ def test_users_of_one_length_need_no_line() -> None:
     assert np.isfinite(scores).all()
 
 
+@pytest.mark.parametrize("wrong", [0.0, 0.4])
+def test_a_model_that_is_too_sure_is_mixed_with_popularity(wrong: float) -> None:
+    generator = np.random.default_rng(0)
+    gains = np.where(generator.random(5000) < wrong, -20.0, 1.0)
+    likelihood = HeldOutLikelihood(gains - 5, np.full(5000, -5.0))
+    calibration = Calibration.measure(likelihood, np.arange(0, 5001, 50, dtype=np.int32))
+    # The likelihood of a weight w is (1 - wrong) log(1 + w(e - 1)) + wrong log(1 - w).
+    expected = 1 - wrong / (1 - 1 / np.e) if wrong else 1
+    assert calibration.weight == pytest.approx(expected, abs=0.02)
+    assert calibration.users.misfit.mean() == pytest.approx(-0.11 if wrong else -1, abs=0.02)
+
+
 def test_state_is_checked() -> None:
     calibration = Calibration(draw_users(200, np.random.default_rng(0)), 1.0)
     state = list(calibration.state().values())
@@ -70,7 +83,8 @@ def test_state_is_checked() -> None:
         (state[0][:, : FEWEST_USERS - 1], state[1]),
         (np.full_like(state[0], np.nan), state[1]),
         (np.zeros_like(state[0]), state[1]),
-        (state[0], state[1][:0]),
+        (state[0], state[1][:1]),
+        (state[0], np.array([1, 0], np.float32)),
     ]
     for arrays in broken:
         with pytest.raises(ArtifactError, match="calibration_users"):

@@ -12,7 +12,6 @@ from scipy import sparse
 from recvae.errors import ArtifactError, ParameterError, UnsupportedError
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.autoencoders.recvae import RecVAE
-from recvae.models.generative.calibration import summarize
 from recvae.models.generative.held_out_likelihood import predict_held_out
 from recvae.models.generative.sampling import HistorySampler
 from tests.contracts import one_thread as one_thread
@@ -90,7 +89,7 @@ def test_made_up_users_are_as_coherent_as_real_ones(tmp_path: Path) -> None:
     misfits = []
     for histories in (with_it, without, users):
         likelihood = predict_held_out(vae.score, histories, vae._popularity_prior())
-        misfits.append(summarize(likelihood, histories.indptr, vae.calibration_.cap).misfit.mean())
+        misfits.append(vae.calibration_.summarize(likelihood, histories.indptr).misfit.mean())
     assert abs(misfits[0] - misfits[2]) < 0.5 * abs(misfits[1] - misfits[2])
     assert vae.refit(users, show_progress=False).temperature_ == vae.temperature_
     vae.save(tmp_path / "model")
