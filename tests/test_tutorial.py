@@ -72,13 +72,14 @@ def check_answers(printed: str, categories: dict[int, str]) -> str:
     while printed:
         answer, end = json.JSONDecoder().raw_decode(printed)
         found, printed = [*found, answer], printed[end:]
-    ruled, bought, came, put, given = found
+    ruled, sold_out, new, bought, came, given = found
     counts = Counter(categories[item["id"]] for item in ruled["items"])
     assert len(ruled["items"]) == len(given["items"]) == 5
     assert "Taste 1" not in counts
     assert max(counts.values()) <= 2
     assert (bought["stored"], came["stored"]) == (2, 5)
-    assert put["metadata"] == {"in_stock": False}
+    assert sold_out["metadata"] == {"in_stock": False}
+    assert new == {"id": 151, "metadata": {"title": "Premiere", "category": "Taste 3"}}
     assert 40 not in {item["id"] for item in given["items"]}
     return str(given["model"]["version"])
 
@@ -92,6 +93,8 @@ def check_next_model(folder: Path) -> None:
     assert len(erased) == 2
     assert not users & erased
     assert len(users) == 400 - 2 + 1
-    assert model.items.set_index("item_id")["in_stock"][40] is False
+    items = model.items.set_index("item_id")
+    assert items["in_stock"][40] is False
+    assert (items["title"][151], items["category"][151]) == ("Premiere", "Taste 3")
     assert model.manifest["data"]["filters"]["weights"]["events"] == {"view": 1, "buy": 5}
     assert model.manifest["data"]["store"]["events"] == 7

@@ -214,8 +214,9 @@ def _drop_learned(
     They have not where a filter dropped the user, where the user was erased, or where the event was being stored while
     others were read.
     """
-    pairs = [rows["user"].to_numpy() * n_items + rows["item"].to_numpy() for rows in (events, histories)]
-    learned = (events["stored_at"] <= until).to_numpy() & np.isin(*pairs)
+    pairs, known = (rows["user"].to_numpy() * n_items + rows["item"].to_numpy() for rows in (events, histories))
+    learned = (events["stored_at"] <= until).to_numpy(copy=True)
+    learned[learned] = np.isin(pairs[learned], known)
     counts["learned before"] = int(learned.sum())
     return events[~learned]
 

@@ -197,6 +197,15 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "fit interactions.csv --out new --items nowhere.csv": ("nowhere.csv is missing", "expected a file of items"),
     "fit data --out new --items interactions.csv": ("items cannot be given here", "a prepared directory has its own"),
     "fit thesis --out new": ("thesis", "holds no data set", "expected one of u.data"),
+    # the next model from a store
+    "fit --out new": ("no source given", "expected a source, or from_store and since"),
+    "fit --out new --since popularity": ("since is given without from_store",),
+    "fit --out new --from-store sqlite:///no.db": ("from_store is given without since",),
+    "fit data --out new --from-store sqlite:///no.db --since popularity": ("a source and from_store given",),
+    "fit --out new --from-store sqlite:///no.db --since nowhere": ("nowhere is missing", "recvae-model directory"),
+    "fit --out new --from-store sqlite:///no.db --since popularity": ("sqlite:///no.db: no such file",),
+    "fit --out new --from-store mysql://recvae:secret@h/db --since popularity": ("expected sqlite or postgresql",),
+    "fit --out new --from-store postgresql+psycopg://u:secret@127.0.0.1:1/db --since popularity": ("refused",),
     # directories
     "train nowhere --out new": ("nowhere is missing", "expected a recvae-data directory"),
     "train thesis --out new": ("thesis has no manifest.json", "expected a recvae-data directory"),

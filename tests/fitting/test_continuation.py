@@ -17,6 +17,7 @@ from recvae.errors import ArtifactError, DataError, ParameterError, RecvaeError
 from recvae.fitting.continuation import Continuation, read_continuation
 from recvae.models import registry
 from recvae.models.linear.ease import EASE
+from recvae.store.database import StoreUnavailableError
 from recvae.store.events import Event
 from recvae.store.user_store import DatabaseUserStore
 
@@ -260,3 +261,9 @@ def test_errors(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert "\n" not in str(raised.value)
     assert "cret" not in str(raised.value)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_password_of_a_store_is_never_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailableError, match="refused") as raised:
+        read_continuation("postgresql+psycopg://u:hunter2@127.0.0.1:1/db", save(tmp_path / "model"))
+    assert "hunter2" not in str(raised.value)
