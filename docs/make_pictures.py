@@ -19,7 +19,6 @@ PICTURES = Path(__file__).parent / "pictures"
 SIZE = {"width": 1000, "height": 640}
 PICKED = ("Star Wars (1977)", "Fargo (1996)")
 PORT = 8765
-GAMMAS = "0.00005,0.0005,0.005,0.05,0.5"
 MAKE_FILMS = "import recvae; d = recvae.load_dataset('ml-100k'); d.ratings.merge(d.items).to_csv('films.csv')"
 BROWSER_ARGUMENTS = [
     "--no-sandbox",
@@ -42,30 +41,15 @@ def main() -> None:
         recvae("prepare", work / "films.csv", *columns, "--out", work / "data")
         recvae("compare", work / "data", "--models", "popularity,als,ease,multvae", "--out", work / "report")
         recvae("train", work / "data", "--model", "ease", "--out", work / "model")
-        sweep_gamma(work / "data", work / "sweep")
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER_ARGUMENTS)
         picture_of_report(browser, work / "report" / "report.html")
         picture_of_page(browser, work / "model")
-        picture_of_sweep(browser, work / "sweep" / "sweep.html")
         browser.close()
 
 
 def recvae(*arguments: str | Path) -> None:
     """Run a command of recvae in this Python."""
     subprocess.run([sys.executable, "-m", "recvae", *map(str, arguments)], check=True)
-
-
-def sweep_gamma(data: Path, out: Path) -> None:
-    """The sweep that docs/generative.md shows."""
-    sweep = ("--sweep", "gamma", "--values", GAMMAS, "--seeds", "1")
-    recvae("tune", data, "--model", "multvae", "--set", "preset=fast", *sweep, "--out", out)
-
-
-def picture_of_sweep(browser: Browser, report: Path) -> None:
-    """The curves of sweep.html."""
-    page = browser.new_page(viewport={"width": SIZE["width"], "height": SIZE["height"]})
-    page.goto(report.as_uri())
-    page.locator("figure").screenshot(path=PICTURES / "sweep.png")
 
 
 def picture_of_report(browser: Browser, report: Path) -> None:
