@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.convertors import Convertor, register_url_convertor
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -37,21 +38,14 @@ class _AnyText(Convertor[str]):
         return value
 
 
-class _WholeUser(_AnyText):
-    """Id of a user whose path has nothing behind it: `DELETE` of a user's events must not erase another one."""
-
-    regex = r"(?s:(?!.*/(?:events|recommendations)$).*)"
-
-
-class _WholeItem(_AnyText):
-    """Id of an item whose path has nothing behind it."""
-
-    regex = r"(?s:(?!.*/similar$).*)"
-
-
 register_url_convertor("id", _AnyText())
-register_url_convertor("item", _WholeItem())
-register_url_convertor("user", _WholeUser())
+
+
+def _refuse_subpath(request: Request, id_: str, *names: str) -> None:
+    """Answer 405 to `DELETE /users/ann/events`, by which no client means the user whose path is `ann%2Fevents`."""
+    raw = request.scope.get("raw_path") or request.scope["path"].encode()
+    if any(id_.endswith(f"/{name}") and raw.endswith(f"/{name}".encode()) for name in names):
+        raise HTTPException(405)
 
 
 class _JsonRequest(Request):
@@ -174,8 +168,9 @@ def _add_events(app: FastAPI, backend: Backend) -> None:
         """Append interactions of a user, which the next request takes into account."""
         return _json(await backend.append_events(user_id, body))
 
-    async def erase_user(user_id: Id) -> Response:
+    async def erase_user(request: Request, user_id: Id) -> Response:
         """Erase a user's interactions from the store, and hide the artifact's history of the user from now on."""
+        _refuse_subpath(request, user_id, "events", "recommendations")
         return _json(await backend.erase_user(user_id))
 
     _add(
@@ -190,7 +185,7 @@ def _add_events(app: FastAPI, backend: Backend) -> None:
     _add(
         app,
         "users",
-        "/users/{user_id:user}",
+        "/users/{user_id:id}",
         erase_user,
         schemas.EraseResponse,
         *(400, 401, 422, 501, 503, 504),
@@ -221,18 +216,19 @@ def _add_items(app: FastAPI, backend: Backend) -> None:
         found = await backend.batcher.submit_steps(backend.model.search(query, n))
         return _json({"items": [{"id": ranker.items.ids[i], "title": ranker.titles[i]} for i in found]})
 
-    async def set_item(item_id: Id, body: schemas.ItemRequest) -> Response:
+    async def set_item(request: Request, item_id: Id, body: schemas.ItemRequest) -> Response:
         """Set an item's metadata, such as whether it is in stock, in place of what was set before.
 
         Columns that are not named are the model's own. Every worker filters by it within a second. An item that the
         model does not know, of which it knows a value, is recommended from then on.
         """
+        _refuse_subpath(request, item_id, "similar")
         return _json(await backend.set_item(item_id, body.root))
 
     _add(
         app,
         "items",
-        "/items/{item_id:item}",
+        "/items/{item_id:id}",
         set_item,
         schemas.ItemResponse,
         *(400, 401, 404, 409, 413, 415, 422, 501, 503, 504),

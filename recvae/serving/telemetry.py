@@ -99,6 +99,8 @@ class Metrics:
         if before is not None:
             self._serving.labels(*before).set(0)
         self._versions.add(version)
+        self._lists.labels(version)  # from 0 on: the first count would not be an increase otherwise
+        self._answers.labels(version)
         self._serving.labels(name, version).set(1)
 
     def set_state(self, trained: float, recall: float) -> None:

@@ -78,6 +78,10 @@ def follow_link(out: Path) -> Path:
 
 def refuse_foreign(path: Path, kind: str) -> None:
     """Raise `ArtifactError` unless `path` is new, empty, or a directory of this kind without files of others."""
+    read_consistently(path, lambda path: _refuse_foreign(path, kind))
+
+
+def _refuse_foreign(path: Path, kind: str) -> None:
     names = _list_names(path, f"an earlier {kind}")
     if not names:
         return

@@ -15,7 +15,7 @@ from recvae.errors import ArtifactError
 from recvae.storage import directories, manifest
 from recvae.storage.checksums import digest_file
 from recvae.storage.directories import read_consistently, replace_directory
-from recvae.storage.manifest import read_manifest, write_manifest
+from recvae.storage.manifest import describe_directory, read_manifest, write_manifest
 
 KIND = "recvae-test"
 
@@ -333,6 +333,26 @@ def test_many_writers_of_one_path(saved: Path, monkeypatch: pytest.MonkeyPatch) 
                 writer.result()
     finally:
         sys.setswitchinterval(seconds)
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_a_directory_of_other_files_that_comes_in_between_is_not_foreign(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its names were listed before another writer replaced it, and its manifest was read afterwards."""
+    describe = describe_directory
+    waiting = [True]
+
+    def describe_late(path: Path) -> tuple[str | None, set[str]]:
+        if waiting and waiting.pop():
+            with replace_directory(saved, KIND) as other:
+                (other / "other.txt").write_text("other")
+                write_manifest(other, KIND, 1, {})
+        return describe(path)
+
+    monkeypatch.setattr(directories, "describe_directory", describe_late)
+    write(saved, "new")
+    assert (saved / "data.txt").read_text() == "new"
     assert list(saved.parent.iterdir()) == [saved]
 
 

@@ -178,6 +178,23 @@ def test_an_erased_user_is_as_good_as_new(model: Path, url: str) -> None:
     assert asked(settings, lambda http: listed(http, "u3")) == again
 
 
+def test_users_whose_ids_end_as_a_path_are_erased(model: Path, tmp_path: Path) -> None:
+    """`ann%2Fevents` is a user, `ann/events` what belongs to ann."""
+
+    async def question(http: httpx.AsyncClient) -> list[Any]:
+        users = "ann%2Fevents", "ann%2Frecommendations", "ann%2F%65vents", "ann", "events"
+        for user in users:
+            await append(http, user, item_id(1))
+        refused = [await http.delete(path) for path in ("/users/ann/events", "/users/ann/recommendations")]
+        return [*refused, *[(await http.delete(f"/users/{user}")).json()["erased"] for user in users]]
+
+    *refused, first, second, same, ann, events = asked(
+        Settings(model, store=f"sqlite:///{tmp_path / 'events.db'}"), question
+    )
+    assert [(answer.status_code, answer.headers["allow"]) for answer in refused] == [(405, "POST"), (405, "GET, POST")]
+    assert [first, second, same, ann, events] == [1, 1, 0, 1, 1]
+
+
 def test_users_of_whom_nothing_is_known_get_the_popular_items(model: Path, url: str) -> None:
     async def question(http: httpx.AsyncClient) -> list[Any]:
         await http.delete("/users/u3")
