@@ -4,20 +4,33 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.contracts import one_thread as one_thread
 from tests.evaluation.test_report import browser as browser
-from tests.http_service import running, save
+from tests.http_service import N_ITEMS, item_id, running, save
 
-WIDTHS = [1280, 390]
+TITLES = [{3: "Amélie (2001)", 4: '<b>Bold & "quoted"</b>'}.get(i, f"Film {i:02}") for i in range(N_ITEMS)]
+WIDTHS = [1280, 375]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
-    save(folder / "model")
+    items = pd.DataFrame(
+        {
+            "item_id": [item_id(i) for i in range(N_ITEMS)],
+            "title": TITLES,
+            "genre": [("Drama", "Comedy|Crime", "Crime")[i % 3] for i in range(N_ITEMS)],
+            "year": range(1950, 1950 + N_ITEMS),
+            "in_stock": [i % 2 == 0 for i in range(N_ITEMS)],
+            "seen_on": pd.date_range("2020-01-01", periods=N_ITEMS),
+            "blurb": [f"About film {i}, at length" for i in range(N_ITEMS)],
+        }
+    )
+    save(folder / "model", items=items)
     return folder
 
 
@@ -89,6 +102,58 @@ def test_by_keyboard_alone(browser: Browser, address: str) -> None:
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.locator("#picked li")).to_have_count(0)
+    page.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_filters_narrow_the_list(browser: Browser, address: str, width: int) -> None:
+    visit = Visit(browser, address, "/", width)
+    page, count = visit.page, visit.page.locator("#active")
+    year = page.get_by_role("group", name="year")
+    if width < 800:
+        page.get_by_text("Filters", exact=True).click()
+    legends = page.locator("#choices legend")
+    expect(legends).to_have_text(["genre", "in stock", "seen on", "year", "variety"])
+    page.get_by_text("Crime", exact=True).click()
+    page.get_by_role("group", name="in stock").get_by_text("yes").click()
+    year.get_by_label("from").fill("1955")
+    year.get_by_label("to").fill("1960")
+    expect(count).to_have_text("3")
+    expect(page.locator("#items .title")).to_have_count(2)
+    assert sorted(page.locator("#items .title").all_inner_texts()) == ["Film 08", "Film 10"]
+    year.get_by_label("to").fill("1940")
+    expect(page.get_by_role("status")).to_have_text("No title meets the filters")
+    page.get_by_role("button", name="Remove all filters").click()
+    expect(page.get_by_role("status")).to_have_text("Popular titles")
+    expect(count).to_be_hidden()
+    page.get_by_label("variety").fill("0.9")
+    expect(count).to_have_text("1")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert (visit.complaints, visit.strangers) == ([], [])
+    page.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_similar_items_and_the_model_card_are_shown(browser: Browser, address: str, width: int) -> None:
+    visit = Visit(browser, address, "/", width)
+    page, dialog = visit.page, visit.page.get_by_role("dialog")
+    first = page.locator("#items .title").first.inner_text()
+    page.get_by_role("button", name=f"Items similar to {first}").click()
+    expect(dialog.get_by_role("heading")).to_have_text(f"Similar to {first}")
+    expect(dialog.get_by_role("listitem")).to_have_count(10)
+    other = dialog.locator(".title").nth(1).inner_text()
+    dialog.get_by_role("button", name=f"Pick {other}").click()
+    expect(dialog).to_be_hidden()
+    expect(page.locator("#picked span")).to_have_text(other)
+    expect(page.get_by_role("status")).to_have_text("10 titles for 1 picked")
+    page.get_by_role("button", name=f"MultVAE · {N_ITEMS} items").click()
+    expect(dialog.get_by_role("heading").first).to_have_text("MultVAE")
+    expect(dialog).to_contain_text("Limits")
+    expect(dialog).to_contain_text("latent")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    assert (visit.complaints, visit.strangers) == ([], [])
     page.close()
 
 
