@@ -155,8 +155,11 @@ def _select_events(
     weight = events["weight"].astype(np.float64)
     if rules.types is not None:
         weight = weight * events["type"].map(rules.types).fillna(0.0)
-    kept = events.assign(weight=weight)[(weight > 0) & (events["stored_at"] > at)]
-    return kept, {"of types that weigh nothing": int((weight == 0).sum())}
+    with np.errstate(over="ignore", under="ignore"):
+        held = weight.to_numpy().astype(np.float32)  # as matrices hold them
+    weighs = (held > 0) & np.isfinite(held)
+    kept = events.assign(weight=weight)[weighs & (events["stored_at"] > at)]
+    return kept, {"that weigh nothing": int((~weighs).sum())}
 
 
 def _list_histories(users: pa.Table, erased: Mapping[str, float]) -> pd.DataFrame:

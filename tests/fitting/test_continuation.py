@@ -125,7 +125,16 @@ def test_events_weigh_what_their_types_do_in_the_model(tmp_path: Path, store: st
     expected = HISTORIES | {(1, 20): 4, (1, 10): {"sum": 2 + 5 + 1, "once": 5}[repeats], (2, 40): 10, (2, 10): 1}
     assert weights_of(found) == expected
     assert found.entries["filters"]["weights"] == {"column": True, **weights}
-    assert "1 of types that weigh nothing" in found.note
+    assert "1 that weigh nothing" in found.note
+
+
+def test_no_event_that_the_service_takes_stops_the_night(tmp_path: Path, store: str) -> None:
+    times = {"earliest": -62_135_596_800.0, "latest": 253_402_300_799.0}
+    odd = [Event("10", "buy", weight, time) for weight in (1e-300, 1e9, 1e-40) for time in times.values()]
+    fill(store, *(("1", event) for event in odd), ("\u0663", Event("\u0663")), ("x" * 256, Event("9" * 256)))
+    weights = {"events": {"buy": 1e3}, "half_life_seconds": DAY, "repeats": "sum"}
+    fitted = recvae.fit(from_store=store, since=save(tmp_path / "model", weights), **QUICK)
+    assert all(0 < weight < np.inf for user in fitted.users["weights"] for weight in user)
 
 
 def test_histories_age_from_the_time_that_their_weights_are_of(tmp_path: Path, store: str) -> None:
