@@ -11,6 +11,14 @@ from recvae.cli.arguments import parse_ids, parse_input, parse_json, parse_path
 from recvae.cli.output import item_line, to_json
 from recvae.errors import RecvaeError
 
+NewItems = Annotated[
+    Path | None,
+    typer.Option(
+        help="Table of items (CSV, TSV, JSON lines, Parquet): list those too that the model does not know.",
+        parser=parse_path,
+    ),
+]
+
 
 @app.command()
 def recommend(
@@ -36,6 +44,7 @@ def recommend(
     diversity: Annotated[float, typer.Option(help="From 0 to 1: how much items should be unlike each other.")] = 0.0,
     exclude: Annotated[str | None, typer.Option(help="Item ids to leave out, as a line of CSV.")] = None,
     only: Annotated[str | None, typer.Option(help="The only item ids to list, as a line of CSV.")] = None,
+    new_items: NewItems = None,
 ) -> None:
     """Print the best items for a history or for a known user, or write the lists of any number of users.
 
@@ -51,13 +60,14 @@ def recommend(
     if users is not None and out is not None:
         if (exclude, only) != (None, None):
             raise RecvaeError("--exclude and --only are for one list; with --users expected a --filter of item_id")
-        _recommend_everybody(model, users, out, n, rules)
+        _recommend_everybody(model, users, out, n, rules, new_items)
         return
     if (history is None) == (user is None):
         given = "neither" if user is None else "both"
         raise RecvaeError(f"{given} of --history and --user given; expected one of them")
     ids, left_out, candidates = (None if text is None else parse_ids(text) for text in (history, exclude, only))
-    answer = recommend_one(model, history=ids, user=user, n=n, exclude=left_out or (), only=candidates, **rules)
+    choice = {"exclude": left_out or (), "only": candidates, "new_items": new_items, **rules}
+    answer = recommend_one(model, history=ids, user=user, n=n, **choice)
     if answer.unknown:
         typer.echo(f"recvae: unknown items left out: {', '.join(map(str, answer.unknown))}", err=True)
     if as_json:
@@ -67,11 +77,13 @@ def recommend(
         typer.echo(item_line(rank, item))
 
 
-def _recommend_everybody(model: Path, users: Path, out: Path, n: int, rules: dict[str, Any]) -> None:
+def _recommend_everybody(
+    model: Path, users: Path, out: Path, n: int, rules: dict[str, Any], new_items: Path | None
+) -> None:
     from recvae.inference import bulk
 
     try:
-        lines = bulk.recommend_everybody(model, users, out, n, rules=rules)
+        lines = bulk.recommend_everybody(model, users, out, n, rules=rules, new_items=new_items)
     except KeyboardInterrupt:
         typer.echo(
             f"recvae: interrupted; {bulk.count_parts(out)} part files are finished: repeat the command to continue",

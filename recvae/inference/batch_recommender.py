@@ -16,6 +16,7 @@ from scipy import sparse
 from recvae.errors import ArtifactError, ParameterError
 from recvae.inference.histories import to_user_items
 from recvae.inference.ids import IdIndex
+from recvae.inference.new_items.reading import add_new_items
 from recvae.inference.ranker import Query, Ranker
 from recvae.inference.rules.selection import Rules, parse_rules
 from recvae.models import registry
@@ -45,23 +46,33 @@ class BatchRecommender:
         Length of the lists; they are shorter where fewer items remain.
     rules : mapping, optional
         `filter`, `boost`, `cap` and `diversity` of every list; see `recvae.inference.rules.selection.parse_rules`.
+    new_items : path, optional
+        Items that the model does not know, to be listed too; see `recvae.inference.new_items.reading.add_new_items`.
 
     Raises
     ------
     ArtifactError
         If the artifact is damaged, or, in another process, if it is no longer the artifact of this instance.
     ParameterError
-        If n does not fit the catalogue, or a rule does not fit the items.
+        If n does not fit the catalogue, a rule does not fit the items, or no new item can be recommended.
     """
 
-    def __init__(self, model: str | Path, n: int = 10, rules: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        model: str | Path,
+        n: int = 10,
+        rules: Mapping[str, Any] | None = None,
+        new_items: str | Path | None = None,
+    ) -> None:
         self.path, self.n = Path(model).absolute(), n
+        self.new_items = None if new_items is None else Path(new_items).absolute()
         self.rules = {name: value for name, value in (rules or {}).items() if value not in (None, 0)}
         self.identity = _identity(read_manifest(self.path, artifact.KIND, artifact.VERSION))
         n_items = len(self.item_ids)
         if not 1 <= n <= n_items:
             raise ParameterError(f"n is {n}; expected 1 to {n_items:,}, the items of the catalogue")
         self._parse_rules()
+        self._listed_ids  # noqa: B018 refuses new items that cannot be recommended
 
     def __call__(self, users: pa.Table) -> pa.Table:
         """Make the lists of some users.
@@ -85,10 +96,10 @@ class BatchRecommender:
         """
         weights = users["weights"] if "weights" in users.column_names else None
         histories, n_unknown = to_user_items(users["history"], IdIndex(self.item_ids), weights)
-        ids, scores = self._rank(users["user_id"], histories)
+        ids, scores = self._rank(users, histories)
         listed = ids >= 0
         offsets = pa.array(np.concatenate([[0], np.cumsum(listed.sum(axis=1))]), pa.int32())
-        items = self.item_ids.take(pa.array(ids[listed]))
+        items = self._listed_ids.take(pa.array(ids[listed]))
         return pa.table(
             {
                 "user_id": users["user_id"],
@@ -110,26 +121,36 @@ class BatchRecommender:
         return self._artifact.item_table["item_id"].combine_chunks()
 
     @property
+    def _listed_ids(self) -> pa.Array:
+        new, known = self._ranker.new if self.new_items else None, self.item_ids
+        return known if new is None else pa.concat_arrays([known, new.ids.array.cast(known.type)])
+
+    @property
+    def _ranker(self) -> Ranker:
+        return _make_ranker(self.path, self.identity, self.new_items)
+
+    @property
     def _artifact(self) -> Artifact:
         return _load_once(self.path, self.identity)
 
-    def _rank(self, user_ids: pa.ChunkedArray, histories: sparse.csr_matrix) -> tuple[IntArray, FloatArray]:
+    def _rank(self, users: pa.Table, histories: sparse.csr_matrix) -> tuple[IntArray, FloatArray]:
         model = self._artifact.model
-        rows = np.arange(len(user_ids)) if model.folds_in else self._find_rows(user_ids)
-        if (rules := self._parse_rules()) is not None:
-            return self._rank_by_rules(rows, histories, rules)
+        rows = np.arange(len(users)) if model.folds_in else self._find_rows(users["user_id"])
+        rules = self._parse_rules()
+        if rules is not None or self.new_items is not None:
+            return self._rank_by_rules(rows, histories, rules, self._find_new(users["history"]))
         return model.recommend(rows, histories, N=self.n, recalculate_user=model.folds_in)
 
     def _rank_by_rules(
-        self, rows: npt.NDArray[np.int64], histories: sparse.csr_matrix, rules: Rules
+        self, rows: npt.NDArray[np.int64], histories: sparse.csr_matrix, rules: Rules | None, seen: list[list[int]]
     ) -> tuple[IntArray, FloatArray]:
-        ranker = _make_ranker(self.path, self.identity)
+        ranker = self._ranker
         folds_in = ranker.model.folds_in
         indices, weights = (np.split(array, histories.indptr[1:-1]) for array in (histories.indices, histories.data))
         queries = [
-            Query(history.tolist(), self.n, user=None if folds_in else int(row), rules=rules, weights=given.tolist())
-            for row, history, given in zip(rows, indices, weights, strict=False)  # `np.split` makes one part of no rows
-        ]
+            Query(history.tolist(), self.n, new, None, None if folds_in else int(row), rules, given.tolist())
+            for row, history, given, new in zip(rows, indices, weights, seen, strict=False)
+        ]  # not strict, since `np.split` makes one part of no rows
         ids = np.full((len(queries), self.n), -1, dtype=np.int32)
         scores = np.full(ids.shape, -np.inf, dtype=np.float32)
         for i, ranked in enumerate(ranker.rank(queries)):
@@ -137,8 +158,16 @@ class BatchRecommender:
                 ids[i, place], scores[i, place] = item, score
         return ids, scores
 
+    def _find_new(self, column: pa.ChunkedArray) -> list[list[int]]:
+        """Indices of the new items that histories hold."""
+        new, n_known = self._ranker.new, len(self.item_ids)
+        if new is None:
+            return [[]] * len(column)
+        histories, _ = to_user_items(column, new.ids)
+        return [part.tolist() for part in np.split(histories.indices + n_known, histories.indptr[1:-1])]
+
     def _parse_rules(self) -> Rules | None:
-        return parse_rules(_make_ranker(self.path, self.identity).metadata, **self.rules) if self.rules else None
+        return parse_rules(self._ranker.metadata, **self.rules) if self.rules else None
 
     def _find_rows(self, user_ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
         users = self._artifact.user_table
@@ -169,5 +198,6 @@ def _load_once(path: Path, identity: str) -> Artifact:
 
 
 @lru_cache(maxsize=1)
-def _make_ranker(path: Path, identity: str) -> Ranker:
-    return Ranker(_load_once(path, identity))
+def _make_ranker(path: Path, identity: str, new_items: Path | None) -> Ranker:
+    ranker = Ranker(_load_once(path, identity))
+    return ranker if new_items is None else add_new_items(ranker, new_items)

@@ -16,6 +16,7 @@ from recvae.errors import ArtifactError, DataError
 from recvae.inference.batch_recommender import BatchRecommender
 from recvae.inference.histories import UserHistories
 from recvae.progress import EpochProgress
+from recvae.storage.checksums import digest_file
 from recvae.storage.directories import follow_link, refuse_other_files
 from recvae.storage.files import replace_file, write_text
 from recvae.storage.locks import hold_lock
@@ -34,6 +35,7 @@ def recommend_everybody(
     n: int = 10,
     *,
     rules: Mapping[str, Any] | None = None,
+    new_items: str | Path | None = None,
     show_progress: bool = True,
 ) -> list[str]:
     """Write lists for every user of a Parquet file or folder; return lines for the user.
@@ -41,23 +43,28 @@ def recommend_everybody(
     `out` gets part files `part-00000.parquet` and so on, each written whole or not at all, then `_SUCCESS` with the
     totals. They hold the tables of `BatchRecommender`, in the order of the input. A repeated call continues with the
     first part file that is missing. Memory is bounded by a batch of users, whatever their number. `rules` are those of
-    every list; see `BatchRecommender`.
+    every list, and `new_items` the items that the model does not know; see `BatchRecommender`.
 
     Raises
     ------
     ArtifactError
-        If the model is damaged, if `out` holds other files, or lists of another model, other users, another n or other
-        rules, or if it cannot be written; finished part files stay.
+        If the model is damaged, if `out` holds other files, or lists of another model, other users, another n, other
+        rules or new items, or if it cannot be written; finished part files stay.
     DataError
         If the users cannot be read, see `UserHistories`, or the model knows none of their items.
     ParameterError
         If n does not fit the catalogue, a rule does not fit the items, or a model that cannot fold in is asked for
         users it does not know.
     """
-    stage, histories, out = BatchRecommender(model, n, rules), UserHistories.open(users), follow_link(Path(out))
+    stage, histories, out = (
+        BatchRecommender(model, n, rules, new_items),
+        UserHistories.open(users),
+        follow_link(Path(out)),
+    )
     refuse_other_files(out, "earlier lists", lambda name: _OWN.fullmatch(name) is not None)
     job = {"model": stage.identity, "users": histories.sha256(), "n": n}
     job |= {"rules": stage.rules} if stage.rules else {}
+    job |= {"new_items": digest_file(stage.new_items)} if stage.new_items else {}
     with _lock_directory(out):
         if (out / SUCCESS).exists():
             totals = _read_summary(out / SUCCESS, job)

@@ -279,11 +279,11 @@ class Ranker:
 
     def _score_all_items(self, queries: Sequence[Query]) -> FloatArray:
         """Scores of all items, the new ones too, for each query; -inf for what a model of known users leaves out."""
-        scores = self._score_model_items(queries)
-        return scores if self.new is None else self.new.append_scores(scores)
-
-    def _score_model_items(self, queries: Sequence[Query]) -> FloatArray:
         histories = self._histories(queries)
+        scores = self._score_model_items(queries, histories)
+        return scores if self.new is None else self.new.append_scores(scores, histories)
+
+    def _score_model_items(self, queries: Sequence[Query], histories: sparse.csr_matrix) -> FloatArray:
         if self.model.folds_in:
             return self.model.score(histories)
         scores = np.full(histories.shape, -np.inf, dtype=np.float32)
@@ -320,7 +320,7 @@ class Ranker:
         }
         if self.new is not None and found:
             known = self.model.score_items(histories, self.new.scorer.items)
-            rows = self.new.scorer.score(known, self.new.features)
+            rows = self.new.scorer.score(known, histories, self.new.features)
             for place, query, row in zip(places, chosen, rows, strict=True):
                 if place in found:
                     found[place] = self._merge(found[place], query, row)

@@ -7,6 +7,7 @@ from typing import Any
 
 from recvae.errors import ParameterError
 from recvae.inference.ids import Id
+from recvae.inference.new_items.reading import add_new_items
 from recvae.inference.ranker import Query, Ranker
 from recvae.inference.rules.selection import parse_rules
 from recvae.models import registry
@@ -36,6 +37,7 @@ def recommend(
     n: int = 10,
     exclude: Sequence[str] = (),
     only: Sequence[str] | None = None,
+    new_items: Path | None = None,
     **rules: Any,
 ) -> Recommendation:
     """Recommend the n best items for a history of item ids, or for a user whose history the artifact holds.
@@ -44,24 +46,28 @@ def recommend(
     ----------
     exclude, only : item ids, optional
         Items to leave out, and the only items to list.
+    new_items : path, optional
+        Items that the model does not know, to be listed too; see `add_new_items`.
     **rules
         `filter`, `boost`, `cap` and `diversity`; see `recvae.inference.rules.selection.parse_rules`.
 
     Raises
     ------
     ParameterError
-        If n does not fit the catalogue, no item of the history is known, the user is not, or a rule does not fit the
-        items.
+        If n does not fit the catalogue, no item of the history is known, the user is not, a rule does not fit the
+        items, or no new item can be recommended.
     UnsupportedError
         If the model ranks only for users it was trained on and a history is given.
     """
     ranker = Ranker(registry.load(model_path, frozen=True))
+    ranker = ranker if new_items is None else add_new_items(ranker, new_items)
     n_items = len(ranker.items)
     if not 1 <= n <= n_items:
         raise ParameterError(f"n is {n}; expected 1 to {n_items:,}, the items of the catalogue")
     query, unknown = _query_history(ranker, history or []) if user is None else _query_user(ranker, user, model_path)
-    left_out, unknown_left_out = ranker.items.find(exclude)
-    candidates, unknown_candidates = (None, []) if only is None else ranker.items.find(only)
+    left_out, unknown_left_out = ranker.find_listed(exclude)
+    left_out += ranker.find_listed(unknown)[0]
+    candidates, unknown_candidates = (None, []) if only is None else ranker.find_listed(only)
     parsed = parse_rules(ranker.metadata, **rules)
     (ranked,) = ranker.rank([replace(query, n=n, exclude=left_out, only=candidates, rules=parsed)])
     return Recommendation(ranker.describe(ranked), [*unknown, *unknown_left_out, *unknown_candidates])

@@ -29,6 +29,13 @@ class ColdItemRanker:
     items : DataFrame
         `item_id`, and the items' metadata.
 
+    Attributes
+    ----------
+    cold : (m,) int
+        Indices of the cold items.
+    features : csr_matrix, shape (n_items, n_features)
+    scorer : NewItemScorer
+
     Raises
     ------
     DataError
@@ -38,15 +45,15 @@ class ColdItemRanker:
     def __init__(self, model: Recommender, split: Split, items: pd.DataFrame) -> None:
         self.model, self.cold = model, np.unique(split.test.held_out.indices)
         table = pa.Table.from_pandas(items, preserve_index=False)
-        self._metadata = Metadata(table)
-        self._titles = table["title"].to_pylist() if "title" in table.column_names else [None] * len(items)
+        metadata = Metadata(table)
+        titles = [title if isinstance(title, str) else None for title in items.get("title", [None] * len(items))]
         counts = np.bincount(split.train.indices, minlength=split.train.shape[1])
-        self._scorer = NewItemScorer.learn(self._metadata, self._titles, counts.astype(np.float32))
-        if not self._scorer.features.n:
+        self.scorer = NewItemScorer.learn(metadata, titles, counts.astype(np.float32))
+        if not self.scorer.features.n:
             raise DataError(
                 "split is 'cold-items', but the items have no metadata that several share; give a table with --items"
             )
-        self._new = self._scorer.features.encode(self._metadata, self._titles)[self.cold]
+        self.features = self.scorer.features.encode(metadata, titles)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
@@ -74,7 +81,7 @@ class ColdItemRanker:
     ) -> tuple[IntArray, FloatArray]:
         """Rank the N best cold items; see `Recommender.recommend`."""
         scores = self.model.score(user_items) if recalculate_user else self._score_known_users(userid, user_items)
-        columns, best = top_n(self._scorer.score(scores[:, self._scorer.items], self._new), N)
+        columns, best = top_n(self.scorer.score(scores[:, self.scorer.items], user_items, self.features[self.cold]), N)
         return np.where(columns < 0, -1, self.cold[columns]).astype(np.int32), best
 
     def _score_known_users(self, userid: npt.ArrayLike, user_items: Any) -> FloatArray:

@@ -78,6 +78,10 @@ class ItemFeatures:
                 n += 1
         return cls(values, knots, n)
 
+    def describe(self) -> str:
+        """Name the columns that have features."""
+        return ", ".join([*self.values, *self.knots]) or "none"
+
     def encode(self, metadata: Metadata, titles: Titles, first: int = 0) -> sparse.csr_matrix:
         """Give items their features; what is no feature counts for nothing.
 

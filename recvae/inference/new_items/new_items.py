@@ -51,11 +51,11 @@ class NewItems:
         """Return an item as `{"id", "title"}`."""
         return {"id": self.ids.ids[place], "title": self.titles[place]}
 
-    def append_scores(self, scores: FloatArray) -> FloatArray:
+    def append_scores(self, scores: FloatArray, histories: sparse.csr_matrix) -> FloatArray:
         """Append the new items' scores to those of the model's items: (n_users, n_items) to (n_users, n_items + m)."""
         items = self.scorer.items
         known = scores if len(items) == scores.shape[1] else scores[:, items]
-        return np.hstack([scores, self.scorer.score(known, self.features)])
+        return np.hstack([scores, self.scorer.score(known, histories, self.features)])
 
 
 def find_new_items(
@@ -83,7 +83,7 @@ def find_new_items(
         first + place: {name: value for name, value in values.items() if name != "title"}
         for place, values in enumerate(items.values())
     }
-    described = metadata.extended(len(items)).updated(values_of)
+    described = metadata.extended(list(items), titles).updated(values_of)
     features = scorer.features.encode(described, titles, first)
     shares = np.diff(features.indptr) > 0
     if not shares.any():
@@ -133,9 +133,9 @@ def check_new_item(
     if listed is not None and len(listed.titles) >= MOST_NEW_ITEMS:
         raise RuleError("item_id", f"is {item!r}, and {MOST_NEW_ITEMS:,} new items are listed already, the most")
     if find_new_items({spelled: given}, known, metadata, scorer) is None:
-        columns = ", ".join([*scorer.features.values, *scorer.features.knots]) or "none"
         raise UnknownItemError(
-            f"{item!r} is not known, and shares nothing with the items that are; columns to share values of: {columns}"
+            f"{item!r} is not known, and shares nothing with the items that are; columns to share values of: "
+            f"{scorer.features.describe()}"
         )
     return spelled
 

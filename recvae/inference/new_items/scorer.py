@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from recvae.data.split_backend import invert_index
 from recvae.inference.new_items.features import ItemFeatures, Titles
 from recvae.inference.rules.metadata import Metadata
 from recvae.types import FloatArray
@@ -24,7 +25,8 @@ class NewItemScorer:
     item's vector this is a ridge regression from features to item vectors, for EASE one to the columns of its weights.
 
     Regression draws predictions to the mean, so that no new item would ever reach the top of a list. Therefore f·θ is
-    stretched until the known items' own predictions have the standard deviation of the user's scores.
+    stretched, and moved to the mean of the scores of what the user does not have yet, until predictions of the known
+    items deviate from their mean as these scores do upwards from theirs.
 
     Parameters
     ----------
@@ -33,12 +35,18 @@ class NewItemScorer:
         Features of the items that scores are taken from.
     items : (k,) int
         Their indices.
+    n_items : int
+        Items of the catalogue.
     """
 
-    def __init__(self, features: ItemFeatures, matrix: sparse.csr_matrix, items: npt.NDArray[np.int64]) -> None:
+    def __init__(
+        self, features: ItemFeatures, matrix: sparse.csr_matrix, items: npt.NDArray[np.int64], n_items: int
+    ) -> None:
         self.features, self.items, self._matrix = features, items, matrix
-        self._means = np.asarray(matrix.mean(axis=0), dtype=np.float64).ravel()
-        covariance = (matrix.T @ matrix).toarray() - len(items) * np.outer(self._means, self._means)
+        self._places = invert_index(items, n_items)
+        means = np.asarray(matrix.mean(axis=0), dtype=np.float64).ravel()
+        self._means, self._sums = means.astype(np.float32), (len(items) * means).astype(np.float32)
+        covariance = (matrix.T @ matrix).toarray() - len(items) * np.outer(means, means)
         inverse = np.linalg.inv(covariance + RIDGE * np.eye(features.n))
         self._inverse = inverse.astype(np.float32)
         self._variance = (inverse @ covariance @ inverse / len(items)).astype(np.float32)
@@ -58,15 +66,16 @@ class NewItemScorer:
         if len(items) > MOST_ITEMS:
             items = np.sort(np.random.default_rng(0).choice(items, MOST_ITEMS, replace=False))
         features = ItemFeatures.choose(metadata, titles, items)
-        return cls(features, features.encode(metadata, titles)[items], items)
+        return cls(features, features.encode(metadata, titles)[items], items, len(item_counts))
 
-    def score(self, scores: FloatArray, new: sparse.csr_matrix) -> FloatArray:
+    def score(self, scores: FloatArray, histories: sparse.csr_matrix, new: sparse.csr_matrix) -> FloatArray:
         """Score new items for users.
 
         Parameters
         ----------
         scores : (n_users, k) float32
             The model's scores of `items`; -inf, where a model leaves items out, counts as the mean.
+        histories : csr_matrix, shape (n_users, n_items)
         new : csr_matrix, shape (m, n)
             Features of the new items.
 
@@ -75,13 +84,26 @@ class NewItemScorer:
         (n_users, m) float32
         """
         scores = _fill_gaps(scores)
-        means, deviations = scores.mean(axis=1, keepdims=True), scores.std(axis=1, keepdims=True)
-        products = (self._matrix.T @ scores.T).T - means * (len(self.items) * self._means)
+        products = (self._matrix.T @ scores.T).T - scores.mean(axis=1, keepdims=True) * self._sums
         predicted = np.sqrt(np.maximum(((products @ self._variance) * products).sum(axis=1, keepdims=True), 0))
+        means, deviations = self._measure_unseen(scores, histories)
         stretch = np.divide(deviations, predicted, out=np.zeros_like(deviations), where=predicted > 0)
-        weights = products.astype(np.float32) @ self._inverse * stretch
+        weights = products @ self._inverse * stretch
         found: FloatArray = means + (new @ weights.T).T - (weights @ self._means)[:, None]
-        return found.astype(np.float32)
+        return found
+
+    def _measure_unseen(self, scores: FloatArray, histories: sparse.csr_matrix) -> tuple[FloatArray, FloatArray]:
+        """Mean and upward deviation of each user's scores of items outside the history, (n_users, 1) each."""
+        rows = np.repeat(np.arange(len(scores)), np.diff(histories.indptr))
+        columns = self._places[histories.indices]
+        rows, columns = rows[columns >= 0], columns[columns >= 0]
+        n_unseen = np.maximum(len(self.items) - np.bincount(rows, minlength=len(scores)), 1).astype(np.float32)[:, None]
+        unseen = scores.copy()
+        unseen[rows, columns] = 0
+        means = unseen.sum(axis=1, keepdims=True) / n_unseen
+        unseen[rows, columns] = means[rows, 0]
+        upwards = np.maximum(unseen - means, 0)
+        return means, np.sqrt(2 * np.square(upwards).sum(axis=1, keepdims=True) / n_unseen)
 
 
 def _fill_gaps(scores: FloatArray) -> FloatArray:

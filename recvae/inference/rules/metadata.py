@@ -1,7 +1,7 @@
 """`Metadata`: columns of an item table, and the items that a filter keeps."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -43,18 +43,18 @@ class Metadata:
     ----------
     table : Arrow table
         One row for each item.
-    n_more : int
-        Items after those of the table, without values.
+    more : mapping, optional
+        `item_id` and `title` of items that follow those of the table, and have no other values.
     """
 
-    def __init__(self, table: pa.Table, n_more: int = 0) -> None:
-        self.table, self._n_more = table, n_more
+    def __init__(self, table: pa.Table, more: Mapping[str, Sequence[Any]] | None = None) -> None:
+        self.table, self._more = table, more or {"item_id": [], "title": []}
         self._columns: dict[str, ItemColumn] = {}
         self._cached_mask = lru_cache(MASKS)(self._compute_mask)
         self._cached_penalty = lru_cache(PENALTIES)(self._compute_penalty)
 
     def __len__(self) -> int:
-        return len(self.table) + self._n_more
+        return len(self.table) + len(self._more["item_id"])
 
     def parse_filter(self, given: Any, field: str = "filter") -> Filter:
         """Check a filter such as `{"genre": ["Drama"], "year": {"ge": 1990}, "in_stock": true}`.
@@ -113,10 +113,12 @@ class Metadata:
             parsed[name] = [column.parse_value(part, name) for part in parts]
         return parsed
 
-    def extended(self, n_items: int) -> "Metadata":
-        """Add items without values."""
-        metadata = Metadata(self.table, self._n_more + n_items)
-        metadata._columns = {name: column.extended(n_items) for name, column in self._columns.items()}
+    def extended(self, ids: Sequence[int | str], titles: Sequence[str | None]) -> "Metadata":
+        """Add items that have an id and a title, and no other values."""
+        more = {"item_id": [*self._more["item_id"], *ids], "title": [*self._more["title"], *titles]}
+        metadata = Metadata(self.table, more)
+        of_all = {name: column for name, column in self._columns.items() if name not in WHOLE}
+        metadata._columns = {name: column.extended(len(ids)) for name, column in of_all.items()}
         return metadata
 
     def updated(self, changes: Mapping[int, Mapping[str, Any]]) -> "Metadata":
@@ -127,7 +129,7 @@ class Metadata:
         changes : mapping of item index to values by column
             Values that do not fit their column are left out.
         """
-        metadata, by_column = Metadata(self.table, self._n_more), dict[str, dict[int, list[Any]]]()
+        metadata, by_column = Metadata(self.table, self._more), dict[str, dict[int, list[Any]]]()
         metadata._columns = dict(self._columns)
         for item, given in changes.items():
             for name, value in given.items():
@@ -158,8 +160,11 @@ class Metadata:
             if name not in self.table.column_names:
                 names = ", ".join(sorted(self.names))
                 raise RuleError(f"{field}.{name}", f"is no column of the items; expected one of {names}")
-            found = ItemColumn.read(self.table[name], name, f"{field}.{name}").extended(self._n_more)
-            self._columns[name] = found
+            first = len(self.table)
+            found = ItemColumn.read(self.table[name], name, f"{field}.{name}").extended(len(self) - first)
+            more = enumerate(self._more.get(name, ()), start=first)
+            given = {item: [] if value is None else [value] for item, value in more}
+            self._columns[name] = found = found.replace_values(given) if given else found
         return found
 
     def kinds(self) -> dict[str, str]:

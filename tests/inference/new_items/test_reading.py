@@ -1,0 +1,111 @@
+"""New items from a file: in the list of one user and in the lists of everybody."""
+
+import json
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from recvae import create
+from recvae.cli.main import app
+from recvae.errors import ArtifactError, ParameterError
+from recvae.inference.batch_recommender import BatchRecommender
+from recvae.inference.bulk import recommend_everybody
+from recvae.inference.recommend import recommend
+from recvae.models import registry
+from tests.contracts import random_interactions
+
+N_USERS, N_ITEMS = 60, 30
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("reading") / "model"
+    items = pd.DataFrame(
+        {
+            "item_id": range(N_ITEMS),
+            "genre": [["Drama", "Comedy|Crime", "Crime"][i % 3] for i in range(N_ITEMS)],
+            "released": [date(2000, 1, 1 + i) for i in range(N_ITEMS)],
+        }
+    )
+    interactions = random_interactions(N_USERS, N_ITEMS)
+    registry.save(create("ease").fit(interactions, show_progress=False), path, items=items)
+    return path
+
+
+@pytest.fixture(scope="module", params=["csv", "parquet"])
+def new_items(request: pytest.FixtureRequest, model: Path) -> Path:
+    table = pd.DataFrame(
+        {
+            "item_id": [100, 101, 102, 3],
+            "title": ["A new film", None, None, "known"],
+            "genre": ["Drama", "Crime|Comedy", None, "Drama"],
+            "released": [date(2000, 1, 5), None, None, None],
+        }
+    )
+    path = model.with_name(f"new.{request.param}")
+    if request.param == "csv":
+        table.to_csv(path, index=False)
+    else:
+        table.to_parquet(path, index=False)
+    return path
+
+
+def test_one_list(model: Path, new_items: Path) -> None:
+    found = recommend(model, history=["1", "2", "101"], n=N_ITEMS, new_items=new_items)
+    assert found.unknown == ["101"]
+    listed = {item["id"]: item["title"] for item in found.items}
+    assert listed[100] == "A new film"
+    assert 101 not in listed  # it is in the history
+    assert 102 not in listed  # nothing is known of it
+    only = recommend(model, history=["1"], n=5, only=["100", "101", "4"], new_items=new_items)
+    assert {item["id"] for item in only.items} == {100, 101, 4}
+    new = recommend(model, history=["1"], n=5, filter={"item_id": [100, 5]}, new_items=new_items)
+    assert {item["id"] for item in new.items} == {100, 5}
+
+
+def test_the_command(model: Path, new_items: Path) -> None:
+    options = ["--history", "1", "--only", "100", "--new-items", str(new_items), "--json"]
+    answer = CliRunner().invoke(app, ["recommend", str(model), *options])
+    assert answer.exit_code == 0, answer.output
+    assert [item["id"] for item in json.loads(answer.output)["items"]] == [100]
+
+
+def test_everybodys_lists_are_the_single_ones(model: Path, new_items: Path, tmp_path: Path) -> None:
+    users = pd.DataFrame({"user_id": range(4), "history": [[1, 2], [5, 101], [], [100, 101]]})
+    users.to_parquet(tmp_path / "users.parquet")
+    out = tmp_path / "lists"
+    recommend_everybody(model, tmp_path / "users.parquet", out, 12, new_items=new_items, show_progress=False)
+    lists = pd.read_parquet(out)
+    assert lists["n_unknown"].tolist() == [0, 1, 0, 2]
+    for history, found in zip(users["history"][:2], lists["items"], strict=False):
+        alone = recommend(model, history=list(map(str, history)), n=12, new_items=new_items)
+        assert [item["id"] for item in alone.items] == found.tolist()
+    assert {100, 101} & set(lists["items"][3]) == set()
+    assert any({100, 101} & set(items) for items in lists["items"])
+    again = recommend_everybody(model, tmp_path / "users.parquet", out, 12, new_items=new_items, show_progress=False)
+    assert "complete already" in again[0]
+    with pytest.raises(ArtifactError, match="lists of another new_items"):
+        recommend_everybody(model, tmp_path / "users.parquet", out, 12, show_progress=False)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"item_id": [1, 2], "genre": ["Drama", "Crime"]}, "2 items, all of which the model knows"),
+        ({"item_id": [100], "genre": ["Western"]}, "none with an id and a value like those .*: genre, released"),
+        ({"item_id": ["new"], "genre": ["Drama"]}, "1 new items, none with an id and a value"),
+    ],
+)
+def test_files_without_new_items_are_refused(
+    model: Path, tmp_path: Path, table: dict[str, list[object]], said: str
+) -> None:
+    pd.DataFrame(table).to_csv(tmp_path / "new.csv", index=False)
+    for refuse in (
+        lambda: recommend(model, history=["1"], new_items=tmp_path / "new.csv"),
+        lambda: BatchRecommender(model, new_items=tmp_path / "new.csv"),
+    ):
+        with pytest.raises(ParameterError, match=said):
+            refuse()
