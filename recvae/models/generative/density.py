@@ -85,16 +85,21 @@ class Density:
 
     @classmethod
     def choose(cls, points: Matrix, generator: np.random.Generator) -> Self:
-        """Fit with as many components as describe points best that were left out: 1, 2, 4, 8, … while that helps."""
+        """Fit with as many components as describe points best that were left out.
+
+        Of 1, 2, 4, 8, …, until two in a row do not help.
+        """
         order = generator.permutation(len(points))
         n_held_out = int(HELD_OUT_SHARE * len(points))
         held_out, rest = points[order[:n_held_out]], points[order[n_held_out:]]
         best, n_components, size = -np.inf, 1, 1
         while n_held_out and size <= min(MOST_COMPONENTS, len(rest)):
             density = float(cls.fit(rest, size, generator).log_density(held_out).mean())
-            if density <= best:
+            if density > best:
+                best, n_components = density, size
+            elif size >= 4 * n_components:
                 break
-            best, n_components, size = density, size, 2 * size
+            size *= 2
         found = cls.fit(points, n_components, generator)
         # As an artifact keeps it, so that a loaded model gives the same samples.
         parts = (found.weights, found.means, found.cholesky)
