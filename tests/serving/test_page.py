@@ -2,17 +2,40 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from recvae.models.linear.ease import EASE
 from tests.contracts import one_thread as one_thread
 from tests.evaluation.test_report import browser as browser
 from tests.http_service import N_ITEMS, item_id, running, save
 
 TITLES = [{3: "Amélie (2001)", 4: '<b>Bold & "quoted"</b>'}.get(i, f"Film {i:02}") for i in range(N_ITEMS)]
+FAINT_TEXTS = """() => {
+  const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const paint = (colour) => {
+    pen.clearRect(0, 0, 1, 1); pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1);
+    return [...pen.getImageData(0, 0, 1, 1).data];
+  };
+  const luminance = ([red, green, blue]) => [[red, .2126], [green, .7152], [blue, .0722]].reduce((sum, [part, share]) =>
+    sum + share * (part <= 10 ? part / 255 / 12.92 : ((part / 255 + .055) / 1.055) ** 2.4), 0);
+  const behind = (node) => {
+    const colour = paint(getComputedStyle(node).backgroundColor);
+    return colour[3] === 255 || !node.parentElement ? colour : behind(node.parentElement);
+  };
+  const shown = [...document.querySelectorAll("body *")].filter((node) => node.checkVisibility() &&
+    [...node.childNodes].some((child) => child.nodeType === Node.TEXT_NODE && child.data.trim()));
+  const texts = shown.filter((node) => {
+    const [text, ground] = [paint(getComputedStyle(node).color), behind(node)].map(luminance);
+    return (Math.max(text, ground) + .05) / (Math.min(text, ground) + .05) < 4.5;
+  }).map((node) => node.textContent);
+  return { seen: shown.length, texts };
+}"""
+"""Finds texts whose contrast to their background is below 4.5, and counts all."""
 WIDTHS = [1280, 375]
 
 
@@ -31,6 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
     )
     save(folder / "model", items=items)
+    save(folder / "other", EASE(), items=items)
     return folder
 
 
@@ -40,11 +64,19 @@ def address(folder: Path) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def two_models(folder: Path) -> Iterator[str]:
+    with running(folder, RECVAE_MODELS="model:0.5,other:0.5") as (address, _):
+        yield address
+
+
 class Visit:
     """A page, what its console complained about, and what it asked others for."""
 
-    def __init__(self, browser: Browser, address: str, path: str, width: int) -> None:
-        self.page: Page = browser.new_page(viewport={"width": width, "height": 800})
+    def __init__(
+        self, browser: Browser, address: str, path: str, width: int, scheme: Literal["light", "dark"] = "light"
+    ) -> None:
+        self.page: Page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
         self.page.set_default_timeout(60_000)
         expect.set_options(timeout=60_000)
         self.complaints, self.strangers = list[str](), list[str]()
@@ -154,6 +186,44 @@ def test_similar_items_and_the_model_card_are_shown(browser: Browser, address: s
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     assert (visit.complaints, visit.strangers) == ([], [])
+    page.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_two_models_side_by_side(browser: Browser, two_models: str, width: int) -> None:
+    visit = Visit(browser, two_models, "/", width)
+    page, dialog = visit.page, visit.page.get_by_role("dialog")
+    page.get_by_role("button", name="Pick", exact=False).first.click()
+    expect(page.get_by_role("status")).to_have_text("10 titles for 1 picked")
+    expect(page.locator("#others li")).to_have_count(0)
+    page.get_by_label("Two models side by side").check()
+    expect(page.locator("#others li")).to_have_count(10)
+    first, second = (page.locator(f"#{name} .title").all_inner_texts() for name in ("items", "others"))
+    alone = [text for text in first if text.endswith("only here")]
+    assert len(alone) == sum(text.endswith("only here") for text in second) > 0
+    expect(page.get_by_role("status")).to_have_text(f"10 titles for 1 picked, {10 - len(alone)} in both lists")
+    page.get_by_role("button", name="2 models").click()
+    expect(dialog.locator("section > h3:first-child")).to_have_text(["model (MultVAE)", "other (EASE)"])
+    page.get_by_role("button", name="Close").click()
+    page.get_by_label("Model of the second list").select_option("model")
+    expect(page.get_by_role("status")).to_have_text("10 titles for 1 picked, 10 in both lists")
+    assert page.locator("#others .title").all_inner_texts() == page.locator("#items .title").all_inner_texts()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert (visit.complaints, visit.strangers) == ([], [])
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out(browser: Browser, two_models: str, scheme: Literal["light", "dark"]) -> None:
+    """Every text has the contrast to its background that WCAG 2.2 asks for, 4.5, in light and in dark."""
+    page = Visit(browser, two_models, "/", 1280, scheme).page
+    page.get_by_role("button", name="Pick", exact=False).first.click()
+    expect(page.locator(".because").first).to_be_visible()
+    page.get_by_role("button", name="2 models").click()
+    expect(page.locator(".tiles").first).to_be_visible()
+    faint = page.evaluate(FAINT_TEXTS)
+    assert faint["seen"] > 100
+    assert faint["texts"] == []
     page.close()
 
 

@@ -261,13 +261,16 @@ async function showModel() {
   try {
     await loadModels();
     const name = articles[0].querySelector("select").value;
-    const described = models.filter((model) => !name || element("compare").checked || model.variant === name);
-    show(described.length > 1 ? "The models" : `${described[0].variant ?? described[0].name}`,
-      ...described.flatMap((model, i) => described.length > 1 ? [made("h2", `${i + 1}. ${model.variant} (${model.name})`), ...describe(model)] : describe(model)));
+    const names = [name, ...(element("compare").checked ? [articles[1].querySelector("select").value] : [])];
+    const described = models.filter((model) => !name || names.includes(model.variant));
+    if (described.length === 1) show(titled(described[0]), ...describe(described[0]));
+    else show("The models", ...described.map((model) => made("section", [made("h3", titled(model)), ...describe(model)])));
   } catch (error) { state.textContent = error.message; }
 }
 
 /* One model, or several to compare. */
+
+const titled = (model) => model.variant ? `${model.variant} (${model.name})` : model.name;
 
 async function loadModels() {
   const answer = await call("model");
@@ -280,7 +283,7 @@ function offerModels() {
   if (models.length < 2) return;
   articles.forEach((article, i) => {
     const select = article.querySelector("select");
-    select.replaceChildren(...models.map((model) => made("option", `${model.variant} (${model.name})`, { value: model.variant })));
+    select.replaceChildren(...models.map((model) => made("option", titled(model), { value: model.variant })));
     select.selectedIndex = i;
     select.parentElement.hidden = false;
     select.addEventListener("change", recommend);
