@@ -40,7 +40,8 @@ def main() -> None:
         columns = ("--item-column", "title", "--rating-column", "rating", "--min-rating", "4")
         recvae("prepare", work / "films.csv", *columns, "--out", work / "data")
         recvae("compare", work / "data", "--models", "popularity,als,ease,multvae", "--out", work / "report")
-        recvae("train", work / "data", "--model", "ease", "--out", work / "model")
+        recvae("prepare", "ml-100k", "--out", work / "films")  # with genres, for the page's filters
+        recvae("train", work / "films", "--model", "ease", "--on", "all", "--out", work / "model")
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER_ARGUMENTS)
         picture_of_report(browser, work / "report" / "report.html")
         picture_of_page(browser, work / "model")
@@ -71,6 +72,7 @@ def picture_of_page(browser: Browser, model: Path) -> None:
                 page.get_by_label("Search titles").fill(title)
                 page.get_by_role("option", name=title).click()
             page.get_by_text(f"titles for {len(PICKED)} picked").wait_for()
+            page.get_by_label("Search titles").blur()
             page.screenshot(path=PICTURES / "page.png")
         finally:
             server.terminate()
