@@ -119,7 +119,7 @@ def _type(schema: Schema) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rsplit("/", 1)[-1]
         return f"[{name}](#{name.lower()})"
-    if kinds := schema.get("anyOf"):
+    if kinds := schema.get("anyOf") or schema.get("oneOf"):
         return " or ".join(dict.fromkeys(_type(kind) for kind in kinds))
     if schema.get("type") == "array":
         most = f", at most {schema['maxItems']:,}" if "maxItems" in schema else ""

@@ -10,9 +10,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.convertors import Convertor, register_url_convertor
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
 
 from recvae.errors import RecvaeError, UnsupportedError
 from recvae.serving import fields, schemas
@@ -24,6 +25,10 @@ JSON = "application/json"
 FEW_IDS = 10
 """Most ids of a list in an address: headers are limited, and an id may have hundreds of characters."""
 Id = Annotated[fields.TextId, Path(openapi_examples={"MovieLens": {"value": "50"}})]
+
+
+BEHIND = {"/users/{user_id:id}": ("/events", "/recommendations"), "/items/{item_id:id}": ("/similar",)}
+"""Ends of paths that other routes have behind an id; written `%2Fevents` they are part of the id."""
 
 
 class _AnyText(Convertor[str]):
@@ -41,13 +46,6 @@ class _AnyText(Convertor[str]):
 register_url_convertor("id", _AnyText())
 
 
-def _refuse_subpath(request: Request, id_: str, *names: str) -> None:
-    """Answer 405 to `DELETE /users/ann/events`, by which no client means the user whose path is `ann%2Fevents`."""
-    raw = request.scope.get("raw_path") or request.scope["path"].encode()
-    if any(id_.endswith(f"/{name}") and raw.endswith(f"/{name}".encode()) for name in names):
-        raise HTTPException(405)
-
-
 class _JsonRequest(Request):
     async def json(self) -> Any:
         return orjson.loads(await self.body())
@@ -55,6 +53,17 @@ class _JsonRequest(Request):
 
 class _JsonRoute(APIRoute):
     """Route that reads bodies with orjson, as strict as JSON is, and several times faster than the standard library."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match as Starlette does, but `DELETE /users/ann/events` is none of the user `ann/events`."""
+        match, found = super().matches(scope)
+        ends = BEHIND.get(self.path, ())
+        if match is not Match.NONE and ends:
+            raw = scope.get("raw_path") or scope["path"].encode()
+            given = next(iter(found["path_params"].values()))
+            if given.endswith(ends) and raw.endswith(tuple(map(str.encode, ends))):
+                return Match.NONE, {}
+        return match, found
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -168,9 +177,8 @@ def _add_events(app: FastAPI, backend: Backend) -> None:
         """Append interactions of a user, which the next request takes into account."""
         return _json(await backend.append_events(user_id, body))
 
-    async def erase_user(request: Request, user_id: Id) -> Response:
+    async def erase_user(user_id: Id) -> Response:
         """Erase a user's interactions from the store, and hide the artifact's history of the user from now on."""
-        _refuse_subpath(request, user_id, "events", "recommendations")
         return _json(await backend.erase_user(user_id))
 
     _add(
@@ -216,13 +224,12 @@ def _add_items(app: FastAPI, backend: Backend) -> None:
         found = await backend.batcher.submit_steps(backend.model.search(query, n))
         return _json({"items": [{"id": ranker.items.ids[i], "title": ranker.titles[i]} for i in found]})
 
-    async def set_item(request: Request, item_id: Id, body: schemas.ItemRequest) -> Response:
+    async def set_item(item_id: Id, body: schemas.ItemRequest) -> Response:
         """Set an item's metadata, such as whether it is in stock, in place of what was set before.
 
         Columns that are not named are the model's own. Every worker filters by it within a second. An item that the
         model does not know, of which it knows a value, is recommended from then on.
         """
-        _refuse_subpath(request, item_id, "similar")
         return _json(await backend.set_item(item_id, body.root))
 
     _add(

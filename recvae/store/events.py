@@ -9,6 +9,8 @@ from recvae.errors import ArtifactError
 
 LEAST = 1e-6
 """Factor of the oldest events, as in training: one of 0 would drop them."""
+SMALLEST, LARGEST = 1.2e-38, 3.4e38
+"""Weights that float32 holds with all its digits."""
 
 
 class Event(NamedTuple):
@@ -82,13 +84,16 @@ class EventWeights:
         return [] if self.types is None else [one for one in dict.fromkeys(types) if one not in self.types]
 
     def weigh(self, events: Iterable[Event], now: float) -> dict[str, float]:
-        """Return the weight of each item, in the order of its first event; items that weigh 0 are left out."""
+        """Return the weight of each item, in the order of its first event.
+
+        Events that weigh 0, or what float32 does not hold, are left out.
+        """
         weights: dict[str, float] = {}
         for event in events:
             weight = event.weight if self.types is None else event.weight * self.types.get(event.type, 0.0)
             if self.half_life is not None:
                 weight *= max(2.0 ** min(0.0, (event.time - now) / self.half_life), LEAST)
-            if weight > 0:
+            if SMALLEST <= weight <= LARGEST:
                 before = weights.get(event.item, 0.0)
-                weights[event.item] = before + weight if self.sums_repeats else max(before, weight)
+                weights[event.item] = min(before + weight, LARGEST) if self.sums_repeats else max(before, weight)
         return weights

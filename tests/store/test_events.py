@@ -34,6 +34,22 @@ def test_types_weigh_as_in_training() -> None:
     assert weights(events={"": 0.5}).weigh([Event("a")], NOW) == {"a": 0.5}
 
 
+def test_weights_that_float32_does_not_hold() -> None:
+    events = [
+        Event("a", "buy"),
+        Event("b", "buy", 1e-40),
+        Event("c", "buy", 10.0),
+        Event("c", "view"),
+        Event("a", "buy"),
+    ]
+    assert weights(events={"buy": 3e38, "view": 1}, repeats="sum").weigh(events, NOW) == {
+        "a": 3.4e38,
+        "b": pytest.approx(0.03),
+        "c": 1,
+    }
+    assert weights(events={"buy": 1}).weigh(events[1:2], NOW) == {}
+
+
 def test_weights_halve() -> None:
     events = [Event("new", time=NOW), Event("ahead", time=NOW + 10), Event("old", "", 3.0, NOW - 20), Event("first")]
     assert weights(half_life_seconds=10).weigh(events, NOW) == {"new": 1, "ahead": 1, "old": 0.75, "first": 1e-6}
