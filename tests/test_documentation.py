@@ -187,6 +187,11 @@ def test_result_tables_are_the_measured_ones() -> None:
         assert markdown_table(results, metrics) in (RESULTS / f"{name}.md").read_text(encoding="utf8")
 
 
+def test_every_sweep_stands_on_the_page_on_tuning() -> None:
+    shown = re.findall(r"generated/sweeps/(\w+)\.svg", (ROOT / "docs" / "tuning.md").read_text(encoding="utf8"))
+    assert sorted(shown) == sorted(file.stem for file in (RESULTS / "sweeps").glob("*.json"))
+
+
 def test_the_reference_has_every_public_name() -> None:
     reference = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf8")
     named = set(re.findall(r"auto(?:class|function):: recvae\.(\w+)", reference))
