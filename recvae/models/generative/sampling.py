@@ -262,7 +262,12 @@ class HistorySampler(Autoencoder):
         usual, low, high = calibration.users.misfit.mean(), LOWEST_TEMPERATURE, 1.0
         for _ in range(TEMPERATURE_STEPS):
             middle = (low + high) / 2
-            histories = draw_items(self._decode(z, middle), lengths, np.random.default_rng(self.seed))
+            noise = np.random.default_rng(self.seed)
+            batches = [
+                draw_items(self._decode(z[rows], middle), lengths[rows], noise)
+                for rows in row_batches(len(z), 4 * self.n_items_)
+            ]
+            histories = sparse.csr_matrix(sparse.vstack(batches, format="csr"))
             misfit = calibration.summarize(self._predict(histories), histories.indptr).misfit.mean()
             low, high = (low, middle) if misfit > usual else (middle, high)
         return float(np.float32((low + high) / 2))  # as an artifact keeps it
