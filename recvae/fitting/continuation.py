@@ -19,6 +19,7 @@ from recvae.errors import ArtifactError, DataError, ParameterError
 from recvae.inference.ids import IdIndex, decode_ids
 from recvae.inference.rules.item_column import WHOLE, RuleError, is_number
 from recvae.inference.rules.metadata import Metadata
+from recvae.inference.titles import read_titles, replace_titles
 from recvae.preparation.pipeline import OWN_DATA, Options
 from recvae.preparation.weights import LEAST, WeightOptions
 from recvae.storage.artifact import StoredModel, read_artifact
@@ -74,7 +75,7 @@ def read_continuation(url: str, model: str | Path) -> Continuation:
     ParameterError
         If it has no histories, or the URL is none of a store.
     DataError
-        If the store has no events, or none that weigh anything and are of items that ids like the model's can name.
+        If the store has no events.
     StoreUnavailableError
         If the database cannot be reached.
     """
@@ -183,9 +184,9 @@ def _number_events(
     Where an artifact's ids of items are numbers, events of an item with another id are left out: the ids in answers
     stay what they are. Ids of users become texts then.
     """
-    known_users, known_items = users["user_id"], items["item_id"]
-    if not _are_whole(events["user"]):
-        known_users = decode_ids(known_users).cast(pa.large_string())
+    known_users, known_items = decode_ids(users["user_id"]), decode_ids(items["item_id"])
+    if not (pa.types.is_integer(known_users.type) and events["user"].str.match(WHOLE_NUMBER).all()):
+        known_users = known_users.cast(pa.large_string())
     if pa.types.is_integer(known_items.type):
         usable = events["item"].str.match(WHOLE_NUMBER)
         counts["of items whose ids are no numbers"] = int((~usable).sum())
@@ -195,13 +196,8 @@ def _number_events(
     return events.assign(user=user, item=item), user_ids, item_ids
 
 
-def _are_whole(ids: pd.Series) -> bool:
-    return bool(ids.str.match(WHOLE_NUMBER).all())
-
-
 def _number(known: pa.ChunkedArray, given: pd.Series) -> tuple[npt.NDArray[np.int64], pd.Index]:
     """Number ids as the known ones are, and new ones after them."""
-    known = decode_ids(known)
     idx = IdIndex(known).find_column(pa.array(given, pa.string()))
     codes, new = pd.factorize(given[idx < 0])
     idx[idx < 0] = len(known) + codes
@@ -255,12 +251,9 @@ def _lay_over(known: pa.Table, item_ids: pd.Index, changed: Mapping[str, Mapping
     for name in sorted({name for given in changes.values() for name in given} & metadata.names - WHOLE):
         with contextlib.suppress(RuleError):  # a column of a kind that nothing is laid over
             table = _set_column(table, name, metadata.find_column(name, name).to_arrow())
-    titles = {index: given["title"] for index, given in changes.items() if isinstance(given.get("title"), str)}
-    if titles:
-        own = table["title"].to_pylist() if "title" in table.column_names else [None] * len(table)
-        table = _set_column(
-            table, "title", pa.array([titles.get(i, title) for i, title in enumerate(own)], pa.string())
-        )
+    titles = replace_titles(read_titles(table), changes)
+    if any(title is not None for title in titles):
+        table = _set_column(table, "title", pa.array(titles, pa.string()))
     items: pd.DataFrame = table.replace_schema_metadata().to_pandas()  # which pandas wrote of the columns before
     return items
 
@@ -277,6 +270,6 @@ def _describe(
     """Say what was read, and what was left out."""
     left_out = [f"{n:,} {what}" for what, n in counts.items() if n]
     parts = [f"{entry['events']:,} events" + (f" ({', '.join(left_out)})" if left_out else "")]
-    parts += [f"{len(erased):,} erased users left out"] if erased else []
+    parts += [f"histories of {len(erased):,} erased users left out"] if erased else []
     parts += [f"metadata of {len(changed):,} items"] if changed else []
     return f"store: {'; '.join(parts)}"

@@ -16,6 +16,7 @@ from recvae.inference.new_items.new_items import NewItems, check_new_item, compa
 from recvae.inference.new_items.scorer import NewItemScorer
 from recvae.inference.rules.metadata import Metadata
 from recvae.inference.rules.selection import Ranked, Rules, best_items, choose, prepare_scores
+from recvae.inference.titles import check_values, read_titles, replace_titles
 from recvae.memory import row_batches
 from recvae.models.autoencoders.decoder import Decoder
 from recvae.models.registry import Artifact
@@ -84,8 +85,7 @@ class Ranker:
         self.loaded, self.model = loaded, loaded.model
         table = loaded.item_table
         self.items, self.metadata = IdIndex(table["item_id"]), Metadata(table)
-        titles = table["title"].to_pylist() if "title" in table.column_names else [None] * len(table)
-        self.titles = [None if title is None or title != title else str(title) for title in titles]  # NaN is no title
+        self.titles = self._own_titles = read_titles(table)
         self.users = None if loaded.user_table is None else IdIndex(loaded.user_table["user_id"])
         self._own_metadata = self.metadata
         self.new: NewItems | None = None
@@ -98,7 +98,7 @@ class Ranker:
     @cached_property
     def scorer(self) -> NewItemScorer:
         """Scores new items by what the artifact says of its own."""
-        return NewItemScorer.learn(self._own_metadata, self.titles, self.model.item_counts_)
+        return NewItemScorer.learn(self._own_metadata, self._own_titles, self.model.item_counts_)
 
     def with_items(self, given: Mapping[Id, Mapping[str, Any]]) -> "Ranker":
         """Return a ranker with other metadata of some items, and with new items; see `find_new_items`.
@@ -118,6 +118,7 @@ class Ranker:
         metadata = self._own_metadata.updated(changed)
         found = find_new_items(new, self.items, metadata, self.scorer) if new else None
         ranker = copy(self)
+        ranker.titles = replace_titles(self._own_titles, changed)
         ranker.new, ranker.metadata = found, metadata if found is None else found.metadata
         return ranker
 
@@ -125,7 +126,7 @@ class Ranker:
         """Check the metadata of a known or new item; return its id in the type of the model's; see `check_new_item`."""
         if (index := self.items.get(item)) is None:
             return check_new_item(item, given, self.items, self.metadata, self.scorer, self.new)
-        self.metadata.parse_values(given)
+        check_values(given, self.metadata)
         return self.items.ids[index]
 
     def find_listed(self, given: Sequence[Id]) -> tuple[list[int], list[Id]]:

@@ -185,7 +185,7 @@ def test_erased_users_are_left_out_with_their_histories(tmp_path: Path, store: s
     fill(store, ("2", Event("40")), ("8", Event("10")), ("1", Event("40")), erased=("2", "8", "7"))
     found = read_continuation(store, model)
     assert {user for user, _ in weights_of(found)} == {1, 3}
-    assert "3 erased users left out" in found.note
+    assert "histories of 3 erased users left out" in found.note
     fill(store, ("2", Event("40")))  # who comes back begins anew
     assert weights_of(read_continuation(store, model)) == dict.fromkeys(
         [(1, 10), (1, 20), (1, 40), (2, 40), (3, 30), (3, 40)], 1

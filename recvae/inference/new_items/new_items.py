@@ -13,6 +13,7 @@ from recvae.inference.ids import Id, IdIndex
 from recvae.inference.new_items.scorer import NewItemScorer
 from recvae.inference.rules.item_column import RuleError
 from recvae.inference.rules.metadata import Metadata
+from recvae.inference.titles import check_values
 from recvae.models.base import Recommender
 from recvae.types import FloatArray
 
@@ -125,9 +126,7 @@ def check_new_item(
     spelled = known.spell(item)
     if spelled is None:
         raise UnknownItemError(f"{item!r} is not known, and new ones are whole numbers, as the model's are")
-    if not isinstance(given.get("title"), str | None):
-        raise RuleError("title", f"is {given['title']!r}; expected text")
-    metadata.parse_values({name: value for name, value in given.items() if name != "title"})
+    check_values(given, metadata)
     if listed is not None and listed.ids.get(spelled) is not None:
         return spelled
     if listed is not None and len(listed.titles) >= MOST_NEW_ITEMS:
