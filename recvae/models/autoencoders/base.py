@@ -109,7 +109,7 @@ class Autoencoder(AnomalyDetector):
 
     def _choose(self, size: MatrixSize) -> dict[str, Any]:
         """Values of the hyperparameters that are left to the data, by name."""
-        epochs = self.epochs or self.EPOCHS.choose(size.users)
+        epochs = self.epochs or self.EPOCHS.choose(size)
         rules = {
             "epochs": epochs,
             "batch_size": choose_batch_size(size.users),

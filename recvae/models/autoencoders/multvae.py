@@ -69,7 +69,8 @@ class MultVAE(VariationalAutoencoder):
         γ·|x|.
     epochs, batch_size : int, optional
         Passes over the users, and users an update. None chooses by the number of training users: batches of a fortieth
-        of them, from 125 to 500, and from 30 to 100 epochs, so that about 900,000 histories are seen.
+        of them, from 125 to 500, and from 30 to 100 epochs, so that about 900,000 histories are seen,
+        and longer where items have few interactions (`recvae.models.autoencoders.settings.EpochRule`).
     learning_rate : float
         Adam's step size, at its peak.
     schedule : str

@@ -4,6 +4,7 @@ Each was checked on seven data sets of 900 to 55,000 users (`benchmarks/results/
 tried and misleads: in them a small KL weight looks better than it is at the end of a whole run.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -17,7 +18,7 @@ from recvae.errors import ArtifactError
 KL_SHARE = 0.25
 """KL weight of the mean user, where items have many interactions."""
 MANY_INTERACTIONS = 30
-"""Interactions an item from which on `KL_SHARE` holds; with fewer the KL weight is larger."""
+"""Interactions an item from which on items are not scarce: with fewer the KL weight is larger, and training longer."""
 SPARSE_DENSITY, SPARSE_DROPOUT, DROPOUT = 0.003, 0.7, 0.5
 FEWEST_PATIENT = 5
 
@@ -40,18 +41,23 @@ class MatrixSize:
         users = int(np.count_nonzero(np.diff(user_items.indptr)))
         return cls(users, int(np.count_nonzero(item_counts)), user_items.nnz)
 
+    @property
+    def scarcity(self) -> float:
+        """max(1, √(30 / mean interactions an item)): the scarcer they are, the later a network overfits."""
+        return max(1.0, math.sqrt(MANY_INTERACTIONS * self.items / self.interactions))
+
 
 @dataclass(frozen=True)
 class EpochRule:
-    """Number of epochs in which about so many `histories` are seen, from `fewest` to `most`."""
+    """Number of epochs in which about so many `histories` are seen, from `fewest` to `most`, times the scarcity."""
 
     histories: int
     fewest: int
     most: int
 
-    def choose(self, users: int) -> int:
-        """Epochs for a number of users."""
-        return max(self.fewest, min(self.most, round(self.histories / users)))
+    def choose(self, size: MatrixSize) -> int:
+        """Epochs for a matrix."""
+        return round(size.scarcity * max(self.fewest, min(self.most, round(self.histories / size.users))))
 
 
 def choose_batch_size(users: int) -> int:
@@ -60,12 +66,11 @@ def choose_batch_size(users: int) -> int:
 
 
 def choose_gamma(size: MatrixSize) -> float:
-    """KL weight for each interaction: c / (mean interactions a user), c = ¼·max(1, √(30 / mean interactions an item)).
+    """KL weight for each interaction: c / (mean interactions a user), c = ¼·scarcity.
 
     The mean user's KL weight is so a quarter of the likelihood's, and more where items have few interactions.
     """
-    scarcity = max(1.0, (MANY_INTERACTIONS * size.items / size.interactions) ** 0.5)
-    return float(f"{KL_SHARE * scarcity * size.users / size.interactions:.3g}")
+    return float(f"{KL_SHARE * size.scarcity * size.users / size.interactions:.3g}")
 
 
 def choose_dropout(size: MatrixSize) -> float:

@@ -63,8 +63,13 @@ def test_sparse_histories_lose_more(interactions: int, dropout: float) -> None:
     [(700, 100, 125), (4_838, 100, 125), (12_000, 75, 300), (29_858, 30, 500), (116_677, 30, 500)],
 )
 def test_epochs_and_batches_fit_the_users(users: int, epochs: int, batch_size: int) -> None:
-    assert EpochRule(900_000, 30, 100).choose(users) == epochs
+    assert EpochRule(900_000, 30, 100).choose(MatrixSize(users, 1_000, 50_000)) == epochs
     assert choose_batch_size(users) == batch_size
+
+
+@pytest.mark.parametrize(("interactions", "epochs"), [(3_000, 100), (1_000, 173), (100, 548)])
+def test_training_is_longer_where_items_have_few_interactions(interactions: int, epochs: int) -> None:
+    assert EpochRule(900_000, 30, 100).choose(MatrixSize(700, 100, interactions)) == epochs
 
 
 @pytest.mark.parametrize(("epochs", "patience"), [(100, 33), (30, 10), (8, 5), (1, 5)])
@@ -97,11 +102,12 @@ def test_given_values_are_used(name: str) -> None:
 
 
 def test_epochs_are_chosen_by_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = EpochRule(histories=120, fewest=1, most=100)
+    few = EpochRule(histories=40, fewest=1, most=100)
+    epochs = few.choose(MatrixSize(40, 25, random_interactions().nnz))
     for kind in CLASSES.values():
         monkeypatch.setattr(kind, "EPOCHS", few)
         model = kind(hidden=(8,), latent=4, epochs=None).fit(random_interactions(), show_progress=False)
-        assert len(model.history_) == model.fitted_params()["epochs"] == 3
+        assert len(model.history_) == model.fitted_params()["epochs"] == epochs
 
 
 def test_annealing_takes_the_place_of_gamma() -> None:
