@@ -14,7 +14,7 @@ from recvae.serving.live_model import ModelReloader, ServedModels
 from recvae.serving.settings import Variant
 from recvae.serving.telemetry import Metrics
 from tests.contracts import one_thread as one_thread
-from tests.http_service import asked, item_id, save
+from tests.http_service import asked, item_id, running, save
 
 USERS = [f"user {i}" for i in range(400)]
 
@@ -156,6 +156,20 @@ def test_each_model_is_described_and_replaced(folder: Path, tmp_path: Path) -> N
     assert [ids(answer) for answer in sold_out] == [[item_id(3)]] * 2
     assert erased == {"erased": 0, "hidden": True}
     assert all(answer["popular"] for answer in lists)
+
+
+def test_workers_agree(folder: Path) -> None:
+    """Each user has one model whichever worker answers, and the metrics are of both workers."""
+    with running(folder, workers=2, RECVAE_MODELS="a:0.5,b:0.5", RECVAE_UNKNOWN_USERS="popular") as (address, _):
+        chosen: dict[str, set[str]] = {user: set() for user in USERS[:10]}
+        for _ in range(6):
+            with httpx.Client(base_url=address, timeout=60) as http:  # each connection may reach another worker
+                for user, variants in chosen.items():
+                    variants.add(http.get(f"/users/{user}/recommendations").json()["model"]["variant"])
+        metrics = httpx.get(f"{address}/metrics", timeout=60).text
+    assert all(len(variants) == 1 for variants in chosen.values())
+    assert set.union(*chosen.values()) == {"a", "b"}
+    assert sum(map(float, re.findall(r"^recvae_lists_total{.*} (\S+)$", metrics, re.MULTILINE))) == 60
 
 
 def test_all_artifacts_must_be_sound_at_the_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
