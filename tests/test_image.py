@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-EXTRAS, LEFT_OUT = {"service", "ann", "baselines"}, {"torch", "pandas"}
+EXTRAS, LEFT_OUT = {"service", "ann", "baselines", "cloud"}, {"torch", "pandas"}
 
 
 def needed(package: str, extras: Set[str]) -> set[str]:
