@@ -12,11 +12,14 @@ from scipy import sparse
 
 import recvae
 from recvae.data.columns import Columns
+from recvae.data.everything import collect_everything
 from recvae.data.interactions import Interactions
 from recvae.errors import ArtifactError, DataError, ParameterError, RecvaeError
 from recvae.fitting.continuation import Continuation, read_continuation
 from recvae.models import registry
 from recvae.models.linear.ease import EASE
+from recvae.models.popularity import Popularity
+from recvae.preparation.weights import WeightOptions
 from recvae.store.database import StoreUnavailableError
 from recvae.store.events import Event
 from recvae.store.user_store import DatabaseUserStore
@@ -155,6 +158,32 @@ def test_weights_of_a_half_life_never_vanish(tmp_path: Path, store: str) -> None
     fill(store, ("1", Event("30", time=NOW + DAY)))
     found = weights_of(read_continuation(store, save(tmp_path / "model", weights)))
     assert found[(2, 20)] == pytest.approx(1e-6)
+
+
+@pytest.mark.parametrize("repeats", ["sum", "once"])
+def test_a_model_and_its_store_give_what_all_rows_together_give(tmp_path: Path, store: str, repeats: str) -> None:
+    generator, n = np.random.default_rng(3), 120
+    options = WeightOptions({"view": 1.0, "buy": 5.0}, repeats, 7 * DAY)
+    rows = pd.DataFrame(
+        {
+            "user_id": generator.integers(0, 9, n),
+            "item_id": generator.integers(0, 12, n),
+            "event": generator.choice(["view", "buy"], n),
+            "timestamp": NOW + np.sort(generator.uniform(0, 30 * DAY, n)),
+        }
+    )
+    first, filters = options.make_interactions(rows[:80])
+    model = Popularity().fit(first.user_items, show_progress=False)
+    everything = collect_everything(first)
+    registry.save(model, tmp_path / "model", items=everything.items, users=everything.users, data={"filters": filters})
+    names = ["user_id", "item_id", "event", "timestamp"]
+    later = [(str(user), Event(str(item), kind, 1.0, at)) for user, item, kind, at in rows[80:][names].to_numpy()]
+    fill(store, *later)
+    found = weights_of(read_continuation(store, tmp_path / "model"))
+    together, _ = options.make_interactions(rows)
+    matrix = together.user_items.tocoo()
+    pairs = zip(together.user_ids[matrix.row], together.item_ids[matrix.col], strict=True)
+    assert found == pytest.approx(dict(zip(pairs, matrix.data.tolist(), strict=True)), abs=1e-5)
 
 
 def test_an_event_counts_once_however_often_the_model_is_fitted_again(tmp_path: Path, store: str) -> None:
