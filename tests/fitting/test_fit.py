@@ -28,6 +28,7 @@ from recvae.inference.recommend import recommend
 from recvae.models import registry
 from recvae.models.linear.ease import EASE
 from recvae.preparation.pipeline import Options, prepare
+from tests.preparation.test_weights import repeated_visits
 
 SOURCE = generate(120, 40)
 QUICK: dict[str, Any] = {"budget": "30s", "models": "popularity,bm25,ease", "show_progress": False}
@@ -136,12 +137,27 @@ def test_weights_reach_the_model_the_histories_and_the_card(tmp_path: Path) -> N
     assert "limit: was trained on weights; its figures are binary: an item was found or not" in card
 
 
-def np_row(history: Any, n_items: int) -> Any:
+def np_row(history: Any, n_items: int, weights: Any = 1) -> Any:
     from scipy import sparse
 
     row = np.zeros((1, n_items), dtype=np.float32)
-    row[0, history] = 1
+    row[0, history] = weights
     return sparse.csr_matrix(row)
+
+
+def test_weights_change_what_is_recommended() -> None:
+    """The made-up users' taste, even items or odd ones, shows only in what they repeat."""
+    shares = {}
+    for repeats in ("once", "sum"):
+        fitted = recvae.fit(repeated_visits(), repeats=repeats, **{**QUICK, "models": "ease"})
+        users, ids = fitted.users, fitted.items["item_id"].to_numpy()
+        weights = users["weights"] if repeats == "sum" else [1] * len(users)
+        same = []
+        for user, history, weight in zip(users["user_id"], users["history"], weights, strict=True):
+            row = np_row(history, len(ids), weight)
+            same += (ids[fitted.model.recommend(0, row, N=5, recalculate_user=True)[0]] % 2 == user % 2).tolist()
+        shares[repeats] = float(np.mean(same))
+    assert shares["sum"] > shares["once"] + 0.2
 
 
 def test_a_prepared_directory(tmp_path: Path) -> None:
