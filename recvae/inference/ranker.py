@@ -12,6 +12,7 @@ from scipy import sparse
 
 from recvae.inference.ids import Id, IdIndex
 from recvae.inference.index import ItemIndex, sample_histories
+from recvae.inference.new_items.decoder_scorer import DecoderScorer
 from recvae.inference.new_items.new_items import NewItems, check_new_item, compare_items, find_new_items
 from recvae.inference.new_items.scorer import NewItemScorer
 from recvae.inference.rules.metadata import Metadata
@@ -100,6 +101,10 @@ class Ranker:
         """Scores new items by what the artifact says of its own."""
         return NewItemScorer.learn(self._own_metadata, self._own_titles, self.model.item_counts_)
 
+    @cached_property
+    def _decoder_scorer(self) -> DecoderScorer | None:
+        return None if self.index is None else DecoderScorer(self.scorer, self.index.model)
+
     def with_items(self, given: Mapping[Id, Mapping[str, Any]]) -> "Ranker":
         """Return a ranker with other metadata of some items, and with new items; see `find_new_items`.
 
@@ -117,6 +122,7 @@ class Ranker:
                 changed[index] = values
         metadata = self._own_metadata.updated(changed)
         found = find_new_items(new, self.items, metadata, self.scorer) if new else None
+        self._decoder_scorer  # noqa: B018 made before the copy, which keeps it
         ranker = copy(self)
         ranker.titles = replace_titles(self._own_titles, changed)
         ranker.new, ranker.metadata = found, metadata if found is None else found.metadata
@@ -319,21 +325,15 @@ class Ranker:
         found = {
             place: _drop_padding(*shortlist)[0] for place, shortlist in zip(places, lists, strict=True) if shortlist
         }
-        if self.new is not None and found:
-            known = self.model.score_items(histories, self.new.scorer.items)
-            rows = self.new.scorer.score(known, histories, self.new.features)
+        if self.new is not None and self._decoder_scorer is not None and found:
+            rows = self._decoder_scorer.score(histories, self.new.features)
             for place, query, row in zip(places, chosen, rows, strict=True):
                 if place in found:
-                    found[place] = self._merge(found[place], query, row)
+                    new = self.new.find_best(row, query.exclude, query.n)
+                    merged = [*found[place], *((item, round(score, DECIMALS)) for item, score in new)]
+                    found[place] = sorted(merged, key=lambda pair: -pair[1])[: query.n]
         rank_rest = self._rank_all_items if self.new is None else self._rank_by_rules
         return [found[place] if place in found else rank_rest([query])[0] for place, query in enumerate(queries)]
-
-    def _merge(self, ranked: Ranked, query: Query, row: FloatArray) -> Ranked:
-        """Merge the best new items, by their scores, into a list."""
-        first = len(self.items)
-        row[[item - first for item in query.exclude if item >= first]] = -np.inf
-        new = [(first + place, round(score, DECIMALS)) for place, score in best_items(row, query.n)]
-        return sorted([*ranked, *new], key=lambda pair: -pair[1])[: query.n]
 
 
 def _filter_kind(query: Query) -> str | None:

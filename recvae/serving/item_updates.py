@@ -69,5 +69,6 @@ class ItemUpdates:
                         one.current = changed
 
     def apply(self, model: LiveModel) -> LiveModel:
-        """Lay all changes over a model's own metadata."""
+        """Lay all changes over a model's own metadata, and learn what new items are scored by."""
+        model.ranker.scorer  # noqa: B018 takes most of a second where there are many items, which a new one must not wait
         return model.with_items(self._changes)

@@ -53,7 +53,7 @@ class ColdItemRanker:
             raise DataError(
                 "split is 'cold-items', but the items have no metadata that several share; give a table with --items"
             )
-        self.features = self.scorer.features.encode(metadata, titles)
+        self.features = self.scorer.features.encode(metadata, titles, np.arange(len(items)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)

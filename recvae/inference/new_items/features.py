@@ -1,5 +1,6 @@
 """`ItemFeatures`: the metadata of items as a sparse matrix of numbers."""
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 
-from recvae.inference.rules.item_column import WHOLE, ItemColumn
+from recvae.inference.rules.item_column import WHOLE, ItemColumn, RuleError
 from recvae.inference.rules.metadata import Metadata
 
 FEWEST_ITEMS = 3
@@ -20,6 +21,8 @@ MOST_VALUES = 1000
 """Most values that are features, of all columns together: those that most items have."""
 N_KNOTS = 11
 """Numbers of a column that have a feature each: its deciles, the least and the largest."""
+
+WORD = re.compile(r"\w+")
 
 Indices = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.float64]
@@ -56,81 +59,78 @@ class ItemFeatures:
         ----------
         metadata : Metadata
         titles : sequence of str or None
-            One for each item.
+            Of these items.
         items : (k,) int
         """
         counts, knots, n = Counter[tuple[str, Any]](), dict[str, tuple[int, Numbers]](), 0
-        chosen = np.zeros(len(metadata), dtype=bool)
-        chosen[items] = True
-        for name, column in _list_columns(metadata, titles):
-            rows, codes = _list_entries(column, 0)
-            codes = codes[chosen[rows]]
+        for name, column, rows in _list_columns(metadata, titles, items):
+            _, codes = _list_entries(column, rows)
             if column.kind in ("text", "truth value"):
-                times = np.bincount(codes, minlength=len(column.values)).tolist()
-                counts.update({(name, value): k for value, k in zip(column.values.tolist(), times, strict=True)})
+                times = np.bincount(codes, minlength=len(column.values))
+                often = np.flatnonzero(times >= FEWEST_ITEMS)
+                found = zip(column.values[often].tolist(), times[often].tolist(), strict=True)
+                counts.update({(name, value): n_items for value, n_items in found})
             elif len(places := _find_knots(column.values.astype(np.float64)[codes])) > 1:
                 knots[name] = n, places
                 n += len(places)
         values: dict[str, dict[Any, int]] = {}
-        for (name, value), times in counts.most_common(MOST_VALUES):
-            if times >= FEWEST_ITEMS:
-                values.setdefault(name, {})[value] = n
-                n += 1
+        for (name, value), _ in counts.most_common(MOST_VALUES):
+            values.setdefault(name, {})[value] = n
+            n += 1
         return cls(values, knots, n)
 
     def describe(self) -> str:
         """Name the columns that have features."""
         return ", ".join([*self.values, *self.knots]) or "none"
 
-    def encode(self, metadata: Metadata, titles: Titles, first: int = 0) -> sparse.csr_matrix:
+    def encode(self, metadata: Metadata, titles: Titles, items: Indices) -> sparse.csr_matrix:
         """Give items their features; what is no feature counts for nothing.
 
         Parameters
         ----------
         metadata : Metadata
         titles : sequence of str or None
-            One for each item from `first` on.
-        first : int
-            First item to encode; those after it follow.
+            Of these items.
+        items : (m,) int
 
         Returns
         -------
-        (n_items - first, n) float32
+        (m, n) float32
         """
         entries: list[Entries] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
-        for name, column in _list_columns(metadata, titles):
-            rows, codes = _list_entries(column, 0 if name == "title" else first)
+        for name, column, rows in _list_columns(metadata, titles, items):
+            places, codes = _list_entries(column, rows)
             if column.kind in ("text", "truth value"):
                 known = self.values.get(name, {})
                 features = np.array([known.get(value, -1) for value in column.values.tolist()], np.int64)[codes]
                 kept = features >= 0
-                entries.append((rows[kept], features[kept], np.ones(int(kept.sum()))))
+                entries.append((places[kept], features[kept], np.ones(int(kept.sum()))))
             elif name in self.knots:
-                entries += _interpolate(rows, column.values.astype(np.float64)[codes], *self.knots[name])
-        items, features, data = (np.concatenate(arrays) for arrays in zip(*entries, strict=True))
-        shape = len(metadata) - first, self.n
-        return sparse.csr_matrix((data.astype(np.float32), (items, features)), shape=shape)
+                entries += _interpolate(places, column.values.astype(np.float64)[codes], *self.knots[name])
+        rows, features, data = (np.concatenate(arrays) for arrays in zip(*entries, strict=True))
+        return sparse.csr_matrix((data.astype(np.float32), (rows, features)), shape=(len(items), self.n))
 
 
-def _list_columns(metadata: Metadata, titles: Titles) -> Iterator[tuple[str, ItemColumn]]:
-    """List the columns that can have features; that of the title holds the words of the titles given."""
-    words = [list(dict.fromkeys(re.findall(r"\w+", (title or "").lower()))) for title in titles]
-    yield "title", ItemColumn.read(pa.chunked_array([pa.array(words, pa.list_(pa.string()))]), "words", "title")
-    for name in metadata.kinds():
-        if name not in WHOLE:
-            yield name, metadata.find_column(name, "")
+def _list_columns(metadata: Metadata, titles: Titles, items: Indices) -> Iterator[tuple[str, ItemColumn, Indices]]:
+    """List the columns that can have features, with the items' rows in them; titles are a column of their words."""
+    words = [list(dict.fromkeys(WORD.findall((title or "").lower()))) for title in titles]
+    column = pa.chunked_array([pa.array(words, pa.list_(pa.string()))])
+    yield "title", ItemColumn.read(column, "words", "title"), np.arange(len(titles))
+    for name in sorted(metadata.names - WHOLE):
+        with contextlib.suppress(RuleError):  # of a kind that has no features
+            yield name, metadata.find_column(name, ""), items
 
 
-def _list_entries(column: ItemColumn, first: int) -> tuple[Indices, npt.NDArray[np.int32]]:
-    """List the item, counted from `first`, and the code of each value that the items from `first` on have."""
-    if column.starts is None:
-        codes = column.codes[first:]
-        items = np.arange(len(codes))
-    else:
-        codes = column.codes[column.starts[first] :]
-        items = np.repeat(np.arange(len(column.starts) - 1 - first), np.diff(column.starts[first:]))
-    kept = codes >= 0
-    return items[kept], codes[kept]
+def _list_entries(column: ItemColumn, items: Indices) -> tuple[Indices, npt.NDArray[np.int32]]:
+    """List the place among the items, and the code, of each value that they have."""
+    places, rows = np.arange(len(items)), items
+    if column.starts is not None:
+        lengths = np.diff(column.starts)[items]
+        places = np.repeat(places, lengths)
+        within = np.arange(len(places)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        rows = column.starts[items][places] + within
+    codes = column.codes[rows]
+    return places[codes >= 0], codes[codes >= 0]
 
 
 def _find_knots(numbers: Numbers) -> Numbers:

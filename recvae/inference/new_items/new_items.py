@@ -1,6 +1,6 @@
 """`NewItems`: items that a model does not know, listed beside those that it knows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -13,6 +13,7 @@ from recvae.inference.ids import Id, IdIndex
 from recvae.inference.new_items.scorer import NewItemScorer
 from recvae.inference.rules.item_column import RuleError
 from recvae.inference.rules.metadata import Metadata
+from recvae.inference.rules.selection import Ranked, best_items
 from recvae.inference.titles import check_values
 from recvae.models.base import Recommender
 from recvae.types import FloatArray
@@ -52,6 +53,12 @@ class NewItems:
         """Return an item as `{"id", "title"}`."""
         return {"id": self.ids.ids[place], "title": self.titles[place]}
 
+    def find_best(self, scores: FloatArray, exclude: Sequence[int], n: int) -> Ranked:
+        """Rank the n best new items by their scores, (m,), which are changed, but items that are excluded."""
+        first = len(self.metadata) - len(self.titles)
+        scores[[item - first for item in exclude if item >= first]] = -np.inf
+        return [(first + place, score) for place, score in best_items(scores, n)]
+
     def append_scores(self, scores: FloatArray, histories: sparse.csr_matrix) -> FloatArray:
         """Append the new items' scores to those of the model's items: (n_users, n_items) to (n_users, n_items + m)."""
         items = self.scorer.items
@@ -85,7 +92,7 @@ def find_new_items(
         for place, values in enumerate(items.values())
     }
     described = metadata.extended(list(items), titles).updated(values_of)
-    features = scorer.features.encode(described, titles, first)
+    features = scorer.features.encode(described, titles, np.arange(first, len(described)))
     shares = np.diff(features.indptr) > 0
     if not shares.any():
         return None

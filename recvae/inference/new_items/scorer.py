@@ -37,15 +37,20 @@ class NewItemScorer:
         Their indices.
     n_items : int
         Items of the catalogue.
+
+    Attributes
+    ----------
+    sums : (n,) float32
+        Of each feature over the items.
     """
 
     def __init__(
         self, features: ItemFeatures, matrix: sparse.csr_matrix, items: npt.NDArray[np.int64], n_items: int
     ) -> None:
-        self.features, self.items, self._matrix = features, items, matrix
+        self.features, self.items, self.matrix = features, items, matrix
         self._places = invert_index(items, n_items)
         means = np.asarray(matrix.mean(axis=0), dtype=np.float64).ravel()
-        self._means, self._sums = means.astype(np.float32), (len(items) * means).astype(np.float32)
+        self._means, self.sums = means.astype(np.float32), (len(items) * means).astype(np.float32)
         covariance = (matrix.T @ matrix).toarray() - len(items) * np.outer(means, means)
         inverse = np.linalg.inv(covariance + RIDGE * np.eye(features.n))
         self._inverse = inverse.astype(np.float32)
@@ -65,8 +70,9 @@ class NewItemScorer:
         items = np.flatnonzero(item_counts > 0)
         if len(items) > MOST_ITEMS:
             items = np.sort(np.random.default_rng(0).choice(items, MOST_ITEMS, replace=False))
+        titles = [titles[item] for item in items.tolist()]
         features = ItemFeatures.choose(metadata, titles, items)
-        return cls(features, features.encode(metadata, titles)[items], items, len(item_counts))
+        return cls(features, features.encode(metadata, titles, items), items, len(item_counts))
 
     def score(self, scores: FloatArray, histories: sparse.csr_matrix, new: sparse.csr_matrix) -> FloatArray:
         """Score new items for users.
@@ -84,26 +90,57 @@ class NewItemScorer:
         (n_users, m) float32
         """
         scores = _fill_gaps(scores)
-        products = (self._matrix.T @ scores.T).T - scores.mean(axis=1, keepdims=True) * self._sums
+        products = (self.matrix.T @ scores.T).T - scores.mean(axis=1, keepdims=True) * self.sums
+        return self.predict(products, *measure_unseen(scores, self._places, histories), new)
+
+    def predict(
+        self, products: FloatArray, means: FloatArray, deviations: FloatArray, new: sparse.csr_matrix
+    ) -> FloatArray:
+        """Predict scores of new items, (n_users, m).
+
+        Parameters
+        ----------
+        products : (n_users, n) float32
+            Of the scores, without their mean, and the features: Fᵀs.
+        means, deviations : (n_users, 1) float32
+            Of the scores of what a user does not have; see `measure_unseen`.
+        new : csr_matrix, shape (m, n)
+        """
         predicted = np.sqrt(np.maximum(((products @ self._variance) * products).sum(axis=1, keepdims=True), 0))
-        means, deviations = self._measure_unseen(scores, histories)
         stretch = np.divide(deviations, predicted, out=np.zeros_like(deviations), where=predicted > 0)
         weights = products @ self._inverse * stretch
         found: FloatArray = means + (new @ weights.T).T - (weights @ self._means)[:, None]
         return found
 
-    def _measure_unseen(self, scores: FloatArray, histories: sparse.csr_matrix) -> tuple[FloatArray, FloatArray]:
-        """Mean and upward deviation of each user's scores of items outside the history, (n_users, 1) each."""
-        rows = np.repeat(np.arange(len(scores)), np.diff(histories.indptr))
-        columns = self._places[histories.indices]
-        rows, columns = rows[columns >= 0], columns[columns >= 0]
-        n_unseen = np.maximum(len(self.items) - np.bincount(rows, minlength=len(scores)), 1).astype(np.float32)[:, None]
-        unseen = scores.copy()
-        unseen[rows, columns] = 0
-        means = unseen.sum(axis=1, keepdims=True) / n_unseen
-        unseen[rows, columns] = means[rows, 0]
-        upwards = np.maximum(unseen - means, 0)
-        return means, np.sqrt(2 * np.square(upwards).sum(axis=1, keepdims=True) / n_unseen)
+
+def measure_unseen(
+    scores: FloatArray, places: npt.NDArray[np.int32], histories: sparse.csr_matrix
+) -> tuple[FloatArray, FloatArray]:
+    """Measure the mean and the upward deviation of each user's scores of items outside the history.
+
+    Parameters
+    ----------
+    scores : (n_users, k) float32
+    places : (n_items,) int32
+        Column of each item in them, or -1.
+    histories : csr_matrix, shape (n_users, n_items)
+
+    Returns
+    -------
+    (means, deviations) : (n_users, 1) float32 each
+        A deviation is that of a symmetric distribution whose upper half the scores above the mean are.
+    """
+    rows = np.repeat(np.arange(len(scores)), np.diff(histories.indptr))
+    columns = places[histories.indices]
+    rows, columns = rows[columns >= 0], columns[columns >= 0]
+    n_seen = np.bincount(rows, minlength=len(scores))
+    n_unseen = np.maximum(scores.shape[1] - n_seen, 1).astype(np.float32)[:, None]
+    unseen = scores.copy()
+    unseen[rows, columns] = 0
+    means = unseen.sum(axis=1, keepdims=True) / n_unseen
+    unseen[rows, columns] = means[rows, 0]
+    upwards = np.maximum(unseen - means, 0)
+    return means, np.sqrt(2 * np.square(upwards).sum(axis=1, keepdims=True) / n_unseen)
 
 
 def _fill_gaps(scores: FloatArray) -> FloatArray:

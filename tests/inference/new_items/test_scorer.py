@@ -30,17 +30,23 @@ def scorer(metadata: Metadata) -> NewItemScorer:
     return NewItemScorer.learn(metadata, [None] * len(metadata), counts)
 
 
+def encode(scorer: NewItemScorer, metadata: Metadata, first: int = 0) -> sparse.csr_matrix:
+    """Features of the items from one on."""
+    items = np.arange(first, len(metadata))
+    return scorer.features.encode(metadata, [None] * len(items), items)
+
+
 def make_scores(scorer: NewItemScorer, metadata: Metadata, noise: float) -> FloatArray:
     """Scores of all items by the tastes of five users, with noise."""
     rng = np.random.default_rng(1)
-    features = scorer.features.encode(metadata, [None] * len(metadata))
+    features = encode(scorer, metadata)
     tastes = features @ rng.normal(size=(scorer.features.n, 5))
     return (tastes.T + noise * rng.normal(size=tastes.T.shape)).astype(np.float32) - 7
 
 
 def test_scores_are_a_stretched_ridge_regression(scorer: NewItemScorer, metadata: Metadata) -> None:
     scores = make_scores(scorer, metadata, noise=1)[:, :N_ITEMS]
-    features = scorer.features.encode(metadata, [None] * len(metadata)).toarray().astype(float)
+    features = encode(scorer, metadata).toarray().astype(float)
     known, new = features[:N_ITEMS], features[N_ITEMS:]
     centred, means = known - known.mean(axis=0), scores.mean(axis=1, keepdims=True, dtype=float)
     weights = np.linalg.solve(centred.T @ centred + RIDGE * np.eye(scorer.features.n), centred.T @ (scores - means).T)
@@ -51,21 +57,21 @@ def test_scores_are_a_stretched_ridge_regression(scorer: NewItemScorer, metadata
         upwards = np.sqrt(2 * np.mean(np.maximum(unseen - unseen.mean(), 0) ** 2))
         predicted = (new - known.mean(axis=0)) @ weights[:, user]
         expected.append(unseen.mean() + predicted * upwards / (centred @ weights[:, user]).std())
-    found = scorer.score(scores, histories, scorer.features.encode(metadata, [None] * N_NEW, N_ITEMS))
+    found = scorer.score(scores, histories, encode(scorer, metadata, N_ITEMS))
     assert found.dtype == np.float32
     assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_new_items_are_ranked_by_the_tastes_that_made_the_scores(scorer: NewItemScorer, metadata: Metadata) -> None:
     scores = make_scores(scorer, metadata, noise=0.3)
-    found = scorer.score(scores[:, :N_ITEMS], NOTHING, scorer.features.encode(metadata, [None] * N_NEW, N_ITEMS))
+    found = scorer.score(scores[:, :N_ITEMS], NOTHING, encode(scorer, metadata, N_ITEMS))
     for user in range(5):
         assert np.corrcoef(found[user], scores[user, N_ITEMS:])[0, 1] > 0.8
     assert_allclose(found.std(axis=1), scores[:, :N_ITEMS].std(axis=1), rtol=0.4)
 
 
 def test_what_a_model_leaves_out_counts_as_the_mean(scorer: NewItemScorer, metadata: Metadata) -> None:
-    new = scorer.features.encode(metadata, [None] * N_NEW, N_ITEMS)
+    new = encode(scorer, metadata, N_ITEMS)
     scores = make_scores(scorer, metadata, noise=1)[:1, :N_ITEMS]
     gaps = scores.copy()
     gaps[:, :5] = -np.inf
@@ -76,7 +82,7 @@ def test_what_a_model_leaves_out_counts_as_the_mean(scorer: NewItemScorer, metad
 
 
 def test_equal_scores_give_new_items_the_same(scorer: NewItemScorer, metadata: Metadata) -> None:
-    new = scorer.features.encode(metadata, [None] * N_NEW, N_ITEMS)
+    new = encode(scorer, metadata, N_ITEMS)
     assert_allclose(scorer.score(np.full((2, N_ITEMS), 3, np.float32), NOTHING[:2], new), 3, atol=1e-4)
 
 
