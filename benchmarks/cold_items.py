@@ -197,7 +197,7 @@ def mix(data: Data) -> Iterator[dict[str, Any]]:
         model = MODELS.create(name).fit(parts[0], show_progress=False)
         ranker = ColdItemRanker(model, replace(split, train=parts[0]), items)
         known = model.score(history)
-        stretched = ranker.scorer.score(known[:, ranker.scorer.items], history, ranker.features[ranker.cold])
+        stretched = ranker.scorer.score(known, history, ranker.features[ranker.cold])
         plain = _regress(ranker, known)
         known[history.nonzero()] = -np.inf
         for way, cold in (("without new items", None), ("regression alone", plain), ("stretched", stretched)):

@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
 from typing import Any
@@ -15,6 +14,7 @@ from recvae.inference.index import ItemIndex, sample_histories
 from recvae.inference.new_items.decoder_scorer import DecoderScorer
 from recvae.inference.new_items.new_items import NewItems, check_new_item, compare_items, find_new_items
 from recvae.inference.new_items.scorer import NewItemScorer
+from recvae.inference.query import Query
 from recvae.inference.rules.metadata import Metadata
 from recvae.inference.rules.selection import Ranked, Rules, best_items, choose, prepare_scores
 from recvae.inference.titles import check_values, read_titles, replace_titles
@@ -24,39 +24,10 @@ from recvae.models.registry import Artifact
 from recvae.topn import top_n
 from recvae.types import FloatArray, IntArray
 
+__all__ = ["DECIMALS", "Query", "Ranker"]
+
 DECIMALS = 6
 """Scores are rounded: float32 holds no more, and products of other batch sizes differ in the last bits."""
-
-
-@dataclass(frozen=True)
-class Query:
-    """One list to make.
-
-    Attributes
-    ----------
-    history : item indices
-        Without repetition; an empty history gives the popular items.
-    n : int
-        Length of the list; it is shorter where fewer items remain.
-    exclude : item indices
-        Items that are left out, besides those of the history.
-    only : item indices, optional
-        The candidates; every item when None.
-    user : int, optional
-        Row among the artifact's users, for models that rank only for users they were trained on.
-    rules : Rules, optional
-        Filters, boosts, caps and diversity by the items' metadata.
-    weights : sequence of float, optional
-        Weight of each item of the history, above 0; 1 each when None.
-    """
-
-    history: Sequence[int]
-    n: int = 10
-    exclude: Sequence[int] = ()
-    only: Sequence[int] | None = None
-    user: int | None = None
-    rules: Rules | None = None
-    weights: Sequence[float] | None = None
 
 
 class Ranker:
@@ -262,12 +233,15 @@ class Ranker:
         return ranked
 
     def _rank_by_rules(self, queries: Sequence[Query]) -> list[Ranked]:
-        """Rank queries with rules, each on the scores of all items."""
+        """Rank queries on the scores of all items, those with rules each by its own."""
         ranked: list[Ranked] = []
         for batch in row_batches(len(queries), 4 * len(self.items)):
             scores = self._score_all_items(queries[batch])
-            for row, query in zip(scores, queries[batch], strict=True):
-                ranked.append(self._apply_rules(row, query, query.rules or Rules()))
+            if all(query.rules is None and query.only is None for query in queries[batch]):
+                ranked += _rank_unseen(scores, queries[batch])
+            else:
+                for row, query in zip(scores, queries[batch], strict=True):
+                    ranked.append(self._apply_rules(row, query, query.rules or Rules()))
         return ranked
 
     def _apply_rules(self, row: FloatArray, query: Query, rules: Rules) -> Ranked:
@@ -340,6 +314,14 @@ def _filter_kind(query: Query) -> str | None:
     if query.only is not None:
         return "only"
     return "exclude" if query.exclude else None
+
+
+def _rank_unseen(scores: FloatArray, queries: Sequence[Query]) -> list[Ranked]:
+    """Rank the items that are neither in the history nor excluded; the scores are changed."""
+    for row, query in zip(scores, queries, strict=True):
+        row[[*query.history, *query.exclude]] = -np.inf
+    lists = _drop_padding(*top_n(scores, max(query.n for query in queries)))
+    return [ranked[: query.n] for ranked, query in zip(lists, queries, strict=True)]
 
 
 def _drop_padding(ids: IntArray, scores: FloatArray) -> list[Ranked]:

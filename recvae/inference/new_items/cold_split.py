@@ -81,7 +81,7 @@ class ColdItemRanker:
     ) -> tuple[IntArray, FloatArray]:
         """Rank the N best cold items; see `Recommender.recommend`."""
         scores = self.model.score(user_items) if recalculate_user else self._score_known_users(userid, user_items)
-        columns, best = top_n(self.scorer.score(scores[:, self.scorer.items], user_items, self.features[self.cold]), N)
+        columns, best = top_n(self.scorer.score(scores, user_items, self.features[self.cold]), N)
         return np.where(columns < 0, -1, self.cold[columns]).astype(np.int32), best
 
     def _score_known_users(self, userid: npt.ArrayLike, user_items: Any) -> FloatArray:

@@ -1,15 +1,10 @@
 """`DecoderScorer`: scores of new items by a decoder's output layer, without the scores of all items."""
 
-import numpy as np
 from scipy import sparse
 
-from recvae.data.split_backend import invert_index
 from recvae.inference.new_items.scorer import NewItemScorer, measure_unseen
 from recvae.models.autoencoders.decoder import Decoder
 from recvae.types import FloatArray
-
-SAMPLE = 1000
-"""Items whose scores are computed for their mean and deviation."""
 
 
 class DecoderScorer:
@@ -24,10 +19,8 @@ class DecoderScorer:
     def __init__(self, scorer: NewItemScorer, model: Decoder) -> None:
         self._scorer, self._model = scorer, model
         weight, bias = model.output_layer()
-        layer = np.hstack([weight[scorer.items], bias[scorer.items, None]])
-        self._layer = (scorer.matrix.T @ layer - np.outer(scorer.sums, layer.mean(axis=0))).astype(np.float32)
-        sample = scorer.items[:: max(1, -(-len(scorer.items) // SAMPLE))]
-        self._sample, self._places = (weight[sample], bias[sample]), invert_index(sample, model.n_items_)
+        self._products = scorer.multiply(weight.T), scorer.multiply(bias[None])
+        self._sample = weight[scorer.sample], bias[scorer.sample]
 
     def score(self, histories: sparse.csr_matrix, new: sparse.csr_matrix) -> FloatArray:
         """Score new items for users.
@@ -43,7 +36,6 @@ class DecoderScorer:
         -------
         (n_users, m) float32
         """
-        queries, (weight, bias) = self._model.queries(histories), self._sample
-        products = queries @ self._layer[:, :-1].T + self._layer[:, -1]
-        unseen = measure_unseen(queries @ weight.T + bias, self._places, histories)
-        return self._scorer.predict(products, *unseen, new)
+        queries, (products, constant), (weight, bias) = self._model.queries(histories), self._products, self._sample
+        measured = measure_unseen(queries @ weight.T + bias, self._scorer.places, histories)
+        return self._scorer.predict(queries @ products + constant, *measured, new)

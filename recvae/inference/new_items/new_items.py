@@ -61,9 +61,7 @@ class NewItems:
 
     def append_scores(self, scores: FloatArray, histories: sparse.csr_matrix) -> FloatArray:
         """Append the new items' scores to those of the model's items: (n_users, n_items) to (n_users, n_items + m)."""
-        items = self.scorer.items
-        known = scores if len(items) == scores.shape[1] else scores[:, items]
-        return np.hstack([scores, self.scorer.score(known, histories, self.features)])
+        return np.hstack([scores, self.scorer.score(scores, histories, self.features)])
 
 
 def find_new_items(

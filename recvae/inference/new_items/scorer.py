@@ -14,7 +14,9 @@ from recvae.types import FloatArray
 RIDGE = 100.0
 """λ, in items: a feature that so many items have is believed half."""
 MOST_ITEMS = 20_000
-"""Most items that scores are taken from: more make no difference to what is learned of features, but take time."""
+"""Most items that scores are taken from: more make little difference to what is learned of features, but take time."""
+SAMPLE = 2000
+"""Items whose scores are measured for their mean and deviation."""
 
 
 class NewItemScorer:
@@ -40,17 +42,24 @@ class NewItemScorer:
 
     Attributes
     ----------
-    sums : (n,) float32
-        Of each feature over the items.
+    sample : (at most SAMPLE,) int
+        Items whose scores are measured.
+    places : (n_items,) int32
+        Place of each item in the sample, or -1.
     """
 
     def __init__(
         self, features: ItemFeatures, matrix: sparse.csr_matrix, items: npt.NDArray[np.int64], n_items: int
     ) -> None:
-        self.features, self.items, self.matrix = features, items, matrix
-        self._places = invert_index(items, n_items)
+        self.features, self.items = features, items
+        self.sample = items[:: -(-len(items) // SAMPLE)]
+        self.places = invert_index(self.sample, n_items)
+        rows = sparse.vstack(
+            [matrix.T, np.ones((1, len(items)), dtype=np.float32)], format="coo"
+        )  # the last sums scores
+        self._sums = sparse.csr_matrix((rows.data, (rows.row, items[rows.col])), shape=(features.n + 1, n_items))
         means = np.asarray(matrix.mean(axis=0), dtype=np.float64).ravel()
-        self._means, self.sums = means.astype(np.float32), (len(items) * means).astype(np.float32)
+        self._means = means.astype(np.float32)
         covariance = (matrix.T @ matrix).toarray() - len(items) * np.outer(means, means)
         inverse = np.linalg.inv(covariance + RIDGE * np.eye(features.n))
         self._inverse = inverse.astype(np.float32)
@@ -79,8 +88,8 @@ class NewItemScorer:
 
         Parameters
         ----------
-        scores : (n_users, k) float32
-            The model's scores of `items`; -inf, where a model leaves items out, counts as the mean.
+        scores : (n_users, n_items) float32
+            The model's; -inf, where a model leaves items out, counts as the mean.
         histories : csr_matrix, shape (n_users, n_items)
         new : csr_matrix, shape (m, n)
             Features of the new items.
@@ -90,8 +99,14 @@ class NewItemScorer:
         (n_users, m) float32
         """
         scores = _fill_gaps(scores)
-        products = (self.matrix.T @ scores.T).T - scores.mean(axis=1, keepdims=True) * self.sums
-        return self.predict(products, *measure_unseen(scores, self._places, histories), new)
+        measured = measure_unseen(scores[:, self.sample], self.places, histories)
+        return self.predict(self.multiply(scores), *measured, new)
+
+    def multiply(self, scores: FloatArray) -> FloatArray:
+        """Multiply scores of all items, without their mean, and features: Fᵀs, (n_users, n)."""
+        sums = (self._sums @ scores.T).T
+        products: FloatArray = sums[:, :-1] - sums[:, -1:] * self._means
+        return products
 
     def predict(
         self, products: FloatArray, means: FloatArray, deviations: FloatArray, new: sparse.csr_matrix
@@ -101,7 +116,7 @@ class NewItemScorer:
         Parameters
         ----------
         products : (n_users, n) float32
-            Of the scores, without their mean, and the features: Fᵀs.
+            See `multiply`.
         means, deviations : (n_users, 1) float32
             Of the scores of what a user does not have; see `measure_unseen`.
         new : csr_matrix, shape (m, n)
