@@ -14,8 +14,8 @@ from recvae.inference.index import ItemIndex, sample_histories
 from recvae.inference.new_items.decoder_scorer import DecoderScorer
 from recvae.inference.new_items.new_items import NewItems, check_new_item, compare_items, find_new_items
 from recvae.inference.new_items.scorer import NewItemScorer
-from recvae.inference.query import Query
 from recvae.inference.rules.metadata import Metadata
+from recvae.inference.rules.query import Query
 from recvae.inference.rules.selection import Ranked, Rules, best_items, choose, prepare_scores
 from recvae.inference.titles import check_values, read_titles, replace_titles
 from recvae.memory import row_batches

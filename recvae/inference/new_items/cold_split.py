@@ -11,6 +11,7 @@ from recvae.data.split import Split
 from recvae.errors import DataError
 from recvae.inference.new_items.scorer import NewItemScorer
 from recvae.inference.rules.metadata import Metadata
+from recvae.inference.titles import read_titles
 from recvae.models.base import Recommender
 from recvae.topn import top_n
 from recvae.types import FloatArray, IntArray
@@ -46,7 +47,7 @@ class ColdItemRanker:
         self.model, self.cold = model, np.unique(split.test.held_out.indices)
         table = pa.Table.from_pandas(items, preserve_index=False)
         metadata = Metadata(table)
-        titles = [title if isinstance(title, str) else None for title in items.get("title", [None] * len(items))]
+        titles = read_titles(table)
         counts = np.bincount(split.train.indices, minlength=split.train.shape[1])
         self.scorer = NewItemScorer.learn(metadata, titles, counts.astype(np.float32))
         if not self.scorer.features.n:

@@ -54,10 +54,9 @@ class NewItemScorer:
         self.features, self.items = features, items
         self.sample = items[:: -(-len(items) // SAMPLE)]
         self.places = invert_index(self.sample, n_items)
-        rows = sparse.vstack(
-            [matrix.T, np.ones((1, len(items)), dtype=np.float32)], format="coo"
-        )  # the last sums scores
-        self._sums = sparse.csr_matrix((rows.data, (rows.row, items[rows.col])), shape=(features.n + 1, n_items))
+        ones = sparse.csr_matrix(np.ones((len(items), 1), dtype=np.float32))  # sums the scores
+        found = sparse.coo_matrix(sparse.hstack([matrix, ones]))
+        self._sums = sparse.csr_matrix((found.data, (found.col, items[found.row])), shape=(features.n + 1, n_items))
         means = np.asarray(matrix.mean(axis=0), dtype=np.float64).ravel()
         self._means = means.astype(np.float32)
         covariance = (matrix.T @ matrix).toarray() - len(items) * np.outer(means, means)
