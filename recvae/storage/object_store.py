@@ -89,7 +89,7 @@ def follow(address: str, seconds: float = FOLLOW_SECONDS) -> threading.Event:
         while not stop.wait(seconds):
             try:
                 fetch(address)
-            except RecvaeError as error:
+            except (RecvaeError, OSError) as error:
                 LOGGER.error("the artifact was not fetched: %s", error)
 
     threading.Thread(target=fetch_again, name="follow", daemon=True).start()
@@ -130,8 +130,8 @@ def publish(directory: Path, address: str) -> None:
 
     Raises
     ------
-    ArtifactError
-        If the store cannot be read or written.
+    DownloadError, ArtifactError
+        If the store cannot be read, or written.
     """
     place = _Place.parse(address)
     manifest = (directory / MANIFEST).read_bytes()
@@ -191,8 +191,11 @@ def _fetch_folder(place: "_Place", objects: list["ObjectMeta"]) -> Path:
                 file = partial.joinpath(*parts)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 place.download(entry, file)
-            with contextlib.suppress(FileExistsError):  # another process has fetched the same
+            try:
                 partial.rename(target)
+            except OSError:
+                if not target.is_dir():  # unless another process has fetched the same
+                    raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         _remove_siblings(target.parent)
@@ -255,7 +258,8 @@ class _Place:
 
         with self._explain():
             found = [entry for entries in obstore.list(self.store, f"{self.name}/") for entry in entries]
-        return sorted(found, key=lambda entry: entry["path"])
+        inside = [entry for entry in found if entry["path"].startswith(f"{self.name}/")]  # and no mark of a folder
+        return sorted(inside, key=lambda entry: entry["path"])
 
     def download(self, found: "ObjectMeta", target: Path) -> None:
         """Copy an object to a file in parts, each of which is tried again where it fails."""

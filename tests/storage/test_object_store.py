@@ -2,7 +2,9 @@
 
 import http.server
 import json
+import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -57,11 +59,15 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """A new bucket `shop`, and an empty cache."""
-    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST")).close()  # noqa: S310
-    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/shop", method="PUT")).close()  # noqa: S310
+    send("POST", f"{endpoint}/moto-api/reset")
+    send("PUT", f"{endpoint}/shop")
     use(monkeypatch, endpoint)
     monkeypatch.setenv("RECVAE_CACHE", str(tmp_path / "cache"))
     return from_url("s3://shop", client_options={"allow_http": True})
+
+
+def send(method: str, url: str) -> None:
+    urllib.request.urlopen(urllib.request.Request(url, method=method)).close()  # noqa: S310
 
 
 def use(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
@@ -134,12 +140,25 @@ def test_a_folder_is_copied(bucket: Any, tmp_path: Path) -> None:
     for name in ("a.parquet", "deep/b.parquet"):
         obstore.put(bucket, f"plays/{name}", name.encode())
     obstore.put(bucket, "playsets.csv", b"another")
+    send("PUT", f"{os.environ['AWS_ENDPOINT_URL']}/shop/plays/")  # a folder's mark
     folder = fetch("s3://shop/plays/")
     assert {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.*")} == {
         "a.parquet": "a.parquet",
         "deep/b.parquet": "deep/b.parquet",
     }
     assert fetch("s3://shop/plays/") == folder
+
+
+def test_a_folder_that_two_processes_copy_at_once(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    obstore.put(bucket, "plays/a.parquet", b"a")
+    rename = Path.rename
+
+    def come_second(partial: Path, target: Path) -> Path:
+        shutil.copytree(partial, target)
+        return rename(partial, target)
+
+    monkeypatch.setattr(Path, "rename", come_second)
+    assert (fetch("s3://shop/plays") / "a.parquet").read_bytes() == b"a"
 
 
 def test_what_is_published_is_read_again(bucket: Any, tmp_path: Path) -> None:
