@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recvae.errors import RecvaeError
+from recvae.errors import ArtifactError, RecvaeError
 from recvae.inference.card import describe_artifact
 from recvae.inference.detector import detector
 from recvae.inference.ids import Id
@@ -56,7 +56,10 @@ class LiveModel:
         self.item_changes: Mapping[Id, Mapping[str, Any]] = {}
         self.loaded_at = datetime.now(UTC)
         manifest = loaded.manifest
-        self.event_weights = EventWeights.of(manifest)
+        try:
+            self.event_weights = EventWeights.of(manifest)
+        except ArtifactError as error:
+            raise ArtifactError(f"{path}{error}") from None
         digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:12]
         self.version = {"name": manifest["class"], "version": digest, "trained_at": manifest.get("trained_at")}
         named = zip(ranker.items.ids, ranker.titles, strict=True)

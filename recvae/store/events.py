@@ -67,8 +67,9 @@ class EventWeights:
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> Self:
         """Read the rules from an artifact's manifest; `ArtifactError` if they are none."""
-        found = (manifest["data"].get("filters") or {}).get("weights") or {}
+        found = manifest["data"]
         try:
+            found = (found.get("filters") or {}).get("weights") or {}
             types, half_life = found.get("events"), found.get("half_life_seconds")
             if types is not None:
                 types = {"": 1.0, **{name: float(weight) for name, weight in types.items()}}

@@ -89,6 +89,12 @@ def test_a_damaged_artifact_is_not_taken(path: Path, damage: Callable[[Path], No
     assert 'recvae_reloads_total{outcome="failed"} 1.0' in figures.text
 
 
+def test_wrong_weights_of_events_are_named_with_their_artifact(path: Path) -> None:
+    save(path, EASE(), data={"filters": {"weights": {"events": {"buy": "much"}}}})
+    with pytest.raises(ArtifactError, match=f"{path}: weights of the data are .*; expected event types and numbers"):
+        LiveModel(path, 100)
+
+
 def test_a_changed_artifact_is_seen(path: Path) -> None:
     async def question(http: httpx.AsyncClient) -> list[str]:
         seen = []

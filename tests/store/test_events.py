@@ -69,5 +69,6 @@ def test_weights_halve() -> None:
 def test_wrong_rules_of_a_manifest_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ArtifactError, match="expected event types and numbers"):
         weights(**wrong)
-    with pytest.raises(ArtifactError, match="weights of the data are 7"):
-        EventWeights.of({"data": {"filters": {"weights": 7}}})
+    for data in ({"filters": {"weights": 7}}, {"filters": [7]}, 7):
+        with pytest.raises(ArtifactError, match="expected event types and numbers"):
+            EventWeights.of({"data": data})
