@@ -6,7 +6,9 @@ RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY recvae recvae
-RUN pip install --constraint constraints.txt '.[baselines,report,service]'
+# torch without CUDA, which is most of its size.
+RUN pip install --extra-index-url https://download.pytorch.org/whl/cpu --constraint constraints.txt \
+    '.[baselines,report,service]'
 
 FROM python:3.11-slim
 # implicit's extensions use OpenMP.
