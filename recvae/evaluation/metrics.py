@@ -19,7 +19,6 @@ from scipy import sparse
 
 from recvae.data.csr import check_csr
 from recvae.errors import ParameterError
-from recvae.memory import row_batches
 
 Hits = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.integer[Any]]
@@ -190,19 +189,20 @@ def diversity_at_k(ids: Ids, item_users: sparse.csr_matrix, k: int) -> PerUser:
     -------
     (n_users,) float64
     """
-    top = _top(ids, k)
-    n_items, n_train_users = item_users.shape
-    _check_listed(top, n_items, "item_users")
-    users, places = np.nonzero(top >= 0)
-    listed = sparse.csr_matrix((np.ones(len(users)), (users, top[users, places])), shape=(len(top), n_items))
-    n_listed = (top >= 0).sum(axis=1)
-    squares = listed @ np.asarray(item_users.multiply(item_users).sum(axis=1)).ravel()
-    cosines = np.empty(len(top))
-    for rows in row_batches(len(top), 12 * n_train_users):  # float64 and int32, if everybody has one of the items
-        sums = listed[rows] @ item_users
-        cosines[rows] = np.asarray(sums.multiply(sums).sum(axis=1)).ravel() - squares[rows]
-    pairs = n_listed * (n_listed - 1)
-    return np.clip(1 - _ratio(cosines, pairs, pairs), 0, 1)  # rounding may leave these bounds
+    top, diversity = _top(ids, k), np.full(len(ids), np.nan)
+    _check_listed(top, item_users.shape[0], "item_users")
+    ends = item_users.indptr
+    for row, items in enumerate(top):
+        listed = items[items >= 0]
+        if len(listed) > 1:
+            spans = [slice(ends[item], ends[item + 1]) for item in listed]
+            users, parts = (
+                np.concatenate([of[span] for span in spans]) for of in (item_users.indices, item_users.data)
+            )
+            total = np.bincount(users, parts)
+            diversity[row] = 1 - (total @ total - parts @ parts) / (len(listed) * (len(listed) - 1))
+    bounded: PerUser = np.clip(diversity, 0, 1)  # which rounding may leave
+    return bounded
 
 
 def find_item_users(train: sparse.csr_matrix | sparse.csr_array) -> sparse.csr_matrix:
