@@ -42,6 +42,8 @@ def test_commands_lead_from_files_to_a_service_and_back_to_a_fit(tmp_path: Path,
             wait_until(lambda: ready(f"http://localhost:{port}") or service.poll() is not None)
             version = check_answers(run(ask), categories)
             assert run(erase).startswith("forgot 2 users")
+            for user in pd.read_csv(tmp_path / "erase.csv")["user_id"]:
+                assert httpx.get(f"http://localhost:{port}/users/{user}/recommendations").status_code == 404
             run(fit_again)
             address = f"http://localhost:{port}/users/anna/recommendations"
             trained_at = registry.load(tmp_path / "models" / "shop").manifest["trained_at"]
