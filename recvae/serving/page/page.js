@@ -292,12 +292,16 @@ function offerModels() {
 }
 
 async function start() {
+  await Promise.all([recommend(), offer()]);
+  if (models.length > 1) recommend();
+}
+
+async function offer() {
   try {
     await loadModels();
     offerModels();
     await offerFilters();
   } catch (error) { state.textContent = error.message; }
-  recommend();
 }
 
 search.addEventListener("input", () => soon(look));
