@@ -12,7 +12,7 @@ from scipy.linalg import eigh
 from scipy.special import ndtri
 
 from benchmarks.unusual import count_items
-from recvae.memory import row_batches
+from recvae.memory import row_batches, rows_at_once
 
 MOST_ITEMS = 4000
 """Correlated items, the most popular ones; the others are independent."""
@@ -35,14 +35,12 @@ def draw_by_copula(user_items: sparse.csr_matrix, n: int, generator: np.random.G
     factors[items] = _factorize(correlate(user_items[:, items], thresholds[items]))
     own = np.sqrt(1 - (factors**2).sum(axis=1))
     batches: list[sparse.csr_matrix] = []
-    for rows in row_batches(2 * n, 8 * len(counts)):  # few are empty
-        size = rows.stop - rows.start
+    size = min(n, rows_at_once(8 * len(counts)))
+    while sum(batch.shape[0] for batch in batches) < n:
         normal = generator.standard_normal((size, RANK)) @ factors.T
         normal += own * generator.standard_normal(normal.shape)
         drawn = sparse.csr_matrix(normal > thresholds, dtype=np.float32)
         batches.append(drawn[np.diff(drawn.indptr) > 0])
-        if sum(batch.shape[0] for batch in batches) >= n:
-            break
     return sparse.csr_matrix(sparse.vstack(batches, format="csr")[:n])
 
 
