@@ -1,9 +1,10 @@
 """`Metadata`: columns of an item table, and the items that a filter keeps."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
+from weakref import proxy
 
 import numpy as np
 import pyarrow as pa
@@ -50,8 +51,11 @@ class Metadata:
     def __init__(self, table: pa.Table, more: Mapping[str, Sequence[Any]] | None = None) -> None:
         self.table, self._more = table, more or {"item_id": [], "title": []}
         self._columns: dict[str, ItemColumn] = {}
-        self._cached_mask = lru_cache(MASKS)(self._compute_mask)
-        self._cached_penalty = lru_cache(PENALTIES)(self._compute_penalty)
+        # Bound methods would make a circle: what clients' changes replace would stay until the garbage collector ran.
+        own = proxy(self)
+        mask, penalty = lru_cache(MASKS), lru_cache(PENALTIES)
+        self._cached_mask: Callable[[Filter], Mask] = mask(lambda conditions: own._compute_mask(conditions))
+        self._cached_penalty: Callable[[Filter], FloatArray] = penalty(lambda given: own._compute_penalty(given))
 
     def __len__(self) -> int:
         return len(self.table) + len(self._more["item_id"])

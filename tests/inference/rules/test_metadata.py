@@ -1,7 +1,9 @@
 """`Metadata`: every operator on every kind of column gives the items that a loop over the rows gives."""
 
+import gc
 from datetime import UTC, date, datetime
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pyarrow as pa
@@ -178,3 +180,16 @@ def test_choices_are_few() -> None:
     choices = Metadata(pa.table({"item_id": range(200), "genre": names})).choices["genre"]
     assert (choices["n_values"], len(choices["values"])) == (150, MOST_CHOICES)
     assert set(choices["values"][:50]) == set(names[:50])
+
+
+def test_replaced_metadata_are_freed_at_once(metadata: Metadata) -> None:
+    """Without the garbage collector, which is made to run seldom: a client may change items every second."""
+    changed = metadata.updated({0: {"year": 2000}})
+    changed.penalty(changed.parse_filter({"year": 2000}))
+    alive = ref(changed)
+    gc.disable()
+    try:
+        del changed
+        assert alive() is None
+    finally:
+        gc.enable()
