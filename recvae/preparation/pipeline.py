@@ -329,6 +329,8 @@ def _summarise(counts: Mapping[str, int], split: Split) -> list[str]:
         f"train: {sizes['train_users']:,} users, {sizes['train_items']:,} items, "
         f"{sizes['train_interactions']:,} interactions"
     )
+    if cold := split.protocol.get("cold_items"):
+        lines.append(f"cold: {cold:,} of these items, held out with all their interactions")
     lines += [_summarise_side(side, sizes) for side in ("validation", "test") if f"{side}_users" in sizes]
     if sizes["items_outside_training"]:
         lines.append(

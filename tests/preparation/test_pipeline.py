@@ -187,6 +187,13 @@ def test_lists_may_be_split_otherwise(tmp_path: Path, lists: Path) -> None:
     assert manifest["protocol"] == {"split": "strong", "val_users": 4, "test_users": 5, "seed": 98765}
 
 
+def test_cold_items(tmp_path: Path, lists: Path) -> None:
+    lines, manifest = prepared(lists, tmp_path / "out", Options(split="cold-items", min_user_items=0))
+    assert manifest["protocol"]["split"] == "cold-items"
+    n_cold = manifest["protocol"]["cold_items"]
+    assert f"cold: {n_cold} of these items, held out with all their interactions" in lines
+
+
 def test_leave_last(tmp_path: Path, csv: Path) -> None:
     _, manifest = prepared(csv, tmp_path / "out", Options(split="leave-last"))
     assert manifest["protocol"] == {"split": "leave-last"}

@@ -118,7 +118,7 @@ def test_another_model_keeps_what_was_set(tmp_path: Path) -> None:
 
 
 def test_two_processes(model: Path, tmp_path: Path) -> None:
-    """Requests reach one worker or the other; within a second all of them filter by what one was told."""
+    """Requests reach one worker or the other; within a second all of them know what one was told, and a new item."""
     with running(model, workers=2, RECVAE_STORE=f"sqlite:///{tmp_path / 'items.db'}") as (address, _):
         assert httpx.put(f"{address}/items/{item_id(7)}", json={"in_stock": False}).status_code == 200
         time.sleep(1)
@@ -126,6 +126,12 @@ def test_two_processes(model: Path, tmp_path: Path) -> None:
             body = {"history": [], "filter": {"in_stock": False}}
             answer = httpx.post(f"{address}/recommend", json=body)
             assert [item["id"] for item in answer.json()["items"]] == [item_id(7)]
+        new = {"title": "New", "genre": "Drama", "year": 1999}
+        assert httpx.put(f"{address}/items/7", json=new).status_code == 200
+        time.sleep(1)
+        for _ in range(20):
+            answer = httpx.post(f"{address}/recommend", json={"history": [item_id(3)], "n": 50})
+            assert 7 in {item["id"] for item in answer.json()["items"]}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`DecoderScorer`: scores of new items by a decoder's output layer, without the scores of all items."""
 
+import numpy as np
 from scipy import sparse
 
 from recvae.inference.new_items.scorer import NewItemScorer, measure_unseen
@@ -19,8 +20,8 @@ class DecoderScorer:
     def __init__(self, scorer: NewItemScorer, model: Decoder) -> None:
         self._scorer, self._model = scorer, model
         weight, bias = model.output_layer()
-        self._products = scorer.multiply(weight.T), scorer.multiply(bias[None])
-        self._sample = weight[scorer.sample], bias[scorer.sample]
+        self._weight = np.hstack([scorer.multiply(weight.T), weight[scorer.sample].T])
+        self._bias = np.append(scorer.multiply(bias[None])[0], bias[scorer.sample])
 
     def score(self, histories: sparse.csr_matrix, new: sparse.csr_matrix) -> FloatArray:
         """Score new items for users.
@@ -36,6 +37,6 @@ class DecoderScorer:
         -------
         (n_users, m) float32
         """
-        queries, (products, constant), (weight, bias) = self._model.queries(histories), self._products, self._sample
-        measured = measure_unseen(queries @ weight.T + bias, self._scorer.places, histories)
-        return self._scorer.predict(queries @ products + constant, *measured, new)
+        found = self._model.queries(histories) @ self._weight + self._bias
+        products, sample = np.split(found, [self._scorer.features.n], axis=1)
+        return self._scorer.predict(products, *measure_unseen(sample, self._scorer.places, histories), new)

@@ -17,7 +17,7 @@ from recvae.inference.rules.metadata import Metadata
 
 FEWEST_ITEMS = 3
 """Items that must have a value for it to be a feature."""
-MOST_VALUES = 1000
+MOST_VALUES = 500
 """Most values that are features, of all columns together: those that most items have."""
 N_KNOTS = 11
 """Numbers of a column that have a feature each: its deciles, the least and the largest."""

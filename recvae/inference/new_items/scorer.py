@@ -61,8 +61,9 @@ class NewItemScorer:
         self._means = means.astype(np.float32)
         covariance = (matrix.T @ matrix).toarray() - len(items) * np.outer(means, means)
         inverse = np.linalg.inv(covariance + RIDGE * np.eye(features.n))
-        self._inverse = inverse.astype(np.float32)
-        self._variance = (inverse @ covariance @ inverse / len(items)).astype(np.float32)
+        squares, axes = np.linalg.eigh(inverse @ covariance @ inverse / len(items))
+        deviations = axes * np.sqrt(np.maximum(squares, 0))
+        self._solution = np.hstack([inverse, deviations]).astype(np.float32)
 
     @classmethod
     def learn(cls, metadata: Metadata, titles: Titles, item_counts: npt.NDArray[np.float32]) -> Self:
@@ -120,10 +121,11 @@ class NewItemScorer:
             Of the scores of what a user does not have; see `measure_unseen`.
         new : csr_matrix, shape (m, n)
         """
-        predicted = np.sqrt(np.maximum(((products @ self._variance) * products).sum(axis=1, keepdims=True), 0))
-        stretch = np.divide(deviations, predicted, out=np.zeros_like(deviations), where=predicted > 0)
-        weights = products @ self._inverse * stretch
-        found: FloatArray = means + (new @ weights.T).T - (weights @ self._means)[:, None]
+        # Not by BLAS, whose threads would wait for each other longer than this takes.
+        weights, predicted = np.hsplit(np.einsum("ui,ij->uj", products, self._solution), 2)
+        predicted = np.sqrt(np.square(predicted).sum(axis=1, keepdims=True))
+        weights = weights * np.divide(deviations, predicted, out=np.zeros_like(deviations), where=predicted > 0)
+        found: FloatArray = means + (new @ weights.T).T - (weights * self._means).sum(axis=1, keepdims=True)
         return found
 
 
