@@ -52,16 +52,17 @@ class NewItemScorer:
         self, features: ItemFeatures, matrix: sparse.csr_matrix, items: npt.NDArray[np.int64], n_items: int
     ) -> None:
         self.features, self.items = features, items
-        self.sample = items[:: -(-len(items) // SAMPLE)]
+        n_known = max(len(items), 1)
+        self.sample = items[:: -(-n_known // SAMPLE)]
         self.places = invert_index(self.sample, n_items)
         ones = sparse.csr_matrix(np.ones((len(items), 1), dtype=np.float32))  # sums the scores
         found = sparse.coo_matrix(sparse.hstack([matrix, ones]))
         self._sums = sparse.csr_matrix((found.data, (found.col, items[found.row])), shape=(features.n + 1, n_items))
-        means = np.asarray(matrix.mean(axis=0), dtype=np.float64).ravel()
+        means = np.asarray(matrix.sum(axis=0), dtype=np.float64).ravel() / n_known
         self._means = means.astype(np.float32)
         covariance = (matrix.T @ matrix).toarray() - len(items) * np.outer(means, means)
         inverse = np.linalg.inv(covariance + RIDGE * np.eye(features.n))
-        squares, axes = np.linalg.eigh(inverse @ covariance @ inverse / len(items))
+        squares, axes = np.linalg.eigh(inverse @ covariance @ inverse / n_known)
         deviations = axes * np.sqrt(np.maximum(squares, 0))
         self._solution = np.hstack([inverse, deviations]).astype(np.float32)
 

@@ -5,6 +5,7 @@ from datetime import date
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
@@ -89,6 +90,16 @@ def test_everybodys_lists_are_the_single_ones(model: Path, new_items: Path, tmp_
     assert "complete already" in again[0]
     with pytest.raises(ArtifactError, match="lists of another new_items"):
         recommend_everybody(model, tmp_path / "users.parquet", out, 12, show_progress=False)
+
+
+def test_new_ids_may_be_larger_than_the_models(model: Path, tmp_path: Path) -> None:
+    known = registry.load(model)
+    items = known.items.assign(item_id=known.items["item_id"].astype("int32"))
+    registry.save(known.model, tmp_path / "model", items=items)
+    pd.DataFrame({"item_id": [2**40], "genre": ["Drama"]}).to_csv(tmp_path / "new.csv", index=False)
+    stage = BatchRecommender(tmp_path / "model", 30, new_items=tmp_path / "new.csv")
+    lists = stage(pa.table({"user_id": [1], "history": [[1, 2]]}))
+    assert 2**40 in lists["items"][0].as_py()
 
 
 @pytest.mark.parametrize(

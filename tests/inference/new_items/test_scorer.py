@@ -6,7 +6,9 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import sparse
 
+from recvae.inference.ids import IdIndex
 from recvae.inference.new_items import scorer as module
+from recvae.inference.new_items.new_items import find_new_items
 from recvae.inference.new_items.scorer import RIDGE, NewItemScorer
 from recvae.inference.rules.metadata import Metadata
 from recvae.types import FloatArray
@@ -84,6 +86,12 @@ def test_what_a_model_leaves_out_counts_as_the_mean(scorer: NewItemScorer, metad
 def test_equal_scores_give_new_items_the_same(scorer: NewItemScorer, metadata: Metadata) -> None:
     new = encode(scorer, metadata, N_ITEMS)
     assert_allclose(scorer.score(np.full((2, len(metadata)), 3, np.float32), NOTHING[:2], new), 3, atol=1e-4)
+
+
+def test_where_nothing_is_known_nothing_is_learned(metadata: Metadata) -> None:
+    scorer = NewItemScorer.learn(metadata, [None] * len(metadata), np.zeros(len(metadata), np.float32))
+    assert scorer.features.n == 0
+    assert find_new_items({-1: {"genre": "g0"}}, IdIndex(metadata.table["item_id"]), metadata, scorer) is None
 
 
 def test_large_catalogues_are_sampled(metadata: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
