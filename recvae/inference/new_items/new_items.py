@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -82,7 +81,7 @@ def find_new_items(
     scorer : NewItemScorer
     """
     spelled = ((known.spell(item), values) for item, values in given.items())
-    items = dict(islice(((item, values) for item, values in spelled if item is not None), MOST_NEW_ITEMS))
+    items = {item: values for item, values in spelled if item is not None}
     titles = [_find_title(values) for values in items.values()]
     first = len(metadata)
     values_of = {
@@ -91,13 +90,12 @@ def find_new_items(
     }
     described = metadata.extended(list(items), titles).updated(values_of)
     features = scorer.features.encode(described, titles, np.arange(first, len(described)))
-    shares = np.diff(features.indptr) > 0
-    if not shares.any():
+    ids, kept = list(items), np.flatnonzero(np.diff(features.indptr))[:MOST_NEW_ITEMS].tolist()
+    if not kept:
         return None
-    if not shares.all():
-        kept = {item: values for (item, values), kept in zip(items.items(), shares, strict=True) if kept}
-        return find_new_items(kept, known, metadata, scorer)
-    return NewItems(IdIndex(pa.array(list(items))), titles, described, features, scorer)
+    if len(kept) < len(ids):
+        return find_new_items({ids[place]: items[ids[place]] for place in kept}, known, metadata, scorer)
+    return NewItems(IdIndex(pa.array(ids)), titles, described, features, scorer)
 
 
 def check_new_item(
