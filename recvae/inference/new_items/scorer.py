@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recvae.data.split_backend import invert_index
 from recvae.inference.new_items.features import ItemFeatures, Titles
 from recvae.inference.rules.metadata import Metadata
 from recvae.types import FloatArray
@@ -54,7 +53,8 @@ class NewItemScorer:
         self.features, self.items = features, items
         n_known = max(len(items), 1)
         self.sample = items[:: -(-n_known // SAMPLE)]
-        self.places = invert_index(self.sample, n_items)
+        self.places = np.full(n_items, -1, dtype=np.int32)
+        self.places[self.sample] = np.arange(len(self.sample))
         ones = sparse.csr_matrix(np.ones((len(items), 1), dtype=np.float32))  # sums the scores
         found = sparse.coo_matrix(sparse.hstack([matrix, ones]))
         self._sums = sparse.csr_matrix((found.data, (found.col, items[found.row])), shape=(features.n + 1, n_items))
