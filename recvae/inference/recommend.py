@@ -7,7 +7,6 @@ from typing import Any
 
 from recvae.errors import ParameterError
 from recvae.inference.ids import Id
-from recvae.inference.new_items.reading import add_new_items
 from recvae.inference.ranker import Query, Ranker
 from recvae.inference.rules.selection import parse_rules
 from recvae.models import registry
@@ -60,7 +59,10 @@ def recommend(
         If the model ranks only for users it was trained on and a history is given.
     """
     ranker = Ranker(registry.load(model_path, frozen=True))
-    ranker = ranker if new_items is None else add_new_items(ranker, new_items)
+    if new_items is not None:
+        from recvae.inference.new_items.reading import add_new_items  # it needs pandas, which takes a while
+
+        ranker = add_new_items(ranker, new_items)
     n_items = len(ranker.items)
     if not 1 <= n <= n_items:
         raise ParameterError(f"n is {n}; expected 1 to {n_items:,}, the items of the catalogue")
