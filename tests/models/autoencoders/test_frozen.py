@@ -14,7 +14,7 @@ from scipy import sparse
 
 from recvae.errors import ArtifactError, UnsupportedError
 from recvae.models import registry
-from recvae.models.autoencoders.architecture import DENSITY, VARIATIONAL
+from recvae.models.autoencoders.architecture import DENSITY, TEMPERATURE, VARIATIONAL
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.autoencoders.frozen import LANES, FrozenAutoencoder
 from recvae.models.autoencoders.multdae import MultDAE
@@ -28,7 +28,7 @@ from tests.contracts import N_ITEMS, Factory, random_interactions, without_inter
 from tests.contracts import one_thread as one_thread
 
 SMALL: dict[str, Any] = {"latent": 4, "epochs": 2, "batch_size": 20, "learning_rate": 0.05}
-BESIDE_WEIGHTS = ("history_lengths", "fit_numbers", *DENSITY)
+BESIDE_WEIGHTS = ("history_lengths", "fit_numbers", TEMPERATURE, *DENSITY)
 FACTORIES: dict[str, Factory] = {
     "multvae": lambda: MultVAE(hidden=6, **SMALL),
     "multvae without hidden layers": lambda: MultVAE(hidden=(), **SMALL),
