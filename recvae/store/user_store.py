@@ -1,4 +1,4 @@
-"""What clients send to the service, kept for good: `UserStore`, and `DatabaseUserStore` for SQLite and PostgreSQL."""
+"""`UserStore`, which keeps what clients send to the service, and `DatabaseUserStore` for SQLite and PostgreSQL."""
 
 import asyncio
 import threading
@@ -65,23 +65,30 @@ class DatabaseUserStore:
     def __init__(self, url: str) -> None:
         self._database = Database(url)
         self._select, self._delete = self._database.sa.select, self._database.sa.delete
+        self._latest, self._erased_at = self._select_history()
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="store")
 
-    async def history(self, user: str, most: int) -> StoredHistory:
-        """See `UserStore`; `StoreUnavailableError` if the database cannot be reached."""
-        events, erased, time = self._database.events.c, self._database.erased.c, self._database.event_time
-        statement = (
+    def _select_history(self) -> tuple[Any, Any]:
+        """Make the statements of `history` once, since every list for a user needs them."""
+        sa, events, erased = self._database.sa, self._database.events.c, self._database.erased.c
+        user, time = sa.bindparam("user"), self._database.event_time
+        latest = (
             self._select(events.item_id, events.type, events.weight, time)
             .where(events.user_id == user)
             .order_by(time.desc(), events.at.desc(), events.item_id)
-            .limit(most)
+            .limit(sa.bindparam("most"))
         )
-        marked = self._select(erased.at).where(erased.user_id == user)
-        return await self._run(
-            lambda connection: StoredHistory(
-                [Event(*row) for row in connection.execute(statement)][::-1], connection.scalar(marked) is not None
-            )
-        )
+        return latest, self._select(erased.at).where(erased.user_id == user)
+
+    async def history(self, user: str, most: int) -> StoredHistory:
+        """See `UserStore`; `StoreUnavailableError` if the database cannot be reached."""
+
+        def work(connection: Any) -> StoredHistory:
+            rows = connection.execute(self._latest, {"user": user, "most": most}).all()
+            erased_at = connection.scalar(self._erased_at, {"user": user})
+            return StoredHistory([Event(*row) for row in reversed(rows)], erased_at is not None)
+
+        return await self._run(work)
 
     async def append(self, user: str, events: Sequence[Event], list_id: str | None = None) -> int:
         """See `UserStore`; `StoreUnavailableError` if the database cannot be reached or its disk is full.
