@@ -63,7 +63,7 @@ def test_other_values_and_new_columns_at_once(model: Path, url: str) -> None:
 
 
 def test_titles(model: Path, url: str) -> None:
-    """What a client sends of every item, whether the model knows it yet or not."""
+    """Clients send a title with every item, whether the model knows it yet or not."""
 
     async def titles(http: httpx.AsyncClient) -> dict[int, str | None]:
         answer = await http.post("/recommend", json={"history": [], "n": N_ITEMS})
