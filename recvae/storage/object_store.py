@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from recvae.errors import ArtifactError, DownloadError, MissingDependencyError, RecvaeError, first_line, redact_url
 from recvae.storage.cache import cache_dir
@@ -47,6 +46,7 @@ KEPT = timedelta(days=1)
 FOLLOW_SECONDS = 60.0
 LOGGER = logging.getLogger(__name__)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_BUCKET = re.compile(r"[\w.$-]+")
 _STATUS = re.compile(r"status code: (\d{3})")
 
 
@@ -212,14 +212,15 @@ class _Place:
 
     @classmethod
     def parse(cls, address: str) -> "_Place":
-        url = urlsplit(address)
-        name = url.path.strip("/")
-        if "@" in url.netloc or url.query:
+        scheme, _, rest = address.partition("://")
+        bucket, _, name = rest.partition("/")
+        name = name.strip("/")
+        if "@" in bucket or "?" in address:
             raise DownloadError(
                 f"{redact_url(address).partition('?')[0]} holds credentials; they belong in the environment"
             )
-        if not url.netloc or not all(map(is_file_name, name.split("/"))):
-            raise DownloadError(f"{address} is no address of an object; expected such as s3://bucket/name")
+        if not _BUCKET.fullmatch(bucket) or not all(map(is_file_name, name.split("/"))):
+            raise DownloadError(f"{redact_url(address)} is no address of an object; expected such as s3://bucket/name")
         try:
             from obstore.exceptions import BaseError
             from obstore.store import from_url
@@ -227,7 +228,7 @@ class _Place:
             raise MissingDependencyError(f"{address} needs obstore; install recvae[cloud]") from None
         retries: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
         try:
-            store = from_url(f"{url.scheme}://{url.netloc}", client_options={"allow_http": True}, retry_config=retries)
+            store = from_url(f"{scheme.lower()}://{bucket}", client_options={"allow_http": True}, retry_config=retries)
         except (BaseError, ValueError) as error:
             raise DownloadError(f"{address} cannot be opened: {first_line(error)}") from None
         return cls(address, store, name)

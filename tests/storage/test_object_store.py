@@ -134,6 +134,8 @@ def test_a_file_is_copied_once_and_again_when_it_changes(bucket: Any, monkeypatc
     assert not first.exists()
     obstore.put(bucket, "empty.csv", b"")
     assert fetch("s3://shop/empty.csv").read_bytes() == b""
+    obstore.put(bucket, "plays#1.csv", b"a name with a mark")
+    assert fetch("s3://shop/plays#1.csv").read_bytes() == b"a name with a mark"
 
 
 def test_a_folder_is_copied(bucket: Any, tmp_path: Path) -> None:
@@ -330,6 +332,10 @@ REFUSED = {
     "recommend s3://shop/nowhere --history 1": "s3://shop/nowhere is missing: the store has no such object",
     "recommend s3://shop --history 1": "s3://shop is no address of an object; expected such as s3://bucket/name",
     "recommend s3://shop/a/../b --history 1": "is no address of an object",
+    "recommend s3://[shop/model --history 1": "s3://[shop/model is no address of an object",
+    "fit s3://[shop/plays.csv --out model": "s3://[shop/plays.csv is no address of an object",
+    "fit ml-100k --out s3://[shop/model": "s3://[shop/model is no address of an object",
+    f"fit s3://me:{SECRET}/more@shop/plays.csv --out model": "s3://me:***@shop/plays.csv is no address of an object",
     f"recommend s3://me:{SECRET}@shop/model --history 1": "holds credentials; they belong in the environment",
     "recommend az://shop/model --history 1": "az://shop/model cannot be opened",
     "fit ml-100k --out s3://nobody/model": "s3://nobody/model cannot be read: there is no such bucket",
