@@ -219,9 +219,9 @@ def _measure(model: Recommender, split: Split, validation: Holdout, metric: str)
 
 
 def _measure_anomaly_auc(model: AnomalyDetector, train: sparse.csr_matrix, validation: Holdout) -> float:
-    """How well anomaly scores tell histories drawn by popularity from validation users' of the same lengths.
+    """Measure, as an AUC, how anomaly scores tell histories drawn by popularity from real ones of the same lengths.
 
-    The validation users are those that the scores are calibrated on.
+    The real ones are of the validation users that the scores are calibrated on.
     """
     real = choose_users(check_csr(validation.fold_in.maximum(validation.held_out), "validation"))
     drawn = draw_by_popularity(real, np.bincount(train.indices, minlength=train.shape[1]))
