@@ -108,8 +108,8 @@ class DatabaseUserStore:
             }
             for i, event in enumerate(events)
         ]
-        new = self._database.insert(table).values(rows).on_conflict_do_nothing().returning(table.c.item_id)
-        return await self._run(lambda connection: len(connection.execute(new).all()))
+        new = self._database.insert(table).on_conflict_do_nothing().returning(table.c.item_id)
+        return await self._run(lambda connection: len(connection.execute(new, rows).all()))
 
     async def erase(self, user: str) -> int:
         """See `UserStore`; `StoreUnavailableError` if the database cannot be reached or cannot write."""

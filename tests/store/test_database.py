@@ -113,6 +113,13 @@ def test_everything_is_read_in_batches_as_it_was_stored(url: str, monkeypatch: p
     assert lists == [(None, 2), ("v-1", 4)]
 
 
+def test_more_events_at_once_than_a_statement_has_parameters_for(url: str) -> None:
+    events = [Event(f"i{i}") for i in range(10_000)]
+    assert append(url, "ann", Event("i7"), events[9_999]) == 2
+    assert append(url, "ann", *events) == 9_998
+    assert [event.item for event in read(url)][2:] == [event.item for event in events[:7] + events[8:-1]]
+
+
 def test_erased_users_are_read(url: str) -> None:
     async def erase() -> None:
         users = DatabaseUserStore(url)
