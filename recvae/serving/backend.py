@@ -278,11 +278,13 @@ def _add_history(
     history: list[int], weights: list[float] | None, appended: Mapping[str, float], model: LiveModel
 ) -> tuple[list[int], list[float] | None, list[Id]]:
     """Add weighted items to a history: what is in both has the higher weight, since a model's history may hold both."""
-    items = model.ranker.items
-    known = {index: weight for item, weight in appended.items() if (index := items.get(item)) is not None}
-    unknown: list[Id] = [item for item in appended if items.get(item) is None]
-    before = dict(zip(history, weights or [1.0] * len(history), strict=True))
-    merged = {index: max(before.get(index, 0.0), known.get(index, 0.0)) for index in [*before, *known]}
+    items, unknown = model.ranker.items, list[Id]()
+    merged = dict(zip(history, weights or [1.0] * len(history), strict=True))
+    for item, weight in appended.items():
+        if (index := items.get(item)) is None:
+            unknown.append(item)
+        else:
+            merged[index] = max(merged.get(index, 0.0), weight)
     return list(merged), None if all(weight == 1 for weight in merged.values()) else list(merged.values()), unknown
 
 
