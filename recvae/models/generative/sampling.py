@@ -18,6 +18,7 @@ from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.architecture import DENSITY, HISTORY_LENGTHS, TEMPERATURE, check_state
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.base import State
+from recvae.models.factorization import ONE_BLAS_THREAD
 from recvae.models.fit_context import FitContext
 from recvae.models.generative.calibration import Calibration
 from recvae.models.generative.density import Density
@@ -253,7 +254,8 @@ class HistorySampler(Autoencoder):
         mu, logvar = self._posteriors(histories[users])
         self.latent_use_ = LatentUse.measure(mu, logvar)
         points = np.column_stack([mu, _normal_scores(lengths[users])])
-        self.density_ = Density.choose(points, generator)
+        with ONE_BLAS_THREAD:
+            self.density_ = Density.choose(points, generator)
         self.temperature_ = 1.0 if self.calibration_ is None else self._choose_temperature(self.calibration_, generator)
 
     def _choose_temperature(self, calibration: Calibration, generator: np.random.Generator) -> float:

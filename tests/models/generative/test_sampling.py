@@ -8,10 +8,13 @@ import numpy.typing as npt
 import pytest
 from numpy.testing import assert_array_equal
 from scipy import sparse
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from recvae.errors import ArtifactError, ParameterError, UnsupportedError
+from recvae.models import factorization
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.autoencoders.recvae import RecVAE
+from recvae.models.generative.density import Density
 from recvae.models.generative.held_out_likelihood import predict_held_out
 from recvae.models.generative.sampling import HistorySampler
 from tests.contracts import one_thread as one_thread
@@ -99,6 +102,21 @@ def test_made_up_users_are_as_coherent_as_real_ones(tmp_path: Path) -> None:
     vae.save(tmp_path / "broken")
     with pytest.raises(ArtifactError, match=r"temperature is 0\.0; expected a number above 0 and at most 1"):
         MultVAE.load(tmp_path / "broken")
+
+
+def test_a_density_is_fitted_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More would wait for each other: where something else keeps a core busy, that took fifteen times as long."""
+    choose, threads = Density.choose, set[int]()
+
+    def watch(*given: Any) -> Density:
+        threads.update(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+        return choose(*given)
+
+    monkeypatch.setattr(Density, "choose", watch)
+    factorization._find_blas.cache_clear()  # an earlier test may have looked before the last library was loaded
+    with threadpool_limits(2, "blas"):
+        MultVAE(hidden=8, epochs=1, **COMMON).fit(draw_users(50, seed=0), show_progress=False)
+    assert threads == {1}
 
 
 def draw_at_one(vae: MultVAE, n: int) -> sparse.csr_matrix:
