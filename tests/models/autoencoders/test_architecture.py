@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from recvae.errors import ArtifactError
-from recvae.models.autoencoders.architecture import VARIATIONAL, Architecture, check_state
+from recvae.models.autoencoders.architecture import (
+    HISTORY_LENGTHS,
+    TEMPERATURE,
+    VARIATIONAL,
+    Architecture,
+    check_state,
+)
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.autoencoders.multdae import MultDAE
 from recvae.models.autoencoders.multvae import MultVAE
@@ -25,7 +31,7 @@ each_model = pytest.mark.parametrize("model", MODELS, ids=str)
 
 def state_of(model: Autoencoder) -> dict[str, Any]:
     model.module_ = model._build(N_ITEMS, torch.Generator())
-    return {name: array for name, array in model._state().items() if name != "history_lengths"}
+    return {name: array for name, array in model._state().items() if name not in (HISTORY_LENGTHS, TEMPERATURE)}
 
 
 @pytest.fixture(autouse=True)
