@@ -139,12 +139,15 @@ class Backend:
             raise ProblemError(503, f"no model is loaded{reason}")
         return model
 
-    def _choose_model(self, request: ListFields, user: str | None = None) -> LiveModel:
-        """Return the model that the request names, or that of the user; without a user, that of the history."""
+    def _choose_model(self, request: ListFields, user: str | None = None, where: str = "") -> LiveModel:
+        """Return the model that the request names, or that of the user; without a user, that of the history.
+
+        `where` begins the name of the field in a problem.
+        """
         if request.variant is not None:
             found = self.models.find(request.variant)
             if found is None:
-                raise ProblemError(404, f"no model is called {request.variant!r}", "variant")
+                raise ProblemError(404, f"no model is called {request.variant!r}", f"{where}variant")
             return found
         if len(self.models.reloaders) == 1:
             return self.model
@@ -168,7 +171,7 @@ class Backend:
         try:
             places = dict[LiveModel, list[int]]()
             for i, request in enumerate(requests):
-                places.setdefault(self._choose_model(request), []).append(i)
+                places.setdefault(self._choose_model(request, where=f"requests[{i}]."), []).append(i)
             return await self.batcher.submit_steps(self._batch_steps(requests, places))
         except UnsupportedError as error:
             raise ProblemError(422, str(error), "history") from None

@@ -98,15 +98,22 @@ def test_histories_and_batches(settings: Settings) -> None:
         batch = (await http.post("/recommend/batch", json={"requests": turned})).json()["answers"]
         named = [(await http.post("/recommend", json={**bodies[0], "variant": name})).json() for name in "ab"]
         by_user = (await http.post("/users/ann/recommendations", json={"variant": "b"})).json()
-        return [alone, batch, named, by_user, await http.post("/recommend", json={"history": [], "variant": "c"})]
+        wrong = {"history": [], "variant": "c"}
+        refused = [
+            await http.post("/recommend", json=wrong),
+            await http.post("/recommend/batch", json={"requests": [bodies[0], wrong]}),
+        ]
+        return [alone, batch, named, by_user, *refused]
 
-    alone, batch, named, by_user, refused = asked(settings, question)
+    alone, batch, named, by_user, refused, refused_batch = asked(settings, question)
     assert [ids(answer) for answer in batch] == [ids(answer) for answer in alone]
     assert [answer["model"] for answer in batch] == [answer["model"] for answer in alone]
     assert {answer["model"]["variant"] for answer in alone} == {"a", "b"}
     assert [answer["model"]["name"] for answer in (*named, by_user)] == ["MultVAE", "EASE", "EASE"]
     assert refused.status_code == 404
     assert refused.json()["errors"] == [{"field": "variant", "detail": "no model is called 'c'"}]
+    assert refused_batch.status_code == 404
+    assert refused_batch.json()["errors"][0]["field"] == "requests[1].variant"
 
 
 def test_each_model_is_described_and_replaced(folder: Path, tmp_path: Path) -> None:
