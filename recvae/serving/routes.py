@@ -77,18 +77,17 @@ class _JsonRoute(APIRoute):
 def add_routes(app: FastAPI, backend: Backend) -> None:
     """Add every route that answers with JSON, and `/metrics`."""
     app.router.route_class = _JsonRoute
-    _add_recommendations(app, backend)
-    _add_anomaly(app, backend)
-    _add_users(app, backend)
-    _add_events(app, backend)
+    requests = schemas.request_models(backend.settings)
+    _add_recommendations(app, backend, requests)
+    _add_anomaly(app, backend, requests)
+    _add_users(app, backend, requests)
+    _add_events(app, backend, requests)
     _add_items(app, backend)
     _add_columns(app, backend)
     _add_operations(app, backend)
 
 
-def _add_recommendations(app: FastAPI, backend: Backend) -> None:
-    requests = schemas.request_models(backend.settings)
-
+def _add_recommendations(app: FastAPI, backend: Backend, requests: schemas.Requests) -> None:
     async def recommend(body: schemas.RecommendFields) -> Response:
         """Recommend items for a history."""
         return _json(await backend.recommend(body))
@@ -113,18 +112,17 @@ def _add_recommendations(app: FastAPI, backend: Backend) -> None:
         )
 
 
-def _add_anomaly(app: FastAPI, backend: Backend) -> None:
+def _add_anomaly(app: FastAPI, backend: Backend, requests: schemas.Requests) -> None:
     async def judge_history(body: schemas.AnomalyFields) -> Response:
         """Say how unusual a history is, and which of its items fit the rest least."""
         return _json(await backend.judge_history(body.history))
 
-    body = _with_body(judge_history, schemas.request_models(backend.settings).anomaly)
+    body = _with_body(judge_history, requests.anomaly)
     problems = 400, 401, 413, 415, 422, 501, 503, 504
     _add(app, "users", "/anomaly", body, schemas.AnomalyResponse, *problems, method="POST")
 
 
-def _add_users(app: FastAPI, backend: Backend) -> None:
-    requests = schemas.request_models(backend.settings)
+def _add_users(app: FastAPI, backend: Backend, requests: schemas.Requests) -> None:
     length = Query(ge=1, le=backend.settings.max_n)
     few = Query(max_length=FEW_IDS, json_schema_extra={"uniqueItems": True})
 
@@ -170,9 +168,7 @@ def _add_users(app: FastAPI, backend: Backend) -> None:
     )
 
 
-def _add_events(app: FastAPI, backend: Backend) -> None:
-    requests = schemas.request_models(backend.settings)
-
+def _add_events(app: FastAPI, backend: Backend, requests: schemas.Requests) -> None:
     async def append_events(user_id: Id, body: schemas.EventsFields) -> Response:
         """Append interactions of a user, which the next request takes into account."""
         return _json(await backend.append_events(user_id, body))
