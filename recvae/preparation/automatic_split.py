@@ -26,9 +26,9 @@ def split_automatically(data: Interactions | SplitBackend, seed: int) -> Split:
     backend = MemoryBackend.from_interactions(data) if isinstance(data, Interactions) else data
     n_users = len(backend.user_ids)
     if _count_known_users(backend) >= max(1, min(FEWEST_KNOWN_USERS, n_users // 10)):
-        return temporal(data)
+        return temporal(backend)
     n_held_out = count_held_out_users(n_users)
-    return strong_generalization(data, val_users=n_held_out, test_users=n_held_out, seed=seed)
+    return strong_generalization(backend, val_users=n_held_out, test_users=n_held_out, seed=seed)
 
 
 def count_held_out_users(n_users: int) -> int:
