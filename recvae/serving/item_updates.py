@@ -70,5 +70,5 @@ class ItemUpdates:
 
     def apply(self, model: LiveModel) -> LiveModel:
         """Lay all changes over a model's own metadata, and learn what new items are scored by."""
-        model.ranker.scorer  # noqa: B018 takes most of a second where there are many items, which a new one must not wait
+        model.ranker.scorer  # noqa: B018 learned now: most of a second where there are many items, too long for a PUT
         return model.with_items(self._changes)
