@@ -108,8 +108,8 @@ async def _run(backend: Backend) -> AsyncIterator[None]:
     """Load a model, if there is a sound one, and look for the next one until the end."""
     try:
         await backend.models.reload()
-    except RecvaeError as error:
-        LOGGER.error("not loaded: %s", error)
+    except RecvaeError:
+        LOGGER.error("not loaded: %s", backend.models.error)
     await backend.batcher.start()
     watchers = [asyncio.create_task(backend.models.watch(backend.settings.poll_seconds))]
     if backend.updates is not None:

@@ -188,6 +188,12 @@ def test_all_artifacts_must_be_sound_at_the_start(folder: Path, monkeypatch: pyt
         run(folder, "127.0.0.1", 0, 1)
 
 
+def test_each_artifact_that_is_not_loaded_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked(Settings(tmp_path, models="a:1,b:1"), lambda http: http.get("/healthz"))
+    (said,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("not loaded")]
+    assert all(f"{name}: {tmp_path / name}" in said for name in "ab")
+
+
 def test_one_model_has_no_variants(folder: Path) -> None:
     about = asked(Settings(folder / "a"), lambda http: http.get("/model")).json()
     assert about["variants"] == []
