@@ -144,7 +144,7 @@ class ItemColumn:
         -------
         dict
             `kind`, `n_values`, the number of distinct values, `values`, at most `most`, and `least` and `largest`.
-            Dates are text, in ISO 8601.
+            Dates are text, in ISO 8601, from year 1 to year 9999 at most.
         """
         counts = np.bincount(self.codes[self.codes >= 0], minlength=len(self.values))
         used = self.values[counts > 0]
@@ -254,6 +254,12 @@ def _simplify(array: pa.Array) -> tuple[str | None, pa.Array]:
     return None, array
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EARLIEST, _LATEST = (
+    (end.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1) for end in (datetime.min, datetime.max)
+)
+
+
 def _parse_moment(given: str | date) -> int | None:
     """Parse a date or a time, UTC unless it says otherwise, as microseconds since 1970."""
     try:
@@ -261,11 +267,13 @@ def _parse_moment(given: str | date) -> int | None:
     except ValueError:
         return None
     moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return round((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1_000_000)
+    return round((moment - _EPOCH).total_seconds() * 1_000_000)
 
 
 def _format_moment(moment: int) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment)).isoformat()
+    """Write microseconds since 1970 as a date that can be given in a filter: of the years 1 to 9999."""
+    bounded = max(_EARLIEST, min(moment, _LATEST))
+    return (_EPOCH + timedelta(microseconds=bounded)).isoformat()
 
 
 def is_number(given: Any) -> bool:

@@ -175,6 +175,12 @@ def test_choices_are_the_values_in_use(metadata: Metadata) -> None:
     assert nothing.choices == {"genre": described("text", 0), "price": described("number", 0)}
 
 
+def test_choices_of_dates_can_be_given_in_a_filter() -> None:
+    dates = pa.array([-(2**62), 0, 2**62], pa.timestamp("us"))  # a file may hold years that ISO 8601 has no text for
+    released = Metadata(pa.table({"item_id": range(3), "released": dates})).choices["released"]
+    assert (released["least"], released["largest"]) == ("0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59.999999+00:00")
+
+
 def test_choices_are_few() -> None:
     names = [f"genre {i % 150}" for i in range(200)]
     choices = Metadata(pa.table({"item_id": range(200), "genre": names})).choices["genre"]
