@@ -93,7 +93,8 @@ class Ranker:
                 changed[index] = values
         metadata = self._own_metadata.updated(changed)
         found = find_new_items(new, self.items, metadata, self.scorer) if new else None
-        self._decoder_scorer  # noqa: B018 made before the copy, which keeps it
+        if found is not None:
+            self._decoder_scorer  # noqa: B018 made before the copy, which keeps it
         ranker = copy(self)
         ranker.titles = replace_titles(self._own_titles, changed)
         ranker.new, ranker.metadata = found, metadata if found is None else found.metadata
