@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from scipy import sparse
 
-from recvae.errors import ArtifactError, ParameterError
+from recvae.errors import ArtifactError, DataError, ParameterError
 from recvae.inference.histories import to_user_items
 from recvae.inference.ids import IdIndex, decode_ids
 from recvae.inference.new_items.reading import add_new_items
@@ -22,6 +22,7 @@ from recvae.inference.rules.selection import Rules, parse_rules
 from recvae.models import registry
 from recvae.models.registry import Artifact
 from recvae.storage import artifact
+from recvae.storage.checksums import digest_file
 from recvae.storage.manifest import read_manifest
 from recvae.types import FloatArray, IntArray
 
@@ -53,6 +54,8 @@ class BatchRecommender:
     ------
     ArtifactError
         If the artifact is damaged, or, in another process, if it is no longer the artifact of this instance.
+    DataError
+        If `new_items` cannot be read, or, in another process, is no longer the file of this instance.
     ParameterError
         If n does not fit the catalogue, a rule does not fit the items, or no new item can be recommended.
     """
@@ -66,6 +69,7 @@ class BatchRecommender:
     ) -> None:
         self.path, self.n = Path(model).absolute(), n
         self.new_items = None if new_items is None else Path(new_items).absolute()
+        self.new_items_sha256 = digest_file(self.new_items) if self.new_items and self.new_items.is_file() else None
         self.rules = {name: value for name, value in (rules or {}).items() if value not in (None, 0)}
         self.identity = _identity(read_manifest(self.path, artifact.KIND, artifact.VERSION))
         n_items = len(self.item_ids)
@@ -130,7 +134,7 @@ class BatchRecommender:
 
     @property
     def _ranker(self) -> Ranker:
-        return _make_ranker(self.path, self.identity, self.new_items)
+        return _make_ranker(self.path, self.identity, self.new_items, self.new_items_sha256)
 
     @property
     def _artifact(self) -> Artifact:
@@ -201,6 +205,11 @@ def _load_once(path: Path, identity: str) -> Artifact:
 
 
 @lru_cache(maxsize=1)
-def _make_ranker(path: Path, identity: str, new_items: Path | None) -> Ranker:
+def _make_ranker(path: Path, identity: str, new_items: Path | None, sha256: str | None) -> Ranker:
     ranker = Ranker(_load_once(path, identity))
-    return ranker if new_items is None else add_new_items(ranker, new_items)
+    if new_items is None:
+        return ranker
+    ranker = add_new_items(ranker, new_items)
+    if digest_file(new_items) != sha256:
+        raise DataError(f"{new_items} is no longer the file that this run began with; run it again")
+    return ranker

@@ -16,7 +16,6 @@ from recvae.errors import ArtifactError, DataError
 from recvae.inference.batch_recommender import BatchRecommender
 from recvae.inference.histories import UserHistories
 from recvae.progress import EpochProgress
-from recvae.storage.checksums import digest_file
 from recvae.storage.directories import follow_link, refuse_other_files
 from recvae.storage.files import replace_file, write_text
 from recvae.storage.locks import hold_lock
@@ -51,7 +50,8 @@ def recommend_everybody(
         If the model is damaged, if `out` holds other files, or lists of another model, other users, another n, other
         rules or new items, or if it cannot be written; finished part files stay.
     DataError
-        If the users cannot be read, see `UserHistories`, or the model knows none of their items.
+        If the users cannot be read, see `UserHistories`, or the model knows none of their items; or if the new items
+        cannot be read.
     ParameterError
         If n does not fit the catalogue, a rule does not fit the items, or a model that cannot fold in is asked for
         users it does not know.
@@ -64,7 +64,7 @@ def recommend_everybody(
     refuse_other_files(out, "earlier lists", lambda name: _OWN.fullmatch(name) is not None)
     job = {"model": stage.identity, "users": histories.sha256(), "n": n}
     job |= {"rules": stage.rules} if stage.rules else {}
-    job |= {"new_items": digest_file(stage.new_items)} if stage.new_items else {}
+    job |= {"new_items": stage.new_items_sha256} if stage.new_items else {}
     with _lock_directory(out):
         if (out / SUCCESS).exists():
             totals = _read_summary(out / SUCCESS, job)

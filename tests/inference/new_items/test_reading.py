@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from recvae import create
 from recvae.cli.main import app
-from recvae.errors import ArtifactError, ParameterError
-from recvae.inference.batch_recommender import BatchRecommender
+from recvae.errors import ArtifactError, DataError, ParameterError
+from recvae.inference.batch_recommender import BatchRecommender, _make_ranker
 from recvae.inference.bulk import recommend_everybody
 from recvae.inference.recommend import recommend
 from recvae.models import registry
@@ -102,6 +102,24 @@ def test_new_ids_may_be_larger_than_the_models(model: Path, tmp_path: Path) -> N
     assert 2**40 in lists["items"][0].as_py()
 
 
+def test_a_changed_file_is_read_again(model: Path, tmp_path: Path) -> None:
+    users = pa.table({"user_id": [1], "history": [[1, 2]]})
+    for item in (100, 200):
+        pd.DataFrame({"item_id": [item], "genre": ["Drama"]}).to_csv(tmp_path / "new.csv", index=False)
+        (listed,) = BatchRecommender(model, N_ITEMS, new_items=tmp_path / "new.csv")(users)["items"].to_pylist()
+        assert [found for found in listed if found >= N_ITEMS] == [item]
+
+
+def test_a_file_that_changes_during_a_run_is_refused(model: Path, tmp_path: Path) -> None:
+    table = pd.DataFrame({"item_id": [100, 200], "genre": ["Drama", "Drama"]})
+    table.to_csv(tmp_path / "new.csv", index=False)
+    stage = BatchRecommender(model, N_ITEMS, new_items=tmp_path / "new.csv")
+    table[:1].to_csv(tmp_path / "new.csv", index=False)
+    _make_ranker.cache_clear()  # as in another process
+    with pytest.raises(DataError, match="no longer the file that this run began with"):
+        stage(pa.table({"user_id": [1], "history": [[1, 2]]}))
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [
@@ -120,3 +138,8 @@ def test_files_without_new_items_are_refused(
     ):
         with pytest.raises(ParameterError, match=said):
             refuse()
+
+
+def test_a_missing_file_is_refused(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="missing; expected a file of items"):
+        BatchRecommender(model, new_items=tmp_path / "new.csv")
