@@ -15,7 +15,7 @@ NewItems = Annotated[
     Path | None,
     typer.Option(
         help="Table of items (CSV, TSV, JSON lines, Parquet): list those too that the model does not know.",
-        parser=parse_path,
+        parser=parse_input,
     ),
 ]
 

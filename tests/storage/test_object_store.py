@@ -310,6 +310,10 @@ def test_from_a_bucket_to_a_model_in_a_bucket(bucket: Any, recvae: Command, tmp_
     for name in ("trained", "fitted"):
         assert len(json.loads(recvae(f"recommend s3://shop/models/{name} --history 1,2 --json")[1])["items"]) == 10
         assert "Popularity" in recvae(f"show s3://shop/models/{name}")[1]
+    obstore.put(bucket, "new.csv", b"item_id,title\n41,Film 41\n")
+    new = "--new-items s3://shop/new.csv --only 41"
+    status, out, err = recvae(f"recommend s3://shop/models/trained --history 1,2 {new} --json")
+    assert (status, [item["id"] for item in json.loads(out)["items"]]) == (0, [41]), err
     assert "is sound" in recvae("verify s3://shop/models/fitted")[1]
     assert not list((tmp_path / "cache").rglob("out/trained"))
     assert {path.name for path in Path().iterdir()} == {"data"}
