@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+BESIDE := --numprocesses 2 --dist loadfile # a file's tests share what it starts
 
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
@@ -11,10 +12,10 @@ demo: $(READY)
 	$(BIN)/recvae demo
 
 test: $(READY)
-	$(BIN)/pytest -rs
+	$(BIN)/pytest -rs $(BESIDE)
 
 gate: $(READY)
-	$(BIN)/pytest -rs --unexpected-skips-fail --cov --cov-report=term
+	$(BIN)/pytest -rs $(BESIDE) --unexpected-skips-fail --cov --cov-report=term
 
 long: $(READY)
 	$(INSTALL) --editable '.[all,spark,ray]' --group dev
