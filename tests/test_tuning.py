@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from recvae.models.registry import MODELS
 from recvae.tuning import SAMPLERS, SearchResult, Trial, tune
 from tests.contracts import one_thread as one_thread
 from tests.models.autoencoders.test_variational import tastes
-from tests.postgres import postgres
 
 
 def split() -> Split:
@@ -74,19 +72,10 @@ def test_a_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert len(seen) == 5
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'study.db'}"
-    else:
-        with postgres() as address:
-            yield f"postgresql+psycopg://{address}"
-
-
-def test_two_processes_share_a_study(storage: str) -> None:
-    call = f"tune('ease', split(), trials=6, storage={storage!r})"
+def test_two_processes_share_a_study(url: str) -> None:
+    call = f"tune('ease', split(), trials=6, storage={url!r})"
     code = f"from tests.test_tuning import split, tune; print({call}.n_trials)"
-    tune("ease", split(), trials=1, storage=storage)
+    tune("ease", split(), trials=1, storage=url)
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     counts = [int(process.communicate(timeout=300)[0]) for process in both]
     assert all(6 <= count <= 7 for count in counts)

@@ -1,9 +1,6 @@
 """Preparing in an engine: the same directory, byte for byte, as in memory, and errors as clear."""
 
-import os
 import shutil
-import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +18,7 @@ from recvae.data.prepared import read_prepared
 from recvae.errors import DataError, MissingDependencyError, ParameterError, RecvaeError
 from recvae.preparation import pipeline, staging
 from recvae.preparation.pipeline import Options, prepare
+from tests.http_service import Postgres
 
 pytest.importorskip("ibis", reason="the extra 'scale' is not installed")
 
@@ -329,48 +327,18 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield "pyspark://?" + "&".join(f"{name}={value}" for name, value in quick.items())
 
 
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a PostgreSQL server of its own."""
-    pytest.importorskip("psycopg", reason="the driver of PostgreSQL is not installed")
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    if not binaries or (os.getuid() == 0 and not shutil.which("setpriv")):
-        pytest.skip("no PostgreSQL server that can be started here")
-    folder = tmp_path_factory.mktemp("postgres")
-    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
-    if as_nobody:
-        os.chown(folder, 65534, 65534)
-        for parent in [folder, *folder.parents][:3]:
-            parent.chmod(0o755)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    tools = binaries[-1].parent
-    data = str(folder / "data")
-    subprocess.run(
-        [*as_nobody, str(tools / "initdb"), "-D", data, "-U", "me", "-A", "trust", "--no-sync"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    server = [*as_nobody, str(tools / "pg_ctl"), "-D", data, "-w", "-l", str(folder / "log")]
-    listen = f"-p {port} -h 127.0.0.1 -k {folder} -F"
-    subprocess.run([*server, "-o", listen, "start"], check=True, stdout=subprocess.DEVNULL)
-    yield f"postgres://me@127.0.0.1:{port}/postgres"
-    subprocess.run([*server, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL)
-
-
 def test_spark(tmp_path: Path, spark: str) -> None:
     table(text=True).to_csv(tmp_path / "interactions.csv", index=False)
     assert_same(tmp_path / "interactions.csv", SPLITS["strong, items too"], spark, tmp_path)
 
 
 @pytest.mark.parametrize("split", ["strong, items too", "temporal"])
-def test_postgresql(tmp_path: Path, postgres: str, split: str) -> None:
+def test_postgresql(tmp_path: Path, postgres: Postgres, split: str) -> None:
     import ibis
 
-    frame = table(text=True)
-    connection = ibis.connect(postgres)
+    frame, url = table(text=True), postgres.fresh().replace("postgresql+psycopg", "postgres")
+    connection = ibis.connect(url)
     connection.create_table("interactions", frame, overwrite=True)
     connection.disconnect()
     like = in_order(frame, tmp_path / "whole.parquet")
-    assert_same("interactions", SPLITS[split], postgres, tmp_path, like)
+    assert_same("interactions", SPLITS[split], url, tmp_path, like)
