@@ -1,8 +1,6 @@
 """`recvae recommend` with rules: one list and everybody's, and what is refused."""
 
 import json
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recvae.cli import main as cli
 from recvae.inference.recommend import recommend
 from recvae.models import registry
 from recvae.models.linear.ease import EASE
@@ -40,17 +37,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def recvae(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def recvae(made: Path, monkeypatch: pytest.MonkeyPatch, run_recvae: Command) -> Command:
     monkeypatch.chdir(made)
-
-    def run(arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["recvae", *shlex.split(arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        return int(exit_.value.code or 0), *capsys.readouterr()
-
-    return run
+    return run_recvae
 
 
 def ids(output: str) -> list[int]:

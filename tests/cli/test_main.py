@@ -48,17 +48,9 @@ Command = Callable[[str], Outcome]
 
 
 @pytest.fixture
-def recvae(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def recvae(run_recvae: Callable[[str], tuple[int, str, str]]) -> Command:
     """Run a command line inside this process."""
-
-    def run(arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["recvae", *shlex.split(arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        return Outcome(int(exit_.value.code or 0), *capsys.readouterr())
-
-    return run
+    return lambda arguments: Outcome(*run_recvae(arguments))
 
 
 def make(folder: Path) -> None:

@@ -3,7 +3,6 @@
 import http.server
 import json
 import os
-import shlex
 import shutil
 import socket
 import subprocess
@@ -20,7 +19,6 @@ import obstore
 import pytest
 from obstore.store import from_url
 
-from recvae.cli import main as cli
 from recvae.datasets.synthetic import generate
 from recvae.errors import ArtifactError, DownloadError, MissingDependencyError
 from recvae.models import registry
@@ -282,18 +280,10 @@ def test_follow_fetches_what_is_published_later(bucket: Any, tmp_path: Path) -> 
 
 
 @pytest.fixture
-def recvae(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+def recvae(monkeypatch: pytest.MonkeyPatch, run_recvae: Command, tmp_path: Path) -> Command:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-
-    def run(arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["recvae", *shlex.split(arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        return int(exit_.value.code or 0), *capsys.readouterr()
-
-    return run
+    return run_recvae
 
 
 def test_from_a_bucket_to_a_model_in_a_bucket(bucket: Any, recvae: Command, tmp_path: Path) -> None:
