@@ -30,7 +30,7 @@ from recvae.evaluation.compare import compare
 from recvae.evaluation.evaluate import evaluate
 from recvae.evaluation.results import write_results
 from recvae.evaluation.tables import markdown_table
-from recvae.inference.new_items.cold_split import ColdItemRanker
+from recvae.inference.new_items.cold_split import ColdItemRanker, rank_cold
 from recvae.inference.new_items.scorer import RIDGE
 from recvae.models.registry import MODELS
 from recvae.storage.files import write_text
@@ -92,8 +92,7 @@ class Baseline(ABC):
         recalculate_user: bool = False,
     ) -> Any:
         """Rank the cold items."""
-        columns, best = top_n(self.score(user_items).astype(np.float32), N)
-        return np.where(columns < 0, -1, self.cold[columns]).astype(np.int32), best
+        return rank_cold(self.score(user_items).astype(np.float32), self.cold, N)
 
     @abstractmethod
     def score(self, user_items: sparse.csr_matrix) -> npt.NDArray[Any]:

@@ -82,8 +82,7 @@ class ColdItemRanker:
     ) -> tuple[IntArray, FloatArray]:
         """Rank the N best cold items; see `Recommender.recommend`."""
         scores = self.model.score(user_items) if recalculate_user else self._score_known_users(userid, user_items)
-        columns, best = top_n(self.scorer.score(scores, user_items, self.features[self.cold]), N)
-        return np.where(columns < 0, -1, self.cold[columns]).astype(np.int32), best
+        return rank_cold(self.scorer.score(scores, user_items, self.features[self.cold]), self.cold, N)
 
     def _score_known_users(self, userid: npt.ArrayLike, user_items: Any) -> FloatArray:
         n_items = self.model.n_items_
@@ -91,6 +90,12 @@ class ColdItemRanker:
         scores = np.empty_like(found)
         np.put_along_axis(scores, ids.astype(np.int64), found, axis=1)
         return scores
+
+
+def rank_cold(scores: FloatArray, cold: IntArray, n: int) -> tuple[IntArray, FloatArray]:
+    """Rank the n best of the cold items, (n_users, n) ids and scores, by scores of shape (n_users, n_cold)."""
+    columns, best = top_n(scores, n)
+    return np.where(columns < 0, -1, cold[columns]).astype(np.int32), best
 
 
 def rank_cold_items(model: Recommender, split: Split, items: pd.DataFrame) -> Recommender | ColdItemRanker:
