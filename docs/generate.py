@@ -1,4 +1,4 @@
-"""What is generated: pages on the command line and the HTTP interface, one for each table of results, and curves."""
+"""Generated pages: the command line, the HTTP interface, one for each table of results, and the curves of sweeps."""
 
 import json
 import subprocess

@@ -1,7 +1,7 @@
 """Tables of a comparison for people: on a terminal, as Markdown, as HTML; made from the content of results.json."""
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -213,8 +213,16 @@ def _note_context(results: Results) -> list[str]:
 def _format_protocol(protocol: Any) -> str:
     if not isinstance(protocol, Mapping):
         return str(protocol)
-    flat = {**protocol, **protocol.get("filters", {})}
-    return ", ".join(f"{key} {value}" for key, value in flat.items() if key != "filters" and value is not None)
+    return join_settings({**protocol, **protocol.get("filters", {}), "filters": None})
+
+
+def join_settings(settings: Mapping[str, Any], write: Callable[[Any], str] = str) -> str:
+    """Write names and values in a line, those of a nested mapping in brackets; what is None is left out."""
+    return ", ".join(
+        f"{name} ({join_settings(value, write)})" if isinstance(value, Mapping) else f"{name} {write(value)}"
+        for name, value in settings.items()
+        if value is not None
+    )
 
 
 def _format_figure(value: float | None) -> str:

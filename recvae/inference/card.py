@@ -37,10 +37,12 @@ def describe_artifact(loaded: Artifact) -> dict[str, Any]:
 
 def format_card(card: Mapping[str, Any]) -> Iterator[str]:
     """Write a card as lines for people."""
+    from recvae.evaluation.tables import join_settings  # with rich, which a service does without
+
     seconds = f", fitted in {card['fit_seconds']:.1f} s" if card["fit_seconds"] is not None else ""
     yield f"{card['model']}, trained {card['trained_at'] or 'at an unknown time'}{seconds}"
-    yield f"settings: {_join(card['settings']) or 'none'}"
-    yield f"data: {_join(card['data']) or 'unknown'}"
+    yield f"settings: {join_settings(card['settings'], _shorten) or 'none'}"
+    yield f"data: {join_settings(card['data'], _shorten) or 'unknown'}"
     for side, figures in card["figures"].items():
         yield f"{side}: {_join_figures(figures)}"
     catalogue = card["catalogue"]
@@ -68,14 +70,6 @@ def _list_limits(loaded: Artifact) -> Iterator[str]:
         yield "has figures of validation users only, on whom choices were made; `recvae evaluate` measures others"
     if "weights" in (manifest["data"].get("filters") or {}):
         yield "was trained on weights; its figures are binary: an item was found or not"
-
-
-def _join(content: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{name} ({_join(value)})" if isinstance(value, Mapping) else f"{name} {_shorten(value)}"
-        for name, value in content.items()
-        if value is not None
-    )
 
 
 def _join_figures(figures: Any) -> str:

@@ -92,6 +92,9 @@ def test_the_table_says_how_it_was_measured(results: dict[str, Any]) -> None:
     assert "* best" in text
     assert "≈ not significantly different from the best" in text
     assert "Protocol: split strong, seed 98765." in text
+    results["protocol"]["filters"] = {"min_rating": None, "weights": {"column": True, "repeats": "sum"}}
+    text = " ".join(printed(results).split())
+    assert "Protocol: split strong, seed 98765, weights (column True, repeats sum)." in text
     assert "600 test users; 3 more without held-out items, not scored." in text
     assert "Not in the table: bpr: cannot fold in new users." in text
 
