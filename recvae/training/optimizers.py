@@ -7,6 +7,10 @@ import torch
 from torch import Tensor, nn
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+MOMENTUM_RATIO = BETA_1 / BETA_2**0.5
+"""Factor of m/√v from one update to the next where the gradient is 0."""
+MEAN_TYPE = torch.bfloat16
+"""Of `RowAdam`'s first moments, which are as large as the weights."""
 
 
 class Optimizer(Protocol):
@@ -92,10 +96,16 @@ class Adam:
 
 
 class RowAdam(Adam):
-    """Adam for sparse gradients, as `torch.optim.SparseAdam`.
+    """Adam for sparse gradients, in half the memory of the weights.
 
-    Only the rows that a gradient has are updated, with their moments, so that the cost of an update follows the batch
-    and not the catalogue.
+    Only the rows that a gradient has are read and written, so that the cost of an update follows the batch and not the
+    catalogue. A row's updates are nevertheless those of Adam with gradient 0 in the k updates since it was last
+    touched: its moments m and v have shrunk to β₁ᵏm and β₂ᵏv, and it has still to move by Σ_{j≤k} (β₁/√β₂)ʲ m/√v, which
+    is made up for at the rate of the present update. `torch.optim.SparseAdam` lets m and v stand still meanwhile;
+    rare rows then learn too slowly.
+
+    The second moment is one number a row, of the mean of the gradient's squares, as in FBGEMM's partial row-wise Adam
+    (`PARTIAL_ROWWISE_ADAM`); the first has bfloat16's precision.
     """
 
     @torch.no_grad()
@@ -107,12 +117,39 @@ class RowAdam(Adam):
                 continue
             state = self._moments(number, parameter)
             state["step"] += 1
-            steps = int(state["step"])
+            step = int(state["step"])
             gradient = parameter.grad.coalesce()
             rows, values = gradient.indices()[0], gradient.values()
-            mean = state["exp_avg"].index_select(0, rows).lerp_(values, 1 - BETA_1)
-            square = state["exp_avg_sq"].index_select(0, rows).lerp_(values.square(), 1 - BETA_2)
-            state["exp_avg"].index_copy_(0, rows, mean)
+            untouched = (step - 1 - state["last_step"][rows]).to(values.dtype)  # (n_rows, 1)
+            mean, square = state["exp_avg"][rows].to(values.dtype), state["exp_avg_sq"][rows]
+            tail = MOMENTUM_RATIO * (1 - MOMENTUM_RATIO**untouched) / (1 - MOMENTUM_RATIO)
+            moved = mean * (tail / (square.sqrt() + EPSILON))
+            mean.mul_(BETA_1**untouched).lerp_(values, 1 - BETA_1)
+            mean_square = torch.linalg.vector_norm(values, dim=1, keepdim=True).square() / values.shape[1]
+            square = torch.lerp(square * BETA_2**untouched, mean_square, 1 - BETA_2)
+            moved.addcmul_(mean, 1 / (square.sqrt() + EPSILON))
+            state["exp_avg"].index_copy_(0, rows, mean.to(MEAN_TYPE))
             state["exp_avg_sq"].index_copy_(0, rows, square)
-            rate = group["lr"] * (1 - BETA_2**steps) ** 0.5 / (1 - BETA_1**steps)
-            parameter.index_add_(0, rows, mean.div_(square.sqrt_().add_(EPSILON)), alpha=-rate)
+            state["last_step"].index_fill_(0, rows, step)
+            rate = group["lr"] * (1 - BETA_2**step) ** 0.5 / (1 - BETA_1**step)
+            parameter.index_add_(0, rows, moved, alpha=-rate)
+
+    def _moments(self, number: int, parameter: nn.Parameter) -> dict[str, Tensor]:
+        if number not in self._state:
+            column = parameter.new_zeros((len(parameter), 1))
+            self._state[number] = {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter, dtype=MEAN_TYPE),
+                "exp_avg_sq": column,
+                "last_step": torch.zeros_like(column, dtype=torch.int32),
+            }
+        return self._state[number]
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Restore the moments that `state_dict` gave, or that version 0.1 gave, with second moments of each number."""
+        super().load_state_dict(saved)
+        for state in self._state.values():
+            if "last_step" not in state:
+                state["exp_avg"] = state["exp_avg"].to(MEAN_TYPE)
+                state["exp_avg_sq"] = state["exp_avg_sq"].mean(dim=1, keepdim=True)
+                state["last_step"] = torch.full_like(state["exp_avg_sq"], float(state["step"]), dtype=torch.int32)
