@@ -30,6 +30,7 @@ from recvae.training.checkpoint import (
 from recvae.training.interrupts import interrupt_flag
 from recvae.training.optimizers import Optimizer
 from recvae.training.schedules import learning_rate_factor
+from recvae.training.threads import adapted_threads
 
 SECONDS_TO_FIRST_CHECKPOINT, SECONDS_BETWEEN_CHECKPOINTS = 10.0, 30.0
 USERS_PROBED = 8
@@ -200,14 +201,16 @@ class Trainer:
         # Where nothing would have to be saved or told to other processes, Ctrl-C may end an update at any point.
         armed = self.checkpoint is not None or self.parallelism.size > 1
         try:
-            histories = DeviceHistories(user_items, next(self.module.parameters()).device)
+            device = next(self.module.parameters()).device
+            histories = DeviceHistories(user_items, device)
             with (
                 scattered_reads(user_items),
                 interrupt_flag(armed) as interrupted,
+                adapted_threads(device.type == "cpu" and self.parallelism.size == 1) as record_update,
                 EpochProgress(title, self.plan.last_epoch, show, start=self.progress.epoch) as shown,
             ):
                 while self.progress.epoch < self.plan.last_epoch and not self._is_out_of_patience():
-                    self._train_epoch(histories, interrupted)
+                    self._train_epoch(histories, interrupted, record_update)
                     self._finish_epoch(histories)
                     record = self.progress.history[-1]
                     figures = ("loss", "kl", "beta", self.plan.metric)
@@ -218,7 +221,12 @@ class Trainer:
         finally:
             self.module.load_state_dict(self.best_weights)
 
-    def _train_epoch(self, histories: DeviceHistories, interrupted: Callable[[], bool]) -> None:
+    def _train_epoch(
+        self,
+        histories: DeviceHistories,
+        interrupted: Callable[[], bool],
+        record_update: Callable[[float], None],
+    ) -> None:
         """Make the updates that the running epoch still lacks; a resumed run may start within one."""
         plan, progress = self.plan, self.progress
         n_users = len(histories)
@@ -237,6 +245,7 @@ class Trainer:
                     group["lr"] = rate
             self._update(histories.gather(users), number)
             now = time.monotonic()
+            record_update(now - started)
             progress.seconds, started = progress.seconds + now - started, now
             self._save_or_stop(interrupted(), now > self._next_save)
 

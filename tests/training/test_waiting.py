@@ -43,7 +43,7 @@ def train_an_epoch(model: Autoencoder) -> int:
     interactions = random_interactions()
     model.module_ = model._build(interactions.shape[1], torch.Generator()).to(META)
     trainer = Trainer(model, model._plan(), generator=torch.Generator(), identity={})
-    trainer._train_epoch(DeviceHistories(interactions, META), lambda: False)
+    trainer._train_epoch(DeviceHistories(interactions, META), lambda: False, lambda _: None)
     assert all(p.device == META for p in trainer.module.parameters())
     return trainer.progress.step
 

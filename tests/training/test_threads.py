@@ -1,0 +1,105 @@
+"""Threads of a training run on made-up machines: quiet, busy, with many cores, and the number as it was at the end."""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recvae.training import threads
+from recvae.training.threads import ThreadChoice, adapted_threads
+
+
+def train(choice: ThreadChoice, seconds_with: Callable[[int], float], duration: float) -> dict[int, float]:
+    """Seconds spent with each number of threads in `duration` seconds of updates."""
+    spent: dict[int, float] = {}
+    while sum(spent.values()) < duration:
+        number = choice.number
+        seconds = seconds_with(number)
+        choice.record(seconds)
+        spent[number] = spent.get(number, 0.0) + seconds
+    return spent
+
+
+def make_choice(most: int) -> tuple[ThreadChoice, list[int]]:
+    numbers: list[int] = []
+    return ThreadChoice(most, numbers.append), numbers
+
+
+def test_a_quiet_machine_keeps_all_threads_and_loses_little() -> None:
+    choice, _ = make_choice(2)
+    spent = train(choice, lambda number: 0.012 * (1 if number == 2 else 1.4), 300.0)
+    assert spent[1] < 0.025 * 300
+    assert spent[1] * (1 - 1 / 1.4) < 0.01 * 300  # what is lost by it
+
+
+def test_a_neighbour_leaves_one_thread_within_seconds_and_two_come_back_after_it() -> None:
+    choice, numbers = make_choice(2)
+    train(choice, lambda number: 0.05 if number == 2 else 0.016, 1.5)
+    assert choice.number == 1
+    spent = train(choice, lambda number: 0.05 if number == 2 else 0.016, 300.0)
+    assert spent[2] < 0.03 * 300
+    train(choice, lambda number: 0.012 if number == 2 else 0.016, 10.0)
+    assert choice.number == 2
+    assert set(numbers) == {1, 2}
+
+
+@pytest.mark.parametrize(("most", "best"), [(64, 16), (64, 64), (64, 1), (6, 3), (3, 1)])
+def test_the_best_number_is_found_on_many_cores(most: int, best: int) -> None:
+    choice, _ = make_choice(most)
+    train(choice, lambda number: 0.01 * max(number / best, best / number), 200.0)
+    spent = train(choice, lambda number: 0.01 * max(number / best, best / number), 200.0)
+    assert max(spent, key=lambda number: spent[number]) == best
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.lists(st.floats(1e-4, 5.0), max_size=400))
+def test_the_number_stays_within_bounds(most: int, seconds: list[float]) -> None:
+    choice, numbers = make_choice(most)
+    for elapsed in seconds:
+        choice.record(elapsed)
+    assert all(1 <= number <= most for number in numbers)
+
+
+def test_short_training_changes_nothing() -> None:
+    choice, numbers = make_choice(8)
+    train(choice, lambda _: 0.01, 0.99)
+    assert numbers == []
+
+
+def test_updates_longer_than_a_window_are_timed_in_twos() -> None:
+    choice, numbers = make_choice(2)
+    for seconds in (3.0, 3.0, 2.0):
+        choice.record(seconds)
+    assert numbers == [1]
+    choice.record(2.0)
+    assert choice.number == 1
+    assert numbers == [1]
+
+
+@pytest.fixture
+def two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_number_is_as_before_after_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "THREADS_ARE_GIVEN", False)
+    with suppress(KeyboardInterrupt), adapted_threads(True) as record:
+        record(1.0)
+        record(1.0)
+        assert torch.get_num_threads() == 1
+        raise KeyboardInterrupt
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(("enabled", "given"), [(False, False), (True, True)])
+def test_a_number_that_was_given_stays(monkeypatch: pytest.MonkeyPatch, enabled: bool, given: bool) -> None:
+    monkeypatch.setattr(threads, "THREADS_ARE_GIVEN", given)
+    with adapted_threads(enabled) as record:
+        for _ in range(9):
+            record(1.0)
+            assert torch.get_num_threads() == 2
