@@ -1,7 +1,5 @@
 """The search: every model with its defaults, then variations of the better half, then the blend of the best."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from recvae.data.splitting import Holdout, Split
@@ -13,32 +11,24 @@ from recvae.fitting.cost import REFIT_SHARES, compare_cost, describe_lack, estim
 from recvae.fitting.epochs import EpochWatch, TooManyEpochsError
 from recvae.fitting.interruption import OutOfTimeError, interrupt_after
 from recvae.fitting.state import SearchState
-from recvae.fitting.trial import Trial, to_plain
+from recvae.fitting.trial import Leader, Trial, is_one, name_parts, to_plain
 from recvae.models.base import Recommender
 from recvae.models.blending.weights import MOST_USERS
 from recvae.models.registry import MODELS
 from recvae.progress import StatusLine
 
-FINISH_SECONDS = 4.0
-"""Time kept for reading interactions again, saving the model, and the report."""
-FIRST_ROUND_SHARE = 0.75
+FINISH_SECONDS = 3.5
+"""Time kept for the comparison and the report."""
 SCORE_SAFETY, FIT_SAFETY = 1.5, 1.2
-BLEND_SAFETY = 1.2
 LEAST_SECONDS = 0.5
 """A candidate with less time is not begun."""
 MOST_PARTS = 6
+BLEND_SECONDS = 0.001
+"""Time to choose a blend's weights, for a validation user and a part, until a blend has shown it."""
 MOST_VARIATIONS, VARIATION_SHARE = 4, 0.05
 MIN_GAIN = 0.005
 """Relative gain of a round below which the search ends: less is within what the choice of validation users decides."""
 BLEND = "blend"
-
-
-@dataclass(frozen=True, eq=False)
-class Leader:
-    """The best trial of a model so far, with the fitted model."""
-
-    trial: Trial
-    model: Recommender
 
 
 class Search:
@@ -95,8 +85,6 @@ class Search:
     def run(self) -> None:
         """Search until the time is used up or nothing gets better."""
         self._take_over()
-        late = max(0.0, self._finish_seconds() - self.clock.left)
-        self.clock.before -= min(late, self.clock.before)  # what an earlier run used is not held against the end
         for name in self.names:
             if name != BLEND and name not in self.leaders and name not in self.state.left_out:
                 self._try_defaults(name)
@@ -107,7 +95,11 @@ class Search:
         self._try_blend()
 
     def _take_over(self) -> None:
-        """Load the best models of an earlier run; the trials of those that were not kept count as not done."""
+        """Load the best models of an earlier run; the trials of those that were not kept count as not done.
+
+        The time that run used is not held against the end, for which there must be time.
+        """
+        blended = max((trial.refit_seconds for trial in self.state.trials if trial.name == BLEND), default=0.0)
         for name in dict.fromkeys(trial.name for trial in self.state.trials):
             best = max((t for t in self.state.trials if t.name == name), key=lambda trial: trial.value)
             model = self.state.load_model(best)
@@ -115,13 +107,15 @@ class Search:
                 self.state.trials = [trial for trial in self.state.trials if trial.name != name]
             else:
                 self.leaders[name] = Leader(best, model)
+        late = max(0.0, blended - self._spare_seconds())
+        self.clock.before -= min(late, self.clock.before)
 
     def _try_defaults(self, name: str) -> None:
         candidate = Candidate(name, run_params(name, self.metric, self.seed))
         if MODELS[name].resumable:
             self._try_epochs(candidate)
             return
-        spare = self._spare_for(0.0, REFIT_SHARES.get(name, 1.0)) * FIRST_ROUND_SHARE
+        spare = self._allow(refit_share=REFIT_SHARES.get(name, 1.0))
         if is_large(self.split) and name != "popularity":
             self.status.show(f"estimating {name}")
             estimate = estimate_seconds(candidate, self.split, spare, self.seed)
@@ -133,13 +127,12 @@ class Search:
     def _try_epochs(self, candidate: Candidate) -> Trial | None:
         """Try a model that trains in epochs: as many as it would choose, or as fit into the time."""
         untried = [n for n in self.names if MODELS[n].resumable and n not in {*self.leaders, *self.state.left_out}]
-        spare = self._spare_for(0.0) * FIRST_ROUND_SHARE
         try:
-            return self._try(candidate, spare, watched=spare / len(untried))
+            return self._try(candidate, self._allow(), watched=self._allow(len(untried)))
         except TooManyEpochsError as error:
             self._planned_epochs[candidate.name] = error.epochs
-            spare = self._spare_for(0.0) * FIRST_ROUND_SHARE  # what was stopped is not fitted again
-            epochs = error.choose_epochs(spare / len(untried), spare)
+            spare = self._allow()
+            epochs = error.choose_epochs(self._allow(len(untried)), spare)
             if epochs is None:
                 self._leave_out(candidate.name, describe_lack(error.epochs * error.seconds, spare))
                 return None
@@ -164,7 +157,10 @@ class Search:
     def _try_variation(self, best: Trial) -> Trial | None:
         """Try one variation of the best settings; first, all epochs where there was no time for them before."""
         generator = np.random.default_rng([self.seed, len(self.state.trials)])
-        spare = self._spare_for(best.refit_seconds)
+        fitted_again = best.name in {self.ranking[0].trial.name, *self.ranking[0].parts}
+        spare = self._allow(kept=best.refit_seconds * fitted_again)
+        if spare < LEAST_SECONDS:
+            return None
         if best.shortened:
             planned = self._planned_epochs.get(best.name)
             epochs = int(min(planned or np.inf, best.params["epochs"] * spare / max(best.seconds, 1e-3) / FIT_SAFETY))
@@ -178,24 +174,39 @@ class Search:
         return self._try(drawn, spare)
 
     def _try_blend(self) -> None:
-        """Blend the best models that fold in new users, unless these are blended already."""
-        parts = [leader for leader in self.ranking if leader.model.folds_in and leader.trial.name != BLEND]
-        parts = parts[:MOST_PARTS]
-        if BLEND not in self.names or len(parts) < 2 or [part.trial for part in parts] == self._blended:
+        """Blend the best models, unless these are blended already."""
+        if BLEND not in self.names or len(self._list_parts()) < 2:
+            return
+        parts = self._choose_parts()
+        if [part.trial for part in parts] == self._blended:
+            return
+        self._blended = [part.trial for part in parts]
+        if len(parts) < 2:
+            self._leave_out(BLEND, "no time is left to fit two models again on everything")
             return
         params = {**run_params(BLEND, self.metric, self.seed), "models": [part.model for part in parts]}
-        spare = self.clock.left - self._finish_seconds(blends=False)
-        if spare <= 0 and BLEND in self.state.left_out:
-            return
-        trial = self._try(Candidate(BLEND, params), spare)
-        if trial is not None:
-            self._blended = [part.trial for part in parts]
+        refits = sum(part.trial.refit_seconds for part in parts)
+        if self._try(Candidate(BLEND, params), self.clock.left - self._measure_seconds() - refits) is not None:
             self._drop_blend_of_one()
+
+    def _list_parts(self) -> list[Leader]:
+        """The models that can be parts of a blend, best first."""
+        return [leader for leader in self.ranking if leader.trial.name != BLEND and leader.model.folds_in]
+
+    def _choose_parts(self) -> list[Leader]:
+        """Choose parts of a blend that can all be fitted again in the time that is left, the best first."""
+        parts: list[Leader] = []
+        spare = self.clock.left - self._measure_seconds() - self._blend_seconds()
+        for leader in self._list_parts():
+            if leader.trial.refit_seconds <= spare and len(parts) < MOST_PARTS:
+                parts.append(leader)
+                spare -= leader.trial.refit_seconds
+        return parts
 
     def _drop_blend_of_one(self) -> None:
         """Leave a blend out that is one model alone, which is among the candidates already."""
         blend = self.leaders.get(BLEND)
-        if blend is not None and _is_one(blend.model):
+        if blend is not None and is_one(blend.model):
             del self.leaders[BLEND]
             self._leave_out(BLEND, f"no blend is better than {self.ranking[0].trial.name} alone")
 
@@ -244,7 +255,7 @@ class Search:
     def _measure(self, model: Recommender) -> float:
         """Measure a model on the validation users; a blend, while they are few, by weights chosen without each user."""
         cross_fitted: float | None = getattr(model, "cross_fitted_", None)
-        if cross_fitted is not None and not _is_one(model) and self.validation.n_users <= MOST_USERS:
+        if cross_fitted is not None and not is_one(model) and self.validation.n_users <= MOST_USERS:
             return cross_fitted
         return evaluate(model, self.validation, [self.metric]).mean(self.metric)
 
@@ -257,14 +268,14 @@ class Search:
         score_seconds: float,
         shortened: bool,
     ) -> Trial:
-        params = to_plain(model.fitted_params())
+        parts = name_parts(model, self.leaders) if candidate.name == BLEND else ()
         trial = Trial(
             candidate.name,
-            params,
+            to_plain(model.fitted_params()),
             dict(candidate.varies),
             value,
             seconds,
-            self._refit_seconds(candidate, model, seconds),
+            self._refit_seconds(candidate, model, seconds, parts),
             score_seconds,
             getattr(model, "best_epoch_", None),
             shortened,
@@ -273,7 +284,7 @@ class Search:
         self.state.left_out.pop(trial.name, None)
         before = self.leaders.get(trial.name)
         if before is None or value > before.trial.value:
-            self.leaders[trial.name] = Leader(trial, model)
+            self.leaders[trial.name] = Leader(trial, model, parts)
             if trial.name != BLEND:  # it is quickly blended again
                 self.state.save_model(trial.name, model)
         self._save_state()
@@ -292,12 +303,12 @@ class Search:
         self._save_state()
         self.status.say(f"{name} is left out: {reason}")
 
-    def _refit_seconds(self, candidate: Candidate, model: Recommender, seconds: float) -> float:
+    def _refit_seconds(
+        self, candidate: Candidate, model: Recommender, seconds: float, parts: tuple[str, ...] = ()
+    ) -> float:
         """Estimate the time to fit the model on everything, from fits with given settings where there are any."""
-        if candidate.name == BLEND:
-            weights = getattr(model, "weights_", None)
-            used = {id(part) for part, weight in zip(model.models, weights, strict=False) if weight}  # type: ignore[attr-defined,arg-type]
-            return sum(x.trial.refit_seconds for x in self.leaders.values() if id(x.model) in used)
+        if parts:
+            return sum(self.leaders[part].trial.refit_seconds for part in parts)
         best_epoch, history = getattr(model, "best_epoch_", None), getattr(model, "history_", [])
         if best_epoch is not None and history:
             seconds *= best_epoch / len(history)
@@ -306,38 +317,34 @@ class Search:
             return FIT_SAFETY * self.growth * seconds
         return min([FIT_SAFETY * self.growth * seconds * REFIT_SHARES.get(candidate.name, 1.0), *known])
 
-    def _spare_for(self, kept_seconds: float, refit_share: float = 1.0) -> float:
-        """Seconds that a candidate may take to be fitted, so that there is time to fit it again on everything.
+    def _allow(self, n: int = 1, *, refit_share: float = 1.0, kept: float = 0.0) -> float:
+        """Seconds that each of `n` candidates may take, so that one of them can be fitted again beside the best.
 
-        `kept_seconds` are those that are kept free for its model already.
+        `kept` are seconds that are kept already to fit the candidate's model again.
         """
-        spare = self.clock.left - self._finish_seconds()
-        return min(spare, (spare + kept_seconds) / (1 + self.growth * FIT_SAFETY * refit_share))
+        spare = self._spare_seconds()
+        allowed = min(spare, (spare + kept) / (n + self.growth * FIT_SAFETY * refit_share))
+        return allowed if self.leaders else max(allowed, LEAST_SECONDS)  # there is to be a model, however late
 
-    def _finish_seconds(self, *, blends: bool = True) -> float:
-        """Seconds to measure the models on the test users, and to fit the best on everything.
+    def _spare_seconds(self) -> float:
+        """Seconds left beside those of the end: a blend, the figures on test users, the best fitted on everything."""
+        best = self.ranking[0].trial.refit_seconds if self.leaders else 0.0
+        return self.clock.left - self._blend_seconds() - self._measure_seconds() - best
 
-        With `blends`, a blend that is still to be made is counted.
-        """
-        trials = [leader.trial for leader in self.ranking if leader.trial.name != BLEND]
-        scoring = sum(trial.score_seconds for trial in trials)
-        refits = [trial.refit_seconds for trial in trials[:MOST_PARTS]]
-        test = SCORE_SAFETY * self.split.test.n_users / max(1, self.validation.n_users)
-        if BLEND not in self.names or len(trials) < 2:
-            return FINISH_SECONDS + test * scoring + max(refits, default=0.0)
-        blend = self.leaders.get(BLEND)
-        if blend is not None:  # a later one is of similar parts
-            refit = max(refits[0], BLEND_SAFETY * blend.trial.refit_seconds)
-            return FINISH_SECONDS + 2 * test * scoring + refit + blends * FIT_SAFETY * blend.trial.seconds
-        if BLEND in self.state.left_out:  # one model is better than all blends, or there was no time
-            return FINISH_SECONDS + test * scoring + BLEND_SAFETY * refits[0]
-        return FINISH_SECONDS + 2 * test * scoring + sum(refits) + blends * 3 * scoring
+    def _measure_seconds(self) -> float:
+        """Seconds to measure the models on the test users, with a blend of them, and to report."""
+        scoring = sum(leader.trial.score_seconds for leader in self.leaders.values() if leader.trial.name != BLEND)
+        times = SCORE_SAFETY * self.split.test.n_users / max(1, self.validation.n_users)
+        return FINISH_SECONDS + times * scoring * (2 if BLEND in self.names else 1)
+
+    def _blend_seconds(self) -> float:
+        """Seconds to blend the best models once more."""
+        n_parts = min(len(self._list_parts()), MOST_PARTS)
+        if BLEND not in self.names or n_parts < 2:
+            return 0.0
+        usual = BLEND_SECONDS * n_parts * min(self.validation.n_users, MOST_USERS)
+        return FIT_SAFETY * max((trial.seconds for trial in self.state.trials if trial.name == BLEND), default=usual)
 
     def _save_state(self) -> None:
         self.state.seconds = self.clock.elapsed
         self.state.save()
-
-
-def _is_one(blend: Recommender) -> bool:
-    """Tell whether a blend has a weight for one of its models only."""
-    return int(np.count_nonzero(getattr(blend, "weights_", ()))) == 1

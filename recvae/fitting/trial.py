@@ -1,10 +1,12 @@
-"""One candidate that was fitted and measured on validation users."""
+"""Candidates that were fitted and measured on validation users."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+
+from recvae.models.base import Recommender
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,27 @@ class Trial:
         for figure in (trial.value, trial.seconds, trial.refit_seconds, trial.score_seconds):
             float(figure)
         return trial
+
+
+@dataclass(frozen=True, eq=False)
+class Leader:
+    """The best trial of a model so far, with the fitted model; of a blend, the names of the parts with a weight."""
+
+    trial: Trial
+    model: Recommender
+    parts: tuple[str, ...] = ()
+
+
+def name_parts(blend: Recommender, leaders: Mapping[str, Leader]) -> tuple[str, ...]:
+    """Name the models that have a weight in a blend."""
+    weights = zip(blend.models, blend.weights_, strict=True)  # type: ignore[attr-defined]
+    used = {id(model) for model, weight in weights if weight}
+    return tuple(name for name, leader in leaders.items() if id(leader.model) in used)
+
+
+def is_one(blend: Recommender) -> bool:
+    """Tell whether a blend has a weight for one of its models only."""
+    return int(np.count_nonzero(getattr(blend, "weights_", ()))) == 1
 
 
 def to_plain(params: Mapping[str, Any]) -> dict[str, Any]:

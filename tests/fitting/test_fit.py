@@ -21,8 +21,8 @@ from recvae.errors import ArtifactError, DataError, ParameterError, RecvaeError
 from recvae.evaluation.results import read_results
 from recvae.fitting import fit as module
 from recvae.fitting.budget import Clock
-from recvae.fitting.search import Leader, Search
-from recvae.fitting.trial import Trial
+from recvae.fitting.search import Search
+from recvae.fitting.trial import Leader, Trial
 from recvae.inference.card import describe_artifact, format_card
 from recvae.inference.recommend import recommend
 from recvae.models import registry

@@ -15,9 +15,11 @@ from recvae.datasets.synthetic import generate
 from recvae.errors import MissingDependencyError
 from recvae.fitting import search as module
 from recvae.fitting.budget import Clock
+from recvae.fitting.candidates import Candidate
 from recvae.fitting.epochs import EpochWatch
 from recvae.fitting.search import Search
 from recvae.fitting.state import SearchState
+from recvae.fitting.trial import Leader, Trial
 from recvae.models.base import Recommender
 from recvae.models.blending.weights import WeightChoice
 from recvae.models.linear.ease import EASE
@@ -158,7 +160,7 @@ class SlowEpochs:
         return self.seconds
 
 
-@pytest.mark.parametrize(("budget", "epochs"), [(1000, 6), (180, 4), (120, 2), (60, None)])
+@pytest.mark.parametrize(("budget", "epochs"), [(1000, 6), (180, 6), (150, 4), (120, 3), (60, None)])
 def test_an_autoencoder_trains_as_many_epochs_as_fit(
     make: Make, monkeypatch: pytest.MonkeyPatch, budget: float, epochs: int | None
 ) -> None:
@@ -174,7 +176,65 @@ def test_an_autoencoder_trains_as_many_epochs_as_fit(
         assert trial.params["epochs"] == epochs
         assert trial.shortened == (epochs < 6)
         assert trial.seconds == 10 * epochs
-        assert search._finish_seconds() < search.clock.left
+        assert search._spare_seconds() > 0
+
+
+def lead(search: Search, **refits: float) -> None:
+    """Give a search models that take so long to fit again, the first the best, and no time to rank."""
+    for rank, (name, seconds) in enumerate(refits.items()):
+        search.leaders[name] = Leader(Trial(name, {}, {}, 0.9 - 0.1 * rank, seconds, seconds, 0.0), EASE())
+
+
+@pytest.mark.parametrize(
+    ("left", "parts"),
+    [
+        (200, ["multvae", "als", "ease", "bm25"]),
+        (80, ["multvae", "ease", "bm25"]),
+        (38, ["als", "bm25"]),
+        (10, ["ease", "bm25"]),
+        (3, []),
+    ],
+)
+def test_the_parts_of_a_blend_can_all_be_fitted_again(make: Make, left: float, parts: list[str]) -> None:
+    search = make("bm25,ease,als,multvae,blend", budget=left, now=lambda: 0.0)
+    lead(search, multvae=60, als=30, ease=5, bm25=1)
+    assert [leader.trial.name for leader in search._choose_parts()] == parts
+
+
+def test_time_is_kept_to_fit_the_best_again_and_not_what_may_be_blended(make: Make) -> None:
+    search = make("bm25,ease,als,multvae,blend", budget=100, now=lambda: 0.0)
+    lead(search, ease=5, als=60, bm25=60)
+    assert search._spare_seconds() == pytest.approx(100 - 5 - module.FINISH_SECONDS, abs=0.5)
+    search.leaders["blend"] = Leader(Trial("blend", {}, {}, 0.95, 2.0, 65.0, 0.0), EASE(), ("ease", "als"))
+    assert search._spare_seconds() == pytest.approx(100 - 65 - module.FINISH_SECONDS, abs=0.5)
+
+
+def test_a_blend_that_could_not_be_fitted_again_is_left_out(make: Make) -> None:
+    search = make("bm25,ease,blend", budget=30, now=lambda: 0.0)
+    lead(search, ease=20, bm25=20)
+    search._try_blend()
+    assert search.state.left_out == {"blend": "no time is left to fit two models again on everything"}
+
+
+def test_a_variation_of_what_is_fitted_again_anyway_may_take_longer(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = make("ease,als", budget=53.5, now=lambda: 0.0)
+    lead(search, ease=20, als=15)
+    tried: list[tuple[str, float]] = []
+    monkeypatch.setattr(module, "compare_cost", lambda *_: 0.0)
+    monkeypatch.setattr(module, "vary", lambda name, *_: Candidate(name, {}))
+    monkeypatch.setattr(Search, "_try", lambda _, candidate, allowed, **__: tried.append((candidate.name, allowed)))
+    for leader in search.ranking:
+        search._try_variation(leader.trial)
+    assert [name for name, _ in tried] == ["ease", "als"]
+    assert [allowed for _, allowed in tried] == pytest.approx([50 / 2.8, 30 / 2.8])
+
+
+def test_there_is_a_model_however_late_it_is(make: Make) -> None:
+    search = make("popularity,ease", budget=5, now=lambda: 0.0, before=6)
+    search.run()
+    assert list(search.leaders) == ["popularity"]
 
 
 def test_a_search_goes_on_where_it_stopped(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
