@@ -20,7 +20,7 @@ from recvae.models.linear.spectral import SpectralFilter, Spectrum
 from recvae.models.validation import ValidationUsers, check_metric, find_validation
 from recvae.types import FloatArray
 
-FACTORS = (512, 128)
+FACTORS = (512, 256, 128)
 WEIGHTS = (0.3, 0.0, 0.1, 1.0, 3.0)
 FLATNESSES = (3.0, 1.5, 10.0)
 ITEM_EXPONENTS = (0.25, 0.0, 0.1, 0.4)
@@ -68,8 +68,8 @@ class GraphFilter(Recommender):
     Notes
     -----
     What is None is chosen on at most 1,000 validation users, or users held out of the training matrix where none are
-    given: β of 0, .1, .25 and .4, φ of 1.5, 3 and 10, α of 0, .1, .3, 1 and 3, η of 512 and 128. Matrices with fewer
-    than fifty users with five interactions take β = .25, φ = 3, α = .3, η = 512.
+    given: β of 0, .1, .25 and .4, φ of 1.5, 3 and 10, α of 0, .1, .3, 1 and 3, η of 512, 256 and 128. Matrices with
+    fewer than fifty users with five interactions take β = .25, φ = 3, α = .3, η = 512.
 
     Scores of a user are a sum of rows of one matrix: up to 8,000 items the whole filter, up to 50,000 items the 2,500
     largest entries of each row, which costs a thousandth of NDCG@100. Above that, or if memory is too small, a user

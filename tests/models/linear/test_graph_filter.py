@@ -121,12 +121,13 @@ def test_a_small_matrix_takes_the_constants() -> None:
 
 def test_graph_filter_chooses_on_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three tastes are found by three eigenvectors with some weight, and not by all of them without."""
-    monkeypatch.setattr(graph_filter, "FACTORS", (60, 3))
+    monkeypatch.setattr(graph_filter, "FACTORS", (60, 3, 1))
     monkeypatch.setattr(graph_filter, "WEIGHTS", (0.0, 100.0))
     data = split()
     assert isinstance(data.validation, Holdout)
     users = data.validation.fold_in, data.validation.held_out
     chosen = GraphFilter(metric="ndcg@10").fit(data.train, show_progress=False, validation=users)
+    assert chosen.fitted_params()["factors"] == 3
     first = GraphFilter(60, 0.0, flatness=3, item_exponent=0.25).fit(data.train, show_progress=False)
     assert validate(chosen, users, "ndcg@10") > validate(first, users, "ndcg@10")
     same = GraphFilter(**chosen.fitted_params()).fit(data.train, show_progress=False)
