@@ -9,6 +9,8 @@ from torch import Tensor, nn
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 MOMENTUM_RATIO = BETA_1 / BETA_2**0.5
 """Factor of m/√v from one update to the next where the gradient is 0."""
+CHUNK_NUMBERS = 2**17
+"""Numbers of the rows that `RowAdam` updates at a time on a processor, so that they stay in its caches."""
 MEAN_TYPE = torch.bfloat16
 """Of `RowAdam`'s first moments, which are as large as the weights."""
 
@@ -119,20 +121,10 @@ class RowAdam(Adam):
             state["step"] += 1
             step = int(state["step"])
             gradient = parameter.grad.coalesce()
-            rows, values = gradient.indices()[0], gradient.values()
-            untouched = (step - 1 - state["last_step"][rows]).to(values.dtype)  # (n_rows, 1)
-            mean, square = state["exp_avg"][rows].to(values.dtype), state["exp_avg_sq"][rows]
-            tail = MOMENTUM_RATIO * (1 - MOMENTUM_RATIO**untouched) / (1 - MOMENTUM_RATIO)
-            moved = mean * (tail / (square.sqrt() + EPSILON))
-            mean.mul_(BETA_1**untouched).lerp_(values, 1 - BETA_1)
-            mean_square = torch.linalg.vector_norm(values, dim=1, keepdim=True).square() / values.shape[1]
-            square = torch.lerp(square * BETA_2**untouched, mean_square, 1 - BETA_2)
-            moved.addcmul_(mean, 1 / (square.sqrt() + EPSILON))
-            state["exp_avg"].index_copy_(0, rows, mean.to(MEAN_TYPE))
-            state["exp_avg_sq"].index_copy_(0, rows, square)
-            state["last_step"].index_fill_(0, rows, step)
             rate = group["lr"] * (1 - BETA_2**step) ** 0.5 / (1 - BETA_1**step)
-            parameter.index_add_(0, rows, moved, alpha=-rate)
+            size = len(parameter) if parameter.device.type != "cpu" else max(1, CHUNK_NUMBERS // parameter.shape[1])
+            for rows, values in zip(gradient.indices()[0].split(size), gradient.values().split(size), strict=True):
+                parameter.index_add_(0, rows, _update_rows(state, rows, values, step), alpha=-rate)
 
     def _moments(self, number: int, parameter: nn.Parameter) -> dict[str, Tensor]:
         if number not in self._state:
@@ -153,3 +145,18 @@ class RowAdam(Adam):
                 state["exp_avg"] = state["exp_avg"].to(MEAN_TYPE)
                 state["exp_avg_sq"] = state["exp_avg_sq"].mean(dim=1, keepdim=True)
                 state["last_step"] = torch.full_like(state["exp_avg_sq"], float(state["step"]), dtype=torch.int32)
+
+
+def _update_rows(state: Mapping[str, Tensor], rows: Tensor, values: Tensor, step: int) -> Tensor:
+    """Update the moments of rows by their gradients, (n_rows, size); returns how far each moves, but for the rate."""
+    untouched = (step - 1 - state["last_step"][rows]).to(values.dtype)  # (n_rows, 1)
+    mean, square = state["exp_avg"][rows].to(values.dtype), state["exp_avg_sq"][rows]
+    tail = MOMENTUM_RATIO * (1 - MOMENTUM_RATIO**untouched) / (1 - MOMENTUM_RATIO)
+    moved: Tensor = mean * (tail / (square.sqrt() + EPSILON))
+    mean.mul_(BETA_1**untouched).lerp_(values, 1 - BETA_1)
+    mean_square = torch.linalg.vector_norm(values, dim=1, keepdim=True).square() / values.shape[1]
+    square = torch.lerp(square * BETA_2**untouched, mean_square, 1 - BETA_2)
+    state["exp_avg"].index_copy_(0, rows, mean.to(MEAN_TYPE))
+    state["exp_avg_sq"].index_copy_(0, rows, square)
+    state["last_step"].index_fill_(0, rows, step)
+    return moved.addcmul_(mean, 1 / (square.sqrt() + EPSILON))

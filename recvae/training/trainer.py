@@ -28,6 +28,7 @@ from recvae.training.checkpoint import (
     unpack_tensors,
 )
 from recvae.training.interrupts import interrupt_flag
+from recvae.training.kept_weights import KeptWeights
 from recvae.training.optimizers import Optimizer
 from recvae.training.schedules import learning_rate_factor
 from recvae.training.threads import adapted_threads
@@ -150,7 +151,7 @@ class Trainer:
         self.model, self.plan, self.parallelism, self.validation = model, plan, parallelism, validation
         self.generator, self.identity, self.checkpoint = generator, identity, checkpoint
         self.module, self.optimizers = model.module_, model.make_optimizers()
-        self.best_weights = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
+        self.best_weights = KeptWeights(self.module.state_dict())
         self.progress = Progress()
         self._next_save = time.monotonic() + SECONDS_TO_FIRST_CHECKPOINT
         self._permutation: tuple[int, npt.NDArray[np.int64]] | None = None
@@ -175,7 +176,7 @@ class Trainer:
                 write_line(f"{self.checkpoint} does not exist yet; training starts from the beginning")
             return
         saved = load_checkpoint(self.checkpoint, self.identity)
-        self.best_weights = unpack_tensors(saved.tensors, self.module, self.optimizers, self.generator)
+        self.best_weights.keep(unpack_tensors(saved.tensors, self.module, self.optimizers, self.generator))
         self.progress = Progress.from_manifest(saved.progress)
 
     def run(
@@ -219,7 +220,7 @@ class Trainer:
                         callback(self.progress.epoch - 1, record["seconds"], record["loss"])
                     self._save_or_stop(interrupted())
         finally:
-            self.module.load_state_dict(self.best_weights)
+            self.best_weights.restore(self.module)
 
     def _train_epoch(
         self,
@@ -293,8 +294,7 @@ class Trainer:
             value = record[self.plan.metric] = self.model.validate(self.validation, self.parallelism)
         if value > progress.best:
             progress.best, progress.best_epoch = value, progress.epoch
-            for name, tensor in self.module.state_dict().items():
-                self.best_weights[name].copy_(tensor)
+            self.best_weights.keep(self.module.state_dict())
 
     def _refuse_divergence(self) -> None:
         loss = self.progress.total_loss()
@@ -322,7 +322,7 @@ class Trainer:
         if self.checkpoint is not None:
             self._refuse_divergence()  # a checkpoint must be worth resuming from
             # Every process gathers, since each has some of the rows; the first one writes.
-            tensors = pack_tensors(self.module, self.optimizers, self.generator, self.best_weights)
+            tensors = pack_tensors(self.module, self.optimizers, self.generator, self.best_weights.tensors())
             if self.parallelism.is_first:
                 save_checkpoint(self.checkpoint, Checkpoint(tensors, self.progress.to_manifest(), self.identity))
         self._next_save = time.monotonic() + SECONDS_BETWEEN_CHECKPOINTS

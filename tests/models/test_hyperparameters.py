@@ -111,6 +111,17 @@ def test_a_network_larger_than_the_memory_is_refused(model: Autoencoder, monkeyp
     MultVAE(hidden=4, latent=2, epochs=1).fit(random_interactions(), show_progress=False)
 
 
+def test_a_sampled_softmax_takes_half_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = 25 * 4 + 4 + 4 * 4 + 4 + 2 * 4 + 4 + 25 * 4 + 25
+    options: dict[str, Any] = {"hidden": 4, "latent": 2, "epochs": 1}
+    monkeypatch.setattr("recvae.models.autoencoders.network.available_bytes", lambda: 10 * weights)
+    MultVAE(**options, n_negatives=3).fit(random_interactions(), show_progress=False)
+    monkeypatch.setattr("recvae.models.autoencoders.network.available_bytes", lambda: 10 * weights - 1)
+    for n_negatives in (None, 3):
+        with pytest.raises(ParameterError, match="use smaller layers"):
+            MultVAE(**options, n_negatives=n_negatives).fit(random_interactions(), show_progress=False)
+
+
 def test_a_network_larger_than_the_gpus_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     architecture, interactions = Architecture("plain", (7,), 3, variational=True), random_interactions()
     weights = 25 * 7 + 7 + 7 * 6 + 6 + 3 * 7 + 7 + 7 * 25 + 25

@@ -153,7 +153,8 @@ def _holds_its_own_rows_only(folder: Path) -> None:
             module.named_parameters(), optimizer.state_dict()["state"].values(), strict=True
         ):
             assert parameter.grad is not None
-            tensors = (parameter, parameter.grad, moments["exp_avg"], moments["exp_avg_sq"], trainer.best_weights[name])
+            best = trainer.best_weights.tensors()[name]
+            tensors = (parameter, parameter.grad, moments["exp_avg"], moments["exp_avg_sq"], best)
             held[name] = [tensor.shape for tensor in tensors]
 
     with pytest.MonkeyPatch.context() as patch:

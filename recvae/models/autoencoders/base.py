@@ -14,7 +14,7 @@ from recvae.data.csr import fingerprint
 from recvae.errors import TrainingError, UnsupportedError
 from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.architecture import FIT_NUMBERS, Architecture, check_state
-from recvae.models.autoencoders.network import AutoencoderNetwork, refuse_if_too_large
+from recvae.models.autoencoders.network import TRAINING_COPIES, AutoencoderNetwork, refuse_if_too_large
 from recvae.models.autoencoders.settings import (
     EpochRule,
     MatrixSize,
@@ -107,6 +107,10 @@ class Autoencoder(AnomalyDetector):
     def _prepare_training(self, user_items: sparse.csr_matrix, generator: torch.Generator) -> None:
         """Adapt the fresh network to the data."""
 
+    def _training_copies(self) -> float:
+        """Arrays as large as the weights that training holds."""
+        return TRAINING_COPIES
+
     def _choose(self, size: MatrixSize) -> dict[str, Any]:
         """Values of the hyperparameters that are left to the data, by name."""
         epochs = self.epochs or self.EPOCHS.choose(size)
@@ -126,7 +130,7 @@ class Autoencoder(AnomalyDetector):
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         self._chosen = self._choose(MatrixSize.of(user_items, self.item_counts_))
         device, parallelism = find_device(self.device), Parallelism.current(self.parallel)
-        refuse_if_too_large(self._architecture(self.n_items_), user_items, device, parallelism)
+        refuse_if_too_large(self._architecture(self.n_items_), user_items, device, parallelism, self._training_copies())
         generator = torch.Generator().manual_seed(self.seed)
         self.module_ = self._build(self.n_items_, generator, parallelism).to(device)
         if device.type != "cpu":  # weights are drawn on the CPU, so that they are the same on every device

@@ -12,6 +12,7 @@ from torch import Tensor
 from recvae.errors import ParameterError
 from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.architecture import ENCODERS, Architecture
+from recvae.models.autoencoders.network import SAMPLED_COPIES
 from recvae.models.autoencoders.settings import MatrixSize, choose_gamma
 from recvae.models.autoencoders.variational import VariationalAutoencoder, kl_to_standard_normal
 from recvae.nn.batches import Batch
@@ -196,6 +197,9 @@ class MultVAE(VariationalAutoencoder):
             # Items without interactions are drawn too, if rarely, so that training lowers their scores.
             weights = counts.clamp(min=1) if self.negatives == "popularity" else torch.ones_like(counts)
             self._negative_sampler = NegativeSampler(self.n_negatives, weights)
+
+    def _training_copies(self) -> float:
+        return super()._training_copies() if self.n_negatives is None else SAMPLED_COPIES
 
     def make_optimizers(self) -> Sequence[Optimizer]:
         if self.n_negatives is None:

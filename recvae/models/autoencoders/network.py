@@ -29,6 +29,8 @@ from recvae.nn.parallelism import ALONE, Parallelism
 
 TRAINING_COPIES = 5
 """Arrays as large as the weights in training: weights, gradients, two moments of Adam, the best weights so far."""
+SAMPLED_COPIES = 2.5
+"""The same with a sampled softmax, whose gradients have few rows: weights, `RowAdam`'s moments, the best weights."""
 
 
 class PlainEncoder(nn.Module):
@@ -135,22 +137,28 @@ class AutoencoderNetwork(nn.Module):
         return sampled_nll(self.decode(z), output.weight, output.bias, batch, batch_items, negatives, self._workspace)
 
 
-def count_training_bytes(architecture: Architecture, n_items: int, parallelism: Parallelism) -> int:
+def count_training_bytes(
+    architecture: Architecture, n_items: int, parallelism: Parallelism, copies: float = TRAINING_COPIES
+) -> int:
     """Memory that training takes for weights, and for what is as large as they are."""
     n_weights = sum(math.prod(shape) for shape in architecture.shapes(n_items).values())
-    needed = 4 * TRAINING_COPIES * n_weights
+    needed = round(4 * copies * n_weights)
     return needed // parallelism.size if parallelism.divides_items else needed  # nearly all weights are of item layers
 
 
 def refuse_if_too_large(
-    architecture: Architecture, user_items: sparse.csr_matrix, device: torch.device, parallelism: Parallelism
+    architecture: Architecture,
+    user_items: sparse.csr_matrix,
+    device: torch.device,
+    parallelism: Parallelism,
+    copies: float = TRAINING_COPIES,
 ) -> None:
     """Refuse a network whose training would exhaust the memory: the system would kill the process without a word.
 
     A GPU holds the histories too, with an index and a weight of four bytes for each interaction.
     """
     n_items = user_items.shape[1]
-    needed = count_training_bytes(architecture, n_items, parallelism)
+    needed = count_training_bytes(architecture, n_items, parallelism, copies)
     if device.type == "cpu":
         available = available_bytes()
     else:
