@@ -78,8 +78,8 @@ GROWTH = (
     Contestant("softmax over all items", "recvae", {"params": {"hidden": GROWTH_HIDDEN}}),
     Contestant("sampled softmax", "recvae", {"params": {"hidden": GROWTH_HIDDEN, "n_negatives": 4096}}),
 )
-# Epochs, and negatives for each batch: a quarter and a tenth of the catalogues.
-SAMPLED = {"ml-1m": (50, 900), "gowalla": (15, 4096)}
+# Epochs, and negatives for each batch: a quarter and a seventh of the catalogues.
+SAMPLED = {"ml-1m": (50, 900), "gowalla": (15, 6144)}
 BYTES_A_PARAMETER = 24  # weight, gradient, two moments, the best epoch's copy and the one that replaces it
 
 
