@@ -7,9 +7,11 @@ Every piece of work runs in a process of its own, at ML-1M's shape, under each c
 - quiet; one and two neighbours, processes that keep a core busy each;
 - a control group with a quota of 1 and of 1.5 cores (needs a system where control groups can be made).
 
-"as shipped" is what recvae sets itself (`recvae.machine.cores`); "spinning" is OpenMP's default, which recvae had
-before, with as many threads as cores. With `--peers` an epoch of RecBole's, Cornac's and irspack's Mult-VAE is measured
-under the same conditions, as they are shipped. Give it a machine with nothing else to do. Writes
+"as shipped" is what recvae sets itself (`recvae.machine.cores`, `recvae.training.threads`); "before" is what it did
+before: as many threads as cores throughout, which spin as OpenMP's do by default. An epoch is the mean over a training
+of some seconds, in which the number of threads is still to be found. The service's figure is the 99th percentile of
+requests one after another. With `--peers` an epoch of RecBole's, Cornac's and irspack's Mult-VAE is measured under the
+same conditions, as they are shipped. Give it a machine with nothing else to do. Writes
 `benchmarks/results/neighbours.json` and `neighbours.md`.
 """
 
@@ -21,30 +23,36 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from benchmarks import record
+from benchmarks import record, serving
 from benchmarks.contestants import Contestant, ContestantError, Track
 from benchmarks.shapes import histories, make_training_task
 from recvae.machine import cgroup
-from recvae.machine.cores import THREADS, WAITING
+from recvae.machine.cores import THREADS, WAITING, assigned_cores
 from recvae.models.registry import create
+from tests.http_service import running
 
 SHAPE = {"n_users": 4_838, "n_items": 3_600, "mean_interactions": 139}
-EPOCHS = 3
+PEERS_EPOCHS = 3
 PERIOD = 100_000
-WAYS: Mapping[str, Mapping[str, str]] = {"as shipped": {}, "spinning": {"GOMP_SPINCOUNT": "300000"}}
+REQUESTS = 500
+TRAINING_SECONDS = 6.0
+WAYS: Mapping[str, Mapping[str, str]] = {
+    "as shipped": {},
+    "before": {"GOMP_SPINCOUNT": "300000", "OMP_NUM_THREADS": str(assigned_cores())},
+}
 PEERS = (
-    Contestant("RecBole MultiVAE", "recbole", {"epochs": EPOCHS}),
-    Contestant("Cornac VAECF", "cornac", {"epochs": EPOCHS}),
-    Contestant("irspack MultVAE", "irspack", {"epochs": EPOCHS}),
+    Contestant("RecBole MultiVAE", "recbole", {"epochs": PEERS_EPOCHS}),
+    Contestant("Cornac VAECF", "cornac", {"epochs": PEERS_EPOCHS}),
+    Contestant("irspack MultVAE", "irspack", {"epochs": PEERS_EPOCHS}),
 )
 
 
@@ -89,12 +97,23 @@ CONDITIONS: Mapping[str, Callable[[], Any]] = {
 }
 
 
+class EnoughError(Exception):
+    """Ends a training that has been measured."""
+
+
 def train_epoch(user_items: sparse.csr_matrix, name: str, **params: Any) -> float:
-    """Seconds of an epoch: the median of those after the first."""
+    """Seconds of an epoch: the mean of those that fit into the time of a measurement, and of two at least."""
     seconds: list[float] = []
-    model = create(name, **params, epochs=EPOCHS)
-    model.fit(user_items, show_progress=False, callback=lambda *epoch: seconds.append(epoch[1]))
-    return median(seconds[1:])
+
+    def record_epoch(epoch: int, elapsed: float, loss: float) -> None:
+        del epoch, loss
+        seconds.append(elapsed)
+        if sum(seconds) > TRAINING_SECONDS and len(seconds) > 1:
+            raise EnoughError
+
+    with suppress(EnoughError):
+        create(name, **params, epochs=100).fit(user_items, show_progress=False, callback=record_epoch)
+    return mean(seconds)
 
 
 def time_call(call: Callable[[], Any]) -> float:
@@ -111,6 +130,15 @@ def rank_everybody(user_items: sparse.csr_matrix) -> float:
     return time_call(lambda: model.recommend(users, user_items, N=100))
 
 
+def answer_requests(user_items: sparse.csr_matrix) -> float:
+    """99th percentile of the seconds in which a service with a network of this size answers a request."""
+    n_items = user_items.shape[1]
+    with tempfile.TemporaryDirectory() as scratch:
+        path = serving.saved(Path(scratch), "multvae", n_items)
+        with running(path) as (address, _):
+            return serving.one_by_one(address, serving.bodies(n_items, REQUESTS))["p99_ms"] / 1000
+
+
 WORK: Mapping[str, Callable[[sparse.csr_matrix], float]] = {
     "multvae": lambda x: train_epoch(x, "multvae", gamma=0.003, dropout=0.5, batch_size=125),
     "multdae": lambda x: train_epoch(x, "multdae", dropout=0.5, batch_size=500),
@@ -120,6 +148,7 @@ WORK: Mapping[str, Callable[[sparse.csr_matrix], float]] = {
     ),
     "graph": lambda x: time_call(lambda: create("graph").fit(x, show_progress=False)),
     "ranking": rank_everybody,
+    "service": answer_requests,
 }
 """Each gives its seconds; in a process of its own, which has read the environment at its start."""
 
@@ -163,12 +192,15 @@ def measure(only: list[str], peers: bool, rounds: int) -> dict[str, dict[str, li
     return table
 
 
-def markdown(table: Mapping[str, Mapping[str, list[float]]], command: str, machine: Mapping[str, Any]) -> str:
+def markdown(
+    table: Mapping[str, Mapping[str, list[float]]], command: str, machine: Mapping[str, Any], rounds: int
+) -> str:
     """Write the table: seconds when quiet, and how many times as long everything else took; medians."""
     lines = [
         "# Beside busy neighbours and under quotas\n",
-        f"Made by `{command}` on {machine['cpu']}, {machine['cores']} cores. Seconds of an epoch, a fit or a ranking",
-        "of all users at ML-1M's shape when quiet; elsewhere how many times as long. Medians.\n",
+        f"Made by `{command}` on {machine['cpu']}, {machine['cores']} cores. Seconds of an epoch, a fit or a ranking of",
+        "all users, or the 99th percentile of a request's, at ML-1M's shape when quiet; elsewhere how many times as",
+        f"long. Medians of {rounds} rounds.\n",
         f"| | {' | '.join(CONDITIONS)} |",
         f"| --- {'| ---: ' * len(CONDITIONS)}|",
     ]
@@ -177,7 +209,7 @@ def markdown(table: Mapping[str, Mapping[str, list[float]]], command: str, machi
         others = [
             f"{median(cells[name]) / quiet:.1f} times" if name in cells else "not run" for name in list(CONDITIONS)[1:]
         ]
-        lines.append(f"| {row} | {quiet:.2f} s | {' | '.join(others)} |")
+        lines.append(f"| {row} | {quiet:.3g} s | {' | '.join(others)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -198,7 +230,9 @@ def main() -> None:
     table = measure(arguments.only, arguments.peers, arguments.rounds)
     origin = record.provenance(command, 0)
     record.merge(arguments.out / "neighbours.json", "table", {"seconds": table, "origin": origin})
-    (arguments.out / "neighbours.md").write_text(markdown(table, command, origin["machine"]), encoding="utf8")
+    (arguments.out / "neighbours.md").write_text(
+        markdown(table, command, origin["machine"], arguments.rounds), encoding="utf8"
+    )
 
 
 if __name__ == "__main__":
