@@ -198,9 +198,9 @@ def markdown(
     """Write the table: seconds when quiet, and how many times as long everything else took; medians."""
     lines = [
         "# Beside busy neighbours and under quotas\n",
-        f"Made by `{command}` on {machine['cpu']}, {machine['cores']} cores. Seconds of an epoch, a fit or a ranking of",
-        "all users, or the 99th percentile of a request's, at ML-1M's shape when quiet; elsewhere how many times as",
-        f"long. Medians of {rounds} rounds.\n",
+        f"Made by `{command}` on {machine['cpu']}, {machine['cores']} cores. Seconds of an epoch, a fit, a ranking",
+        "of all users, or the 99th percentile of a request's, at ML-1M's shape when quiet; elsewhere how many",
+        f"times as long. Medians of {rounds} rounds.\n",
         f"| | {' | '.join(CONDITIONS)} |",
         f"| --- {'| ---: ' * len(CONDITIONS)}|",
     ]
