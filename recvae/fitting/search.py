@@ -95,10 +95,7 @@ class Search:
         self._try_blend()
 
     def _take_over(self) -> None:
-        """Load the best models of an earlier run; the trials of those that were not kept count as not done.
-
-        The time that run used is not held against the end, for which there must be time.
-        """
+        """Load the best models of an earlier run; the time that it used is not taken from the end."""
         blended = max((trial.refit_seconds for trial in self.state.trials if trial.name == BLEND), default=0.0)
         for name in dict.fromkeys(trial.name for trial in self.state.trials):
             best = max((t for t in self.state.trials if t.name == name), key=lambda trial: trial.value)
@@ -143,7 +140,7 @@ class Search:
         """Try variations of the better half, of which less is left in each round; tell whether that gained enough."""
         ranked = [leader.trial for leader in self.ranking if leader.trial.name != BLEND]
         kept = ranked[: max(2, len(ranked) >> number)]
-        gained = False
+        gained = tried = False
         for best in sorted(kept, key=lambda trial: trial.seconds):
             n = int(np.clip(VARIATION_SHARE * self.clock.left / max(best.seconds, 1e-3), 1, MOST_VARIATIONS))
             for _ in range(n):
@@ -151,7 +148,11 @@ class Search:
                 trial = self._try_variation(before)
                 if trial is None:
                     break
-                gained |= trial.value > before.value * (1 + MIN_GAIN)
+                tried, gained = True, gained or trial.value > before.value * (1 + MIN_GAIN)
+        if tried and not gained:
+            self.status.say(
+                f"no variation gains {MIN_GAIN:.1%}; the last {format_seconds(self.clock.left)} stay unused"
+            )
         return gained
 
     def _try_variation(self, best: Trial) -> Trial | None:
@@ -339,8 +340,7 @@ class Search:
 
     def _blend_seconds(self) -> float:
         """Seconds to blend the best models once more."""
-        n_parts = min(len(self._list_parts()), MOST_PARTS)
-        if BLEND not in self.names or n_parts < 2:
+        if BLEND not in self.names or (n_parts := min(len(self._list_parts()), MOST_PARTS)) < 2:
             return 0.0
         usual = BLEND_SECONDS * n_parts * min(self.validation.n_users, MOST_USERS)
         return FIT_SAFETY * max((trial.seconds for trial in self.state.trials if trial.name == BLEND), default=usual)
