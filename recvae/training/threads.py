@@ -59,7 +59,7 @@ class ThreadChoice:
             return
         self._until_trial -= elapsed
         if self._until_trial <= 0:
-            self._halves = self.number == self.most or (self.number > 1 and not self._halves)
+            self._halves = self.number > 1 and (self.number == self.most or not self._halves)
             self._before = self.number, mean
             self._change(self.number // 2 if self._halves else min(2 * self.number, self.most))
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recvae.training import threads
@@ -55,6 +55,7 @@ def test_the_best_number_is_found_on_many_cores(most: int, best: int) -> None:
 
 
 @settings(deadline=None)
+@example(1, [1.0] * 9)
 @given(st.integers(1, 40), st.lists(st.floats(1e-4, 5.0), max_size=400))
 def test_the_number_stays_within_bounds(most: int, seconds: list[float]) -> None:
     choice, numbers = make_choice(most)
