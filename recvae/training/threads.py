@@ -11,9 +11,9 @@ WINDOW = 0.1
 """Seconds for which updates are timed with one number of threads."""
 FEWEST_UPDATES = 2
 FIRST_TRIAL = 1.0
-"""Seconds of training before another number is tried."""
+"""Seconds of training before another number is tried; trials follow when it has lasted twice as long, and so on."""
 TRIAL_SHARE = 0.02
-"""Share of the time in which another number is tried."""
+"""Share of the time in which another number is tried later."""
 GAIN = 0.95
 """Another number is taken if an update's time falls below this share."""
 
@@ -39,13 +39,18 @@ class ThreadChoice:
 
     def __init__(self, most: int, set_threads: Callable[[int], None]) -> None:
         self.most, self.number, self._set_threads = most, most, set_threads
-        self._seconds, self._updates = 0.0, 0
+        self._seconds, self._updates, self._trained = 0.0, 0, 0.0
+        self._is_first = False
         self._before: tuple[int, float] | None = None  # while another number is tried: the last one, and its time
         self._halves = True
         self._until_trial = FIRST_TRIAL
 
     def record(self, seconds: float) -> None:
         """Take note of an update's seconds, and choose the number of threads for the next one."""
+        self._trained += seconds
+        if self._is_first:  # with a new number of threads libraries prepare their kernels again
+            self._is_first = False
+            return
         self._seconds, self._updates = self._seconds + seconds, self._updates + 1
         if self._seconds < WINDOW or self._updates < FEWEST_UPDATES:
             return
@@ -53,7 +58,7 @@ class ThreadChoice:
         self._seconds, self._updates = 0.0, 0
         if self._before is not None:
             number, before = self._before
-            self._before, self._until_trial = None, elapsed / TRIAL_SHARE
+            self._before, self._until_trial = None, min(elapsed / TRIAL_SHARE, self._trained)
             if mean > GAIN * before:
                 self._change(number)
             return
@@ -64,7 +69,7 @@ class ThreadChoice:
             self._change(self.number // 2 if self._halves else min(2 * self.number, self.most))
 
     def _change(self, number: int) -> None:
-        self.number = number
+        self.number, self._is_first = number, True
         self._set_threads(number)
 
 
