@@ -11,7 +11,7 @@ from recvae.fitting.cost import REFIT_SHARES, compare_cost, describe_lack, estim
 from recvae.fitting.epochs import EpochWatch, TooManyEpochsError
 from recvae.fitting.interruption import OutOfTimeError, interrupt_after
 from recvae.fitting.state import SearchState
-from recvae.fitting.trial import Leader, Trial, is_one, name_parts, to_plain
+from recvae.fitting.trial import Leader, Trial, name_parts, to_plain
 from recvae.models.base import Recommender
 from recvae.models.blending.weights import MOST_USERS
 from recvae.models.registry import MODELS
@@ -206,8 +206,7 @@ class Search:
 
     def _drop_blend_of_one(self) -> None:
         """Leave a blend out that is one model alone, which is among the candidates already."""
-        blend = self.leaders.get(BLEND)
-        if blend is not None and is_one(blend.model):
+        if (blend := self.leaders.get(BLEND)) is not None and len(blend.parts) == 1:
             del self.leaders[BLEND]
             self._leave_out(BLEND, f"no blend is better than {self.ranking[0].trial.name} alone")
 
@@ -256,7 +255,8 @@ class Search:
     def _measure(self, model: Recommender) -> float:
         """Measure a model on the validation users; a blend, while they are few, by weights chosen without each user."""
         cross_fitted: float | None = getattr(model, "cross_fitted_", None)
-        if cross_fitted is not None and not is_one(model) and self.validation.n_users <= MOST_USERS:
+        are_few = self.validation.n_users <= MOST_USERS
+        if cross_fitted is not None and are_few and len(name_parts(model, self.leaders)) > 1:
             return cross_fitted
         return evaluate(model, self.validation, [self.metric]).mean(self.metric)
 

@@ -80,11 +80,6 @@ def name_parts(blend: Recommender, leaders: Mapping[str, Leader]) -> tuple[str, 
     return tuple(name for name, leader in leaders.items() if id(leader.model) in used)
 
 
-def is_one(blend: Recommender) -> bool:
-    """Tell whether a blend has a weight for one of its models only."""
-    return int(np.count_nonzero(getattr(blend, "weights_", ()))) == 1
-
-
 def to_plain(params: Mapping[str, Any]) -> dict[str, Any]:
     """Hyperparameters as JSON has them."""
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()}

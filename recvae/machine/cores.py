@@ -10,7 +10,7 @@ from recvae.machine.cgroup import cpu_quota
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables by which the numerical libraries, when they are loaded, learn how many threads to start."""
 THREADS_ARE_GIVEN = any(variable in os.environ for variable in THREADS)
-"""Whether the user chose the number of threads, which then stays as it is."""
+"""True where the user chose the number of threads, which then stays as it is."""
 WAITING, ROUNDS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"), "1000"
 """Variables that say how threads wait for each other, and how often GNU's OpenMP looks before a thread sleeps: 300,000
 times by default. Measured on two cores, Mult-VAE: a thousand cost a twentieth to a tenth on a quiet machine, not to
