@@ -10,10 +10,12 @@ from recvae.machine.cores import THREADS_ARE_GIVEN
 WINDOW = 0.1
 """Seconds for which updates are timed with one number of threads."""
 FEWEST_UPDATES = 2
-FIRST_TRIAL = 1.0
-"""Seconds of training before another number is tried; trials follow when it has lasted twice as long, and so on."""
-TRIAL_SHARE = 0.02
-"""Share of the time in which another number is tried later."""
+FIRST_TRIAL, FIRST_UPDATES = 1.0, 10
+"""Seconds of training, and updates, before another number is tried; the next trials follow when it has lasted twice as
+long, and so on.
+"""
+TRIAL_SHARE, EARLY_SHARE = 0.02, 0.1
+"""Share of the time in which another number is tried, and largest one of the first trials."""
 GAIN = 0.95
 """Another number is taken if an update's time falls below this share."""
 
@@ -39,7 +41,8 @@ class ThreadChoice:
 
     def __init__(self, most: int, set_threads: Callable[[int], None]) -> None:
         self.most, self.number, self._set_threads = most, most, set_threads
-        self._seconds, self._updates, self._trained = 0.0, 0, 0.0
+        self._seconds, self._updates = 0.0, 0
+        self._trained, self._made = 0.0, 0
         self._is_first = False
         self._before: tuple[int, float] | None = None  # while another number is tried: the last one, and its time
         self._halves = True
@@ -47,7 +50,7 @@ class ThreadChoice:
 
     def record(self, seconds: float) -> None:
         """Take note of an update's seconds, and choose the number of threads for the next one."""
-        self._trained += seconds
+        self._trained, self._made = self._trained + seconds, self._made + 1
         if self._is_first:  # with a new number of threads libraries prepare their kernels again
             self._is_first = False
             return
@@ -58,12 +61,13 @@ class ThreadChoice:
         self._seconds, self._updates = 0.0, 0
         if self._before is not None:
             number, before = self._before
-            self._before, self._until_trial = None, min(elapsed / TRIAL_SHARE, self._trained)
+            self._before = None
+            self._until_trial = min(elapsed / TRIAL_SHARE, max(elapsed / EARLY_SHARE, self._trained))
             if mean > GAIN * before:
                 self._change(number)
             return
         self._until_trial -= elapsed
-        if self._until_trial <= 0:
+        if self._until_trial <= 0 and self._made >= FIRST_UPDATES:
             self._halves = self.number > 1 and (self.number == self.most or not self._halves)
             self._before = self.number, mean
             self._change(self.number // 2 if self._halves else min(2 * self.number, self.most))

@@ -72,16 +72,22 @@ def test_short_training_changes_nothing() -> None:
 
 def test_updates_longer_than_a_window_are_timed_in_twos() -> None:
     choice, numbers = make_choice(2)
-    for seconds in (3.0, 3.0, 9.0, 2.0, 2.0):  # the first update with one thread is not counted
+    for seconds in (*[3.0] * 10, 9.0, 2.0, 2.0):  # the first update with one thread is not counted
         choice.record(seconds)
     assert numbers == [1]
 
 
+def test_long_updates_lose_little_by_trials() -> None:
+    choice, _ = make_choice(2)
+    spent = train(choice, lambda number: 3.0 if number == 2 else 5.0, 600.0)
+    assert spent[1] * (1 - 3 / 5) < 0.05 * 600
+
+
 def test_a_trial_that_failed_by_chance_is_soon_repeated() -> None:
     choice, _ = make_choice(2)
-    train(choice, lambda number: 0.3 if number == 2 else 1.0, 4.5)
+    train(choice, lambda number: 0.3 if number == 2 else 0.4, 4.5)
     assert choice.number == 2
-    train(choice, lambda number: 0.3 if number == 2 else 0.02, 8.0)
+    train(choice, lambda number: 0.3 if number == 2 else 0.02, 12.0)
     assert choice.number == 1
 
 
@@ -94,8 +100,8 @@ def two_threads() -> None:
 def test_the_number_is_as_before_after_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "THREADS_ARE_GIVEN", False)
     with suppress(KeyboardInterrupt), adapted_threads(True) as record:
-        record(1.0)
-        record(1.0)
+        for _ in range(10):
+            record(1.0)
         assert torch.get_num_threads() == 1
         raise KeyboardInterrupt
     assert torch.get_num_threads() == 2
