@@ -1,5 +1,7 @@
 """The command line: commands parse their arguments, call the library and print."""
 
+import atexit
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +26,7 @@ __all__ = ["app", "generative", "lists", "main", "training", "upkeep"]
 def main() -> None:
     """Run the command line; a mistake that the user can mend ends with one line on standard error and exit status 2."""
     accept_any_encoding()
+    atexit.register(gc.freeze)  # or torch's hundreds of thousands of objects are looked through for cycles at the end
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except TyperException as error:

@@ -200,7 +200,9 @@ def diversity_at_k(ids: Ids, item_users: sparse.csr_matrix, k: int) -> PerUser:
                 np.concatenate([of[span] for span in spans]) for of in (item_users.indices, item_users.data)
             )
             total = np.bincount(users, parts)
-            diversity[row] = 1 - (total @ total - parts @ parts) / (len(listed) * (len(listed) - 1))
+            # Not `total @ total`: BLAS would wake its threads for each list, and wait for them where cores are busy.
+            squares = np.square(total).sum() - np.square(parts).sum()
+            diversity[row] = 1 - squares / (len(listed) * (len(listed) - 1))
     bounded: PerUser = np.clip(diversity, 0, 1)  # which rounding may leave
     return bounded
 
