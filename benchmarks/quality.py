@@ -2,7 +2,8 @@
 
     python -m benchmarks.quality ml-100k ml-1m gowalla [--models ease,als] [--fit 600] [--workers 4]
 
-Each data set is found as `recvae prepare` finds it, or taken from `--data`, a folder of prepared directories by name.
+Each data set is found as `recvae prepare` finds it, or taken from `--data`, a folder of prepared directories by name,
+where it may have any name.
 Every model is fitted on the training users or interactions, chooses by the validation users what its defaults leave
 open, and is evaluated once on the test users; what draws numbers is fitted with several seeds. With
 `--fit` a row is the model that `recvae fit` finds within so many seconds. Gowalla and Yelp2018
@@ -29,7 +30,6 @@ from benchmarks.pool import Task, run
 from benchmarks.published import FIGURES
 from recvae.data.prepared import Prepared, read_prepared
 from recvae.data.splitting import Split
-from recvae.datasets import NAMES
 from recvae.errors import ParameterError, RecvaeError
 from recvae.evaluation.compare import RECALL_CURVE, ModelRun, combine
 from recvae.evaluation.evaluate import (
@@ -266,7 +266,7 @@ class Tables:
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a known data set, or a directory in --data")
     parser.add_argument("--data", type=Path, default=kept.PREPARED, help="prepared directories, by name")
     rows = record.parse_some([*MODELS, *PAPER_ROWS, kept.OURS])
     parser.add_argument("--models", type=rows, help="rows of the table, by commas; all by default")

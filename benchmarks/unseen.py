@@ -1,0 +1,122 @@
+"""Defaults, blend and `recvae fit` on tables that no setting was ever chosen on.
+
+    python -m benchmarks.unseen FOLDER [--fit 60] [--models ease,multvae]
+
+Each CSV file in the folder is prepared and compared as a user's own file is: the defaults of `recvae prepare`, every
+model with its defaults, and `recvae fit` within so many seconds. Test users are scored once and choose nothing; what is
+seen here is not to change a default, or it is unseen no longer.
+
+Writes `benchmarks/results/unseen.json` and `unseen.md`. Finished runs are kept in `--keep`, as those of
+`benchmarks.quality`.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import kept, record
+from benchmarks.pool import run
+from benchmarks.quality import KEEP, Tables, measure
+from recvae.data.prepared import Prepared
+from recvae.errors import RecvaeError
+from recvae.evaluation.results import write_results
+from recvae.machine.cores import assigned_cores
+from recvae.models.registry import MODELS
+from recvae.preparation.pipeline import Options, prepare
+
+METRIC, SIGNIFICANT = "ndcg@100", 0.05
+
+
+def prepare_tables(folder: Path, into: Path) -> list[str]:
+    """Prepare each CSV file of a folder by the defaults, and name them, the smallest first."""
+    files = sorted(folder.glob("*.csv"), key=lambda path: path.stat().st_size)
+    for path in files:
+        if not (into / path.stem).exists():
+            for line in prepare(path, into / path.stem, Options()):
+                print(line, flush=True)
+    return [path.stem for path in files]
+
+
+def summarise(table: Mapping[str, Any], prepared: Prepared) -> dict[str, Any]:
+    """The sizes of the data, each row's figure, and which rows are as good as the best one."""
+    figures = {row: run["metrics"][METRIC] for row, run in table["models"].items()}
+    best = max(figures, key=lambda row: figures[row]["mean"])
+    pairs = [pair for pair in table["comparisons"] if pair["metric"] == METRIC and best in (pair["a"], pair["b"])]
+    behind = {row for pair in pairs if pair["p_value"] < SIGNIFICANT for row in (pair["a"], pair["b"])} - {best}
+    counts = {name: prepared.manifest["counts"][name] for name in ("users", "items", "interactions")}
+    return {
+        "counts": {name: counts[name] for name in ("users", "items", "interactions")}
+        | {"test users": table["n_users"]},
+        "sha256": prepared.manifest["source"]["sha256"],
+        METRIC: figures,
+        "fit_seconds": {row: run["fit_seconds"] for row, run in table["models"].items()},
+        "as_good_as_the_best": sorted({*figures} - behind),
+        "chosen": table["models"].get(kept.OURS, {}).get("params", {}),
+    }
+
+
+def markdown(found: Mapping[str, Mapping[str, Any]], command: str, machine: str) -> str:
+    """Write a column for each data set: its sizes, then the figure of every row."""
+    rows = dict.fromkeys(row for data in found.values() for row in data[METRIC])
+    lines = [
+        "# Data that no setting was chosen on\n",
+        f"Made by `{command}` on {machine}. {METRIC} of test users, one seed. Bold: the best of a column, and what is",
+        f"not significantly behind it (paired t-tests, Holm-corrected p ≥ {SIGNIFICANT}).\n",
+        f"| | {' | '.join(found)} |",
+        f"| --- {'| ---: ' * len(found)}|",
+    ]
+    for name in ("users", "items", "interactions", "test users"):
+        cells = [f"{data['counts'][name]:,}" for data in found.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    for row in rows:
+        cells = []
+        for data in found.values():
+            figure = f"{data[METRIC][row]['mean']:.4f}" if row in data[METRIC] else "not run"
+            cells.append(f"**{figure}**" if row in data["as_good_as_the_best"] else figure)
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="a folder of CSV files with user_id and item_id")
+    parser.add_argument("--models", type=record.parse_some(MODELS), default=list(MODELS), help="rows, by commas")
+    parser.add_argument("--fit", type=float, default=60.0, help="seconds for `recvae fit`")
+    parser.add_argument("--keep", type=Path, default=KEEP.with_name("unseen"), help="where finished work is kept")
+    parser.add_argument("--out", type=Path, default=record.RESULTS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Prepare, measure and write."""
+    arguments = parse_arguments()
+    keep: Path = arguments.keep
+    try:
+        names = prepare_tables(arguments.folder, keep / "prepared")
+    except RecvaeError as error:
+        sys.exit(f"not run: {error}")
+    tables = Tables(
+        argparse.Namespace(
+            names=names,
+            models=arguments.models,
+            fit=arguments.fit,
+            data=keep / "prepared",
+            keep=keep / "runs",
+            out=keep / "tables",
+            seeds=1,
+            workers=1,
+        )
+    )
+    run(measure, tables.take, tables.done, workers=1, cores=assigned_cores(), seconds=float("inf"))
+    found = {name: summarise(table, tables.data[name]) for name in names if (table := tables.write(name))}
+    command = f"python -m benchmarks.unseen FOLDER --fit {arguments.fit:g}"
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    write_results(arguments.out / "unseen.json", {**record.provenance(command, 0), "data": found})
+    (arguments.out / "unseen.md").write_text(markdown(found, command, kept.describe_machine()), encoding="utf8")
+
+
+if __name__ == "__main__":
+    main()
