@@ -165,8 +165,7 @@ def _make_notes(results: Results, metrics: Sequence[str]) -> list[str]:
         absent.setdefault(reason, []).append(name)
     refusals = [f"Not in the table: {', '.join(names)}: {reason}." for reason, names in absent.items()]
     blended = [
-        f"{name}: of {', '.join(member['class'] for member in model['params']['models'])}; the seconds of those that "
-        "are in the table are not counted again."
+        f"{name}: {_describe_parts(model['params'])}; the seconds of those that are in the table are not counted again."
         for name, model in results["models"].items()
         if "models" in model["params"]
     ]
@@ -178,6 +177,13 @@ def _make_notes(results: Results, metrics: Sequence[str]) -> list[str]:
         *blended,
         *refusals,
     ]
+
+
+def _describe_parts(params: Mapping[str, Any]) -> str:
+    """List the parts of a blend that have a weight, with it, the heaviest first."""
+    names = [part["class"] for part in params["models"]]
+    weighed = sorted(zip(params["weights"], names, strict=True), key=lambda part: -part[0])
+    return ", ".join(f"{weight:.2f} {name}" for weight, name in weighed if weight)
 
 
 def _note_seeds(results: Results) -> list[str]:

@@ -189,3 +189,10 @@ def test_metrics_without_paired_tests_are_named(results: dict[str, Any]) -> None
     assert "No paired tests of recall@20, recall@50." in markdown_table(results)
     results["models"] = {"ease": results["models"]["ease"]}
     assert "No paired tests" not in printed(results)
+
+
+def test_the_notes_list_the_parts_of_a_blend_that_have_a_weight(results: dict[str, Any]) -> None:
+    parts: list[dict[str, Any]] = [{"class": name, "hyperparameters": {}} for name in ("ALS", "EASE", "MultVAE")]
+    results["models"]["blend"] = model(0.4, 0.5, 0.48) | {"params": {"models": parts, "weights": [0.25, 0.0, 0.75]}}
+    text = " ".join(printed(results).split())
+    assert "blend: 0.75 MultVAE, 0.25 ALS; the seconds" in text
