@@ -23,12 +23,18 @@ app.registered_commands.sort(key=lambda command: getattr(command.callback, "__mo
 __all__ = ["app", "generative", "lists", "main", "training", "upkeep"]
 
 
-def main() -> None:
-    """Run the command line; a mistake that the user can mend ends with one line on standard error and exit status 2."""
+def main(started: float | None = None) -> None:
+    """Run the command line; a mistake that the user can mend ends with one line on standard error and exit status 2.
+
+    Parameters
+    ----------
+    started : float, optional
+        Time of the monotonic clock at which the process began, from which a budget is counted.
+    """
     accept_any_encoding()
     atexit.register(gc.freeze)  # or torch's hundreds of thousands of objects are looked through for cycles at the end
     try:
-        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False, obj=started)
     except TyperException as error:
         _fail(usage_message(error.format_message(), sys.argv[1:], _command_names()))
     except RecvaeError as error:

@@ -43,6 +43,7 @@ from recvae.errors import RecvaeError
 
 @app.command()
 def fit(
+    context: typer.Context,
     out: Out,
     source: Annotated[
         str | None,
@@ -88,15 +89,17 @@ def fit(
     fitted again on everything and saved. Ctrl-C takes the best so far.
     """
     options = locals()
+    started = options.pop("context").obj
     with artifact_directory(options.pop("out")) as directory:
-        _fit(out=directory, **options)
+        _fit(started, out=directory, **options)
 
 
-def _fit(source: str | None, out: Path, budget: str, **options: Any) -> None:
-    """Fit with the options of the command."""
+def _fit(started: float | None, source: str | None, out: Path, budget: str, **options: Any) -> None:
+    """Fit with the options of the command, in a process that began at `started`."""
     from recvae.fitting.budget import Clock, parse_budget
 
     clock = Clock(parse_budget(budget))  # it runs while torch is imported
+    clock.started = clock.started if started is None else started
     from recvae.evaluation.results import choose_shown_metrics
     from recvae.evaluation.tables import console_table
     from recvae.fitting.fit import fit as fit_best

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from recvae.errors import ParameterError
 
 LEAST_SECONDS = 5
+MOST_SLOWDOWN = 3.0
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _NOTATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 
@@ -53,15 +54,19 @@ class Clock:
         Seconds that earlier runs of the same search took.
     now : callable
         Seconds of a clock that never goes back.
+    started : float
+        Time of that clock from which the budget is counted.
     """
 
     budget: float
     before: float = 0.0
     now: Callable[[], float] = time.monotonic
     started: float = field(init=False)
+    _worked_before: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.started = self.now()
+        self._worked_before = time.thread_time()
 
     @property
     def elapsed(self) -> float:
@@ -72,3 +77,12 @@ class Clock:
     def left(self) -> float:
         """Seconds left; negative when the budget is spent."""
         return self.budget - self.elapsed
+
+    @property
+    def slowdown(self) -> float:
+        """Seconds that have passed for each one that this thread had a core: 2 beside as much other work as cores.
+
+        At most `MOST_SLOWDOWN`, since it also waits where data are downloaded.
+        """
+        worked = max(time.thread_time() - self._worked_before, 1e-3)
+        return min(max((self.now() - self.started) / worked, 1.0), MOST_SLOWDOWN)

@@ -94,5 +94,5 @@ def compare_cost(best: Mapping[str, Any], drawn: Mapping[str, Any]) -> float:
 
 def describe_lack(needed: float, spare: float) -> str:
     """Say that a model needs more seconds than there are, if it is to be fitted again."""
-    there_are = f"there are {format_seconds(spare)} for it, with time to fit it again on everything"
+    there_are = f"there are {format_seconds(spare)} for it beside the time to fit it again on everything"
     return f"would take about {format_seconds(needed)}, and {there_are}"

@@ -20,10 +20,10 @@ from recvae.fitting.candidates import check_names, run_params
 from recvae.fitting.fitted_model import FittedModel
 from recvae.fitting.interruption import Interruptions, note_interruptions
 from recvae.fitting.scored_users import choose_scored_users, compute_growth, describe_split
-from recvae.fitting.search import BLEND, Search
+from recvae.fitting.search import Search
 from recvae.fitting.source import Source, UnsplittableData, choose_source, open_source
 from recvae.fitting.state import SearchState, clear_state, open_state
-from recvae.fitting.trial import Leader
+from recvae.fitting.trial import BLEND, Leader
 from recvae.inference.new_items.cold_split import rank_cold_items
 from recvae.models.base import Recommender
 from recvae.models.registry import MODELS

@@ -10,25 +10,18 @@ from recvae.fitting.candidates import Candidate, describe_settings, run_params, 
 from recvae.fitting.cost import REFIT_SHARES, compare_cost, describe_lack, estimate_seconds, is_large
 from recvae.fitting.epochs import EpochWatch, TooManyEpochsError
 from recvae.fitting.interruption import OutOfTimeError, interrupt_after
+from recvae.fitting.reserve import FIT_SAFETY, LEAST_SECONDS, MOST_PARTS, Reserve
 from recvae.fitting.state import SearchState
-from recvae.fitting.trial import Leader, Trial, name_parts, to_plain
+from recvae.fitting.trial import BLEND, Leader, Trial, name_parts, to_plain
 from recvae.models.base import Recommender
 from recvae.models.blending.weights import MOST_USERS
 from recvae.models.registry import MODELS
 from recvae.progress import StatusLine
 
-FINISH_SECONDS = 3.5
-"""Time kept for the comparison and the report."""
-SCORE_SAFETY, FIT_SAFETY = 1.5, 1.2
-LEAST_SECONDS = 0.5
-"""A candidate with less time is not begun."""
-MOST_PARTS = 6
-BLEND_SECONDS = 0.001
-"""Time to choose a blend's weights, for a validation user and a part, until a blend has shown it."""
 MOST_VARIATIONS, VARIATION_SHARE = 4, 0.05
 MIN_GAIN = 0.005
 """Relative gain of a round below which the search ends: less is within what the choice of validation users decides."""
-BLEND = "blend"
+NO_TIME = "no time is left for it"
 
 
 class Search:
@@ -74,7 +67,9 @@ class Search:
         self.validation: Holdout = split.validation
         self.clock, self.growth, self.state, self.status = clock, growth, state, status
         self.leaders: dict[str, Leader] = {}
+        self.reserve = Reserve(split, names, growth, clock, self.leaders, state)
         self._planned_epochs: dict[str, int] = {}
+        self._save_seconds: dict[str, float] = {}
         self._blended: list[Trial] = []
 
     @property
@@ -89,13 +84,20 @@ class Search:
             if name != BLEND and name not in self.leaders and name not in self.state.left_out:
                 self._try_defaults(name)
         self._try_blend()
+        if untried := [name for name, reason in self.state.left_out.items() if reason == NO_TIME]:
+            self.status.say(f"no time is left for {', '.join(untried)}")
         for number in range(1, 1 + len(self.names) * 100):
             if not self._try_variations(number):
                 break
         self._try_blend()
 
     def _take_over(self) -> None:
-        """Load the best models of an earlier run; the time that it used is not taken from the end."""
+        """Load the best models of an earlier run; the time that it used is not taken from the end.
+
+        Models that it had no time for are tried, if there is time now.
+        """
+        for name in [name for name, reason in self.state.left_out.items() if reason == NO_TIME]:
+            del self.state.left_out[name]
         blended = max((trial.refit_seconds for trial in self.state.trials if trial.name == BLEND), default=0.0)
         for name in dict.fromkeys(trial.name for trial in self.state.trials):
             best = max((t for t in self.state.trials if t.name == name), key=lambda trial: trial.value)
@@ -104,7 +106,7 @@ class Search:
                 self.state.trials = [trial for trial in self.state.trials if trial.name != name]
             else:
                 self.leaders[name] = Leader(best, model)
-        late = max(0.0, blended - self._spare_seconds())
+        late = max(0.0, blended - self.reserve.spare_seconds())
         self.clock.before -= min(late, self.clock.before)
 
     def _try_defaults(self, name: str) -> None:
@@ -112,8 +114,8 @@ class Search:
         if MODELS[name].resumable:
             self._try_epochs(candidate)
             return
-        spare = self._allow(refit_share=REFIT_SHARES.get(name, 1.0))
-        if is_large(self.split) and name != "popularity":
+        spare = self.reserve.allow(refit_share=REFIT_SHARES.get(name, 1.0))
+        if is_large(self.split) and name != "popularity" and spare >= LEAST_SECONDS:
             self.status.show(f"estimating {name}")
             estimate = estimate_seconds(candidate, self.split, spare, self.seed)
             if estimate > spare:
@@ -125,11 +127,11 @@ class Search:
         """Try a model that trains in epochs: as many as it would choose, or as fit into the time."""
         untried = [n for n in self.names if MODELS[n].resumable and n not in {*self.leaders, *self.state.left_out}]
         try:
-            return self._try(candidate, self._allow(), watched=self._allow(len(untried)))
+            return self._try(candidate, self.reserve.allow(), watched=self.reserve.allow(len(untried)))
         except TooManyEpochsError as error:
             self._planned_epochs[candidate.name] = error.epochs
-            spare = self._allow()
-            epochs = error.choose_epochs(self._allow(len(untried)), spare)
+            spare = self.reserve.allow()
+            epochs = error.choose_epochs(self.reserve.allow(len(untried)), spare)
             if epochs is None:
                 self._leave_out(candidate.name, describe_lack(error.epochs * error.seconds, spare))
                 return None
@@ -159,7 +161,7 @@ class Search:
         """Try one variation of the best settings; first, all epochs where there was no time for them before."""
         generator = np.random.default_rng([self.seed, len(self.state.trials)])
         fitted_again = best.name in {self.ranking[0].trial.name, *self.ranking[0].parts}
-        spare = self._allow(kept=best.refit_seconds * fitted_again)
+        spare = self.reserve.allow(kept=best.refit_seconds * fitted_again)
         if spare < LEAST_SECONDS:
             return None
         if best.shortened:
@@ -187,8 +189,7 @@ class Search:
             return
         params = {**run_params(BLEND, self.metric, self.seed), "models": [part.model for part in parts]}
         refits = sum(part.trial.refit_seconds for part in parts)
-        if self._try(Candidate(BLEND, params), self.clock.left - self._measure_seconds() - refits) is not None:
-            self._drop_blend_of_one()
+        self._try(Candidate(BLEND, params), self.clock.left - self.reserve.measure_seconds() - refits)
 
     def _list_parts(self) -> list[Leader]:
         """The models that can be parts of a blend, best first."""
@@ -197,18 +198,12 @@ class Search:
     def _choose_parts(self) -> list[Leader]:
         """Choose parts of a blend that can all be fitted again in the time that is left, the best first."""
         parts: list[Leader] = []
-        spare = self.clock.left - self._measure_seconds() - self._blend_seconds()
+        spare = self.clock.left - self.reserve.measure_seconds() - self.reserve.blend_seconds()
         for leader in self._list_parts():
             if leader.trial.refit_seconds <= spare and len(parts) < MOST_PARTS:
                 parts.append(leader)
                 spare -= leader.trial.refit_seconds
         return parts
-
-    def _drop_blend_of_one(self) -> None:
-        """Leave a blend out that is one model alone, which is among the candidates already."""
-        if (blend := self.leaders.get(BLEND)) is not None and len(blend.parts) == 1:
-            del self.leaders[BLEND]
-            self._leave_out(BLEND, f"no blend is better than {self.ranking[0].trial.name} alone")
 
     def _try(
         self, candidate: Candidate, allowed: float, *, watched: float | None = None, shortened: bool = False
@@ -218,11 +213,11 @@ class Search:
         With `watched`, training that would take more seconds than these raises `TooManyEpochsError`.
         """
         name = candidate.name
+        if allowed < LEAST_SECONDS:
+            self._leave_out(name, NO_TIME)
+            return None
         doing = f"trying {name}{describe_settings(candidate.varies)}"
         self.status.show(doing)
-        if allowed < LEAST_SECONDS:
-            self._leave_out(name, "no time is left for it")
-            return None
         try:
             model = candidate.create()
             callback = EpochWatch(
@@ -269,9 +264,13 @@ class Search:
         score_seconds: float,
         shortened: bool,
     ) -> Trial:
-        parts = name_parts(model, self.leaders) if candidate.name == BLEND else ()
+        name, before = candidate.name, self.leaders.get(candidate.name)
+        parts = name_parts(model, self.leaders) if name == BLEND else ()
+        is_best = before is None or value > before.trial.value
+        if is_best and name != BLEND:  # it is quickly blended again
+            self._save_model(name, model)
         trial = Trial(
-            candidate.name,
+            name,
             to_plain(model.fitted_params()),
             dict(candidate.varies),
             value,
@@ -282,17 +281,18 @@ class Search:
             shortened,
         )
         self.state.trials.append(trial)
-        self.state.left_out.pop(trial.name, None)
-        before = self.leaders.get(trial.name)
-        if before is None or value > before.trial.value:
-            self.leaders[trial.name] = Leader(trial, model, parts)
-            if trial.name != BLEND:  # it is quickly blended again
-                self.state.save_model(trial.name, model)
+        if is_best and len(parts) == 1:
+            self.leaders.pop(name, None)
+            self._leave_out(name, f"no blend is better than {self.ranking[0].trial.name} alone")
+            return trial
+        if is_best:
+            self.leaders[name] = Leader(trial, model, parts)
+        self.state.left_out.pop(name, None)
         self._save_state()
         best = self.ranking[0].trial
         self.status.say(
-            f"{trial.name + describe_settings(trial.varies):<24} {self.metric} {value:.4f}  {seconds:7.1f} s   "
-            f"best {best.name} {best.value:.4f}   {format_seconds(self.clock.left)} left"
+            f"{name:<10}  {self.metric} {value:.4f}  {seconds:7.1f} s   best {best.name} {best.value:.4f}   "
+            f"{format_seconds(self.clock.left)} left  {describe_settings(trial.varies)}".rstrip()
         )
         return trial
 
@@ -300,50 +300,34 @@ class Search:
         if name in self.leaders:
             self.status.say(f"{name}{describe_settings(candidate.varies if candidate else {})}: {reason}")
             return
+        said = reason == self.state.left_out.get(name)
         self.state.left_out[name] = reason
         self._save_state()
-        self.status.say(f"{name} is left out: {reason}")
+        if reason != NO_TIME and not said:
+            self.status.say(f"{name} is left out: {reason}")
+
+    def _save_model(self, name: str, model: Recommender) -> None:
+        """Keep a model for `--resume`; the time shows what saving the one that is fitted on everything will take."""
+        started = self.clock.now()
+        self.state.save_model(name, model)
+        self._save_seconds[name] = self.clock.now() - started
 
     def _refit_seconds(
         self, candidate: Candidate, model: Recommender, seconds: float, parts: tuple[str, ...] = ()
     ) -> float:
-        """Estimate the time to fit the model on everything, from fits with given settings where there are any."""
+        """Estimate the time to fit the model on everything, from fits with given settings where there are any.
+
+        The time to save it is in it, as much as it took to save it for `--resume`.
+        """
         if parts:
             return sum(self.leaders[part].trial.refit_seconds for part in parts)
         best_epoch, history = getattr(model, "best_epoch_", None), getattr(model, "history_", [])
         if best_epoch is not None and history:
             seconds *= best_epoch / len(history)
         known = [t.refit_seconds for t in self.state.trials if t.name == candidate.name and t.varies]
-        if candidate.varies:
-            return FIT_SAFETY * self.growth * seconds
-        return min([FIT_SAFETY * self.growth * seconds * REFIT_SHARES.get(candidate.name, 1.0), *known])
-
-    def _allow(self, n: int = 1, *, refit_share: float = 1.0, kept: float = 0.0) -> float:
-        """Seconds that each of `n` candidates may take, so that one of them can be fitted again beside the best.
-
-        `kept` are seconds that are kept already to fit the candidate's model again.
-        """
-        spare = self._spare_seconds()
-        allowed = min(spare, (spare + kept) / (n + self.growth * FIT_SAFETY * refit_share))
-        return allowed if self.leaders else max(allowed, LEAST_SECONDS)  # there is to be a model, however late
-
-    def _spare_seconds(self) -> float:
-        """Seconds left beside those of the end: a blend, the figures on test users, the best fitted on everything."""
-        best = self.ranking[0].trial.refit_seconds if self.leaders else 0.0
-        return self.clock.left - self._blend_seconds() - self._measure_seconds() - best
-
-    def _measure_seconds(self) -> float:
-        """Seconds to measure the models on the test users, with a blend of them, and to report."""
-        scoring = sum(leader.trial.score_seconds for leader in self.leaders.values() if leader.trial.name != BLEND)
-        times = SCORE_SAFETY * self.split.test.n_users / max(1, self.validation.n_users)
-        return FINISH_SECONDS + times * scoring * (2 if BLEND in self.names else 1)
-
-    def _blend_seconds(self) -> float:
-        """Seconds to blend the best models once more."""
-        if BLEND not in self.names or (n_parts := min(len(self._list_parts()), MOST_PARTS)) < 2:
-            return 0.0
-        usual = BLEND_SECONDS * n_parts * min(self.validation.n_users, MOST_USERS)
-        return FIT_SAFETY * max((trial.seconds for trial in self.state.trials if trial.name == BLEND), default=usual)
+        share = 1.0 if candidate.varies else REFIT_SHARES.get(candidate.name, 1.0)
+        estimate = FIT_SAFETY * self.growth * seconds * share + self._save_seconds.get(candidate.name, 0.0)
+        return estimate if candidate.varies else min([estimate, *known])
 
     def _save_state(self) -> None:
         self.state.seconds = self.clock.elapsed

@@ -8,6 +8,8 @@ import numpy as np
 
 from recvae.models.base import Recommender
 
+BLEND = "blend"
+
 
 @dataclass(frozen=True)
 class Trial:

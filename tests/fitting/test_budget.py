@@ -42,3 +42,14 @@ def test_the_clock_counts_earlier_runs() -> None:
     assert (clock.elapsed, clock.left) == (10, 50)
     now = 155.0
     assert (clock.elapsed, clock.left) == (65, -5)
+
+
+@pytest.mark.parametrize(("passed", "worked", "slowdown"), [(0, 0, 1), (8, 10, 1), (20, 10, 2), (90, 10, 3)])
+def test_the_clock_tells_how_much_slower_work_is(
+    monkeypatch: pytest.MonkeyPatch, passed: float, worked: float, slowdown: float
+) -> None:
+    now, thread = 100.0, 50.0
+    monkeypatch.setattr("time.thread_time", lambda: thread)
+    clock = Clock(60, now=lambda: now)
+    now, thread = now + passed, thread + worked
+    assert clock.slowdown == slowdown

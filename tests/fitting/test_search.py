@@ -17,6 +17,7 @@ from recvae.fitting import search as module
 from recvae.fitting.budget import Clock
 from recvae.fitting.candidates import Candidate
 from recvae.fitting.epochs import EpochWatch
+from recvae.fitting.reserve import FINISH_SECONDS
 from recvae.fitting.search import Search
 from recvae.fitting.state import SearchState
 from recvae.fitting.trial import Leader, Trial
@@ -68,20 +69,26 @@ def test_defaults_then_the_blend_then_variations_of_the_better_half(
     assert values == sorted(values, reverse=True)
     assert search.ranking[0].trial.value == max(trial.value for trial in search.state.trials)
     said = capsys.readouterr().err
-    lines = [line for line in said.splitlines() if " is left out: " not in line and "variation" not in line]
-    assert len(lines) == len(search.state.trials)
+    lines = [line for line in said.splitlines() if " left" in line and " is left out: " not in line]
+    said_of = [line.split()[0] for line in lines if not line.startswith("blend")]
+    assert said_of == [name for name in names(search) if name != "blend"]
     assert said.count("no variation gains 0.5%; the last ") == 1
     assert lines[1].startswith("bm25 ")
     assert " left" in lines[1]
 
 
-def test_a_blend_that_is_one_model_alone_is_left_out(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blend_that_is_one_model_alone_is_left_out(
+    make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     choice = WeightChoice(np.array([0.0, 1.0]), 0.9)
     monkeypatch.setattr("recvae.models.blending.blend.choose_weights", lambda _: choice)
     search = make("popularity,ease,blend")
     search.run()
     assert "blend" not in search.leaders
     assert search.state.left_out["blend"].startswith("no blend is better than ")
+    assert names(search).count("blend") > 1
+    blended = [line for line in capsys.readouterr().err.splitlines() if line.startswith("blend")]
+    assert blended == [f"blend is left out: {search.state.left_out['blend']}"]
 
 
 def test_without_a_blend_among_the_names_there_is_none(make: Make) -> None:
@@ -178,7 +185,7 @@ def test_an_autoencoder_trains_as_many_epochs_as_fit(
         assert trial.params["epochs"] == epochs
         assert trial.shortened == (epochs < 6)
         assert trial.seconds == 10 * epochs
-        assert search._spare_seconds() > 0
+        assert search.reserve.spare_seconds() > 0
 
 
 def lead(search: Search, **refits: float) -> None:
@@ -190,15 +197,15 @@ def lead(search: Search, **refits: float) -> None:
 @pytest.mark.parametrize(
     ("left", "parts"),
     [
-        (200, ["multvae", "als", "ease", "bm25"]),
-        (80, ["multvae", "ease", "bm25"]),
-        (38, ["als", "bm25"]),
-        (10, ["ease", "bm25"]),
-        (3, []),
+        (196.5, ["multvae", "als", "ease", "bm25"]),
+        (76.5, ["multvae", "ease", "bm25"]),
+        (34.5, ["als", "bm25"]),
+        (6.5, ["ease", "bm25"]),
+        (-0.5, []),
     ],
 )
 def test_the_parts_of_a_blend_can_all_be_fitted_again(make: Make, left: float, parts: list[str]) -> None:
-    search = make("bm25,ease,als,multvae,blend", budget=left, now=lambda: 0.0)
+    search = make("bm25,ease,als,multvae,blend", budget=left + FINISH_SECONDS, now=lambda: 0.0)
     lead(search, multvae=60, als=30, ease=5, bm25=1)
     assert [leader.trial.name for leader in search._choose_parts()] == parts
 
@@ -206,9 +213,9 @@ def test_the_parts_of_a_blend_can_all_be_fitted_again(make: Make, left: float, p
 def test_time_is_kept_to_fit_the_best_again_and_not_what_may_be_blended(make: Make) -> None:
     search = make("bm25,ease,als,multvae,blend", budget=100, now=lambda: 0.0)
     lead(search, ease=5, als=60, bm25=60)
-    assert search._spare_seconds() == pytest.approx(100 - 5 - module.FINISH_SECONDS, abs=0.5)
+    assert search.reserve.spare_seconds() == pytest.approx(100 - 5 - FINISH_SECONDS, abs=0.5)
     search.leaders["blend"] = Leader(Trial("blend", {}, {}, 0.95, 2.0, 65.0, 0.0), EASE(), ("ease", "als"))
-    assert search._spare_seconds() == pytest.approx(100 - 65 - module.FINISH_SECONDS, abs=0.5)
+    assert search.reserve.spare_seconds() == pytest.approx(100 - 65 - FINISH_SECONDS, abs=0.5)
 
 
 def test_a_blend_that_could_not_be_fitted_again_is_left_out(make: Make) -> None:
@@ -221,7 +228,7 @@ def test_a_blend_that_could_not_be_fitted_again_is_left_out(make: Make) -> None:
 def test_a_variation_of_what_is_fitted_again_anyway_may_take_longer(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    search = make("ease,als", budget=53.5, now=lambda: 0.0)
+    search = make("ease,als", budget=50 + FINISH_SECONDS, now=lambda: 0.0)
     lead(search, ease=20, als=15)
     tried: list[tuple[str, float]] = []
     monkeypatch.setattr(module, "compare_cost", lambda *_: 0.0)
@@ -233,10 +240,40 @@ def test_a_variation_of_what_is_fitted_again_anyway_may_take_longer(
     assert [allowed for _, allowed in tried] == pytest.approx([50 / 2.8, 30 / 2.8])
 
 
-def test_there_is_a_model_however_late_it_is(make: Make) -> None:
-    search = make("popularity,ease", budget=5, now=lambda: 0.0, before=6)
+def test_there_is_a_model_however_late_it_is(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    search = make("popularity,ease,graph,multvae", budget=5, now=lambda: 0.0, before=6)
     search.run()
     assert list(search.leaders) == ["popularity"]
+    assert capsys.readouterr().err.splitlines()[1:] == ["no time is left for ease, graph, multvae"]
+
+
+def test_what_there_was_no_time_for_is_tried_when_a_search_goes_on(make: Make) -> None:
+    make("popularity,ease", budget=5, now=lambda: 0.0, before=6).run()
+    again = make("popularity,ease")
+    assert again.state.resume({})
+    assert again.state.left_out == {"ease": "no time is left for it"}
+    again.run()
+    assert set(again.leaders) == {"popularity", "ease"}
+
+
+def test_the_time_to_save_a_model_is_kept(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = 0.0
+
+    def save(*_: Any) -> None:
+        nonlocal seconds
+        seconds += 9
+
+    monkeypatch.setattr(SearchState, "save_model", save)
+    search = make("popularity,ease", now=lambda: seconds)
+    search._try_defaults("ease")
+    assert search.leaders["ease"].trial.refit_seconds == pytest.approx(9)
+
+
+def test_the_end_takes_longer_beside_other_work(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = make("popularity", budget=100, now=lambda: 20.0)
+    monkeypatch.setattr("time.thread_time", lambda: search.clock._worked_before + 10)
+    search.clock.started = 0.0
+    assert search.reserve.spare_seconds() == pytest.approx(80 - 2 * FINISH_SECONDS)
 
 
 def test_a_search_goes_on_where_it_stopped(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +308,7 @@ def test_a_search_that_had_used_up_its_budget_still_has_time_to_end(make: Make) 
     again = make("popularity,ease", budget=30, before=500)
     assert again.state.resume({})
     again.run()
-    assert again.clock.left > 3
+    assert again.clock.left > FINISH_SECONDS - 0.5
 
 
 def test_a_model_that_was_not_kept_is_tried_again(make: Make, tmp_path: Path) -> None:

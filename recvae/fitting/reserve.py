@@ -1,0 +1,77 @@
+"""The time that a search keeps for its end, and what that leaves for the next candidate."""
+
+from collections.abc import Mapping, Sequence
+
+from recvae.data.splitting import Split
+from recvae.fitting.budget import Clock
+from recvae.fitting.state import SearchState
+from recvae.fitting.trial import BLEND, Leader
+from recvae.models.blending.weights import MOST_USERS
+
+FINISH_SECONDS = 1.8
+"""Time kept for the comparison, the report and the end of the process, on a machine without other work."""
+SCORE_SAFETY, FIT_SAFETY = 1.5, 1.2
+LEAST_SECONDS = 0.5
+"""A candidate with less time is not begun."""
+MOST_PARTS = 6
+BLEND_SECONDS = 0.001
+"""Time to choose a blend's weights, for a validation user and a part, until a blend has shown it."""
+
+
+class Reserve:
+    """The time kept for a last blend, for the figures on test users, and to fit the best model on everything.
+
+    Parameters
+    ----------
+    split : Split
+    names : sequence of str
+        Models that are tried.
+    growth : float
+        The time to fit a model on everything, as a multiple of the time on training.
+    clock : Clock
+    leaders : mapping of str to Leader
+        The best of each model, as the search goes on.
+    state : SearchState
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        names: Sequence[str],
+        growth: float,
+        clock: Clock,
+        leaders: Mapping[str, Leader],
+        state: SearchState,
+    ) -> None:
+        self.blends, self.growth, self.clock, self.leaders, self.state = BLEND in names, growth, clock, leaders, state
+        self.n_validation = split.validation.n_users if split.validation else 0
+        self.n_test = split.test.n_users
+
+    def allow(self, n: int = 1, *, refit_share: float = 1.0, kept: float = 0.0) -> float:
+        """Seconds that each of `n` candidates may take, so that one of them can be fitted again beside the best.
+
+        `kept` are seconds that are kept already to fit the candidate's model again.
+        """
+        spare = self.spare_seconds()
+        allowed = min(spare, (spare + kept) / (n + self.growth * FIT_SAFETY * refit_share))
+        return allowed if self.leaders else max(allowed, LEAST_SECONDS)  # there is to be a model, however late
+
+    def spare_seconds(self) -> float:
+        """Seconds left beside those of the end."""
+        best = max(self.leaders.values(), key=lambda leader: leader.trial.value, default=None)
+        refit = best.trial.refit_seconds if best else 0.0
+        return self.clock.left - self.blend_seconds() - self.measure_seconds() - refit
+
+    def measure_seconds(self) -> float:
+        """Seconds to measure the models on the test users, with a blend of them, and to report."""
+        scoring = sum(leader.trial.score_seconds for leader in self.leaders.values() if leader.trial.name != BLEND)
+        times = SCORE_SAFETY * self.n_test / max(1, self.n_validation)
+        return FINISH_SECONDS * self.clock.slowdown + times * scoring * (2 if self.blends else 1)
+
+    def blend_seconds(self) -> float:
+        """Seconds to blend the best models once more."""
+        parts = [leader for leader in self.leaders.values() if leader.trial.name != BLEND and leader.model.folds_in]
+        if not self.blends or len(parts) < 2:
+            return 0.0
+        usual = BLEND_SECONDS * min(len(parts), MOST_PARTS) * min(self.n_validation, MOST_USERS)
+        return FIT_SAFETY * max((trial.seconds for trial in self.state.trials if trial.name == BLEND), default=usual)
