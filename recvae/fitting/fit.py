@@ -19,6 +19,7 @@ from recvae.fitting.budget import Clock, format_seconds, parse_budget
 from recvae.fitting.candidates import check_names, run_params
 from recvae.fitting.fitted_model import FittedModel
 from recvae.fitting.interruption import Interruptions, note_interruptions
+from recvae.fitting.reserve import can_be_fitted_again
 from recvae.fitting.scored_users import choose_scored_users, compute_growth, describe_split
 from recvae.fitting.search import Search
 from recvae.fitting.source import Source, UnsplittableData, choose_source, open_source
@@ -36,8 +37,6 @@ from recvae.storage.directories import follow_link, refuse_foreign
 
 UNTRIED_MODELS = ("ease", "bm25", "popularity")
 """Models for data of which nothing can be held out, the first of those that may be tried."""
-LATE = 0.1
-"""A model whose fit on everything is expected to end later than this share of the budget after it is not used."""
 LARGER = 1.001
 """A blend must be better than the best single model by this factor, or the simpler one wins."""
 
@@ -294,8 +293,7 @@ class _Run:
 
     def _keep_affordable(self, ranking: list[Leader]) -> list[Leader]:
         """Begin the ranking with a model that there is time to fit on everything, where there is one."""
-        most = max(self.clock.left, 0) + LATE * self.clock.budget
-        quick = [leader for leader in ranking if leader.trial.refit_seconds <= most]
+        quick = [leader for leader in ranking if can_be_fitted_again(leader.trial, self.clock)]
         first = quick[0] if quick else min(ranking, key=lambda leader: leader.trial.refit_seconds)
         for leader in ranking[: ranking.index(first)]:
             needed = format_seconds(leader.trial.refit_seconds)

@@ -5,14 +5,16 @@ from collections.abc import Mapping, Sequence
 from recvae.data.splitting import Split
 from recvae.fitting.budget import Clock
 from recvae.fitting.state import SearchState
-from recvae.fitting.trial import BLEND, Leader
+from recvae.fitting.trial import BLEND, Leader, Trial
 from recvae.models.blending.weights import MOST_USERS
 
-FINISH_SECONDS = 1.8
+FINISH_SECONDS = 1.4
 """Time kept for the comparison, the report and the end of the process, on a machine without other work."""
 SCORE_SAFETY, FIT_SAFETY = 1.5, 1.2
 LEAST_SECONDS = 0.5
 """A candidate with less time is not begun."""
+LATE = 0.1
+"""A model whose fit on everything is expected to end later than this share of the budget after it is not used."""
 MOST_PARTS = 6
 BLEND_SECONDS = 0.001
 """Time to choose a blend's weights, for a validation user and a part, until a blend has shown it."""
@@ -75,3 +77,8 @@ class Reserve:
             return 0.0
         usual = BLEND_SECONDS * min(len(parts), MOST_PARTS) * min(self.n_validation, MOST_USERS)
         return FIT_SAFETY * max((trial.seconds for trial in self.state.trials if trial.name == BLEND), default=usual)
+
+
+def can_be_fitted_again(trial: Trial, clock: Clock) -> bool:
+    """Tell whether there is time to fit a model on everything, or about as much."""
+    return trial.refit_seconds <= max(clock.left, 0) + LATE * clock.budget

@@ -10,7 +10,7 @@ from recvae.fitting.candidates import Candidate, describe_settings, run_params, 
 from recvae.fitting.cost import REFIT_SHARES, compare_cost, describe_lack, estimate_seconds, is_large
 from recvae.fitting.epochs import EpochWatch, TooManyEpochsError
 from recvae.fitting.interruption import OutOfTimeError, interrupt_after
-from recvae.fitting.reserve import FIT_SAFETY, LEAST_SECONDS, MOST_PARTS, Reserve
+from recvae.fitting.reserve import FIT_SAFETY, LEAST_SECONDS, MOST_PARTS, Reserve, can_be_fitted_again
 from recvae.fitting.state import SearchState
 from recvae.fitting.trial import BLEND, Leader, Trial, name_parts, to_plain
 from recvae.models.base import Recommender
@@ -151,10 +151,8 @@ class Search:
                 if trial is None:
                     break
                 tried, gained = True, gained or trial.value > before.value * (1 + MIN_GAIN)
-        if tried and not gained:
-            self.status.say(
-                f"no variation gains {MIN_GAIN:.1%}; the last {format_seconds(self.clock.left)} stay unused"
-            )
+        if tried and not gained and (spare := self.reserve.spare_seconds()) >= LEAST_SECONDS:
+            self.status.say(f"no variation gains {MIN_GAIN:.1%}; the last {format_seconds(spare)} stay unused")
         return gained
 
     def _try_variation(self, best: Trial) -> Trial | None:
@@ -188,8 +186,10 @@ class Search:
             self._leave_out(BLEND, "no time is left to fit two models again on everything")
             return
         params = {**run_params(BLEND, self.metric, self.seed), "models": [part.model for part in parts]}
-        refits = sum(part.trial.refit_seconds for part in parts)
-        self._try(Candidate(BLEND, params), self.clock.left - self.reserve.measure_seconds() - refits)
+        kept, best = sum(part.trial.refit_seconds for part in parts), self.ranking[0].trial
+        if can_be_fitted_again(best, self.clock):  # which may be none of the parts, and is used if they are not better
+            kept = max(kept, best.refit_seconds)
+        self._try(Candidate(BLEND, params), self.clock.left - self.reserve.measure_seconds() - kept)
 
     def _list_parts(self) -> list[Leader]:
         """The models that can be parts of a blend, best first."""

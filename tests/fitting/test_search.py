@@ -225,6 +225,16 @@ def test_a_blend_that_could_not_be_fitted_again_is_left_out(make: Make) -> None:
     assert search.state.left_out == {"blend": "no time is left to fit two models again on everything"}
 
 
+def test_a_blend_of_lesser_models_takes_no_time_from_the_best(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed: list[float] = []
+    monkeypatch.setattr(Search, "_try", lambda _, candidate, seconds: allowed.append(seconds))
+    for refit in (20, 40):
+        search = make("bm25,ease,als,blend", budget=20 + FINISH_SECONDS, now=lambda: 0.0)
+        lead(search, ease=refit, als=5, bm25=5)
+        search._try_blend()
+    assert allowed == pytest.approx([0, 10])
+
+
 def test_a_variation_of_what_is_fitted_again_anyway_may_take_longer(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
