@@ -183,7 +183,8 @@ class Search:
             return
         self._blended = [part.trial for part in parts]
         if len(parts) < 2:
-            self._leave_out(BLEND, "no time is left to fit two models again on everything")
+            if BLEND not in {*self.leaders, *self.state.left_out}:
+                self._leave_out(BLEND, "no time is left to fit two models again on everything")
             return
         params = {**run_params(BLEND, self.metric, self.seed), "models": [part.model for part in parts]}
         kept, best = sum(part.trial.refit_seconds for part in parts), self.ranking[0].trial
