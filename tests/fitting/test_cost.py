@@ -33,6 +33,8 @@ def test_the_growth_from_sample_to_sample_goes_on(
 
 def test_an_inverse_is_cubic_whatever_small_samples_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "_time_sample", lambda *_: 0.1)
+    assert estimate_seconds(Candidate("ease", {}), SPLIT, 10, 0) == pytest.approx(0.1 * 36)  # few users, few items
+    monkeypatch.setattr(cost, "LONG_SIDE", min(SPLIT.train.shape))
     assert estimate_seconds(Candidate("ease", {}), SPLIT, 10, 0) == pytest.approx(0.1 * 64)
     assert estimate_seconds(Candidate("ease", {}), SPLIT, 5, 0) == pytest.approx(0.1 * 8)  # the half was looked at
 
