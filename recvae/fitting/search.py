@@ -19,8 +19,10 @@ from recvae.models.registry import MODELS
 from recvae.progress import StatusLine
 
 MOST_VARIATIONS, VARIATION_SHARE = 4, 0.05
+ENOUGH_VARIATIONS = 8
+"""Variations one after the other without gain, of all models together, with which the search ends."""
 MIN_GAIN = 0.005
-"""Relative gain of a round below which the search ends: less is within what the choice of validation users decides."""
+"""Smallest relative gain that counts: less is within what the choice of validation users decides."""
 NO_TIME = "no time is left for it"
 
 
@@ -86,9 +88,15 @@ class Search:
         self._try_blend()
         if untried := [name for name, reason in self.state.left_out.items() if reason == NO_TIME]:
             self.status.say(f"no time is left for {', '.join(untried)}")
-        for number in range(1, 1 + len(self.names) * 100):
-            if not self._try_variations(number):
+        number = in_vain = 0
+        while in_vain < ENOUGH_VARIATIONS:
+            number += 1
+            tried, gained = self._try_variations(number)
+            if not tried:
                 break
+            in_vain = 0 if gained else in_vain + tried
+        if in_vain and (spare := self.reserve.spare_seconds()) >= LEAST_SECONDS:
+            self.status.say(f"no variation gains {MIN_GAIN:.1%}; the last {format_seconds(spare)} stay unused")
         self._try_blend()
 
     def _take_over(self) -> None:
@@ -138,22 +146,20 @@ class Search:
             shorter = Candidate(candidate.name, {**candidate.params, "epochs": epochs}, candidate.varies)
             return self._try(shorter, FIT_SAFETY * epochs * error.seconds + 1, shortened=epochs < error.epochs)
 
-    def _try_variations(self, number: int) -> bool:
-        """Try variations of the better half, of which less is left in each round; tell whether that gained enough."""
+    def _try_variations(self, number: int) -> tuple[int, bool]:
+        """Try variations of the better half, of which less is left in each round; count them, tell if one gained."""
         ranked = [leader.trial for leader in self.ranking if leader.trial.name != BLEND]
         kept = ranked[: max(2, len(ranked) >> number)]
-        gained = tried = False
+        tried, gained = 0, False
         for best in sorted(kept, key=lambda trial: trial.seconds):
-            n = int(np.clip(VARIATION_SHARE * self.clock.left / max(best.seconds, 1e-3), 1, MOST_VARIATIONS))
-            for _ in range(n):
+            seconds = max(_expect_seconds(best), 1e-3)
+            for _ in range(int(np.clip(VARIATION_SHARE * self.clock.left / seconds, 1, MOST_VARIATIONS))):
                 before = self.leaders[best.name].trial
                 trial = self._try_variation(before)
                 if trial is None:
                     break
-                tried, gained = True, gained or trial.value > before.value * (1 + MIN_GAIN)
-        if tried and not gained and (spare := self.reserve.spare_seconds()) >= LEAST_SECONDS:
-            self.status.say(f"no variation gains {MIN_GAIN:.1%}; the last {format_seconds(spare)} stay unused")
-        return gained
+                tried, gained = tried + 1, gained or trial.value > before.value * (1 + MIN_GAIN)
+        return tried, gained
 
     def _try_variation(self, best: Trial) -> Trial | None:
         """Try one variation of the best settings; first, all epochs where there was no time for them before."""
@@ -170,7 +176,7 @@ class Search:
             candidate = Candidate(best.name, {**best.params, "epochs": epochs}, {"epochs": epochs})
             return self._try(candidate, spare, shortened=planned is None or epochs < planned)
         drawn = vary(best.name, best.params, generator)
-        if drawn is None or FIT_SAFETY * best.seconds * compare_cost(best.params, drawn.params) > spare:
+        if drawn is None or FIT_SAFETY * _expect_seconds(best) * compare_cost(best.params, drawn.params) > spare:
             return None
         return self._try(drawn, spare)
 
@@ -333,3 +339,8 @@ class Search:
     def _save_state(self) -> None:
         self.state.seconds = self.clock.elapsed
         self.state.save()
+
+
+def _expect_seconds(trial: Trial) -> float:
+    """Seconds to fit a model again with given settings, where the trial may have chosen its own."""
+    return trial.seconds * (1.0 if trial.varies else REFIT_SHARES.get(trial.name, 1.0))

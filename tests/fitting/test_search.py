@@ -91,6 +91,26 @@ def test_a_blend_that_is_one_model_alone_is_left_out(
     assert blended == [f"blend is left out: {search.state.left_out['blend']}"]
 
 
+@pytest.mark.parametrize(("share", "rounds"), [(0.0, 8), (1.0, 2)])  # one variation a round, or four
+def test_the_search_ends_with_eight_variations_in_vain(
+    make: Make, monkeypatch: pytest.MonkeyPatch, share: float, rounds: int
+) -> None:
+    monkeypatch.setattr(module, "VARIATION_SHARE", share)
+    monkeypatch.setattr(module, "MIN_GAIN", np.inf)
+    search = make("popularity,ease")
+    begun: list[int] = []
+    try_variations = search._try_variations
+
+    def try_and_note(number: int) -> tuple[int, bool]:
+        begun.append(number)
+        return try_variations(number)
+
+    monkeypatch.setattr(search, "_try_variations", try_and_note)
+    search.run()
+    assert names(search).count("ease") == 1 + 8
+    assert begun == list(range(1, 1 + rounds))
+
+
 def test_without_a_blend_among_the_names_there_is_none(make: Make) -> None:
     search = make("popularity,ease")
     search.run()
