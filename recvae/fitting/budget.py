@@ -4,11 +4,14 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from recvae.errors import ParameterError
 
 LEAST_SECONDS = 5
 MOST_SLOWDOWN = 3.0
+SCHEDULER = Path("/proc/thread-self/schedstat")
+"""Linux's count of the nanoseconds for which the thread that reads it has had a core, and has waited for one."""
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _NOTATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 
@@ -62,11 +65,11 @@ class Clock:
     before: float = 0.0
     now: Callable[[], float] = time.monotonic
     started: float = field(init=False)
-    _worked_before: float = field(init=False)
+    _before_start: tuple[float, float] = field(init=False)
 
     def __post_init__(self) -> None:
         self.started = self.now()
-        self._worked_before = time.thread_time()
+        self._before_start = read_core_time()
 
     @property
     def elapsed(self) -> float:
@@ -80,9 +83,18 @@ class Clock:
 
     @property
     def slowdown(self) -> float:
-        """Seconds that have passed for each one that this thread had a core: 2 beside as much other work as cores.
+        """Seconds in which this thread wanted a core for each one that it had it: 2 beside as much other work as cores.
 
-        At most `MOST_SLOWDOWN`, since it also waits where data are downloaded.
+        At most `MOST_SLOWDOWN`; 1 where the system does not tell.
         """
-        worked = max(time.thread_time() - self._worked_before, 1e-3)
-        return min(max((self.now() - self.started) / worked, 1.0), MOST_SLOWDOWN)
+        worked, waited = (now - before for now, before in zip(read_core_time(), self._before_start, strict=True))
+        return min(1 + waited / max(worked, 1e-3), MOST_SLOWDOWN)
+
+
+def read_core_time() -> tuple[float, float]:
+    """Read the seconds that this thread has had a core, and those that it has waited for one; 0 where it is unknown."""
+    try:
+        worked, waited, _ = SCHEDULER.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return 0.0, 0.0
+    return int(worked) / 1e9, int(waited) / 1e9

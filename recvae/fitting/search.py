@@ -21,8 +21,8 @@ from recvae.progress import StatusLine
 MOST_VARIATIONS, VARIATION_SHARE = 4, 0.05
 ENOUGH_VARIATIONS = 8
 """Variations one after the other without gain, of all models together, with which the search ends."""
-MIN_GAIN = 0.005
-"""Smallest relative gain that counts: less is within what the choice of validation users decides."""
+MIN_GAIN, MANY_USERS = 0.005, 1000
+"""Smallest relative gain that counts, with so many validation users or more; of fewer, chance decides more."""
 NO_TIME = "no time is left for it"
 
 
@@ -73,6 +73,7 @@ class Search:
         self._planned_epochs: dict[str, int] = {}
         self._save_seconds: dict[str, float] = {}
         self._blended: list[Trial] = []
+        self._min_gain = MIN_GAIN * max(1.0, (MANY_USERS / max(1, self.validation.n_users)) ** 0.5)
 
     @property
     def ranking(self) -> list[Leader]:
@@ -96,7 +97,7 @@ class Search:
                 break
             in_vain = 0 if gained else in_vain + tried
         if in_vain and (spare := self.reserve.spare_seconds()) >= LEAST_SECONDS:
-            self.status.say(f"no variation gains {MIN_GAIN:.1%}; the last {format_seconds(spare)} stay unused")
+            self.status.say(f"no variation gains {self._min_gain:.1%}; the last {format_seconds(spare)} stay unused")
         self._try_blend()
 
     def _take_over(self) -> None:
@@ -158,7 +159,7 @@ class Search:
                 trial = self._try_variation(before)
                 if trial is None:
                     break
-                tried, gained = tried + 1, gained or trial.value > before.value * (1 + MIN_GAIN)
+                tried, gained = tried + 1, gained or trial.value > before.value * (1 + self._min_gain)
         return tried, gained
 
     def _try_variation(self, best: Trial) -> Trial | None:

@@ -1,10 +1,13 @@
 """The notation of a budget, and a clock that is moved by hand."""
 
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from recvae.errors import ParameterError
+from recvae.fitting import budget
 from recvae.fitting.budget import Clock, format_seconds, parse_budget
 
 
@@ -44,12 +47,26 @@ def test_the_clock_counts_earlier_runs() -> None:
     assert (clock.elapsed, clock.left) == (65, -5)
 
 
-@pytest.mark.parametrize(("passed", "worked", "slowdown"), [(0, 0, 1), (8, 10, 1), (20, 10, 2), (90, 10, 3)])
+@pytest.mark.parametrize(("worked", "waited", "slowdown"), [(0, 0, 1), (10, 0, 1), (10, 10, 2), (10, 80, 3)])
 def test_the_clock_tells_how_much_slower_work_is(
-    monkeypatch: pytest.MonkeyPatch, passed: float, worked: float, slowdown: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worked: int, waited: int, slowdown: float
 ) -> None:
-    now, thread = 100.0, 50.0
-    monkeypatch.setattr("time.thread_time", lambda: thread)
-    clock = Clock(60, now=lambda: now)
-    now, thread = now + passed, thread + worked
+    monkeypatch.setattr(budget, "SCHEDULER", tmp_path / "schedstat")
+    budget.SCHEDULER.write_text("5000000000 1000000000 7\n", encoding="ascii")
+    clock = Clock(60)
+    budget.SCHEDULER.write_text(f"{5 + worked}000000000 {1 + waited}000000000 9\n", encoding="ascii")
     assert clock.slowdown == slowdown
+
+
+def test_where_the_system_does_not_tell_nothing_is_slower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "SCHEDULER", tmp_path / "none")
+    assert Clock(60).slowdown == 1
+
+
+@pytest.mark.skipif(not budget.SCHEDULER.exists(), reason="only Linux tells how long a thread has waited for a core")
+def test_the_core_time_of_this_thread_is_read() -> None:
+    before, _ = budget.read_core_time()
+    used = time.thread_time()
+    while time.thread_time() < used + 0.05:
+        pass
+    assert budget.read_core_time()[0] - before >= 0.04
