@@ -1,7 +1,6 @@
 """The rounds of a search, its time and what it leaves out."""
 
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -9,48 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recvae.data.interactions import Interactions
-from recvae.data.splitting import strong_generalization
-from recvae.datasets.synthetic import generate
 from recvae.errors import MissingDependencyError
 from recvae.fitting import search as module
-from recvae.fitting.budget import Clock
-from recvae.fitting.candidates import Candidate
 from recvae.fitting.epochs import EpochWatch
 from recvae.fitting.reserve import FINISH_SECONDS
 from recvae.fitting.search import Search
-from recvae.fitting.state import SearchState
-from recvae.fitting.trial import Leader, Trial
 from recvae.models.base import Recommender
 from recvae.models.blending.weights import WeightChoice
 from recvae.models.linear.ease import EASE
 from recvae.models.registry import MODELS
-from recvae.progress import StatusLine
-
-SPLIT = strong_generalization(Interactions.from_frame(generate(120, 40).ratings), val_users=30, test_users=30)
-TINY = {"hidden": 16, "latent": 8, "epochs": 6}
-Make = Callable[..., Search]
-
-
-@pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    monkeypatch.setitem(MODELS["multvae"].PRESETS, "recommended", dict(TINY))
-
-    def create(
-        names: str, budget: float = 60.0, now: Callable[[], float] = time.monotonic, before: float = 0
-    ) -> Search:
-        return Search(
-            SPLIT,
-            tuple(names.split(",")),
-            "ndcg@10",
-            0,
-            clock=Clock(budget, before=before, now=now),
-            growth=1.5,
-            state=SearchState(tmp_path),
-            status=StatusLine(True, lambda: ""),
-        )
-
-    return create
+from tests.fitting.conftest import Make
 
 
 def names(search: Search) -> list[str]:
@@ -208,72 +175,6 @@ def test_an_autoencoder_trains_as_many_epochs_as_fit(
         assert search.reserve.spare_seconds() > 0
 
 
-def lead(search: Search, **refits: float) -> None:
-    """Give a search models that take so long to fit again, the first the best, and no time to rank."""
-    for rank, (name, seconds) in enumerate(refits.items()):
-        search.leaders[name] = Leader(Trial(name, {}, {}, 0.9 - 0.1 * rank, seconds, seconds, 0.0), EASE())
-
-
-@pytest.mark.parametrize(
-    ("left", "parts"),
-    [
-        (196.5, ["multvae", "als", "ease", "bm25"]),
-        (76.5, ["multvae", "ease", "bm25"]),
-        (34.5, ["als", "bm25"]),
-        (6.5, ["ease", "bm25"]),
-        (-0.5, []),
-    ],
-)
-def test_the_parts_of_a_blend_can_all_be_fitted_again(make: Make, left: float, parts: list[str]) -> None:
-    search = make("bm25,ease,als,multvae,blend", budget=left + FINISH_SECONDS, now=lambda: 0.0)
-    lead(search, multvae=60, als=30, ease=5, bm25=1)
-    assert [leader.trial.name for leader in search._choose_parts()] == parts
-
-
-def test_time_is_kept_to_fit_the_best_again_and_not_what_may_be_blended(make: Make) -> None:
-    search = make("bm25,ease,als,multvae,blend", budget=100, now=lambda: 0.0)
-    lead(search, ease=5, als=60, bm25=60)
-    assert search.reserve.spare_seconds() == pytest.approx(100 - 5 - FINISH_SECONDS, abs=0.5)
-    search.leaders["blend"] = Leader(Trial("blend", {}, {}, 0.95, 2.0, 65.0, 0.0), EASE(), ("ease", "als"))
-    assert search.reserve.spare_seconds() == pytest.approx(100 - 65 - FINISH_SECONDS, abs=0.5)
-
-
-def test_a_blend_that_could_not_be_fitted_again_is_left_out(make: Make) -> None:
-    search = make("bm25,ease,blend", budget=30, now=lambda: 0.0)
-    lead(search, ease=20, bm25=20)
-    search._try_blend()
-    assert search.state.left_out == {"blend": "no time is left to fit two models again on everything"}
-    search.state.left_out["blend"] = "not done in the 7 s there were for it"
-    lead(search, ease=21, bm25=21)
-    search._try_blend()
-    assert search.state.left_out == {"blend": "not done in the 7 s there were for it"}
-
-
-def test_a_blend_of_lesser_models_takes_no_time_from_the_best(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    allowed: list[float] = []
-    monkeypatch.setattr(Search, "_try", lambda _, candidate, seconds: allowed.append(seconds))
-    for refit in (20, 40):
-        search = make("bm25,ease,als,blend", budget=20 + FINISH_SECONDS, now=lambda: 0.0)
-        lead(search, ease=refit, als=5, bm25=5)
-        search._try_blend()
-    assert allowed == pytest.approx([0, 10])
-
-
-def test_a_variation_of_what_is_fitted_again_anyway_may_take_longer(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    search = make("ease,als", budget=50 + FINISH_SECONDS, now=lambda: 0.0)
-    lead(search, ease=20, als=15)
-    tried: list[tuple[str, float]] = []
-    monkeypatch.setattr(module, "compare_cost", lambda *_: 0.0)
-    monkeypatch.setattr(module, "vary", lambda name, *_: Candidate(name, {}))
-    monkeypatch.setattr(Search, "_try", lambda _, candidate, allowed, **__: tried.append((candidate.name, allowed)))
-    for leader in search.ranking:
-        search._try_variation(leader.trial)
-    assert [name for name, _ in tried] == ["ease", "als"]
-    assert [allowed for _, allowed in tried] == pytest.approx([50 / 2.8, 30 / 2.8])
-
-
 def test_there_is_a_model_however_late_it_is(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
     search = make("popularity,ease,graph,multvae", budget=5, now=lambda: 0.0, before=6)
     search.run()
@@ -288,27 +189,6 @@ def test_what_there_was_no_time_for_is_tried_when_a_search_goes_on(make: Make) -
     assert again.state.left_out == {"ease": "no time is left for it"}
     again.run()
     assert set(again.leaders) == {"popularity", "ease"}
-
-
-def test_the_time_to_save_a_model_is_kept(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = 0.0
-
-    def save(*_: Any) -> None:
-        nonlocal seconds
-        seconds += 9
-
-    monkeypatch.setattr(SearchState, "save_model", save)
-    search = make("popularity,ease", now=lambda: seconds)
-    search._try_defaults("ease")
-    assert search.leaders["ease"].trial.refit_seconds == pytest.approx(9)
-
-
-def test_the_end_takes_longer_beside_other_work(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = make("popularity", budget=100, now=lambda: 20.0)
-    worked, waited = search.clock._before_start
-    monkeypatch.setattr("recvae.fitting.budget.read_core_time", lambda: (worked + 10, waited + 10))
-    search.clock.started = 0.0
-    assert search.reserve.spare_seconds() == pytest.approx(80 - 2 * FINISH_SECONDS)
 
 
 def test_a_search_goes_on_where_it_stopped(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
