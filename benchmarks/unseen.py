@@ -1,6 +1,6 @@
 """Defaults, blend and `recvae fit` on tables that no setting was ever chosen on.
 
-    python -m benchmarks.unseen FOLDER [--fit 60] [--models ease,multvae]
+    python -m benchmarks.unseen FOLDER [--fit 120] [--models ease,multvae]
 
 Each CSV file in the folder is prepared and compared as a user's own file is: the defaults of `recvae prepare`, every
 model with its defaults, and `recvae fit` within so many seconds. Test users are scored once and choose nothing; what is
@@ -22,11 +22,12 @@ from benchmarks.quality import KEEP, Tables, measure
 from recvae.data.prepared import Prepared
 from recvae.errors import RecvaeError
 from recvae.evaluation.results import write_results
+from recvae.evaluation.tables import SIGNIFICANCE_LEVEL, choose_marks
 from recvae.machine.cores import assigned_cores
 from recvae.models.registry import MODELS
 from recvae.preparation.pipeline import Options, prepare
 
-METRIC, SIGNIFICANT = "ndcg@100", 0.05
+METRIC = "ndcg@100"
 
 
 def prepare_tables(folder: Path, into: Path) -> list[str]:
@@ -41,18 +42,13 @@ def prepare_tables(folder: Path, into: Path) -> list[str]:
 
 def summarise(table: Mapping[str, Any], prepared: Prepared) -> dict[str, Any]:
     """The sizes of the data, each row's figure, and which rows are as good as the best one."""
-    figures = {row: run["metrics"][METRIC] for row, run in table["models"].items()}
-    best = max(figures, key=lambda row: figures[row]["mean"])
-    pairs = [pair for pair in table["comparisons"] if pair["metric"] == METRIC and best in (pair["a"], pair["b"])]
-    behind = {row for pair in pairs if pair["p_value"] < SIGNIFICANT for row in (pair["a"], pair["b"])} - {best}
     counts = {name: prepared.manifest["counts"][name] for name in ("users", "items", "interactions")}
     return {
-        "counts": {name: counts[name] for name in ("users", "items", "interactions")}
-        | {"test users": table["n_users"]},
+        "counts": {**counts, "test users": table["n_users"]},
         "sha256": prepared.manifest["source"]["sha256"],
-        METRIC: figures,
+        METRIC: {row: run["metrics"][METRIC] for row, run in table["models"].items()},
         "fit_seconds": {row: run["fit_seconds"] for row, run in table["models"].items()},
-        "as_good_as_the_best": sorted({*figures} - behind),
+        "as_good_as_the_best": sorted(choose_marks(table, METRIC)),
         "chosen": table["models"].get(kept.OURS, {}).get("params", {}),
     }
 
@@ -62,8 +58,9 @@ def markdown(found: Mapping[str, Mapping[str, Any]], command: str, machine: str)
     rows = dict.fromkeys(row for data in found.values() for row in data[METRIC])
     lines = [
         "# Data that no setting was chosen on\n",
-        f"Made by `{command}` on {machine}. {METRIC} of test users, one seed. Bold: the best of a column, and what is",
-        f"not significantly behind it (paired t-tests, Holm-corrected p ≥ {SIGNIFICANT}).\n",
+        f"Made by `{command}` on {machine}.",
+        f"{METRIC} of test users, one seed. Bold: the best of a column, and what is not significantly",
+        f"behind it (paired t-tests, Holm-corrected p ≥ {SIGNIFICANCE_LEVEL}).\n",
         f"| | {' | '.join(found)} |",
         f"| --- {'| ---: ' * len(found)}|",
     ]
@@ -84,7 +81,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a folder of CSV files with user_id and item_id")
     parser.add_argument("--models", type=record.parse_some(MODELS), default=list(MODELS), help="rows, by commas")
-    parser.add_argument("--fit", type=float, default=60.0, help="seconds for `recvae fit`")
+    parser.add_argument("--fit", type=float, default=120.0, help="seconds for `recvae fit`")
     parser.add_argument("--keep", type=Path, default=KEEP.with_name("unseen"), help="where finished work is kept")
     parser.add_argument("--out", type=Path, default=record.RESULTS)
     return parser.parse_args()

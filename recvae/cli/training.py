@@ -99,7 +99,8 @@ def _fit(started: float | None, source: str | None, out: Path, budget: str, **op
     from recvae.fitting.budget import Clock, parse_budget
 
     clock = Clock(parse_budget(budget))  # it runs while torch is imported
-    clock.started = clock.started if started is None else started
+    if started is not None:
+        clock.started = started
     from recvae.evaluation.results import choose_shown_metrics
     from recvae.evaluation.tables import console_table
     from recvae.fitting.fit import fit as fit_best

@@ -122,7 +122,7 @@ class _Cell:
 
 def _make_rows(results: Results, metrics: Sequence[str]) -> list[tuple[str, list[_Cell], list[str]]]:
     """Make, for each model, its name, a cell for each metric, and its cost."""
-    marks = {metric: _choose_marks(results, metric) for metric in metrics}
+    marks = {metric: choose_marks(results, metric) for metric in metrics}
     models = results["models"]
     rows = []
     for name in sorted(models, key=lambda name: -_sort_key(models[name], metrics[-1])):
@@ -133,8 +133,8 @@ def _make_rows(results: Results, metrics: Sequence[str]) -> list[tuple[str, list
     return rows
 
 
-def _choose_marks(results: Results, metric: str) -> dict[str, str]:
-    """Choose the mark of each model that has one; no marks for metrics of which neither high nor low is best."""
+def choose_marks(results: Results, metric: str) -> dict[str, str]:
+    """Mark the best models `BEST`, those not significantly behind `CLOSE`; none where neither high nor low is best."""
     name, _ = parse_metric(metric)
     means = {model: entry["metrics"].get(metric, {}).get("mean") for model, entry in results["models"].items()}
     if means and all(mean is None for mean in means.values()):

@@ -97,6 +97,11 @@ def compare_cost(best: Mapping[str, Any], drawn: Mapping[str, Any]) -> float:
     return ratio
 
 
+def share_of_fit(name: str, varies: Mapping[str, Any]) -> float:
+    """Share of a fit's time that a fit with given settings takes: less than 1 for a model that has chosen its own."""
+    return 1.0 if varies else REFIT_SHARES.get(name, 1.0)
+
+
 def describe_lack(needed: float, spare: float) -> str:
     """Say that a model needs more seconds than there are, if it is to be fitted again."""
     there_are = f"there are {format_seconds(spare)} for it beside the time to fit it again on everything"

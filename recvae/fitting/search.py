@@ -7,7 +7,7 @@ from recvae.errors import RecvaeError, first_line
 from recvae.evaluation.evaluate import evaluate
 from recvae.fitting.budget import Clock, format_seconds
 from recvae.fitting.candidates import Candidate, describe_settings, run_params, vary
-from recvae.fitting.cost import REFIT_SHARES, compare_cost, describe_lack, estimate_seconds, is_large
+from recvae.fitting.cost import compare_cost, describe_lack, estimate_seconds, is_large, share_of_fit
 from recvae.fitting.epochs import EpochWatch, TooManyEpochsError
 from recvae.fitting.interruption import OutOfTimeError, interrupt_after
 from recvae.fitting.reserve import FIT_SAFETY, LEAST_SECONDS, MOST_PARTS, Reserve, can_be_fitted_again
@@ -123,7 +123,7 @@ class Search:
         if MODELS[name].resumable:
             self._try_epochs(candidate)
             return
-        spare = self.reserve.allow(refit_share=REFIT_SHARES.get(name, 1.0))
+        spare = self.reserve.allow(refit_share=share_of_fit(name, candidate.varies))
         if is_large(self.split) and name != "popularity" and spare >= LEAST_SECONDS:
             self.status.show(f"estimating {name}")
             estimate = estimate_seconds(candidate, self.split, spare, self.seed)
@@ -153,7 +153,7 @@ class Search:
         kept = ranked[: max(2, len(ranked) >> number)]
         tried, gained = 0, False
         for best in sorted(kept, key=lambda trial: trial.seconds):
-            seconds = max(_expect_seconds(best), 1e-3)
+            seconds = max(best.seconds * share_of_fit(best.name, best.varies), 1e-3)
             for _ in range(int(np.clip(VARIATION_SHARE * self.clock.left / seconds, 1, MOST_VARIATIONS))):
                 before = self.leaders[best.name].trial
                 trial = self._try_variation(before)
@@ -177,7 +177,8 @@ class Search:
             candidate = Candidate(best.name, {**best.params, "epochs": epochs}, {"epochs": epochs})
             return self._try(candidate, spare, shortened=planned is None or epochs < planned)
         drawn = vary(best.name, best.params, generator)
-        if drawn is None or FIT_SAFETY * _expect_seconds(best) * compare_cost(best.params, drawn.params) > spare:
+        seconds = FIT_SAFETY * best.seconds * share_of_fit(best.name, best.varies)
+        if drawn is None or seconds * compare_cost(best.params, drawn.params) > spare:
             return None
         return self._try(drawn, spare)
 
@@ -333,15 +334,10 @@ class Search:
         if best_epoch is not None and history:
             seconds *= best_epoch / len(history)
         known = [t.refit_seconds for t in self.state.trials if t.name == candidate.name and t.varies]
-        share = 1.0 if candidate.varies else REFIT_SHARES.get(candidate.name, 1.0)
+        share = share_of_fit(candidate.name, candidate.varies)
         estimate = FIT_SAFETY * self.growth * seconds * share + self._save_seconds.get(candidate.name, 0.0)
         return estimate if candidate.varies else min([estimate, *known])
 
     def _save_state(self) -> None:
         self.state.seconds = self.clock.elapsed
         self.state.save()
-
-
-def _expect_seconds(trial: Trial) -> float:
-    """Seconds to fit a model again with given settings, where the trial may have chosen its own."""
-    return trial.seconds * (1.0 if trial.varies else REFIT_SHARES.get(trial.name, 1.0))
