@@ -119,7 +119,8 @@ def prepare(
     if not isinstance(source, Dataset) and (backend := options.backend or choose_backend(source)):
         return _prepare_in_engine(backend, str(source), Path(out), options, described)
     found = source if isinstance(source, Dataset) else find_dataset(source, options.columns, data_dir)
-    notes = [f"{found.name} from {found.origin}: {len(found.ratings):,} rows"]
+    origin = "" if found.origin == found.name else f" from {found.origin}"
+    notes = [f"{found.name}{origin}: {len(found.ratings):,} rows"]
     data, weights = options.weights.make_interactions(found.ratings)
     filters = choose_filters(found.recipe, data.rating is not None, options, notes)
     if found.recipe is OWN_DATA and filters["min_rating"] is None:

@@ -61,4 +61,4 @@ def test_degrees_are_bounded_and_add_up() -> None:
 
 def test_prepare_knows_the_header(csv: Path, tmp_path: Path) -> None:
     lines = prepare(csv, tmp_path / "out", Options())
-    assert lines[0] == "ratings.csv from ratings.csv: 30,000 rows"
+    assert lines[0] == "ratings.csv: 30,000 rows"

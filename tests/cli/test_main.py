@@ -484,7 +484,7 @@ def test_a_source_on_standard_input(
         assert_refused(outcome, "standard input line ", "2 columns; expected 4")
     else:
         assert outcome.status == 0
-        assert outcome.out.startswith(f"standard input from standard input: {len(text.splitlines()) - 1:,} rows\n")
+        assert outcome.out.startswith(f"standard input: {len(text.splitlines()) - 1:,} rows\n")
 
 
 def test_a_closed_pipe_is_no_error(here: Path) -> None:

@@ -65,7 +65,7 @@ def test_defaults_of_an_own_file(tmp_path: Path, csv: Path, interactions: pd.Dat
     assert manifest["counts"]["interactions"] == len(interactions)
     assert manifest["dataset"] == "interactions.csv"
     assert list(manifest["source"]["sha256"]) == ["interactions.csv"]
-    assert lines[0] == f"interactions.csv from interactions.csv: {len(interactions):,} rows"
+    assert lines[0] == f"interactions.csv: {len(interactions):,} rows"
     assert lines[1].startswith(
         "ratings look like stars (1 to 5) and every row counts as an interaction; --min-rating 4 "
     )
