@@ -75,7 +75,7 @@ def fit(
     defaults, variations of the better ones as long as there is time, all measured on validation users. The best is
     measured once on test users beside the others, and fitted again on everything with the settings and epochs found.
 
-    The first Ctrl-C ends the search: the best so far is fitted.
+    The first Ctrl-C ends the search: the best so far is fitted, and the search is kept, to go on with `resume`.
 
     Parameters
     ----------
@@ -90,7 +90,8 @@ def fit(
     metric : str
         Metric on the validation users that decides; by default that of lists of ten.
     out : path, optional
-        Artifact directory to write. The search's state is kept beside it in OUT.search until the model is saved.
+        Artifact directory to write. The search's state is kept beside it in OUT.search until the search is done and
+        the model saved.
     report : path, optional
         Directory for results.json and report.html; OUT.report where only `out` is given.
     seed : int
@@ -137,7 +138,10 @@ def fit(
         if reports is not None and fitted.results is not None:
             run.status.show("writing the report")
             fitted = replace(fitted, written=workflow.write_results_and_report(reports, fitted.results))
-        clear_state(state.directory)
+        if fitted.results is None or not fitted.results["search"]["interrupted"]:
+            clear_state(state.directory)
+        elif target is not None:
+            run.status.say(f"{state.directory} keeps the search; the same command with --resume goes on")
     return fitted
 
 

@@ -288,8 +288,17 @@ def test_ctrl_c_gives_the_best_so_far(
     assert fitted.results["search"]["interrupted"]
     assert set(fitted.results["models"]) == {"popularity", "bm25"}
     said = f"interrupted: the best so far, {fitted.name}, is fitted on everything"
-    assert said in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert said in err
+    assert f"{tmp_path / 'model.search'} keeps the search; the same command with --resume goes on" in err
     assert "The search was interrupted" in (tmp_path / "model.report" / "report.html").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.report", "model.search"]
+
+    monkeypatch.undo()
+    fitted = recvae.fit(SOURCE.ratings, out=tmp_path / "model", **QUICK, resume=True)
+    assert fitted.results is not None
+    assert not fitted.results["search"]["interrupted"]
+    assert set(fitted.results["models"]) > {"popularity", "bm25"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.report"]
 
 
