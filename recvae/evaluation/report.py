@@ -138,6 +138,9 @@ def _render_winner(search: Mapping[str, Any]) -> str:
         "part in any choice.",
         html.escape(f"Data: {search['split']}."),
     ]
+    best = max(search["candidates"], key=lambda candidate: candidate["value"])["model"]
+    if search["winner"] == "blend" and best != "blend":
+        lines.append(f"{html.escape(best)} has a higher figure on validation users, by no more than chance explains.")
     if search["interrupted"]:
         lines.append("The search was interrupted.")
     return "<section>" + "".join(f"<p>{line}</p>" for line in lines) + "</section>"

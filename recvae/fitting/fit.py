@@ -24,7 +24,7 @@ from recvae.fitting.scored_users import choose_scored_users, compute_growth, des
 from recvae.fitting.search import Search
 from recvae.fitting.source import Source, UnsplittableData, choose_source, open_source
 from recvae.fitting.state import SearchState, clear_state, open_state
-from recvae.fitting.trial import BLEND, Leader
+from recvae.fitting.trial import Leader
 from recvae.inference.new_items.cold_split import rank_cold_items
 from recvae.models.base import Recommender
 from recvae.models.registry import MODELS
@@ -37,8 +37,6 @@ from recvae.storage.directories import follow_link, refuse_foreign
 
 UNTRIED_MODELS = ("ease", "bm25", "popularity")
 """Models for data of which nothing can be held out, the first of those that may be tried."""
-LARGER = 1.001
-"""A blend must be better than the best single model by this factor, or the simpler one wins."""
 
 
 def fit(
@@ -256,7 +254,7 @@ class _Run:
         self, search: Search, prepared: Prepared, split: Split, everything: Everything, interrupted: bool
     ) -> FittedModel:
         """Measure the best models on the test users, and fit the best of them on everything."""
-        ranking = choose_ranking(search.ranking)
+        ranking = search.ranking
         if not ranking:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in search.state.left_out.items())
             raise ParameterError(
@@ -328,11 +326,3 @@ class _Run:
                     raise
                 self.status.say(f"{name} cannot be fitted on everything: {first_line(error)}")
         raise AssertionError
-
-
-def choose_ranking(ranking: list[Leader]) -> list[Leader]:
-    """Order models by their validation figure, but a blend that gains less than a thousandth after its best part."""
-    blended = len(ranking) > 1 and ranking[0].trial.name == BLEND
-    if blended and ranking[0].trial.value <= LARGER * ranking[1].trial.value:
-        return [ranking[1], ranking[0], *ranking[2:]]
-    return ranking

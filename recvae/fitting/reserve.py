@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from recvae.data.splitting import Split
 from recvae.fitting.budget import Clock
 from recvae.fitting.state import SearchState
-from recvae.fitting.trial import BLEND, Leader, Trial
+from recvae.fitting.trial import BLEND, Leader, Trial, rank
 from recvae.models.blending.weights import MOST_USERS
 
 FINISH_SECONDS = 1.4
@@ -60,8 +60,7 @@ class Reserve:
 
     def spare_seconds(self) -> float:
         """Seconds left beside those of the end."""
-        best = max(self.leaders.values(), key=lambda leader: leader.trial.value, default=None)
-        refit = best.trial.refit_seconds if best else 0.0
+        refit = rank(self.leaders.values())[0].trial.refit_seconds if self.leaders else 0.0
         return self.clock.left - self.blend_seconds() - self.measure_seconds() - refit
 
     def measure_seconds(self) -> float:

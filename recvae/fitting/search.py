@@ -12,7 +12,7 @@ from recvae.fitting.epochs import EpochWatch, TooManyEpochsError
 from recvae.fitting.interruption import OutOfTimeError, interrupt_after
 from recvae.fitting.reserve import FIT_SAFETY, LEAST_SECONDS, MOST_PARTS, Reserve, can_be_fitted_again
 from recvae.fitting.state import SearchState
-from recvae.fitting.trial import BLEND, Leader, Trial, name_parts, to_plain
+from recvae.fitting.trial import BLEND, Leader, Trial, name_parts, rank, to_plain
 from recvae.models.base import Recommender
 from recvae.models.blending.weights import MOST_USERS
 from recvae.models.registry import MODELS
@@ -78,7 +78,7 @@ class Search:
     @property
     def ranking(self) -> list[Leader]:
         """The best of each model, best first; of equal ones that which was tried first."""
-        return sorted(self.leaders.values(), key=lambda leader: -leader.trial.value)
+        return rank(self.leaders.values())
 
     def run(self) -> None:
         """Search until the time is used up or nothing gets better."""
@@ -99,6 +99,9 @@ class Search:
         if in_vain and (spare := self.reserve.spare_seconds()) >= LEAST_SECONDS:
             self.status.say(f"no variation gains {self._min_gain:.1%}; the last {format_seconds(spare)} stay unused")
         self._try_blend()
+        if len(ranking := self.ranking) > 1 and ranking[1].trial.value > ranking[0].trial.value:
+            best = ranking[1].trial
+            self.status.say(f"{best.name} is ahead of the blend by no more than chance, so the blend is taken")
 
     def _take_over(self) -> None:
         """Load the best models of an earlier run; the time that it used is not taken from the end.

@@ -1,6 +1,6 @@
 """Candidates that were fitted and measured on validation users."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -73,6 +73,20 @@ class Leader:
     trial: Trial
     model: Recommender
     parts: tuple[str, ...] = ()
+
+
+def rank(leaders: Iterable[Leader]) -> list[Leader]:
+    """Order models by their figure, best first, but a blend before all that it was chosen from.
+
+    A single model's figure is the highest of many, a blend's that of users who had no part in its weights; had a model
+    been clearly better, the blend would be that model alone (`recvae.models.blending.weights.choose_weights`).
+    """
+    ranked = sorted(leaders, key=lambda leader: -leader.trial.value)
+    for blend in [leader for leader in ranked if leader.trial.name == BLEND]:
+        ranked.remove(blend)
+        ahead = (n for n, one in enumerate(ranked) if one.model.folds_in or one.trial.value < blend.trial.value)
+        ranked.insert(next(ahead, len(ranked)), blend)
+    return ranked
 
 
 def name_parts(blend: Recommender, leaders: Mapping[str, Leader]) -> tuple[str, ...]:

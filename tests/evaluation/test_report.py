@@ -149,3 +149,23 @@ def test_without_matplotlib_it_says_what_to_install(
     with pytest.raises(MissingDependencyError, match="extra 'report'"):
         write_report(tmp_path / "report.html", results)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("winner", "said"), [("blend", True), ("ease", False)])
+def test_a_blend_that_was_preferred_is_explained(results: dict[str, Any], winner: str, said: bool) -> None:
+    search = {
+        "winner": winner,
+        "metric": "ndcg@100",
+        "split": "by users",
+        "seconds": 3,
+        "budget_seconds": 60,
+        "interrupted": False,
+        "fitted_on": {"users": 3, "items": 2, "interactions": 5},
+        "candidates": [
+            {"model": "ease", "varies": {}, "value": 0.4, "seconds": 1},
+            {"model": "blend", "varies": {}, "value": 0.3, "seconds": 1},
+        ],
+        "left_out": {},
+    }
+    page = render_report({**results, "search": search})
+    assert ("ease has a higher figure on validation users, by no more than chance explains." in page) is said

@@ -28,8 +28,8 @@ class Blend(Recommender):
 
     Weights are chosen on validation users, each part's with those of all others: see
     `recvae.models.blending.weights.choose_weights`. A weight is one number for all users, so that a few hundred
-    validation users are enough. Parts that earn no weight take no part in scoring and are not saved, and the blend is
-    never worse than its best part on these users.
+    validation users are enough. Parts that earn no weight take no part in scoring and are not saved. A part that is
+    clearly better than the blend is taken alone; being ahead by less than two standard errors is no reason to.
 
     Parameters
     ----------

@@ -23,8 +23,11 @@ FEWEST_CANDIDATES = 200
 FACTORS = (0.0, 0.5, 0.7, 1.4, 2.0)
 MIN_GAIN = 1e-5
 SMALL_WEIGHT, WORTH_A_PART = 0.1, 5e-4
-"""The weight below which a part may be left out, and the share of the metric that all such parts may cost together; a
-cost within one standard error is none."""
+"""The weight below which a part may be left out, and the share of the metric that this may cost; a cost within one
+standard error is none."""
+CLEARLY = 2.0
+"""Standard errors of the paired difference by which one part must be ahead of the blend to be taken alone: the best of
+many on a few users owes much of its lead to chance, and is worse on others (`benchmarks.few_users`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,21 +140,23 @@ def choose_weights(candidates: Candidates) -> WeightChoice:
     starts there. Each is applied to four fifths of the users, five times, and measured on the others; the weights are
     the average of the better rule's five, which moves them less than a choice on all users would. Parts with the
     weights below `SMALL_WEIGHT` are left out if that costs next to nothing, and the best part alone is taken if it is
-    better than the blend.
+    clearly better than the blend is on users without whom its weights were chosen.
     """
     n_users = len(candidates.n_held_out)
     folds = [fold for fold in np.array_split(np.arange(n_users), FOLDS) if 0 < len(fold) < n_users]
     if not folds:
-        return _finish(candidates, fit_listwise(candidates), float("nan"))
+        return WeightChoice(fit_listwise(candidates), float("nan"))
     others = [candidates.take(np.setdiff1d(np.arange(n_users), fold)) for fold in folds]
     choices = []
     starts = [fit_listwise(train) for train in others]
     found = [search_metric(train, start) for train, start in zip(others, starts, strict=True)]
     for by_fold in (starts, found):
         measured = [candidates.take(fold).measure(w) for fold, w in zip(folds, by_fold, strict=True)]
-        choices.append((float(np.concatenate(measured).mean()), np.mean(by_fold, axis=0)))
-    cross_fitted, weights = max(choices, key=lambda choice: choice[0])
-    return _finish(candidates, weights, cross_fitted)
+        choices.append((np.concatenate(measured), np.mean(by_fold, axis=0)))
+    cross_fitted, weights = max(choices, key=lambda choice: choice[0].mean())
+    single = _find_clearly_better(candidates, cross_fitted)
+    weights = _leave_out(candidates, weights) if single is None else single
+    return WeightChoice(weights, float(cross_fitted.mean()))
 
 
 def fit_listwise(candidates: Candidates) -> Weights:
@@ -204,8 +209,8 @@ def search_metric(candidates: Candidates, start: Weights) -> Weights:
     return best
 
 
-def _finish(candidates: Candidates, weights: Weights, cross_fitted: float) -> WeightChoice:
-    """Leave out parts that cost more than they give, and take the best part alone where it is better."""
+def _leave_out(candidates: Candidates, weights: Weights) -> Weights:
+    """Leave out parts with small weights that cost more than they give."""
     measured = candidates.measure(weights)
     for number in np.argsort(weights, kind="stable"):
         if 0 < weights[number] < SMALL_WEIGHT:
@@ -213,10 +218,15 @@ def _finish(candidates: Candidates, weights: Weights, cross_fitted: float) -> We
             loss = measured - candidates.measure(fewer)
             if loss.mean() <= max(WORTH_A_PART * measured.mean(), loss.std() / len(loss) ** 0.5):
                 weights = fewer
-    single, quality = _best_of(list(np.eye(len(weights))), candidates.mean)
-    if quality >= candidates.mean(weights):
-        weights = single
-    return WeightChoice(weights / weights.sum(), cross_fitted)
+    kept: Weights = weights / weights.sum()
+    return kept
+
+
+def _find_clearly_better(candidates: Candidates, blended: npt.NDArray[np.float64]) -> Weights | None:
+    """Find the best part, as weights, where it is clearly better than what a blend has for each user."""
+    single, _ = _best_of(list(np.eye(len(candidates.scores))), candidates.mean)
+    lead = candidates.measure(single) - blended
+    return single if lead.mean() > CLEARLY * lead.std() / len(lead) ** 0.5 else None
 
 
 def _replace(weights: Weights, number: int, value: float) -> Weights:

@@ -55,7 +55,7 @@ class Spectrum:
         n = longer.shape[1]
         basis = np.random.default_rng(seed).standard_normal((n, min(n, factors + EXTRA_VECTORS))).astype(np.float32)
         for _ in range(ITERATIONS):
-            # NumPy's threads spin where they wait for each other, which beside a busy process takes five times as long.
+            # NumPy's QR takes two to three times as long, and its threads spin where they wait for each other.
             basis = torch.linalg.qr(torch.from_numpy(shorter @ (longer @ basis))).Q.numpy()
         images = longer @ basis
         ascending, rotation = np.linalg.eigh(images.T @ images)
