@@ -1,0 +1,129 @@
+"""What `recvae fit` chooses by few validation users, beside the single model with the highest figure on them.
+
+    python -m benchmarks.few_users [--sets ml-1m,lastfm] [--samples 3] [--budget 60]
+
+Samples of the data sets' training users are split as a user's own small file would be: 600 users to learn from and 75
+to choose by, of whom those with fewer than five interactions fall away. Other users, up to 800, are scored once: by the
+model that `recvae fit` chooses, and by the single model with the highest figure on the validation users.
+
+Writes `benchmarks/results/few_users.json` and `few_users.md`.
+"""
+
+import argparse
+import shlex
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import recvae
+from benchmarks import kept, record
+from recvae.errors import RecvaeError
+from recvae.evaluation.results import write_results
+from recvae.fitting.trial import BLEND
+from recvae.preparation.pipeline import Options, prepare
+
+SETS = ("ml-1m", "lastfm", "citeulike", "gowalla", "yelp2018", "ml-10m-likes")
+LEARN_FROM, CHOOSE_BY, MOST_SCORED = 600, 75, 800
+LEAST_USERS = 3
+"""Of an item in the sample, as the catalogue would be too large for so few users."""
+METRIC = "ndcg@10"
+
+
+def draw_sample(name: str, folder: Path, number: int) -> pd.DataFrame:
+    """Draw users of a data set's training matrix with all their interactions."""
+    matrix = kept.open_data(name, folder).split.train
+    generator = np.random.default_rng([number, len(name)])
+    users = generator.permutation(matrix.shape[0])[: LEARN_FROM + CHOOSE_BY + MOST_SCORED]
+    pairs = matrix[users].tocoo()
+    return pd.DataFrame({"user_id": pairs.row, "item_id": pairs.col})
+
+
+def measure(sample: pd.DataFrame, budget: float, seed: int) -> dict[str, Any]:
+    """Let `recvae fit` choose a model for a sample, and compare it with the one of the highest validation figure."""
+    n_scored = sample["user_id"].nunique() - LEARN_FROM - CHOOSE_BY
+    options = Options(min_item_users=LEAST_USERS, split="strong", val_users=CHOOSE_BY, test_users=n_scored, seed=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        file, directory = Path(folder) / "sample.csv", Path(folder) / "prepared"
+        sample.to_csv(file, index=False)
+        prepare(file, directory, options)
+        fitted = recvae.fit(directory, budget=budget, metric=METRIC, seed=seed, show_progress=False)
+    results = fitted.results or {}
+    figures = {model: run["metrics"][METRIC]["mean"] for model, run in results["models"].items()}
+    singles = [one for one in results["search"]["candidates"] if one["model"] != BLEND]
+    highest = max(singles, key=lambda one: one["value"])["model"]
+    return {
+        "chosen": fitted.name,
+        "highest": highest,
+        "test": {"chosen": figures[fitted.name], "highest": figures[highest], "best": max(figures.values())},
+        "test_users": results["n_users"],
+        "seconds": results["search"]["seconds"],
+    }
+
+
+def compare(samples: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """Average the gain of what was chosen over the highest, relative, and its standard error over the samples."""
+    gains = [sample["test"]["chosen"] / sample["test"]["highest"] - 1 for sample in samples]
+    return float(np.mean(gains)), float(np.std(gains, ddof=1) / len(gains) ** 0.5) if len(gains) > 1 else float("nan")
+
+
+def markdown(found: Mapping[str, Sequence[Mapping[str, Any]]], command: str, machine: str) -> str:
+    """Write a row for each data set, and one for all."""
+    lines = [
+        "# Choosing by few validation users\n",
+        f"Made by `{command}` on {machine}.",
+        f"Samples of {LEARN_FROM} users to learn from and {CHOOSE_BY} to choose by; {METRIC} of others, scored once.\n",
+        "| data | samples | highest single | chosen | best of all | which was chosen | gain |",
+        "| --- | ---: | ---: | ---: | ---: | --- | ---: |",
+    ]
+    rows = {**found, "all": [sample for samples in found.values() for sample in samples]}
+    for name, samples in rows.items():
+        means = [np.mean([s["test"][key] for s in samples]) for key in ("highest", "chosen", "best")]
+        cells = [f"{mean:.4f}" for mean in means] if name != "all" else ["", "", ""]
+        chosen = ", ".join(s["chosen"] for s in samples) if name != "all" else ""
+        gain, error = compare(samples)
+        lines.append(f"| {name} | {len(samples)} | {' | '.join(cells)} | {chosen} | {gain:+.1%} ±{error:.1%} |")
+    about = (
+        "\nHighest single: the model with the highest figure on the validation users, the blend apart. Best of all: "
+        "the highest figure on the test users, which nobody knows beforehand. Gain: of what was chosen over the "
+        "highest single, mean over samples ± its standard error."
+    )
+    return "\n".join([*lines, about]) + "\n"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", type=record.split_names, default=list(SETS), help="data sets, by commas")
+    parser.add_argument("--samples", type=int, default=3, help="samples of each data set")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds for `recvae fit`")
+    parser.add_argument("--data", type=Path, default=kept.PREPARED, help="prepared directories, by name")
+    parser.add_argument("--out", type=Path, default=record.RESULTS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure and write, each data set as it is done."""
+    arguments = parse_arguments()
+    command = shlex.join(["python", "-m", "benchmarks.few_users", "--samples", str(arguments.samples)])
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in arguments.sets:
+        found[name] = []
+        for number in range(arguments.samples):
+            try:
+                one = measure(draw_sample(name, arguments.data, number), arguments.budget, number)
+            except RecvaeError as error:
+                sys.exit(f"not run: {error}")
+            print(name, number, one, flush=True)
+            found[name].append(one)
+        write_results(arguments.out / "few_users.json", {**record.provenance(command, 0), "data": found})
+        (arguments.out / "few_users.md").write_text(markdown(found, command, kept.describe_machine()), encoding="utf8")
+
+
+if __name__ == "__main__":
+    main()
