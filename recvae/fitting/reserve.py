@@ -60,7 +60,9 @@ class Reserve:
 
     def spare_seconds(self) -> float:
         """Seconds left beside those of the end."""
-        refit = rank(self.leaders.values())[0].trial.refit_seconds if self.leaders else 0.0
+        ranked = rank(self.leaders.values())
+        likely = [leader for leader in ranked if leader is ranked[0] or leader.trial.name == BLEND]
+        refit = max((leader.trial.refit_seconds for leader in likely), default=0.0)
         return self.clock.left - self.blend_seconds() - self.measure_seconds() - refit
 
     def measure_seconds(self) -> float:

@@ -76,7 +76,7 @@ class Leader:
 
 
 def rank(leaders: Iterable[Leader]) -> list[Leader]:
-    """Order models by their figure, best first, but a blend before all that it was chosen from.
+    """Order models by their figure, best first, but a blend before all models that it was chosen from.
 
     A single model's figure is the highest of many, a blend's that of users who had no part in its weights; had a model
     been clearly better, the blend would be that model alone (`recvae.models.blending.weights.choose_weights`).
@@ -84,8 +84,9 @@ def rank(leaders: Iterable[Leader]) -> list[Leader]:
     ranked = sorted(leaders, key=lambda leader: -leader.trial.value)
     for blend in [leader for leader in ranked if leader.trial.name == BLEND]:
         ranked.remove(blend)
-        ahead = (n for n, one in enumerate(ranked) if one.model.folds_in or one.trial.value < blend.trial.value)
-        ranked.insert(next(ahead, len(ranked)), blend)
+        parts = {id(model) for model in blend.model.models}  # type: ignore[attr-defined]
+        after = (n for n, one in enumerate(ranked) if id(one.model) in parts or one.trial.value < blend.trial.value)
+        ranked.insert(next(after, len(ranked)), blend)
     return ranked
 
 

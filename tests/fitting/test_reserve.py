@@ -10,6 +10,7 @@ from recvae.fitting.reserve import FINISH_SECONDS
 from recvae.fitting.search import Search
 from recvae.fitting.state import SearchState
 from recvae.fitting.trial import Leader, Trial
+from recvae.models.blending.blend import Blend
 from recvae.models.linear.ease import EASE
 from tests.fitting.conftest import Make
 
@@ -40,7 +41,7 @@ def test_time_is_kept_to_fit_the_best_again_and_not_what_may_be_blended(make: Ma
     search = make("bm25,ease,als,multvae,blend", budget=100, now=lambda: 0.0)
     lead(search, ease=5, als=60, bm25=60)
     assert search.reserve.spare_seconds() == pytest.approx(100 - 5 - FINISH_SECONDS, abs=0.5)
-    search.leaders["blend"] = Leader(Trial("blend", {}, {}, 0.95, 2.0, 65.0, 0.0), EASE(), ("ease", "als"))
+    search.leaders["blend"] = Leader(Trial("blend", {}, {}, 0.95, 2.0, 65.0, 0.0), Blend([EASE()]), ("ease", "als"))
     assert search.reserve.spare_seconds() == pytest.approx(100 - 65 - FINISH_SECONDS, abs=0.5)
 
 

@@ -4,13 +4,8 @@ import pytest
 
 from recvae.fitting.trial import Leader, Trial, rank
 from recvae.models.base import Recommender
+from recvae.models.blending.blend import Blend
 from recvae.models.popularity import Popularity
-
-
-class Unable(Popularity):
-    """A model that cannot be a part of a blend."""
-
-    folds_in = False
 
 
 def leader(name: str, value: float, model: Recommender | None = None) -> Leader:
@@ -18,18 +13,19 @@ def leader(name: str, value: float, model: Recommender | None = None) -> Leader:
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("blended", "expected"),
     [
-        ({"ease": 0.3, "als": 0.4}, ["als", "ease"]),
-        ({"ease": 0.3, "als": 0.4, "blend": 0.35}, ["blend", "als", "ease"]),
-        ({"blend": 0.35}, ["blend"]),
-        ({}, []),
+        (["ease", "als"], ["blend", "als", "graph", "ease"]),
+        (["ease", "graph"], ["als", "blend", "graph", "ease"]),  # this ALS is newer
+        (["ease"], ["als", "graph", "blend", "ease"]),
     ],
 )
-def test_a_blend_comes_before_its_parts(values: dict[str, float], expected: list[str]) -> None:
-    assert [one.trial.name for one in rank(leader(name, value) for name, value in values.items())] == expected
+def test_a_blend_comes_before_what_it_was_chosen_from(blended: list[str], expected: list[str]) -> None:
+    singles = {name: leader(name, value) for name, value in {"ease": 0.2, "als": 0.4, "graph": 0.3}.items()}
+    blend = leader("blend", 0.25, Blend([singles[name].model for name in blended]))
+    assert [one.trial.name for one in rank([*singles.values(), blend])] == expected
 
 
-def test_a_model_that_is_no_part_comes_first_where_it_is_better() -> None:
-    models = [leader("bpr", 0.5, Unable()), leader("ease", 0.4), leader("lmf", 0.2, Unable()), leader("blend", 0.3)]
-    assert [one.trial.name for one in rank(models)] == ["bpr", "blend", "ease", "lmf"]
+def test_without_a_blend_figures_decide() -> None:
+    assert [one.trial.name for one in rank([leader("ease", 0.3), leader("als", 0.4)])] == ["als", "ease"]
+    assert rank([]) == []
