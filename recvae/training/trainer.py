@@ -97,9 +97,6 @@ class TrainingPlan:
         Name of the validation metric.
     patience : int
         Epochs without a better validation metric after which training stops; 0 never stops early.
-    least : float
-        Validation metric that has to be exceeded before training stops early: until then nothing is learned, and the
-        best epoch so far is the best by chance.
     learning_rate : float
         Step size at the peak of the schedule.
     schedule : str
@@ -114,7 +111,6 @@ class TrainingPlan:
     seed: int
     metric: str
     patience: int
-    least: float
     learning_rate: float
     schedule: str
     passes: int
@@ -320,8 +316,7 @@ class Trainer:
             raise KeyboardInterrupt
 
     def _is_out_of_patience(self) -> bool:
-        is_late = 0 < self.plan.patience <= self.progress.epoch - self.progress.best_epoch
-        return is_late and self.progress.best > self.plan.least
+        return 0 < self.plan.patience <= self.progress.epoch - self.progress.best_epoch
 
     def _save(self) -> None:
         if self.checkpoint is not None:

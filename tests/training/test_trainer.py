@@ -15,8 +15,6 @@ from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.autoencoders.multdae import MultDAE
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.autoencoders.recvae import RecVAE
-from recvae.models.popularity import Popularity
-from recvae.models.validation import validate
 from recvae.nn.batches import Batch
 from recvae.training.schedules import SCHEDULES, learning_rate_factor
 from recvae.training.trainer import Trainer
@@ -196,18 +194,6 @@ def test_patience_left_to_the_data_is_a_share_of_the_epochs(
     assert len(model.history_) == min(epochs, 1 + patience)
     assert model.fitted_params()["patience"] == patience
     assert model.patience is None
-
-
-@pytest.mark.parametrize(("share", "epochs"), [(0.99, 9), (1.01, 4)])
-def test_patience_begins_when_the_network_is_better_than_popularity(
-    share: float, epochs: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    interactions, users = random_interactions(), holdout()
-    popularity = validate(Popularity().fit(interactions, show_progress=False), users, "ndcg@5")
-    falling = iter((share - epoch / 100) * popularity for epoch in range(9))
-    monkeypatch.setattr(MultVAE, "validate", lambda *_: next(falling))
-    model = small(epochs=9, patience=3).fit(interactions, show_progress=False, validation=users)
-    assert len(model.history_) == epochs
 
 
 @pytest.mark.parametrize("patience", [None, 1])

@@ -1,6 +1,5 @@
 """Base of the autoencoders: training, scoring in batches, and weights in and out of an artifact."""
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,8 +27,7 @@ from recvae.models.autoencoders.settings import (
 from recvae.models.base import State
 from recvae.models.fit_context import FitContext
 from recvae.models.generative.anomaly import AnomalyDetector
-from recvae.models.popularity import Popularity
-from recvae.models.validation import ValidationUsers, check_metric, validate
+from recvae.models.validation import check_metric, validate
 from recvae.nn.batches import Batch
 from recvae.nn.device import PRECISIONS, check_device_name, find_device, matmul_precision
 from recvae.nn.item_layers import find_item_layers, gather_tensors
@@ -140,7 +138,7 @@ class Autoencoder(AnomalyDetector):
         self._prepare_training(user_items, generator)
         trainer = Trainer(
             self,
-            self._plan(self._measure_popularity(user_items, context.validation, parallelism)),
+            self._plan(),
             generator=generator,
             identity={
                 "class": type(self).__name__,
@@ -191,16 +189,7 @@ class Autoencoder(AnomalyDetector):
         """Keep what was learned from users whom the earlier model had not seen: now they look less unusual."""
         self.calibration_ = earlier.calibration_
 
-    def _measure_popularity(
-        self, user_items: sparse.csr_matrix, validation: ValidationUsers | None, parallelism: Parallelism
-    ) -> float:
-        """Mean of `metric` over validation users by popularity alone, below which a network has learned nothing yet."""
-        if validation is None:
-            return -math.inf
-        popularity = Popularity().fit(user_items, show_progress=False)
-        return validate(popularity, validation, self.metric, parallelism)
-
-    def _plan(self, least: float = -math.inf) -> TrainingPlan:
+    def _plan(self) -> TrainingPlan:
         epochs: int = self._setting("epochs")
         return TrainingPlan(
             epochs=epochs,
@@ -209,7 +198,6 @@ class Autoencoder(AnomalyDetector):
             seed=self.seed,
             metric=self.metric,
             patience=self._setting("patience"),
-            least=least,
             learning_rate=self.learning_rate,
             schedule=self.schedule,
             passes=self.passes,

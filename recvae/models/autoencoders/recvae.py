@@ -73,8 +73,8 @@ class RecVAE(VariationalAutoencoder):
     schedule : str
         Course of the learning rate; see `recvae.training.schedules.learning_rate_factor`.
     patience : int, optional
-        Stop after so many epochs without a better validation metric, once this is above popularity's; 0 trains all
-        epochs. None is a third of the epochs, at least five.
+        Stop after so many epochs without a better validation metric; 0 trains all epochs. None is a third of the
+        epochs, at least five.
     metric : str
         Metric that the best epoch is chosen by, where validation users are given.
     seed : int
