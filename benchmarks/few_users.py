@@ -1,4 +1,4 @@
-"""What `recvae fit` chooses by few validation users, beside the single model with the highest figure on them.
+"""The choice of `recvae fit` by few validation users, beside the single model with the highest figure on them.
 
     python -m benchmarks.few_users [--sets ml-1m,lastfm] [--samples 3] [--budget 60]
 
@@ -10,7 +10,6 @@ Writes `benchmarks/results/few_users.json` and `few_users.md`.
 """
 
 import argparse
-import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 import recvae
 from benchmarks import kept, record
@@ -34,11 +34,9 @@ LEAST_USERS = 3
 METRIC = "ndcg@10"
 
 
-def draw_sample(name: str, folder: Path, number: int) -> pd.DataFrame:
-    """Draw users of a data set's training matrix with all their interactions."""
-    matrix = kept.open_data(name, folder).split.train
-    generator = np.random.default_rng([number, len(name)])
-    users = generator.permutation(matrix.shape[0])[: LEARN_FROM + CHOOSE_BY + MOST_SCORED]
+def draw_sample(matrix: sparse.csr_matrix, seed: Sequence[int]) -> pd.DataFrame:
+    """Draw users of a training matrix with all their interactions."""
+    users = np.random.default_rng(seed).permutation(matrix.shape[0])[: LEARN_FROM + CHOOSE_BY + MOST_SCORED]
     pairs = matrix[users].tocoo()
     return pd.DataFrame({"user_id": pairs.row, "item_id": pairs.col})
 
@@ -108,18 +106,19 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure and write, each data set as it is done."""
     arguments = parse_arguments()
-    command = shlex.join(["python", "-m", "benchmarks.few_users", "--samples", str(arguments.samples)])
+    options = {"--sets": ",".join(arguments.sets), "--samples": arguments.samples, "--budget": f"{arguments.budget:g}"}
+    command = " ".join(["python -m benchmarks.few_users", *(f"{name} {value}" for name, value in options.items())])
     arguments.out.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[dict[str, Any]]] = {}
     for name in arguments.sets:
         found[name] = []
-        for number in range(arguments.samples):
-            try:
-                one = measure(draw_sample(name, arguments.data, number), arguments.budget, number)
-            except RecvaeError as error:
-                sys.exit(f"not run: {error}")
-            print(name, number, one, flush=True)
-            found[name].append(one)
+        try:
+            matrix = kept.open_data(name, arguments.data).split.train
+            for number in range(arguments.samples):
+                found[name].append(measure(draw_sample(matrix, [number, len(name)]), arguments.budget, number))
+                print(name, number, found[name][-1], flush=True)
+        except RecvaeError as error:
+            sys.exit(f"not run: {error}")
         write_results(arguments.out / "few_users.json", {**record.provenance(command, 0), "data": found})
         (arguments.out / "few_users.md").write_text(markdown(found, command, kept.describe_machine()), encoding="utf8")
 
