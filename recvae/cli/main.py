@@ -97,14 +97,12 @@ def doctor() -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Directory for everything the demo writes.", parser=parse_path)] = Path(
-        "demo"
-    ),
+    out: Annotated[str, typer.Option(help="Directory for everything the demo writes.")] = "demo",
 ) -> None:
     """Find the best model for MovieLens-100K in a minute, save it, and recommend."""
     from recvae.cli.demo import run
 
-    run(out, Console())
+    run(parse_path(out), Console())
 
 
 def _command_names() -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from recvae.cli import demo
+from recvae.cli.main import main
 from recvae.errors import ArtifactError, DownloadError
 from recvae.models.registry import MODELS
 
@@ -65,3 +66,14 @@ def test_what_is_in_the_way_is_refused_before_the_work(tmp_path: Path, monkeypat
         printed(tmp_path)
     with pytest.raises(ArtifactError, match=r"mine.txt is not a directory that can be written to"):
         printed(tmp_path / "model" / "mine.txt")
+
+
+def test_the_command_needs_no_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("recvae.cli.demo.run", lambda out, console: asked.append(out))
+    monkeypatch.setattr("sys.argv", ["recvae", "demo"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert asked == [Path("demo")]
