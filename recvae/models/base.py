@@ -108,7 +108,7 @@ class Recommender(Explainer, Estimator):
             Called as `callback(epoch, seconds, loss)` after each epoch, as in `implicit`; models without epochs
             call it once at the end with a loss of NaN.
         validation : Holdout or (fold_in, held_out), optional
-            Two matrices of the same users, for models that choose their best epoch.
+            Two matrices of the same users, for models that choose their epoch or settings.
         checkpoint : path, optional
             Directory where models that train in epochs keep their state, so that Ctrl-C or a crash loses little.
         resume : bool

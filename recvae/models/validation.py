@@ -65,25 +65,29 @@ def mean_metric(ids: IntArray, held_out: sparse.csr_matrix, metric: str) -> floa
     return float(np.nanmean(metric_by_user(ids, held_out, metric)))
 
 
-def validate(
-    model: Recommender,
-    validation: ValidationUsers,
-    metric: str,
-    parallelism: "Parallelism | None" = None,
-) -> float:
-    """Average the metric over the validation users, (fold_in, held_out), for the model as it is now.
+def validate(model: Recommender, validation: ValidationUsers, metric: str) -> float:
+    """Average the metric over the validation users, (fold_in, held_out); NaN where none has held-out items."""
+    values = validate_users(model, validation, metric)
+    return float(values.mean()) if len(values) else float("nan")
 
-    Several processes share these users. NaN where none of them has held-out items.
+
+def validate_users(
+    model: Recommender, validation: ValidationUsers, metric: str, parallelism: "Parallelism | None" = None
+) -> npt.NDArray[np.float64]:
+    """Compute the metric of each validation user who has held-out items, for the model as it is now.
+
+    Several processes share these users, and all get everyone's figures.
     """
     fold_in, held_out = validation
+    n_users = fold_in.shape[0]
+    users = slice(0, n_users) if parallelism is None else parallelism.own_users(n_users)
+    own = users.stop - users.start
+    ids, _ = model.recommend(np.arange(own), fold_in[users], N=parse_metric(metric)[1], recalculate_user=True)
+    values, counts = np.zeros(n_users), np.zeros(n_users)
+    values[users], counts[users] = metric_by_user(ids, held_out[users], metric), 1
     if parallelism is not None:
-        users = parallelism.own_users(fold_in.shape[0])
-        fold_in, held_out = fold_in[users], held_out[users]
-    ids, _ = model.recommend(np.arange(fold_in.shape[0]), fold_in, N=parse_metric(metric)[1], recalculate_user=True)
-    values = metric_by_user(ids, held_out, metric)
-    sums = float(np.nansum(values)), float(np.isfinite(values).sum())
-    total, n_users = sums if parallelism is None else parallelism.sum_over_users(*sums)
-    return total / n_users if n_users else float("nan")
+        values, counts = np.split(np.array(parallelism.sum_over_users(*values, *counts)), 2)
+    return (values / counts)[np.diff(held_out.indptr) > 0]
 
 
 def find_validation(

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -18,7 +17,7 @@ from recvae.storage.directories import replace_directory
 from recvae.storage.manifest import read_manifest, write_manifest
 from recvae.training.optimizers import Optimizer
 
-KIND, VERSION = "recvae-checkpoint", 1
+KIND, VERSION = "recvae-checkpoint", 2
 _TENSORS = "state.safetensors"
 
 
@@ -36,8 +35,10 @@ class Progress:
         For the loss and each of its terms, in the running epoch: the sum over users, and their number.
     history : list of dict
         Figures of each finished epoch.
-    best : float
-        The best validation metric, and `best_epoch` its epoch.
+    best : list of float
+        Each validation user's metric in the epoch with the best mean.
+    best_epoch : int
+        The epoch whose weights are kept.
     seconds : float
         Spent in the running epoch.
     """
@@ -46,7 +47,7 @@ class Progress:
     step: int = 0
     sums: dict[str, tuple[Tensor | float, int]] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
-    best: float = -np.inf
+    best: list[float] = field(default_factory=list)
     best_epoch: int = 0
     seconds: float = 0.0
 

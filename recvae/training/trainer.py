@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from recvae.data.csr_files import scattered_reads
 from recvae.errors import ParameterError, TrainingError
+from recvae.evaluation.significance import is_clearly_better
 from recvae.memory import keep_freed_memory
 from recvae.nn.batches import Batch, DeviceHistories
 from recvae.nn.parallelism import ALONE, Parallelism
@@ -77,8 +78,8 @@ class Trainable(Protocol):
         """Check that the module as it is gives these users finite scores only."""
         ...
 
-    def validate(self, validation: Validation, parallelism: Parallelism) -> float:
-        """The validation metric of the module as it is."""
+    def validate(self, validation: Validation, parallelism: Parallelism) -> npt.NDArray[np.float64]:
+        """The metric of each validation user, of the module as it is."""
         ...
 
 
@@ -96,7 +97,7 @@ class TrainingPlan:
     metric : str
         Name of the validation metric.
     patience : int
-        Epochs without a better validation metric after which training stops; 0 never stops early.
+        Training stops after so many epochs in a row to which the best is clearly superior; 0 never stops early.
     learning_rate : float
         Step size at the peak of the schedule.
     schedule : str
@@ -128,7 +129,7 @@ class Trainer:
     identity : dict
         Hyperparameters and data that a checkpoint must share to be resumed from.
     validation : (fold_in, held_out), optional
-        Users that the best epoch is chosen by; without them all epochs are trained and the last weights kept.
+        Users that the epoch is chosen by; without them all epochs are trained and the last weights kept.
     checkpoint : Path, optional
         Directory to keep training's whole state in, saved after ten seconds, then every half a minute, on Ctrl-C and
         on SIGTERM; the same for all processes.
@@ -278,7 +279,7 @@ class Trainer:
         progress.add(figures, len(batch))
 
     def _finish_epoch(self, histories: DeviceHistories) -> None:
-        """Record the epoch, validate, and keep the weights if they are the best so far."""
+        """Record the epoch, validate, and keep the weights unless those of an earlier epoch are better."""
         progress = self.progress
         self._refuse_divergence()
         probed = np.arange(min(USERS_PROBED, len(histories)))
@@ -289,12 +290,24 @@ class Trainer:
         record["learning_rate"] = self._learning_rate(progress.step - 1, progress.step // progress.epoch)
         record["seconds"], progress.seconds = progress.seconds, 0.0
         progress.history.append(record)
-        value = float(progress.epoch)  # without validation every epoch counts as better than the one before
         if self.validation is not None:
-            value = record[self.plan.metric] = self.model.validate(self.validation, self.parallelism)
-        if value > progress.best:
-            progress.best, progress.best_epoch = value, progress.epoch
-            self.best_weights.keep(self.module.state_dict())
+            values = self.model.validate(self.validation, self.parallelism)
+            record[self.plan.metric] = float(values.mean())
+            if not self._is_taken(values):
+                return
+        progress.best_epoch = progress.epoch
+        self.best_weights.keep(self.module.state_dict())
+
+    def _is_taken(self, values: npt.NDArray[np.float64]) -> bool:
+        """Tell if the finished epoch takes the place of the one that is kept, by each validation user's metric.
+
+        Every epoch does unless the best so far is clearly better. By the highest mean alone a few validation users
+        would choose a lucky epoch, which may come before anything is learned.
+        """
+        progress = self.progress
+        if not progress.best or values.mean() > np.mean(progress.best):
+            progress.best = values.tolist()
+        return not is_clearly_better(np.array(progress.best), values)
 
     def _refuse_divergence(self) -> None:
         loss = self.progress.total_loss()

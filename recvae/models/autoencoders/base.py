@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy import sparse
 from torch import Tensor
@@ -27,7 +28,7 @@ from recvae.models.autoencoders.settings import (
 from recvae.models.base import State
 from recvae.models.fit_context import FitContext
 from recvae.models.generative.anomaly import AnomalyDetector
-from recvae.models.validation import check_metric, validate
+from recvae.models.validation import check_metric, validate_users
 from recvae.nn.batches import Batch
 from recvae.nn.device import PRECISIONS, check_device_name, find_device, matmul_precision
 from recvae.nn.item_layers import find_item_layers, gather_tensors
@@ -49,7 +50,10 @@ class Autoencoder(AnomalyDetector):
         For each epoch: loss and its terms, learning rate, seconds, and the validation metric where users for it were
         given.
     best_epoch_ : int
-        Number, from 1, of the epoch whose weights the network has: the best by validation, or the last one.
+        Number, from 1, of the epoch whose weights the network has: the last one, or where validation users were given
+        the last that is not clearly worse than the best, by more than two standard errors of the paired difference
+        over these users. The publications keep the best; with few users that is a lucky one, with many the two are next
+        to the same.
     """
 
     resumable: ClassVar[bool] = True
@@ -222,9 +226,9 @@ class Autoencoder(AnomalyDetector):
         """Check that the network as it is gives these users finite scores only; called by the trainer."""
         return bool(self._logits(batch).isfinite().all())
 
-    def validate(self, validation: Validation, parallelism: Parallelism) -> float:
-        """Mean of `metric` over validation users, which several processes share; called by the trainer."""
-        return validate(self, validation, self.metric, parallelism)
+    def validate(self, validation: Validation, parallelism: Parallelism) -> npt.NDArray[np.float64]:
+        """`metric` of each validation user, whom several processes share; called by the trainer."""
+        return validate_users(self, validation, self.metric, parallelism)
 
     def _gather_weights(self) -> None:
         """Make layers that processes have divided whole, in every process."""

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from scipy import optimize
 
 from recvae.evaluation.metrics import ACCURACY_METRICS, parse_metric
+from recvae.evaluation.significance import is_clearly_better, standard_error
 from recvae.memory import row_batches
 from recvae.models.base import Recommender
 from recvae.models.validation import ValidationUsers
@@ -25,9 +26,6 @@ MIN_GAIN = 1e-5
 SMALL_WEIGHT, WORTH_A_PART = 0.1, 5e-4
 """The weight below which a part may be left out, and the share of the metric that this may cost; a cost within one
 standard error is none."""
-CLEARLY = 2.0
-"""Standard errors of the paired difference by which one part must be ahead of the blend to be taken alone: the best of
-many on a few users owes much of its lead to chance, and is worse on others (`benchmarks.few_users`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,17 +214,19 @@ def _leave_out(candidates: Candidates, weights: Weights) -> Weights:
         if 0 < weights[number] < SMALL_WEIGHT:
             fewer = _replace(weights, number, 0.0)
             loss = measured - candidates.measure(fewer)
-            if loss.mean() <= max(WORTH_A_PART * measured.mean(), loss.std() / len(loss) ** 0.5):
+            if loss.mean() <= max(WORTH_A_PART * measured.mean(), standard_error(loss)):
                 weights = fewer
     kept: Weights = weights / weights.sum()
     return kept
 
 
 def _find_clearly_better(candidates: Candidates, blended: npt.NDArray[np.float64]) -> Weights | None:
-    """Find the best part, as weights, where it is clearly better than what a blend has for each user."""
+    """Find the best part, as weights, where it is clearly better than what a blend has for each user.
+
+    The rule was found by `benchmarks.few_users`.
+    """
     single, _ = _best_of(list(np.eye(len(candidates.scores))), candidates.mean)
-    lead = candidates.measure(single) - blended
-    return single if lead.mean() > CLEARLY * lead.std() / len(lead) ** 0.5 else None
+    return single if is_clearly_better(candidates.measure(single), blended) else None
 
 
 def _replace(weights: Weights, number: int, value: float) -> Weights:
