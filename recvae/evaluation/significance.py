@@ -13,9 +13,6 @@ from recvae.errors import ParameterError
 if TYPE_CHECKING:
     from recvae.evaluation.evaluate import EvalResult
 
-CLEARLY = 2.0
-"""Standard errors of the paired difference by which one must be ahead of another to be taken for better."""
-
 
 @dataclass(frozen=True)
 class PairedTest:
@@ -65,13 +62,13 @@ def standard_error(differences: npt.NDArray[np.float64]) -> float:
     return float(differences.std(ddof=1)) / n_users**0.5 if n_users > 1 else float("inf")
 
 
-def is_clearly_better(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> bool:
-    """Tell if the mean of `a` is ahead of that of `b`, (n_users,) each, by more than `CLEARLY` standard errors.
+def is_ahead(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], errors: float) -> bool:
+    """Tell if the mean of `a` is ahead of that of `b`, (n_users,) each, by more than so many standard errors.
 
     The best of many on a few users owes much of its lead to chance, and is worse on others.
     """
     lead = a - b
-    return bool(lead.mean() > CLEARLY * standard_error(lead))
+    return bool(lead.mean() > errors * standard_error(lead))
 
 
 def holm(p_values: Sequence[float]) -> npt.NDArray[np.float64]:

@@ -160,7 +160,7 @@ def test_history_has_the_validation_users_mean() -> None:
         ([[0.0, 0.0], [0.0, 0.0]], 2),
     ],
 )
-def test_an_epoch_is_kept_unless_the_best_is_clearly_better(
+def test_an_epoch_is_kept_unless_the_best_is_ahead(
     by_epoch: list[list[float]], kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patch_validation(monkeypatch, by_epoch)
@@ -175,7 +175,7 @@ def test_few_users_choose_as_the_whole_history_would(monkeypatch: pytest.MonkeyP
     errors = leads.std(axis=1, ddof=1) / 12**0.5
     patch_validation(monkeypatch, figures.tolist())
     model = small(epochs=40).fit(random_interactions(), show_progress=False, validation=holdout())
-    assert model.best_epoch_ == 1 + int(np.flatnonzero(leads.mean(axis=1) <= 2 * errors).max())
+    assert model.best_epoch_ == 1 + int(np.flatnonzero(leads.mean(axis=1) <= errors).max())
 
 
 def test_without_validation_the_last_epochs_weights_stay() -> None:
@@ -223,7 +223,7 @@ def test_a_refit_resumes_where_it_stood(tmp_path: Path, monkeypatch: pytest.Monk
 def test_patience_stops_early(monkeypatch: pytest.MonkeyPatch) -> None:
     patch_validation(monkeypatch, [[0.1, 0.2], [0.4, 0.5], [0.3, 0.4], [0.4, 0.4], [0.3, 0.4], [0.2, 0.3], [0.1, 0.2]])
     model = small(epochs=60, patience=3).fit(random_interactions(), show_progress=False, validation=holdout())
-    assert (model.best_epoch_, len(model.history_)) == (4, 7)  # the fourth is not clearly worse than the second
+    assert (model.best_epoch_, len(model.history_)) == (4, 7)  # the fourth is within a standard error of the second
 
 
 @pytest.mark.parametrize(("epochs", "patience"), [(60, 20), (8, 5), (3, 5)])

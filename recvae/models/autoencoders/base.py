@@ -51,9 +51,8 @@ class Autoencoder(AnomalyDetector):
         given.
     best_epoch_ : int
         Number, from 1, of the epoch whose weights the network has: the last one, or where validation users were given
-        the last that is not clearly worse than the best, by more than two standard errors of the paired difference
-        over these users. The publications keep the best; with few users that is a lucky one, with many the two are next
-        to the same.
+        the last that is behind the best by no more than one standard error of the paired difference over these users.
+        The publications keep the best; with few users that is a lucky one, with many the two are next to the same.
     """
 
     resumable: ClassVar[bool] = True

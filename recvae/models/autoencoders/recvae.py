@@ -73,8 +73,8 @@ class RecVAE(VariationalAutoencoder):
     schedule : str
         Course of the learning rate; see `recvae.training.schedules.learning_rate_factor`.
     patience : int, optional
-        Stop after so many epochs in a row that are clearly worse than the best; 0 trains all epochs. None is a third of
-        the epochs, at least five.
+        Stop after so many epochs in a row that are behind the best; 0 trains all epochs. None is a third of the epochs,
+        at least five.
     metric : str
         Metric that the epoch is chosen by, where validation users are given; see `best_epoch_`.
     seed : int

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy import optimize
 
 from recvae.evaluation.metrics import ACCURACY_METRICS, parse_metric
-from recvae.evaluation.significance import is_clearly_better, standard_error
+from recvae.evaluation.significance import is_ahead, standard_error
 from recvae.memory import row_batches
 from recvae.models.base import Recommender
 from recvae.models.validation import ValidationUsers
@@ -26,6 +26,8 @@ MIN_GAIN = 1e-5
 SMALL_WEIGHT, WORTH_A_PART = 0.1, 5e-4
 """The weight below which a part may be left out, and the share of the metric that this may cost; a cost within one
 standard error is none."""
+CLEARLY = 2.0
+"""Standard errors by which one part must be ahead of the blend to be taken alone; found by `benchmarks.few_users`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,12 +223,9 @@ def _leave_out(candidates: Candidates, weights: Weights) -> Weights:
 
 
 def _find_clearly_better(candidates: Candidates, blended: npt.NDArray[np.float64]) -> Weights | None:
-    """Find the best part, as weights, where it is clearly better than what a blend has for each user.
-
-    The rule was found by `benchmarks.few_users`.
-    """
+    """Find the best part, as weights, where it is clearly better than what a blend has for each user."""
     single, _ = _best_of(list(np.eye(len(candidates.scores))), candidates.mean)
-    return single if is_clearly_better(candidates.measure(single), blended) else None
+    return single if is_ahead(candidates.measure(single), blended, CLEARLY) else None
 
 
 def _replace(weights: Weights, number: int, value: float) -> Weights:
