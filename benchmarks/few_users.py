@@ -12,7 +12,9 @@ Writes `benchmarks/results/few_users.json` and `few_users.md`.
 import argparse
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +36,42 @@ LEAST_USERS = 3
 METRIC = "ndcg@10"
 
 
-def draw_sample(matrix: sparse.csr_matrix, seed: Sequence[int]) -> pd.DataFrame:
-    """Draw users of a training matrix with all their interactions."""
-    users = np.random.default_rng(seed).permutation(matrix.shape[0])[: LEARN_FROM + CHOOSE_BY + MOST_SCORED]
+@contextmanager
+def prepare_sample(
+    matrix: sparse.csr_matrix, numbers: Sequence[int], learn_from: int, choose_by: int, options: Options
+) -> Iterator[Path]:
+    """Draw users of a training matrix with all their interactions, and prepare them as a file of their own.
+
+    Parameters
+    ----------
+    matrix : csr_matrix
+    numbers : sequence of int
+        Seed of the draw.
+    learn_from, choose_by : int
+        Training and validation users; up to `MOST_SCORED` more are test users.
+    options : Options
+        What else to prepare them by.
+
+    Yields
+    ------
+    Path
+        A prepared directory, there until the block ends.
+    """
+    n_users = learn_from + choose_by
+    users = np.random.default_rng(numbers).permutation(matrix.shape[0])[: n_users + MOST_SCORED]
     pairs = matrix[users].tocoo()
-    return pd.DataFrame({"user_id": pairs.row, "item_id": pairs.col})
-
-
-def measure(sample: pd.DataFrame, budget: float, seed: int) -> dict[str, Any]:
-    """Let `recvae fit` choose a model for a sample, and compare it with the one of the highest validation figure."""
-    n_scored = sample["user_id"].nunique() - LEARN_FROM - CHOOSE_BY
-    options = Options(min_item_users=LEAST_USERS, split="strong", val_users=CHOOSE_BY, test_users=n_scored, seed=seed)
+    sample = pd.DataFrame({"user_id": pairs.row, "item_id": pairs.col})
     with tempfile.TemporaryDirectory() as folder:
         file, directory = Path(folder) / "sample.csv", Path(folder) / "prepared"
         sample.to_csv(file, index=False)
-        prepare(file, directory, options)
-        fitted = recvae.fit(directory, budget=budget, metric=METRIC, seed=seed, show_progress=False)
+        n_scored = sample["user_id"].nunique() - n_users
+        prepare(file, directory, replace(options, split="strong", val_users=choose_by, test_users=n_scored))
+        yield directory
+
+
+def measure(directory: Path, budget: float, seed: int) -> dict[str, Any]:
+    """Let `recvae fit` choose a model for a sample, and compare it with the one of the highest validation figure."""
+    fitted = recvae.fit(directory, budget=budget, metric=METRIC, seed=seed, show_progress=False)
     results = fitted.results or {}
     figures = {model: run["metrics"][METRIC]["mean"] for model, run in results["models"].items()}
     singles = [one for one in results["search"]["candidates"] if one["model"] != BLEND]
@@ -106,8 +128,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure and write, each data set as it is done."""
     arguments = parse_arguments()
-    options = {"--sets": ",".join(arguments.sets), "--samples": arguments.samples, "--budget": f"{arguments.budget:g}"}
-    command = " ".join(["python -m benchmarks.few_users", *(f"{name} {value}" for name, value in options.items())])
+    given = {"--sets": ",".join(arguments.sets), "--samples": arguments.samples, "--budget": f"{arguments.budget:g}"}
+    command = " ".join(["python -m benchmarks.few_users", *(f"{name} {value}" for name, value in given.items())])
     arguments.out.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[dict[str, Any]]] = {}
     for name in arguments.sets:
@@ -115,7 +137,9 @@ def main() -> None:
         try:
             matrix = kept.open_data(name, arguments.data).split.train
             for number in range(arguments.samples):
-                found[name].append(measure(draw_sample(matrix, [number, len(name)]), arguments.budget, number))
+                options = Options(min_item_users=LEAST_USERS, seed=number)
+                with prepare_sample(matrix, [number, len(name)], LEARN_FROM, CHOOSE_BY, options) as directory:
+                    found[name].append(measure(directory, arguments.budget, number))
                 print(name, number, found[name][-1], flush=True)
         except RecvaeError as error:
             sys.exit(f"not run: {error}")
