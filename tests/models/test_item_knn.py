@@ -36,6 +36,16 @@ def test_the_chosen_settings_are_the_best_of_those_tried(
     assert {name: model.fitted_params()[name] for name in model.settings_} == model.settings_
 
 
+def test_many_neighbours_are_preferred_within_a_standard_error() -> None:
+    few, many = np.array([0.5, 0.0, 0.0, 0.1]), np.array([0.1, 0.2, 0.1, 0.1])  # means .15 and .125
+    assert item_knn.prefer_many([({"K": 20}, few), ({"K": 500}, many)]) == {"K": 500}
+    clear = np.array([0.3, 0.4, 0.3, 0.2])
+    assert item_knn.prefer_many([({"K": 20}, clear), ({"K": 500}, many), ({"K": 100}, many)]) == {"K": 20}
+    better = [({"K": 500, "B": 0.2}, many), ({"K": 500, "B": 0.5}, many + 0.01), ({"K": 200, "B": 0.8}, many + 0.02)]
+    assert item_knn.prefer_many(better[:2]) == {"K": 500, "B": 0.5}
+    assert item_knn.prefer_many(better) == {"K": 200, "B": 0.8}  # each user has more, so that the lead is no chance
+
+
 def test_users_are_held_out_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CosineKNN.TRIED, "K", (1, 60))
     assert CosineKNN().fit(split().train, show_progress=False).settings_ == {"K": 60}
