@@ -32,6 +32,7 @@ from recvae.data.prepared import read_prepared
 from recvae.errors import ParameterError, RecvaeError
 from recvae.evaluation.evaluate import evaluate, refuse_new_users
 from recvae.evaluation.results import write_results
+from recvae.evaluation.standard_error import standard_error
 from recvae.fitting.scored_users import draw_users
 from recvae.machine.cores import assigned_cores
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
@@ -240,7 +241,7 @@ class Search:
         with np.load(files[0]) as of_default, np.load(files[1]) as of_best:
             for side in ("validation", "test"):
                 difference = of_best[side] - of_default[side]
-                mean, error = difference.mean(), difference.std(ddof=1) / math.sqrt(len(difference))
+                mean, error = difference.mean(), standard_error(difference)
                 best = of_best[side].mean()
                 row[f"regret_{side}"] = {"share": float(mean / best), "stderr": float(error / best)}
         return row

@@ -22,6 +22,7 @@ from recvae.evaluation.metrics import (
     hit_matrix,
     parse_metric,
 )
+from recvae.evaluation.standard_error import standard_error
 from recvae.memory import rows_at_once
 from recvae.types import UserItems
 
@@ -94,7 +95,7 @@ class EvalResult:
     def stderr(self, metric: str) -> float | None:
         """Compute the standard error of the mean over users, with n - 1; None for a total or fewer than two users."""
         values = np.empty(0) if metric in self.totals else self._known_values(metric)
-        return float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else None
+        return standard_error(values) if values.size > 1 else None
 
     def as_dict(self) -> dict[str, dict[str, float | int | None]]:
         """Convert to `{"recall@20": {"mean", "stderr", "n_users"}, …}`, as in results.json."""
@@ -117,7 +118,7 @@ class EvalResult:
         result = []
         for users in np.array_split(order, min(groups, len(order))):
             values, lengths = self.values(metric)[users], self.history_lengths[users]
-            error = float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else None
+            error = standard_error(values) if values.size > 1 else None
             figures = {"n_users": values.size, "mean": float(values.mean()), "stderr": error}
             result.append({"from": int(lengths.min()), "to": int(lengths.max()), **figures})
         return result

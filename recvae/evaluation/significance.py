@@ -3,15 +3,13 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from recvae.errors import ParameterError
-
-if TYPE_CHECKING:
-    from recvae.evaluation.evaluate import EvalResult
+from recvae.evaluation.evaluate import EvalResult
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class PairedTest:
     p_value: float
 
 
-def paired_test(a: "EvalResult", b: "EvalResult", metric: str) -> PairedTest:
+def paired_test(a: EvalResult, b: EvalResult, metric: str) -> PairedTest:
     """Two-sided paired t-test of `a` minus `b` over the same users.
 
     Users without a value in either result are left out. With fewer than two users there is no test: p is 1 and the
@@ -39,8 +37,6 @@ def paired_test(a: "EvalResult", b: "EvalResult", metric: str) -> PairedTest:
     first, second = a.values(metric), b.values(metric)
     present = ~np.isnan(first - second)
     first, second = first[present], second[present]
-    from scipy import stats  # here, since whoever trains or blends needs none of it, and it takes half a second
-
     differences = first - second
     if differences.size < 2:
         mean = float(differences.mean()) if differences.size else float("nan")
@@ -54,21 +50,6 @@ def paired_test(a: "EvalResult", b: "EvalResult", metric: str) -> PairedTest:
         test = stats.ttest_rel(first, second)
     low, high = test.confidence_interval(0.95)
     return PairedTest(mean, (float(low), float(high)), float(test.pvalue))
-
-
-def standard_error(differences: npt.NDArray[np.float64]) -> float:
-    """The standard error of the mean of paired differences, (n_users,); infinite for a single one."""
-    n_users = len(differences)
-    return float(differences.std(ddof=1)) / n_users**0.5 if n_users > 1 else float("inf")
-
-
-def is_ahead(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], errors: float) -> bool:
-    """Tell if the mean of `a` is ahead of that of `b`, (n_users,) each, by more than so many standard errors.
-
-    The best of many on a few users owes much of its lead to chance, and is worse on others.
-    """
-    lead = a - b
-    return bool(lead.mean() > errors * standard_error(lead))
 
 
 def holm(p_values: Sequence[float]) -> npt.NDArray[np.float64]:

@@ -13,7 +13,7 @@ from scipy import sparse
 from recvae.data.csr import csr_arrays
 from recvae.data.stored_arrays import take_array, take_csr
 from recvae.errors import TrainingError
-from recvae.evaluation.significance import is_ahead
+from recvae.evaluation.standard_error import is_ahead
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.factorization import import_implicit
@@ -28,8 +28,6 @@ LENGTH_NORMALISATIONS = (0.2, 0.5, 0.8)
 """Values of B that are tried."""
 VALIDATION_USERS = 1000
 Measured = tuple[dict[str, float], npt.NDArray[np.float64]]
-TOLERANCE = 1.0
-"""Standard errors by which settings may be behind the best; `benchmarks/results/tried.md` has others."""
 
 
 class _ItemKNN(Recommender):
@@ -138,7 +136,7 @@ class _ItemKNN(Recommender):
 
 
 def prefer_many(measured: Sequence[Measured]) -> dict[str, float]:
-    """Take the settings with the largest K within `TOLERANCE` of the best, and the better of those with the same K.
+    """Take the settings with the largest K within a standard error of the best, and the better of those with one K.
 
     By the highest figure alone few users would often choose 20 by luck, and sparse data lose most by too few.
 
@@ -147,7 +145,7 @@ def prefer_many(measured: Sequence[Measured]) -> dict[str, float]:
     measured : settings and the metric of each user, (n_users,)
     """
     best = max((values for _, values in measured), key=np.mean)
-    near = [one for one in measured if not is_ahead(best, one[1], TOLERANCE)]
+    near = [one for one in measured if not is_ahead(best, one[1])]
     return max(near, key=lambda one: (one[0]["K"], one[1].mean()))[0]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from recvae.data.csr_files import scattered_reads
 from recvae.errors import ParameterError, TrainingError
-from recvae.evaluation.significance import is_ahead
+from recvae.evaluation.standard_error import is_ahead
 from recvae.memory import keep_freed_memory
 from recvae.nn.batches import Batch, DeviceHistories
 from recvae.nn.parallelism import ALONE, Parallelism
@@ -35,8 +35,6 @@ from recvae.training.schedules import learning_rate_factor
 from recvae.training.threads import adapted_threads
 
 SECONDS_TO_FIRST_CHECKPOINT, SECONDS_BETWEEN_CHECKPOINTS = 10.0, 30.0
-TOLERANCE = 1.0
-"""Standard errors by which an epoch may be behind the best so far; `benchmarks/results/tried.md` has others."""
 USERS_PROBED = 8
 """Users whose scores are looked at after each epoch, for numbers that are not finite."""
 
@@ -303,13 +301,13 @@ class Trainer:
     def _is_taken(self, values: npt.NDArray[np.float64]) -> bool:
         """Tell if the finished epoch takes the place of the one that is kept, by each validation user's metric.
 
-        Every epoch does unless the best so far is ahead by more than `TOLERANCE`. By the highest mean alone a few
-        validation users would choose a lucky epoch, which may come before anything is learned.
+        Every epoch does unless the best so far is ahead by more than one standard error. By the highest mean alone a
+        few validation users would choose a lucky epoch, which may come before anything is learned.
         """
         progress = self.progress
         if not progress.best or values.mean() > np.mean(progress.best):
             progress.best = values.tolist()
-        return not is_ahead(np.array(progress.best), values, TOLERANCE)
+        return not is_ahead(np.array(progress.best), values)
 
     def _refuse_divergence(self) -> None:
         loss = self.progress.total_loss()

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy import optimize
 
 from recvae.evaluation.metrics import ACCURACY_METRICS, parse_metric
-from recvae.evaluation.significance import is_ahead, standard_error
+from recvae.evaluation.standard_error import is_ahead, standard_error
 from recvae.memory import row_batches
 from recvae.models.base import Recommender
 from recvae.models.validation import ValidationUsers
