@@ -7,22 +7,17 @@ Samples of the data sets' training users: 120 to learn from and 15 to choose by.
 Writes `benchmarks/results/hundred_users.json` and `hundred_users.md`.
 """
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import kept, record
-from benchmarks.few_users import METRIC, SETS, prepare_sample
+from benchmarks.few_users import METRIC
+from benchmarks.samples import Sample, make_parser, measure_samples
 from recvae.data.prepared import read_prepared
-from recvae.errors import RecvaeError
-from recvae.evaluation.evaluate import evaluate
-from recvae.evaluation.results import write_results
+from recvae.evaluation.compare import compare
 from recvae.fitting.candidates import run_params
 from recvae.models.registry import MODELS, create
-from recvae.preparation.pipeline import Options
 
 LEARN_FROM, CHOOSE_BY = 120, 15
 POPULARITY = "popularity"
@@ -32,13 +27,9 @@ NAMES = [name for name in MODELS if name not in LEFT_OUT]
 
 def measure(directory: Path, seed: int) -> dict[str, float]:
     """Fit models with their defaults, and score the test users by each."""
-    split = read_prepared(directory).split
-    figures = {}
-    for name in NAMES:
-        model = create(name, None, **run_params(name, METRIC, seed))
-        model.fit(split.train, show_progress=False, validation=split.validation)
-        figures[name] = evaluate(model, split.test, [METRIC]).mean(METRIC)
-    return figures
+    models = {name: create(name, None, **run_params(name, METRIC, seed)) for name in NAMES}
+    compared = compare(models, read_prepared(directory).split, [], [METRIC], show_progress=False)
+    return {name: run.result.mean(METRIC) for name, run in compared.runs.items()}
 
 
 def markdown(found: Mapping[str, Sequence[Mapping[str, float]]], command: str, machine: str) -> str:
@@ -64,35 +55,10 @@ def markdown(found: Mapping[str, Sequence[Mapping[str, float]]], command: str, m
     return "\n".join(lines) + "\n"
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", type=record.split_names, default=list(SETS), help="data sets, by commas")
-    parser.add_argument("--samples", type=int, default=3, help="samples of each data set")
-    parser.add_argument("--data", type=Path, default=kept.PREPARED, help="prepared directories, by name")
-    parser.add_argument("--out", type=Path, default=record.RESULTS)
-    return parser.parse_args()
-
-
 def main() -> None:
     """Measure and write, each data set as it is done."""
-    arguments = parse_arguments()
-    command = f"python -m benchmarks.hundred_users --sets {','.join(arguments.sets)} --samples {arguments.samples}"
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, list[dict[str, float]]] = {}
-    for name in arguments.sets:
-        found[name] = []
-        try:
-            matrix = kept.open_data(name, arguments.data).split.train
-            for number in range(arguments.samples):
-                with prepare_sample(matrix, [number], LEARN_FROM, CHOOSE_BY, Options(seed=number)) as directory:
-                    found[name].append(measure(directory, number))
-                print(name, number, found[name][-1], flush=True)
-        except RecvaeError as error:
-            sys.exit(f"not run: {error}")
-        write_results(arguments.out / "hundred_users.json", {**record.provenance(command, 0), "data": found})
-        text = markdown(found, command, kept.describe_machine())
-        (arguments.out / "hundred_users.md").write_text(text, encoding="utf8")
+    arguments = make_parser(__doc__).parse_args()
+    measure_samples("hundred_users", arguments, Sample(LEARN_FROM, CHOOSE_BY), measure, markdown)
 
 
 if __name__ == "__main__":
