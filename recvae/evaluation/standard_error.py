@@ -3,6 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
+ROUNDING = 1e-9
+"""Where one user alone differs, the mean is one standard error, which rounding must not put above it."""
+
 
 def standard_error(values: npt.NDArray[np.float64]) -> float:
     """Compute the standard error of the mean of (n_users,) values, with n - 1; infinite for a single one."""
@@ -16,4 +19,4 @@ def is_ahead(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], errors: flo
     errors choose stands in `benchmarks/results/tried.md`.
     """
     lead = a - b
-    return bool(lead.mean() > errors * standard_error(lead))
+    return bool(lead.mean() > (1 + ROUNDING) * errors * standard_error(lead))

@@ -17,6 +17,15 @@ def test_the_lead_of_one_over_another_in_standard_errors() -> None:
     assert not is_ahead(a, a, 0.0)
 
 
+@pytest.mark.parametrize("n_users", [2, 15, 100, 733])
+@pytest.mark.parametrize("lead", [0.1, 0.387, 1.0])
+def test_one_user_who_differs_is_within_one_standard_error(n_users: int, lead: float) -> None:
+    a, b = np.full(n_users, 0.3), np.full(n_users, 0.3)
+    a[-1] += lead
+    assert not is_ahead(a, b)
+    assert is_ahead(a, b, 0.99)
+
+
 def test_nothing_is_clear_by_one_user() -> None:
     assert standard_error(np.array([0.5])) == np.inf
     assert not is_ahead(np.array([1.0]), np.array([0.0]), 1.0)

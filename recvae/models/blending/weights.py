@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy import optimize
 
 from recvae.evaluation.metrics import ACCURACY_METRICS, parse_metric
-from recvae.evaluation.standard_error import is_ahead, standard_error
+from recvae.evaluation.standard_error import is_ahead
 from recvae.memory import row_batches
 from recvae.models.base import Recommender
 from recvae.models.validation import ValidationUsers
@@ -215,8 +215,8 @@ def _leave_out(candidates: Candidates, weights: Weights) -> Weights:
     for number in np.argsort(weights, kind="stable"):
         if 0 < weights[number] < SMALL_WEIGHT:
             fewer = _replace(weights, number, 0.0)
-            loss = measured - candidates.measure(fewer)
-            if loss.mean() <= max(WORTH_A_PART * measured.mean(), standard_error(loss)):
+            without = candidates.measure(fewer)
+            if not is_ahead(measured, without) or measured.mean() - without.mean() <= WORTH_A_PART * measured.mean():
                 weights = fewer
     kept: Weights = weights / weights.sum()
     return kept
