@@ -80,8 +80,8 @@ def markdown(services: Mapping[str, Mapping[str, float]], single: Mapping[str, f
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=5, help="of each measurement")
-    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--seconds", type=record.parse_count, default=5, help="of each measurement")
+    parser.add_argument("--connections", type=record.parse_count, default=32)
     parser.add_argument("--out", type=Path, default=record.RESULTS)
     arguments = parser.parse_args()
     requests = serving.bodies(SHAPE["n_items"])

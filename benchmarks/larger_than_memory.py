@@ -122,8 +122,8 @@ def train(path: Path) -> None:
 def main() -> None:
     """Write the data, train with and without the bound, and record both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--interactions", type=int, default=400_000_000)
-    parser.add_argument("--megabytes", type=int, default=600)
+    parser.add_argument("--interactions", type=record.parse_count, default=400_000_000)
+    parser.add_argument("--megabytes", type=record.parse_count, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scratch", type=Path, help="folder for the prepared set")
     parser.add_argument("--out", type=Path, default=record.RESULTS)

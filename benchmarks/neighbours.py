@@ -218,7 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     record.add_parts(parser, WORK)
     parser.add_argument("--peers", action="store_true", help="measure other libraries too")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=record.parse_count, default=3)
     parser.add_argument("--out", type=Path, default=record.RESULTS)
     parser.add_argument("--work", choices=list(WORK), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -173,7 +173,7 @@ def parse(options: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--venvs", type=Path, default=VENVS, help="where peers are installed")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     parser.add_argument("--keep", type=Path, default=KEEP, help="where finished peers are kept")
-    parser.add_argument("--workers", type=int, default=1, help="peers tuned at once")
+    parser.add_argument("--workers", type=record.parse_count, default=1, help="peers tuned at once")
     return parser.parse_args(options)
 
 

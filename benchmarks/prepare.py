@@ -36,7 +36,7 @@ def main() -> None:
     """Generate, measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--repeat", type=record.parse_count, default=3)
     parser.add_argument("--out", type=Path, default=record.RESULTS)
     arguments = parser.parse_args()
     shape = Shape()

@@ -272,9 +272,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--models", type=rows, help="rows of the table, by commas; all by default")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="where to write the tables")
     parser.add_argument("--keep", type=Path, default=KEEP, help="where finished runs are kept")
-    parser.add_argument("--seeds", type=int, default=3, help="how often models that draw numbers are fitted")
+    parser.add_argument(
+        "--seeds", type=record.parse_count, default=3, help="how often models that draw numbers are fitted"
+    )
     parser.add_argument("--fit", type=float, default=0.0, help="add a row for `recvae fit` within so many seconds")
-    parser.add_argument("--workers", type=int, default=1, help="models fitted at once")
+    parser.add_argument("--workers", type=record.parse_count, default=1, help="models fitted at once")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="limit of time for everything")
     return parser.parse_args()
 

@@ -75,6 +75,13 @@ def parse_some(known: Collection[str]) -> Callable[[str], list[str]]:
     return parse
 
 
+def parse_count(text: str) -> int:
+    """Read an option that is a number of things: a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"is {text!r}; expected a whole number of at least 1")
+    return int(text)
+
+
 def add_parts(parser: argparse.ArgumentParser, parts: Collection[str]) -> None:
     """Add the option that chooses some of a benchmark's parts."""
     parser.add_argument("--only", type=parse_some(parts), default=list(parts), help="parts, by commas")
@@ -86,7 +93,7 @@ def parse_options(module: str, about: str | None, parts: Collection[str], venvs:
     add_parts(parser, parts)
     parser.add_argument("--venvs", type=Path, default=venvs, help="where peers are installed")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--rounds", type=int, default=rounds, help="how often each is measured")
+    parser.add_argument("--rounds", type=parse_count, default=rounds, help="how often each is measured")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(namespace=Options())
     options.command = shlex.join(["python", "-m", module, *sys.argv[1:]])

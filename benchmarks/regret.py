@@ -253,11 +253,13 @@ def main() -> None:
     parser.add_argument("--sets", type=record.split_names, default=list(SETS), help="data sets, by commas")
     parser.add_argument("--models", type=record.parse_some(MODELS), default=list(MODELS), help="models, by commas")
     parser.add_argument("--trials", type=int, default=30, help="settings to try of each model on each data set")
-    parser.add_argument("--users", type=int, default=5_000, help="test users to evaluate, if there are more")
+    parser.add_argument(
+        "--users", type=record.parse_count, default=5_000, help="test users to evaluate, if there are more"
+    )
     parser.add_argument("--data", type=Path, default=kept.PREPARED, help="prepared directories, by name")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     parser.add_argument("--keep", type=Path, default=KEEP, help="where finished trials are kept")
-    parser.add_argument("--workers", type=int, default=1, help="models fitted at once")
+    parser.add_argument("--workers", type=record.parse_count, default=1, help="models fitted at once")
     parser.add_argument("--seconds", type=float, default=math.inf, help="limit of time for everything")
     parser.add_argument("--seed", type=int, default=0, help="seed of the search")
     arguments = parser.parse_args()

@@ -123,9 +123,9 @@ def main() -> None:
     """Measure, print the ratios, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("revision", help="a git revision to measure beside this working tree")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=5, help="of load on the service in each round")
-    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--rounds", type=record.parse_count, default=5)
+    parser.add_argument("--seconds", type=record.parse_count, default=5, help="of load on the service in each round")
+    parser.add_argument("--connections", type=record.parse_count, default=32)
     parser.add_argument("--without-service", action="store_true", help="leave out the service, which needs wrk")
     parser.add_argument("--out", type=Path, default=record.RESULTS)
     arguments = parser.parse_args()

@@ -71,7 +71,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     """Make a parser of what all benchmarks on samples are told."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", type=record.split_names, default=list(SETS), help="data sets, by commas")
-    parser.add_argument("--samples", type=int, default=3, help="samples of each data set")
+    parser.add_argument("--samples", type=record.parse_count, default=3, help="samples of each data set")
     parser.add_argument("--data", type=Path, default=kept.PREPARED, help="prepared directories, by name")
     parser.add_argument("--out", type=Path, default=record.RESULTS)
     return parser

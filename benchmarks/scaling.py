@@ -26,6 +26,7 @@ import torch.distributed as dist
 from scipy import sparse
 from torch.multiprocessing.spawn import start_processes
 
+from benchmarks import record
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.nn.parallelism import DIVIDED, Parallelism
 from recvae.storage.manifest import versions
@@ -268,10 +269,10 @@ table is measured.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--items", type=int, default=20_000)
-    parser.add_argument("--width", type=int, default=200)
-    parser.add_argument("--batch-size", type=int, default=400)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--items", type=record.parse_count, default=20_000)
+    parser.add_argument("--width", type=record.parse_count, default=200)
+    parser.add_argument("--batch-size", type=record.parse_count, default=400)
+    parser.add_argument("--steps", type=record.parse_count, default=10)
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
     users = given.batch_size * (given.steps + WARM_UP)

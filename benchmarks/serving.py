@@ -292,9 +292,9 @@ def plot(results: dict[str, Any], file: Path) -> None:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=10)
-    parser.add_argument("--connections", type=int, default=32)
-    parser.add_argument("--items", type=int, default=20_000)
+    parser.add_argument("--seconds", type=record.parse_count, default=10)
+    parser.add_argument("--connections", type=record.parse_count, default=32)
+    parser.add_argument("--items", type=record.parse_count, default=20_000)
     parser.add_argument("--model", type=Path, help="artifact to serve, whose made-up users send the requests")
     parser.add_argument("--catalogues", type=int, nargs="*", default=CATALOGUES, help="numbers of items, ascending")
     parser.add_argument("--out", type=Path, default=record.RESULTS)

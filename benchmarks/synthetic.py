@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.csv
 from scipy.optimize import minimize
 
+from benchmarks import record
 from recvae.datasets import load
 from recvae.datasets.synthetic import N_TASTES, TASTE_WEIGHT, draw_tastes
 from recvae.errors import RecvaeError
@@ -176,9 +177,9 @@ def main() -> None:
     """Fit, generate and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="the file to write")
-    parser.add_argument("--users", type=int, default=Shape.n_users)
-    parser.add_argument("--items", type=int, default=Shape.n_items)
-    parser.add_argument("--ratings", type=int, default=Shape.n_ratings)
+    parser.add_argument("--users", type=record.parse_count, default=Shape.n_users)
+    parser.add_argument("--items", type=record.parse_count, default=Shape.n_items)
+    parser.add_argument("--ratings", type=record.parse_count, default=Shape.n_ratings)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.record import add_parts, parse_some
+from benchmarks.record import add_parts, parse_count, parse_some
 from benchmarks.whole_users import make_parser
 
 
@@ -24,6 +24,16 @@ def test_parts_that_are_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parser.parse_args(["--only", "kil"])
     assert "argument --only: has kil; expected some of kill, reload" in capsys.readouterr().err
+
+
+def test_a_number_of_things_is_at_least_one(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=parse_count)
+    assert parser.parse_args(["--seeds", "3"]).seeds == 3
+    for given in ("0", "-1", "1.5", "three"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--seeds", given])
+        assert f"argument --seeds: is '{given}'; expected a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_data_sets_with_their_directories(capsys: pytest.CaptureFixture[str]) -> None:
