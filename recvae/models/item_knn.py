@@ -19,6 +19,7 @@ from recvae.models.base import Recommender, State
 from recvae.models.factorization import import_implicit
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
+from recvae.models.similarity import divide_by_lengths
 from recvae.models.validation import ValidationUsers, check_metric, find_validation, validate_users
 from recvae.types import FloatArray
 
@@ -51,6 +52,7 @@ class _ItemKNN(Recommender):
 
     settings_: dict[str, float]
     similarity_: sparse.csr_matrix
+    lengths_: npt.NDArray[np.float32]
 
     def __init__(self, K: int | None = None, *, metric: str = "ndcg@100") -> None:  # noqa: N803 implicit's name
         self.K = None if K is None else check.whole("K", K, maximum=check.LARGEST_LAYER)
@@ -68,6 +70,7 @@ class _ItemKNN(Recommender):
                 if found is not None:
                     self._choose(*found)
             self.similarity_ = self._find_neighbours(user_items, context.shows_bar)
+            self.lengths_ = _measure_vectors(self.similarity_)
 
     def _given_settings(self) -> dict[str, float]:
         """The settings as they are given, and the customary ones for those that are None."""
@@ -114,9 +117,10 @@ class _ItemKNN(Recommender):
         return scores
 
     def _item_similarity(self, queries: npt.NDArray[np.int64]) -> FloatArray:
-        similar: FloatArray = self.similarity_[queries].toarray()
-        similar[similar == 0] = -np.inf
-        return similar
+        products: FloatArray = self.similarity_[queries].toarray()
+        products[np.arange(len(queries)), queries] = self.lengths_[queries] ** 2
+        products[products == 0] = np.nan  # it is unknown of items that are not among the nearest
+        return divide_by_lengths(products, self.lengths_, queries)
 
     def fitted_params(self) -> dict[str, Any]:
         return {**self.get_params(deep=False), **getattr(self, "settings_", {})}
@@ -126,6 +130,7 @@ class _ItemKNN(Recommender):
 
     def _restore(self, state: State) -> None:
         self.similarity_ = take_csr(state, "similarity", self.n_items_, self.n_items_)
+        self.lengths_ = _measure_vectors(self.similarity_)
         self.settings_ = self._given_settings()
         if "settings" in state:  # version 0.1 chose nothing
             stored = take_array(state, "settings", len(self.settings_), dtype="float64")
@@ -147,6 +152,20 @@ def prefer_many(measured: Sequence[Measured]) -> dict[str, float]:
     best = max((values for _, values in measured), key=np.mean)
     near = [one for one in measured if not is_ahead(best, one[1])]
     return max(near, key=lambda one: (one[0]["K"], one[1].mean()))[0]
+
+
+def _measure_vectors(similarity: sparse.csr_matrix) -> npt.NDArray[np.float32]:
+    """Find the length of each item's vector, (n_items,): its square is the item's similarity to itself.
+
+    Where an item is not among its own K nearest, all of which are then at least as similar, the last of these tells.
+    """
+    squares: npt.NDArray[np.float32] = similarity.diagonal()
+    cut_off = np.flatnonzero(squares <= 0)
+    nearest = similarity[cut_off]
+    nearest.eliminate_zeros()
+    known = np.diff(nearest.indptr) > 0
+    squares[cut_off[known]] = np.minimum.reduceat(nearest.data, nearest.indptr[:-1][known])
+    return np.sqrt(np.maximum(squares, 0))
 
 
 def _rank_neighbours(similarity: sparse.csr_matrix) -> npt.NDArray[np.int64]:

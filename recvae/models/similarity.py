@@ -1,5 +1,7 @@
 """Similar items and similar users, by the cosine of a model's vectors."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
@@ -190,22 +192,34 @@ def check_rows(indices: npt.ArrayLike | None, name: str, n_rows: int) -> npt.NDA
     return rows
 
 
-def _compute_cosines(vectors: Vectors, queries: npt.NDArray[np.int64]) -> FloatArray:
-    """Compute the cosine of each query's vector with all vectors, (n_queries, n_vectors); -inf where one is zero.
+def divide_by_lengths(
+    products: npt.NDArray[Any], lengths: npt.NDArray[Any], queries: npt.NDArray[np.int64]
+) -> FloatArray:
+    """Turn inner products into cosines, (n_queries, n_vectors) float32; -inf where one is zero or a product is NaN.
 
     A vector is always most similar to itself: all other cosines are kept below 1, which rounding or an equal vector
     could reach.
+
+    Parameters
+    ----------
+    products : (n_queries, n_vectors)
+    lengths : (n_vectors,)
+    queries : (n_queries,) int
+        Which vector is multiplied in each row.
     """
-    if sparse.issparse(vectors):
-        norms = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
-        products = (vectors[queries] @ vectors.T).toarray()
-    else:
-        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-        products = vectors[queries] @ vectors.T
     with np.errstate(divide="ignore", invalid="ignore"):
-        cosine: FloatArray = (products / norms[queries, None] / norms).astype(np.float32)
+        cosine: FloatArray = (products / lengths[queries, None] / lengths).astype(np.float32)
     np.minimum(cosine, np.nextafter(np.float32(1), np.float32(0)), out=cosine)
     itself = np.arange(len(queries)), queries
     cosine[itself] = np.where(np.isfinite(cosine[itself]), np.float32(1), -np.inf)
     cosine[~np.isfinite(cosine)] = -np.inf
     return cosine
+
+
+def _compute_cosines(vectors: Vectors, queries: npt.NDArray[np.int64]) -> FloatArray:
+    """Compute the cosine of each query's vector with all vectors, (n_queries, n_vectors); -inf where one is zero."""
+    if sparse.issparse(vectors):
+        lengths = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
+        return divide_by_lengths((vectors[queries] @ vectors.T).toarray(), lengths, queries)
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    return divide_by_lengths(vectors[queries] @ vectors.T, lengths, queries)

@@ -96,3 +96,22 @@ def test_similarities_that_are_not_finite(
 ) -> None:
     with pytest.raises(TrainingError, match=rf"^{kind.__name__}\(.* from {weights}; expected weights nearer to 1"):
         kind().fit(interactions, show_progress=False)
+
+
+def test_items_are_compared_by_cosines_whatever_the_weighting() -> None:
+    data = random_interactions(40)
+    model = BM25KNN(K=data.shape[1], B=0.5).fit(data, show_progress=False)
+    products = model.similarity_.toarray()
+    lengths = np.sqrt(products.diagonal())
+    assert (lengths > 2).all()
+    cosines = model.compare_items(np.arange(len(lengths)))
+    assert_allclose(cosines, products / lengths / lengths[:, None], rtol=1e-6)
+    assert cosines.max() == 1
+
+
+def test_an_item_comes_first_in_its_list_where_more_than_k_are_equal() -> None:
+    model = CosineKNN(K=2).fit(sparse.csr_matrix([[1, 1, 1, 1, 0], [0, 0, 0, 0, 1]]), show_progress=False)
+    ids, scores = model.similar_items(np.arange(5), N=2)
+    assert_array_equal(ids[:, 0], np.arange(5))
+    assert_array_equal(scores[:, 0], np.ones(5))
+    assert_allclose(scores[:4, 1], 1)
