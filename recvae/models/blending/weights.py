@@ -210,10 +210,10 @@ def search_metric(candidates: Candidates, start: Weights) -> Weights:
 
 
 def _leave_out(candidates: Candidates, weights: Weights) -> Weights:
-    """Leave out parts with small weights that cost more than they give."""
+    """Leave out parts with small weights that cost more than they give, but not the last."""
     measured = candidates.measure(weights)
     for number in np.argsort(weights, kind="stable"):
-        if 0 < weights[number] < SMALL_WEIGHT:
+        if 0 < weights[number] < SMALL_WEIGHT and np.count_nonzero(weights) > 1:
             fewer = _replace(weights, number, 0.0)
             without = candidates.measure(fewer)
             if not is_ahead(measured, without) or measured.mean() - without.mean() <= WORTH_A_PART * measured.mean():

@@ -147,6 +147,12 @@ def test_parts_without_use_are_left_out() -> None:
     assert_allclose(weights[:2], 0.5, atol=0.15)
 
 
+def test_one_of_many_equal_parts_is_kept() -> None:
+    (part,), held_out = make_parts([0.0])
+    weights = choose_weights(collect(np.stack([part] * 12), held_out)).weights
+    assert_array_equal(np.sort(weights), [0] * 11 + [1])
+
+
 def test_weights_of_noise_promise_nothing() -> None:
     """Among thirty parts of noise one ranks well by chance; users who had no say in the choice show it."""
     rng = np.random.default_rng(0)
