@@ -12,6 +12,9 @@ from torch import Tensor
 
 from recvae.data.csr import iter_chunks
 
+MODERATE = 1e-15, 1e15
+"""Weights whose squares, and the sums of these, are far within float32."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -27,12 +30,15 @@ class Batch:
         Weights of the interactions, 1 for binary data.
     host_offsets : (n_users + 1,) int64, NumPy
         `offsets` again, for the host to read without waiting for the device.
+    has_moderate_weights : bool
+        Whether all weights are within `MODERATE`.
     """
 
     items: Tensor
     offsets: Tensor
     values: Tensor
     host_offsets: npt.NDArray[np.int64]
+    has_moderate_weights: bool = True
 
     @classmethod
     def from_csr(cls, user_items: sparse.csr_matrix, device: torch.device | str = "cpu") -> Self:
@@ -42,6 +48,7 @@ class Batch:
             torch.from_numpy(user_items.indptr.astype(np.int32, copy=False)).to(device),
             torch.from_numpy(user_items.data).to(device),
             user_items.indptr.astype(np.int64, copy=False),
+            all(((chunk >= MODERATE[0]) & (chunk <= MODERATE[1])).all() for chunk in iter_chunks(user_items.data)),
         )
 
     def __len__(self) -> int:
@@ -81,9 +88,13 @@ class Batch:
 
     def normalise(self) -> Self:
         """The same interactions with each user's weights divided by their L2 norm."""
-        norms = sum_per_user(self.values.square(), self.offsets).sqrt()
+        values = self.values
+        if not self.has_moderate_weights:
+            largest = torch.segment_reduce(values, "max", offsets=self.offsets.long(), unsafe=True)
+            values = values / self.per_interaction(largest)
+        norms = sum_per_user(values.square(), self.offsets).sqrt()
         # A user without interactions has norm 0, but no value that would be divided by it.
-        return replace(self, values=self.values / self.per_interaction(norms))
+        return replace(self, values=values / self.per_interaction(norms), has_moderate_weights=True)
 
     def select_items(self, items: slice) -> Self:
         """The interactions with a range of items, which are numbered from 0 in the result."""
@@ -139,4 +150,4 @@ class DeviceHistories:
         positions += shift.repeat_interleave(offsets.diff(), output_size=n_interactions)
         # Binary data are by far the commonest; their weights need not be read.
         values = self._all.values.new_ones(n_interactions) if self._binary else self._all.values.take(positions)
-        return Batch(self._all.items.take(positions), offsets, values, host_offsets)
+        return Batch(self._all.items.take(positions), offsets, values, host_offsets, self._all.has_moderate_weights)

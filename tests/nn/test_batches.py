@@ -74,3 +74,15 @@ def test_histories_share_the_matrix() -> None:
     histories = DeviceHistories(user_items, torch.device("cpu"))
     user_items.data[:] = 7
     assert set(histories.gather(np.array([1])).values.tolist()) == {7}
+
+
+@pytest.mark.parametrize("unit", [1e-42, 1e-25, 1e20, 1e38])
+def test_weights_are_normalised_whose_squares_are_not_in_float32(unit: float) -> None:
+    user_items, expected = interactions(), dense(Batch.from_csr(interactions()).normalise())
+    user_items.data /= 5
+    scale = np.where(np.arange(10) % 2, unit, 1)  # users with and without such weights beside each other
+    user_items.data *= np.repeat(scale, np.diff(user_items.indptr)).astype(np.float32)
+    rtol = 1e-2 if unit < 1e-38 else 1e-5  # there float32 has a few digits
+    assert_allclose(dense(Batch.from_csr(user_items).normalise()), expected, rtol=rtol)
+    histories = DeviceHistories(user_items, torch.device("cpu"))
+    assert_allclose(dense(histories.gather(np.arange(10))[2:].normalise()), expected[2:], rtol=rtol)
