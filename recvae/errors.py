@@ -1,6 +1,8 @@
 """Errors that a user can correct; each message is one line: what was given and what was expected."""
 
 import re
+import reprlib
+from typing import Any
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -8,6 +10,14 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def escape_control_characters(text: str) -> str:
     """Return text with control characters as Python writes them, so that it stays one line and moves no cursor."""
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def shorten(value: Any) -> str:
+    """Return a value as Python writes it, on one line of a message whatever its size and however deep it is nested."""
+    shortened = reprlib.Repr()
+    shortened.maxlist = shortened.maxtuple = shortened.maxdict = 10
+    shortened.maxstring = shortened.maxlong = shortened.maxother = 80
+    return shortened.repr(value)
 
 
 class RecvaeError(Exception):

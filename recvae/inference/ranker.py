@@ -26,6 +26,7 @@ from recvae.types import FloatArray, IntArray
 
 __all__ = ["DECIMALS", "Query", "Ranker"]
 
+TINY = np.finfo(np.float32).tiny
 DECIMALS = 6
 """Scores are rounded: float32 holds no more, and products of other batch sizes differ in the last bits."""
 
@@ -197,7 +198,8 @@ class Ranker:
         for i, query in enumerate(queries):
             if query.weights is not None:
                 weights = np.array(query.weights, dtype=np.float32)[np.argsort(query.history)]
-                matrix.data[matrix.indptr[i] : matrix.indptr[i + 1]] = weights
+                # A weight that float32 does not hold would be 0, and its item no longer one of the history.
+                matrix.data[matrix.indptr[i] : matrix.indptr[i + 1]] = np.maximum(weights, TINY)
         return matrix
 
     def _rank_all_items(self, queries: Sequence[Query]) -> list[Ranked]:

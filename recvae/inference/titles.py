@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from recvae.errors import shorten
 from recvae.inference.rules.item_column import RuleError
 from recvae.inference.rules.metadata import Metadata
 
@@ -32,5 +33,5 @@ def check_values(given: Mapping[str, Any], metadata: Metadata) -> None:
         If a value is of another kind than its column's, or the title is no text.
     """
     if not isinstance(given.get("title"), str | None):
-        raise RuleError("title", f"is {given['title']!r}; expected text")
+        raise RuleError("title", f"is {shorten(given['title'])}; expected text")
     metadata.parse_values({name: value for name, value in given.items() if name != "title"})

@@ -2,12 +2,11 @@
 
 import math
 import numbers
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recvae.errors import ParameterError
+from recvae.errors import ParameterError, shorten
 
 LARGEST = 2**31 - 1
 LARGEST_LAYER, MOST_LAYERS = 100_000, 100
@@ -55,9 +54,9 @@ SearchSpace = dict[str, RealRange | WholeRange]
 def whole(name: str, value: Any, minimum: int = 1, maximum: int = LARGEST) -> int:
     """Check a whole number from `minimum` to `maximum`; `ParameterError` for anything else, as in all checks here."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < minimum:
-        raise ParameterError(f"{name} is {_shorten(value)}; expected a whole number of at least {minimum}")
+        raise ParameterError(f"{name} is {shorten(value)}; expected a whole number of at least {minimum}")
     if int(value) > maximum:
-        raise ParameterError(f"{name} is {_shorten(value)}; expected at most {maximum:,}")
+        raise ParameterError(f"{name} is {shorten(value)}; expected at most {maximum:,}")
     return int(value)
 
 
@@ -67,7 +66,7 @@ def real(name: str, value: Any, low: float = 0.0, high: float = float("inf"), *,
     if not number or not low <= value <= high or (open_low and value == low):
         bound = f"above {low:g}" if open_low else f"of at least {low:g}"
         raise ParameterError(
-            f"{name} is {_shorten(value)}; expected a number {bound}"
+            f"{name} is {shorten(value)}; expected a number {bound}"
             + (f" and at most {high:g}" if high < float("inf") else "")
         )
     return float(value)
@@ -80,7 +79,7 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
         raise ParameterError(f"{name} has {len(layers):,} layers; expected at most {MOST_LAYERS}")
     if not isinstance(layers, tuple | list) or not all(type(n) is int and 0 < n <= LARGEST_LAYER for n in layers):
         raise ParameterError(
-            f"{name} is {_shorten(value)}; expected layer sizes such as (600,), up to {LARGEST_LAYER:,}"
+            f"{name} is {shorten(value)}; expected layer sizes such as (600,), up to {LARGEST_LAYER:,}"
         )
     return tuple(layers)
 
@@ -89,7 +88,7 @@ def equal_sizes(name: str, value: Any) -> tuple[int, ...]:
     """Check the sizes of one or more layers, all the same."""
     layers = sizes(name, value)
     if len(set(layers)) != 1:
-        raise ParameterError(f"{name} is {_shorten(value)}; a dense encoder needs one or more layers of one size")
+        raise ParameterError(f"{name} is {shorten(value)}; a dense encoder needs one or more layers of one size")
     return layers
 
 
@@ -97,7 +96,7 @@ def shares(name: str, value: Any, count: int) -> tuple[float, ...]:
     """Check `count` numbers from 0 to 1 that sum to 1."""
     given = [real(name, share, 0.0, 1.0) for share in value] if isinstance(value, tuple | list) else []
     if len(given) != count or not math.isclose(sum(given), 1.0, abs_tol=1e-6):
-        raise ParameterError(f"{name} is {_shorten(value)}; expected {count} numbers that sum to 1")
+        raise ParameterError(f"{name} is {shorten(value)}; expected {count} numbers that sum to 1")
     return keep_tuple(value, given)
 
 
@@ -110,7 +109,7 @@ def keep_tuple(value: Any, checked: Sequence[Any]) -> tuple[Any, ...]:
 def one_of(name: str, value: Any, known: Sequence[str]) -> str:
     """Check that a word is among those known."""
     if value not in known:
-        raise ParameterError(f"{name} is {_shorten(value)}; expected one of {', '.join(known)}")
+        raise ParameterError(f"{name} is {shorten(value)}; expected one of {', '.join(known)}")
     return str(value)
 
 
@@ -119,11 +118,3 @@ def _is_finite(value: Any) -> bool:
         return math.isfinite(value)
     except OverflowError:  # a whole number too large for a float
         return False
-
-
-def _shorten(value: Any) -> str:
-    """The value as Python writes it, on one line of a message whatever its size."""
-    shortened = reprlib.Repr()
-    shortened.maxlist = shortened.maxtuple = shortened.maxdict = 10
-    shortened.maxstring = shortened.maxlong = shortened.maxother = 80
-    return shortened.repr(value)

@@ -36,6 +36,7 @@ SWITCH_SECONDS = 0.0005
 """Interval of Python's thread switches. The scoring thread holds the interpreter's lock only for short moments between
 products; at Python's default of 5 ms it waits for the event loop ten times as long as it computes."""
 
+QUEUE_SECONDS = 0.5
 YOUNG_OBJECTS = 10_000
 """New objects after which the garbage collector looks for cycles; Python's 700 are made by a few requests."""
 
@@ -111,7 +112,10 @@ async def _run(backend: Backend) -> AsyncIterator[None]:
     except RecvaeError:
         LOGGER.error("not loaded: %s", backend.models.error)
     await backend.batcher.start()
-    watchers = [asyncio.create_task(backend.models.watch(backend.settings.poll_seconds))]
+    watchers = [
+        asyncio.create_task(backend.models.watch(backend.settings.poll_seconds)),
+        asyncio.create_task(_report_queue(backend)),
+    ]
     if backend.updates is not None:
         await backend.updates.try_refresh(backend.models)
         watchers.append(asyncio.create_task(backend.updates.watch(backend.models)))
@@ -124,6 +128,13 @@ async def _run(backend: Backend) -> AsyncIterator[None]:
         await backend.batcher.stop()
         if backend.store is not None:
             backend.store.close()
+
+
+async def _report_queue(backend: Backend) -> None:
+    """Report the length of this worker's queue until cancelled: another worker may answer for all."""
+    while True:
+        backend.metrics.queue.set(len(backend.batcher))
+        await asyncio.sleep(QUEUE_SECONDS)
 
 
 async def _answer_validation_error(_: Request, error: Exception) -> Response:

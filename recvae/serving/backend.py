@@ -231,10 +231,9 @@ class Backend:
     def _query(self, request: RecommendFields, model: LiveModel, where: str = "") -> tuple[Query, list[Id]]:
         """Return the query for a request, and the ids that the model does not know."""
         history, weights, unknown = _find_history(request.history, model)
-        query, unlisted = _restrict(Query(history, weights=weights), request, model, unknown, where)
-        unknown = [*unknown, *unlisted]
         self.metrics.count_history(len(request.history), len(unknown))
-        return query, unknown
+        query, unlisted = _restrict(Query(history, weights=weights), request, model, unknown, where)
+        return query, [*unknown, *unlisted]
 
 
 def _parse_events(given: Sequence[Id | EventItem]) -> list[Event]:

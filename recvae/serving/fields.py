@@ -97,9 +97,14 @@ _Number = Annotated[float, Field(strict=True, ge=-(2**53), le=2**53)]
 
 def _kind_of_value(value: Any) -> str:
     if isinstance(value, list):
-        return "a-list-of-numbers" if value and _kind_of_value(value[0]) == "a-number" else "a-list-of-texts"
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return "nothing" if value is None else "a-number" if number else "a-text" if isinstance(value, str) else "a-truth"
+        return "a-list-of-numbers" if value and _is_number(value[0]) else "a-list-of-texts"
+    if value is None:
+        return "nothing"
+    return "a-number" if _is_number(value) else "a-text" if isinstance(value, str) else "a-truth"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 MetadataValue = Annotated[

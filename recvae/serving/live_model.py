@@ -79,6 +79,12 @@ class LiveModel:
         model = copy(self)
         if changes or self.item_changes:
             model.ranker = self.ranker.with_items(changes)
+            titles = {
+                index: str(values["title"] or item)
+                for item, values in changes.items()
+                if values.get("title") is not None and (index := self.ranker.items.get(item)) is not None
+            }
+            model._titles = self._titles.with_titles(titles)
         model.item_changes = changes
         return model
 

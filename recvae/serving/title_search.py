@@ -1,7 +1,8 @@
 """`TitleSearch`: finds items by a part of their title."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,13 @@ class TitleSearch:
         self._titles = pa.LargeStringArray.from_buffers(
             len(folded), pa.py_buffer(offsets), pa.py_buffer(b"".join(folded))
         )
+        self._changed: dict[int, str] = {}
+
+    def with_titles(self, changed: Mapping[int, str]) -> "TitleSearch":
+        """Lay the titles of some items, by index, over those it was made with."""
+        search = copy(self)
+        search._changed = {item: _fold(title) for item, title in changed.items()}
+        return search
 
     def find(self, text: str, n: int) -> Steps[list[int]]:
         """Find the n most popular items whose title contains the text, whatever its case and accents.
@@ -41,17 +49,24 @@ class TitleSearch:
         list of item indices
             Most popular first; every item matches an empty text.
         """
-        wanted, found = _fold(text).strip(), list[int]()
+        wanted = _fold(text).strip()
+        changed, found = [item for item, title in self._changed.items() if wanted in title], list[int]()
         for start in range(0, len(self._order), TITLES_A_STEP):
             # Arrow searches without the interpreter's lock, so the event loop goes on meanwhile.
             matches = pc.match_substring(self._titles[start : start + TITLES_A_STEP], wanted).to_numpy(
                 zero_copy_only=False
             )
-            found += self._order[start + np.flatnonzero(matches)].tolist()
+            matching = self._order[start + np.flatnonzero(matches)].tolist()
+            found += [item for item in matching if item not in self._changed]
             if len(found) >= n:
                 break
             yield
-        return found[:n]
+        return self._sort([*found, *changed])[:n] if changed else found[:n]
+
+    def _sort(self, items: list[int]) -> list[int]:
+        """Sort items by popularity."""
+        found: list[int] = self._order[np.isin(self._order, items)].tolist()
+        return found
 
 
 def _fold(text: str) -> str:

@@ -87,14 +87,14 @@ class EventWeights:
     def weigh(self, events: Iterable[Event], now: float) -> dict[str, float]:
         """Return the weight of each item, in the order of its first event.
 
-        Events that weigh 0, or what float32 does not hold, are left out.
+        Events that weigh 0 are left out, and those of more than float32 holds; less than it holds becomes the least.
         """
         weights: dict[str, float] = {}
         for event in events:
             weight = event.weight if self.types is None else event.weight * self.types.get(event.type, 0.0)
             if self.half_life is not None:
                 weight *= max(2.0 ** min(0.0, (event.time - now) / self.half_life), LEAST)
-            if SMALLEST <= weight <= LARGEST:
-                before = weights.get(event.item, 0.0)
+            if 0 < weight <= LARGEST:
+                before, weight = weights.get(event.item, 0.0), max(weight, SMALLEST)
                 weights[event.item] = min(before + weight, LARGEST) if self.sums_repeats else max(before, weight)
         return weights

@@ -80,6 +80,47 @@ def test_titles(model: Path, url: str) -> None:
     asked(Settings(model, store=url), question)
 
 
+def test_search_knows_the_titles_that_were_set(model: Path, tmp_path: Path) -> None:
+    async def question(http: httpx.AsyncClient) -> None:
+        async def search(text: str, n: int = N_ITEMS) -> list[int]:
+            answer = await http.get("/items", params={"query": text, "n": n})
+            return [item["id"] for item in answer.json()["items"]]
+
+        popular = await search("")
+        assert await search(str(popular[2])) == [popular[2]]
+        await http.put(f"/items/{popular[2]}", json={"title": "Première"})
+        await http.put(f"/items/{popular[0]}", json={"title": "After the premiere"})
+        assert await search("premiere") == [popular[0], popular[2]]
+        assert await search(str(popular[2])) == []
+        assert await search("", n=4) == popular[:4]
+        await http.put(f"/items/{popular[2]}", json={"year": 1999})
+        assert await search(str(popular[2])) == [popular[2]]
+        assert await search("premiere") == [popular[0]]
+
+    asked(Settings(model, store=f"sqlite:///{tmp_path / 'items.db'}"), question)
+
+
+@pytest.mark.parametrize("nothing", [None, []])
+def test_no_value_does_not_say_of_what_kind_a_column_is(model: Path, tmp_path: Path, nothing: list[str] | None) -> None:
+    async def question(http: httpx.AsyncClient) -> None:
+        assert (await put(http, 3, price=nothing)).status_code == 200
+        assert (await put(http, 4, price=9.5)).status_code == 200
+        assert await listed(http, price={"ge": 1}) == {4}
+        await put(http, 5, price=2)
+        await put(http, 4, price=nothing)
+        assert await listed(http, price={"ge": 1}) == {5}
+        assert (await put(http, 4, price=8.5)).status_code == 200
+        await put(http, 5, price=nothing)
+
+    settings = Settings(model, store=f"sqlite:///{tmp_path / 'items.db'}")
+    asked(settings, question)
+
+    async def after_a_restart(http: httpx.AsyncClient) -> set[int]:
+        return await listed(http, price={"ge": 1})
+
+    assert asked(settings, after_a_restart) == {4}
+
+
 def test_every_worker_within_a_second_and_after_a_restart(model: Path, url: str, tmp_path: Path) -> None:
     async def question(http: httpx.AsyncClient) -> None:
         async with client(create_app(settings)) as other:
@@ -165,6 +206,15 @@ def test_what_is_refused_is_not_stored(
     assert said in answer.json()["detail"]
     again = asked(settings, lambda http: http.put(f"/items/{item_id(1)}", json={"year": 1}))
     assert again.json()["metadata"] == {"year": 1}
+
+
+def test_deeply_nested_values_are_refused(model: Path, tmp_path: Path) -> None:
+    body = '{"about":' + "[" * 1000 + "]" * 1000 + "}"
+
+    async def question(http: httpx.AsyncClient) -> httpx.Response:
+        return await http.put(f"/items/{item_id(1)}", content=body, headers={"content-type": "application/json"})
+
+    assert asked(Settings(model, store=f"sqlite:///{tmp_path / 'items.db'}"), question).status_code == 422
 
 
 def test_unknown_items_and_no_store(model: Path, tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from prometheus_client import Gauge
 
+import recvae.serving.app as service_app
 from recvae.serving import Settings, create_app
+from recvae.serving.batching import Batcher
 from recvae.serving.telemetry import SHARED, Metrics
 from tests.contracts import one_thread as one_thread
 from tests.http_service import asked, client, item_id, logged, save
@@ -262,7 +265,7 @@ def test_spans_name_no_users(model: Path) -> None:
 def test_figures(model: Path) -> None:
     async def question(http: httpx.AsyncClient) -> str:
         for history in ([item_id(1), 7], [item_id(2)]):
-            await http.post("/recommend", json={"history": history})
+            await http.post("/recommend", json={"history": history, "exclude": [8, 9]})  # not counted as unknown
         await http.get("/nowhere")
         return (await http.get("/metrics")).text
 
@@ -280,6 +283,21 @@ def test_figures(model: Path) -> None:
     ):
         assert line in text
     assert 'recvae_model_info{model="MultVAE",version="' in text
+
+
+def test_the_queue_is_reported_by_every_worker(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever worker is asked adds up what all of them have reported."""
+    monkeypatch.setattr(service_app, "QUEUE_SECONDS", 0.001)
+    monkeypatch.setattr(Batcher, "__len__", lambda _: 7)
+
+    async def read_queue() -> float | None:
+        service = create_app(Settings(model))
+        reported: Gauge = service.state.backend.metrics.queue
+        async with service.router.lifespan_context(service):
+            await asyncio.sleep(0.01)
+            return next(sample.value for metric in reported.collect() for sample in metric.samples)
+
+    assert asyncio.run(read_queue()) == 7
 
 
 def test_the_dashboard_asks_for_figures_that_there_are(model: Path) -> None:

@@ -113,6 +113,13 @@ def test_picking_changes_the_list(browser: Browser, address: str, width: int) ->
     page.close()
 
 
+def test_a_refused_request_says_why(browser: Browser, folder: Path) -> None:
+    with running(folder / "model", RECVAE_MAX_N="5") as (address, _):
+        page = Visit(browser, address, "/", 1280).page
+        expect(page.get_by_role("status")).to_have_text("n: Input should be less than or equal to 5")
+        page.close()
+
+
 def test_by_keyboard_alone(browser: Browser, address: str) -> None:
     page = Visit(browser, address, "/", 1280).page
     search = page.get_by_label("Search titles")

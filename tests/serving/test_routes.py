@@ -303,6 +303,28 @@ def test_wrong_paths(ask: Asker, method: str, path: str, status: int, field: str
     assert status != 405 or answer.headers["allow"]
 
 
+JSON_BODY = {"content-type": "application/json"}
+
+
+def test_deeply_nested_values_are_wrong_values(shop: Asker) -> None:
+    deep = "[" * 1000 + "]" * 1000
+    for rule in (
+        f'"filter":{{"year":{deep}}}',
+        f'"boost":[{{"filter":{{}},"by":{deep}}}]',
+        f'"cap":{{"genre":{deep}}}',
+    ):
+        answer = shop("POST", "/recommend", content=f'{{"history":[],{rule}}}', headers=JSON_BODY)
+        assert answer.status_code == 422, answer.text
+        assert len(answer.text) < 1000
+
+
+@pytest.mark.parametrize("weight", [1e-46, 1e-30, 1e9])
+def test_no_item_of_the_history_is_listed_whatever_it_weighs(ask: Asker, weight: float) -> None:
+    history = [{"id": item_id(1), "weight": weight}, {"id": item_id(3), "weight": 1}]
+    answer = ask("POST", "/recommend", json={"history": history, "n": N_ITEMS}).json()
+    assert sorted(ids(answer)) == [i for i in range(N_ITEMS) if i not in (1, 3)]
+
+
 def test_a_long_batch_is_refused_with_the_limit(ask: Asker) -> None:
     answer = ask("POST", "/recommend/batch", json={"requests": [{"history": []}] * 101})
     assert answer.status_code == 422

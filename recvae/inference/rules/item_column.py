@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recvae.errors import ParameterError
+from recvae.errors import ParameterError, shorten
 
 ORDERS = {"ge": np.greater_equal, "gt": np.greater, "le": np.less_equal, "lt": np.less}
 ORDERED = ("number", "date")
@@ -208,7 +208,7 @@ class ItemColumn:
         expected = {"text": "text", "date": "a date such as 2024-01-31"}.get(self.kind, f"a {self.kind}")
         if self.kind == "truth value":
             expected = "true or false"
-        raise RuleError(field, f"is {_shorten(given)}; expected {expected}")
+        raise RuleError(field, f"is {shorten(given)}; expected {expected}")
 
     def _hold_any(self, wanted: tuple[Any, ...]) -> Mask:
         if self.kind == "text":
@@ -298,8 +298,3 @@ def _decode(array: pa.Array) -> pa.Array:
 def alternatives(names: Sequence[str]) -> str:
     """Write names as `a, b or c`."""
     return f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-def _shorten(given: Any) -> str:
-    text = repr(given)
-    return text if len(text) <= 60 else f"{text[:57]}..."

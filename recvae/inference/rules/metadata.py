@@ -9,6 +9,7 @@ from weakref import proxy
 import numpy as np
 import pyarrow as pa
 
+from recvae.errors import shorten
 from recvae.inference.rules.item_column import (
     BAR,
     MOST_TOGETHER,
@@ -72,7 +73,7 @@ class Metadata:
             For a column that the items do not have, or a value of the wrong kind.
         """
         if not isinstance(given, Mapping):
-            raise RuleError(field, f"is {given!r}; expected an object of columns and values")
+            raise RuleError(field, f"is {shorten(given)}; expected an object of columns and values")
         conditions: list[Condition] = []
         for name in sorted(given, key=str):
             column, place, wanted = self.find_column(name, field), f"{field}.{name}", given[name]
@@ -140,6 +141,8 @@ class Metadata:
                 with contextlib.suppress(RuleError):
                     values = metadata.parse_values({name: value})[name]
                     if name not in metadata.names:
+                        if not values:  # no value says of what kind the column's values are
+                            continue
                         metadata._columns[name] = ItemColumn.empty(values, len(self))
                     by_column.setdefault(name, {})[item] = values
         for name, values_of in by_column.items():

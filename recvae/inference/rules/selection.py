@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from recvae.errors import shorten
 from recvae.inference.rules.item_column import RuleError, is_number
 from recvae.inference.rules.metadata import Filter, Metadata
 from recvae.topn import top_n
@@ -75,7 +76,7 @@ def parse_rules(
         If a rule does not fit the items; its `field` names the place, such as `filter.year.ge`.
     """
     if not is_number(diversity) or not 0 <= diversity <= 1:
-        raise RuleError("diversity", f"is {diversity!r}; expected a number from 0 to 1")
+        raise RuleError("diversity", f"is {shorten(diversity)}; expected a number from 0 to 1")
     rules = Rules(
         () if filter is None else metadata.parse_filter(filter),
         _parse_boosts(metadata, [] if boost is None else boost),
@@ -205,18 +206,18 @@ def _parse_boosts(metadata: Metadata, given: Any) -> tuple[tuple[Filter, float],
             raise RuleError(field, "is no object with filter and by")
         if not is_number(entry["by"]) or abs(entry["by"]) > MOST_DEVIATIONS:
             expected = f"expected a number from -{MOST_DEVIATIONS} to {MOST_DEVIATIONS}"
-            raise RuleError(f"{field}.by", f"is {entry['by']!r}; {expected}")
+            raise RuleError(f"{field}.by", f"is {shorten(entry['by'])}; {expected}")
         boosts.append((metadata.parse_filter(entry["filter"], f"{field}.filter"), float(entry["by"])))
     return tuple(boosts)
 
 
 def _parse_caps(metadata: Metadata, given: Any) -> tuple[tuple[str, int], ...]:
     if not isinstance(given, Mapping):
-        raise RuleError("cap", f"is {given!r}; expected an object of columns and whole numbers")
+        raise RuleError("cap", f"is {shorten(given)}; expected an object of columns and whole numbers")
     caps: list[tuple[str, int]] = []
     for name, most in given.items():
         metadata.find_column(name, "cap")
         if not is_number(most) or most < 1 or most != int(most):  # 2.0 is whole: JSON knows one kind of number
-            raise RuleError(f"cap.{name}", f"is {most!r}; expected a whole number of at least 1")
+            raise RuleError(f"cap.{name}", f"is {shorten(most)}; expected a whole number of at least 1")
         caps.append((name, int(most)))
     return tuple(sorted(caps))

@@ -31,7 +31,7 @@ async function call(path, body) {
   const response = await fetch(path, body ? { method: "POST", headers, body: JSON.stringify(body) } : { headers });
   element("lock").hidden = response.status !== 401;
   const answer = await response.json();
-  if (!response.ok) throw new Error(answer.errors?.[0] ? `${answer.errors[0].field}: ${answer.errors[0].message}` : answer.detail ?? response.statusText);
+  if (!response.ok) throw new Error(answer.detail ?? response.statusText);
   return answer;
 }
 

@@ -94,7 +94,7 @@ def test_what_a_filter_keeps(metadata: Metadata, given: dict[str, Any], kept: li
         ({"in_stock": "yes"}, "filter.in_stock", "is 'yes'; expected true or false"),
         ({"in_stock": 1}, "filter.in_stock", "is 1; expected true or false"),
         ({"released": "soon"}, "filter.released", "is 'soon'; expected a date such as 2024-01-31"),
-        ({"year": "9" * 5000}, "filter.year", "999...; expected a number"),
+        ({"year": "9" * 5000}, "filter.year", "999...999"),
     ],
     ids=str,
 )
