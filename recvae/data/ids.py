@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-from pandas.api.types import is_float_dtype
+from pandas.api.types import infer_dtype, is_float_dtype, is_integer_dtype
 
 from recvae.errors import DataError
 
@@ -22,6 +22,8 @@ FIRST_INEXACT = 2**53
 def index_ids(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
     """Number ids by their place among the sorted distinct ids; returns the indices and the distinct ids.
 
+    Whole numbers of any type that int64 holds become int64, so that the id 1 is never written as 1.0 somewhere.
+
     Raises
     ------
     DataError
@@ -32,8 +34,6 @@ def index_ids(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
         raise DataError(f"{name} is missing in {missing.sum()} rows, first in row {missing.argmax()}")
     if isinstance(ids.dtype, pd.CategoricalDtype):  # whose own order need not be that of the ids
         ids = ids.astype(ids.cat.categories.dtype)
-    if is_float_dtype(ids.dtype) and (ids.abs() >= FIRST_INEXACT).any():
-        raise DataError(f"{name} has floats of 2^53 and more, which do not tell all whole numbers apart; expected text")
     if isinstance(ids.dtype, np.dtype) and ids.dtype == np.int64:
         values = ids.to_numpy()
         least, span = values.min(), int(values.max()) - int(values.min()) + 1
@@ -47,10 +47,26 @@ def index_ids(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
     unique_ids = pd.Index(uniques, tupleize_cols=False)
     if unique_ids.dtype == object:
         _check_one_kind(unique_ids, name)
+    unique_ids = _make_whole(unique_ids, name)
     order = unique_ids.argsort()
     rank = np.empty(len(order), dtype=np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
     return rank[codes], unique_ids[order]
+
+
+def _make_whole(ids: pd.Index, name: str) -> pd.Index:
+    """Convert numbers to int64, if it holds all of them; raise `DataError` for floats that are not exact."""
+    if is_float_dtype(ids.dtype) or infer_dtype(ids) in ("floating", "mixed-integer-float"):
+        values = ids.to_numpy(dtype=np.float64)
+        if (np.abs(values) >= FIRST_INEXACT).any():
+            raise DataError(
+                f"{name} has floats of 2^53 and more, which do not tell all whole numbers apart; expected text"
+            )
+        if (values % 1 != 0).any():
+            return ids
+    elif not is_integer_dtype(ids.dtype) or ids.max() > np.iinfo(np.int64).max:
+        return ids
+    return ids.astype(np.int64)
 
 
 def _check_one_kind(ids: pd.Index, name: str) -> None:

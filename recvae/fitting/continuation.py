@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from recvae.data.delimited import WHOLE_NUMBER
 from recvae.datasets import Dataset
 from recvae.errors import ArtifactError, DataError, ParameterError
-from recvae.inference.ids import IdIndex, decode_ids
+from recvae.inference.ids import IdIndex, decode_ids, is_text
 from recvae.inference.rules.item_column import WHOLE, RuleError, is_number
 from recvae.inference.rules.metadata import Metadata
 from recvae.inference.titles import read_titles, replace_titles
@@ -102,13 +102,14 @@ def _combine(
     changed: Mapping[str, Mapping[str, Any]],
     name: str,
 ) -> Continuation:
+    users, known = _write_ids(users, "user_id"), _write_ids(stored.items, "item_id")
     data = stored.manifest["data"]
     filters, before = _read_object(data, "filters"), _read_object(data, ENTRY)
     rules, until = EventWeights.of(stored.manifest), _read_number(before, "until_seconds", 0)
     entry = {"until_seconds": max(until, float(events["stored_at"].max())), "events": len(events)}
     events, counts = _select_events(events, erased, rules)
     histories = _list_histories(users, erased)
-    events, user_ids, item_ids = _number_events(events, users, stored.items, counts)
+    events, user_ids, item_ids = _number_events(events, users, known, counts)
     events = _drop_learned(events, histories, len(item_ids), until, counts)
     if "weights" in filters or "weights" in users.column_names or (events["weight"] != 1).any():
         weights = filters["weights"] = {"column": True, **_read_object(filters, "weights")}
@@ -125,13 +126,21 @@ def _combine(
         min_item_users=int(_read_number(filters, "min_item_users", 0)),
         weights=WeightOptions(repeats="sum" if rules.sums_repeats else "once"),
     )
-    items, origin = _lay_over(stored.items, item_ids, changed), f"{name} and its store"
+    items, origin = _lay_over(known, item_ids, changed), f"{name} and its store"
     return Continuation(
         Dataset(str(data.get("dataset", name)), pd.DataFrame(table), items, origin, {}, OWN_DATA),
         options,
         {"filters": filters, ENTRY: entry},
         _describe(entry, counts, erased, changed),
     )
+
+
+def _write_ids(table: pa.Table, name: str) -> pa.Table:
+    """Write ids of other types than whole numbers and text as clients know them: floats as texts such as 1.0."""
+    kind = decode_ids(table[name]).type
+    if pa.types.is_integer(kind) or is_text(kind):
+        return table
+    return _set_column(table, name, pa.array(IdIndex(table[name]).ids))
 
 
 def _read_object(found: Mapping[str, Any], name: str) -> dict[str, Any]:

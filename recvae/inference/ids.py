@@ -65,6 +65,8 @@ class IdIndex:
     def find_column(self, given: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
         """Return the index of each id of a column, -1 for unknown ones.
 
+        Floats that are whole are the whole numbers; as text, known floats are what `ids` has: 1.0.
+
         Parameters
         ----------
         given : pyarrow array, shape (n,)
@@ -74,11 +76,15 @@ class IdIndex:
         (n,) int64
         """
         known, given = self.array, decode_ids(given)
-        if pa.types.is_integer(given.type) and pa.types.is_integer(known.type):
-            known, given = known.cast(pa.int64()), given.cast(pa.int64())
-        elif given.type != known.type:
-            known, given = known.cast(pa.large_string()), given.cast(pa.large_string())
-        found: npt.NDArray[np.int64] = pc.fill_null(pc.index_in(given, value_set=known), -1).to_numpy().astype(np.int64)
+        if given.type != known.type:
+            if pa.types.is_floating(known.type):
+                known = pa.array(self.ids, pa.large_string()) if is_text(given.type) else _keep_whole(known)
+            given = _keep_whole(given) if pa.types.is_floating(given.type) else given
+            numbers = pa.types.is_integer(given.type) and pa.types.is_integer(known.type)
+            kind = pa.int64() if numbers else pa.large_string()
+            known, given = known.cast(kind), given.cast(kind)
+        places = pc.index_in(given, value_set=known, skip_nulls=True)
+        found: npt.NDArray[np.int64] = pc.fill_null(places, -1).to_numpy().astype(np.int64)
         return found
 
     @cached_property
@@ -89,6 +95,17 @@ class IdIndex:
 def decode_ids(ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Return ids themselves where a column holds them dictionary-encoded."""
     return ids.cast(ids.type.value_type) if pa.types.is_dictionary(ids.type) else ids
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Tell whether ids of an Arrow type are text."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _keep_whole(ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Convert floats to int64; those that are not whole, or too large to be exact, become null."""
+    exact = pc.and_(pc.equal(ids, pc.floor(ids)), pc.less_equal(pc.abs(ids), LARGEST_NUMBER))
+    return pc.if_else(exact, ids, pa.scalar(None, ids.type)).cast(pa.int64())
 
 
 def _json_safe(value: Any) -> Id:

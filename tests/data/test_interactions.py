@@ -70,6 +70,30 @@ def test_ids_of_any_kind(ids: Any, in_order: list[Any] | None) -> None:
     assert named(data) == [(id_, id_) for id_ in ids]
 
 
+@pytest.mark.parametrize(
+    "ids",
+    [
+        np.array([2.0, 1.0, 2.0]),
+        np.array([2.0, 1.0, 2.0], dtype=np.float32),
+        pd.array([2, 1, 2], dtype="Float64"),
+        np.array([2, 1, 2], dtype=np.int32),
+        np.array([2, 1, 2], dtype=np.uint64),
+        pd.array([2, 1, 2], dtype="UInt8"),
+        np.array([2, 1.0, 2.0], dtype=object),
+        pd.Categorical([2.0, 1.0, 2.0]),
+    ],
+)
+def test_whole_numbers_of_any_type_are_the_same_ids(ids: Any) -> None:
+    data = Interactions.from_frame(pd.DataFrame({"user_id": ids, "item_id": [5, 6, 7]}))
+    assert data.user_ids.dtype == np.int64
+    assert data.user_ids[data.user_idx].tolist() == [2, 1, 2]
+
+
+def test_numbers_that_int64_does_not_hold_stay_what_they_are() -> None:
+    large = Interactions.from_frame(pd.DataFrame({"user_id": np.array([2**63, 1], np.uint64), "item_id": [5, 6]}))
+    assert large.user_ids.tolist() == [1, 2**63]
+
+
 def test_columns_are_named_by_text_or_number() -> None:
     frame = pd.DataFrame([[5, "x", 1.0], [6, "y", 2.0]], columns=[0, 1, 2])
     data = Interactions.from_frame(frame, Columns(user="0", item="1", rating="2"))

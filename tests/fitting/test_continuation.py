@@ -31,7 +31,13 @@ QUICK: dict[str, Any] = {"models": "popularity,ease", "budget": "20s", "show_pro
 Pairs = dict[tuple[Any, Any], float]
 
 
-def save(path: Path, weights: dict[str, Any] | None = None, user_ids: Any = (1, 2, 3), **data: Any) -> Path:
+def save(
+    path: Path,
+    weights: dict[str, Any] | None = None,
+    user_ids: Any = (1, 2, 3),
+    item_ids: Any = (10, 20, 30, 40),
+    **data: Any,
+) -> Path:
     """A model of three users and four items; the first user's interactions weigh 2 and 4 where there are weights."""
     users = pd.DataFrame({"user_id": user_ids, "history": [[0, 1], [1, 2], [2, 3]]})
     filters: dict[str, Any] = {"min_user_items": 1}
@@ -40,7 +46,7 @@ def save(path: Path, weights: dict[str, Any] | None = None, user_ids: Any = (1, 
         filters["weights"] = weights
     items = pd.DataFrame(
         {
-            "item_id": [10, 20, 30, 40],
+            "item_id": item_ids,
             "title": list("abcd"),
             "year": [1990, 1991, 1992, None],
             "genres": ["x|y", "x", "y", ""],
@@ -112,6 +118,19 @@ def test_ids_of_users_become_texts_where_one_is_no_number(tmp_path: Path, store:
     found = weights_of(read_continuation(store, save(tmp_path / "model")))
     assert {user for user, _ in found} == {"1", "2", "3", "u7"}
     assert ("1", 30) in found
+
+
+def test_floats_among_ids_are_the_texts_that_clients_know(tmp_path: Path, store: str) -> None:
+    fill(store, ("2.0", Event("40.0", time=NOW)), ("new", Event("abc")), erased=("1.0",))
+    model = save(tmp_path / "model", user_ids=[1.0, 2.0, 3.0], item_ids=[10.0, 20.0, 30.0, 40.0])
+    assert weights_of(read_continuation(store, model)) == {
+        ("2.0", "20.0"): 1,
+        ("2.0", "30.0"): 1,
+        ("2.0", "40.0"): 1,
+        ("3.0", "30.0"): 1,
+        ("3.0", "40.0"): 1,
+        ("new", "abc"): 1,
+    }
 
 
 @pytest.mark.parametrize("repeats", ["sum", "once"])

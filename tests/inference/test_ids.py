@@ -47,3 +47,18 @@ def test_numbers_too_large_for_json_readers_are_text() -> None:
 
 def test_decoded_ids_are_plain() -> None:
     assert decode_ids(TEXTS.dictionary_encode()).type == TEXTS.type
+
+
+@pytest.mark.parametrize(
+    ("known", "given"),
+    [
+        (pa.array([1.0, 2.5, 10.0**9]), pa.array(["1.0", "2.5", "1000000000.0", "1", None])),
+        (pa.array([1.0, 2.0, 10.0**9]), pa.array([1, 2, 10**9, 3, None])),
+        (pa.array([1, 2, 10**9]), pa.array([1.0, 2.0, 10.0**9, 1.5, None])),
+        (pa.array([1, 2, 10**9]), pa.array([1.0, 2.0, 10.0**9, float("nan"), float("inf")])),
+        (pa.array(["1", "2", "1000000000"]), pa.array([1.0, 2.0, 10.0**9, 1.5, None])),
+    ],
+)
+def test_floats_in_a_column_are_the_whole_numbers_that_they_are(known: pa.Array, given: pa.Array) -> None:
+    """Clients know floats among the ids of a model as text: 1.0."""
+    assert IdIndex(known).find_column(given).tolist() == [0, 1, 2, -1, -1]
