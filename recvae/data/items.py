@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from recvae.data.delimited import WHOLE_NUMBER, DelimitedText, trim
+from recvae.data.delimited import DelimitedText, trim
 from recvae.data.readers import is_json_lines, read_json_lines
 from recvae.errors import DataError
 
@@ -64,13 +64,12 @@ def match_items(items: pd.DataFrame, item_ids: pd.Index) -> tuple[pd.DataFrame, 
         If no item of the table is in the catalogue.
     """
     ids = items["item_id"]
-    if pd.api.types.is_integer_dtype(item_ids.dtype) and not pd.api.types.is_numeric_dtype(ids.dtype):
-        texts = ids.astype("str")
-        items = items.assign(item_id=texts)[texts.str.match(WHOLE_NUMBER)]
-        items = items.astype({"item_id": item_ids.dtype})
-    elif pd.api.types.is_numeric_dtype(ids.dtype) and not pd.api.types.is_numeric_dtype(item_ids.dtype):
-        items = items.assign(item_id=ids.astype("str"))
-    found = items[items["item_id"].isin(item_ids)]
+    if pd.api.types.is_numeric_dtype(ids.dtype) == pd.api.types.is_numeric_dtype(item_ids.dtype):
+        places = item_ids.get_indexer(pd.Index(ids))
+    else:  # the text of a number is the number, however large: 007 is not 7
+        places = item_ids.astype("str").get_indexer(pd.Index(ids.astype("str")))
+    known = places >= 0
+    found = items[known].assign(item_id=item_ids[places[known]])
     if found.empty:
         examples = f": {ids.tolist()[0]!r} here, {item_ids.tolist()[0]!r} there" if len(ids) else ""
         raise DataError(f"items has {len(ids):,} rows, none of an item of the training data{examples}")

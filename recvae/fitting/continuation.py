@@ -136,11 +136,12 @@ def _combine(
 
 
 def _write_ids(table: pa.Table, name: str) -> pa.Table:
-    """Write ids of other types than whole numbers and text as clients know them: floats as texts such as 1.0."""
-    kind = decode_ids(table[name]).type
-    if pa.types.is_integer(kind) or is_text(kind):
+    """Write ids as 64-bit numbers, which new ones fit, or as the texts that clients know, such as 1.0 of a float."""
+    ids = decode_ids(table[name])
+    if is_text(ids.type) or pa.types.is_uint64(ids.type):
         return table
-    return _set_column(table, name, pa.array(IdIndex(table[name]).ids))
+    ids = ids.cast(pa.int64()) if pa.types.is_integer(ids.type) else pa.array(IdIndex(ids).ids)
+    return _set_column(table, name, ids)
 
 
 def _read_object(found: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -194,15 +195,23 @@ def _number_events(
     stay what they are. Ids of users become texts then.
     """
     known_users, known_items = decode_ids(users["user_id"]), decode_ids(items["item_id"])
-    if not (pa.types.is_integer(known_users.type) and events["user"].str.match(WHOLE_NUMBER).all()):
+    if not (pa.types.is_integer(known_users.type) and _fits(events["user"], known_users).all()):
         known_users = known_users.cast(pa.large_string())
     if pa.types.is_integer(known_items.type):
-        usable = events["item"].str.match(WHOLE_NUMBER)
+        usable = _fits(events["item"], known_items)
         counts["of items whose ids are no numbers"] = int((~usable).sum())
         events = events[usable]
     user, user_ids = _number(known_users, events["user"])
     item, item_ids = _number(known_items, events["item"])
     return events.assign(user=user, item=item), user_ids, item_ids
+
+
+def _fits(given: pd.Series, known: pa.ChunkedArray) -> pd.Series:
+    """Tell which texts are ids of the whole numbers that are known, or may be new ones beside them."""
+    new = given.str.match(WHOLE_NUMBER)
+    if pa.types.is_uint64(known.type):
+        new &= ~given.str.startswith("-")
+    return new | (IdIndex(known).find_column(pa.array(given, pa.string())) >= 0)
 
 
 def _number(known: pa.ChunkedArray, given: pd.Series) -> tuple[npt.NDArray[np.int64], pd.Index]:

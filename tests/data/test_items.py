@@ -71,11 +71,15 @@ def test_files_that_are_not_there_or_no_parquet(tmp_path: Path) -> None:
         ([1, 2], pd.Index(["1", "x"]), ["1"]),
         ([1, 2], pd.Index([2]), [2]),
         (["007", "7"], pd.Index(["007", "7", "x"]), ["007", "7"]),
+        (["1", "99999999999"], pd.Index([1, 2], dtype="int32"), [1]),
+        (["1", "-1", str(2**64 - 1)], pd.Index([1, 2**64 - 1], dtype="uint64"), [1, 2**64 - 1]),
+        ([2.0, 1.5], pd.Index([1, 2]), [2]),
     ],
 )
 def test_ids_take_the_type_of_the_catalogue(ids: list[Any], catalogue: pd.Index, found: list[Any]) -> None:
     items, note = match_items(pd.DataFrame({"item_id": ids, "title": "t"}), catalogue)
     assert items["item_id"].tolist() == found
+    assert items["item_id"].dtype == catalogue.dtype
     assert note.startswith(f"items: item_id, title of {len(found)} of {len(catalogue)} items")
     assert (f"; {len(catalogue) - len(found)} items have no row" in note) == (len(catalogue) > len(found))
     assert (f"; {len(ids) - len(found)} rows are of other items" in note) == (len(ids) > len(found))

@@ -120,6 +120,18 @@ def test_ids_of_users_become_texts_where_one_is_no_number(tmp_path: Path, store:
     assert ("1", 30) in found
 
 
+@pytest.mark.parametrize("kind", ["int32", "int64", "uint64"])
+def test_ids_that_the_type_of_the_known_ones_does_not_hold(tmp_path: Path, store: str, kind: str) -> None:
+    large = {"int32": 2**31 - 1, "int64": 2**63 - 1, "uint64": 2**64 - 1}[kind]
+    fill(store, ("3000000000", Event(str(large))), (str(large), Event("9999999999")), ("1", Event("-5")))
+    user_ids, item_ids = (np.array([1, 2, *more, large], dtype=kind) for more in ([], [3]))
+    found = read_continuation(store, save(tmp_path / "model", user_ids=user_ids, item_ids=item_ids))
+    new = {(3_000_000_000, large): 1, (large, 9_999_999_999): 1}
+    assert new.items() <= weights_of(found).items()
+    assert found.dataset.items is not None
+    assert found.dataset.items["item_id"].tolist()[3:] == [large, 9_999_999_999] + [-5] * (kind != "uint64")
+
+
 def test_floats_among_ids_are_the_texts_that_clients_know(tmp_path: Path, store: str) -> None:
     fill(store, ("2.0", Event("40.0", time=NOW)), ("new", Event("abc")), erased=("1.0",))
     model = save(tmp_path / "model", user_ids=[1.0, 2.0, 3.0], item_ids=[10.0, 20.0, 30.0, 40.0])
