@@ -112,7 +112,7 @@ def fit(
     Raises
     ------
     ParameterError
-        For an unknown model or metric, a budget that is too small, or options that do not fit.
+        For an unknown model or metric, a budget that is too small, a report inside `out`, or options that do not fit.
     DataError, DownloadError
         If the source cannot be read or has nothing to learn from.
     ArtifactError
@@ -144,12 +144,19 @@ def fit(
 
 
 def refuse_occupied(out: Path | None, report: Path | None) -> None:
-    """Raise `ArtifactError` before the work if the artifact or the report cannot be written."""
+    """Raise `ArtifactError` before the work if the artifact or the report cannot be written.
+
+    A report in the artifact's directory, or in that of its search, is a `ParameterError`.
+    """
     if out is not None:
         workflow.refuse_unwritable(out)
         refuse_foreign(out, artifact.KIND)
     if report is not None:
         workflow.refuse_other_report(report)
+    if out is not None and report is not None:
+        for taken in (out, search_path(out)):
+            if report.resolve().is_relative_to(taken.resolve()):
+                raise ParameterError(f"report is {report}; expected a directory outside {taken}, which fit replaces")
 
 
 def _choose_report(target: Path | None, report: str | Path | None) -> Path | None:

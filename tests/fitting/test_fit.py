@@ -262,6 +262,15 @@ def test_what_is_in_the_way_is_refused_before_the_work(
     assert [path.name for path in tmp_path.rglob("*")] == [name, "mine.txt"]
 
 
+@pytest.mark.parametrize("name", ["model", "model/report", "link/report", "model.search"])
+def test_a_report_does_not_go_into_what_is_replaced(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "open_source", lambda *_: pytest.fail("it has begun"))
+    (tmp_path / "link").symlink_to(tmp_path / "model")
+    with pytest.raises(ParameterError, match=rf"^report is .*{name}; expected a directory outside .*model"):
+        recvae.fit(SOURCE.ratings, out=tmp_path / "model", report=tmp_path / name, **QUICK)
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
 def test_movielens_in_twenty_seconds(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECVAE_DATA", str(data_dir))
     started = time.monotonic()
