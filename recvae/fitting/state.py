@@ -101,7 +101,6 @@ class SearchState:
             artifact = registry.load(self.directory / _MODELS / trial.name)
             if artifact.manifest.get("fitted_with") == json.loads(json.dumps(trial.params)):
                 model = artifact.model
-                model.set_params(**trial.params)
                 if trial.epochs is not None:
                     model.best_epoch_ = trial.epochs  # type: ignore[attr-defined]  # of autoencoders
                 return model

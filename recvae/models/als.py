@@ -144,7 +144,7 @@ class ALS(Factorization):
 
     def fitted_params(self) -> dict[str, Any]:
         fitted = {"factors": self.factors_, "alpha": self.alpha_, "regularization": self.regularization_}
-        return {**self.get_params(deep=False), **fitted}
+        return {**self._own_params(), **fitted}
 
     def _create_model(self) -> Any:
         return import_implicit("cpu.als").AlternatingLeastSquares(

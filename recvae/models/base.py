@@ -126,6 +126,7 @@ class Recommender(Explainer, Estimator):
         held = None if validation is None else check_validation(validation, train)
         if resume and not self.resumable:
             raise ParameterError(f"{type(self).__name__} does not train in epochs, so there is nothing to resume")
+        self._take_changes()
         self.trained_on_ = None
         counts = [np.bincount(part, minlength=train.shape[1]) for part in iter_chunks(train.indices)]
         self.item_counts_ = np.sum(counts, axis=0).astype(np.float32)
@@ -313,8 +314,8 @@ class Recommender(Explainer, Estimator):
         return (ids[0], best[0]) if np.ndim(userid) == 0 else (ids, best)
 
     def fitted_on(self, user_items: sparse.csr_matrix) -> bool:
-        """Check that the model was fitted on a matrix with the same content."""
-        return self.trained_on_ == fingerprint(user_items)
+        """Check that the model was fitted on a matrix with the same content, and not changed since."""
+        return not self._is_changed() and self.trained_on_ == fingerprint(user_items)
 
     def _score_users(self, users: npt.NDArray[np.int64]) -> FloatArray:
         """(n_users, n_items) scores for users of the training matrix, by its rows; for models that store users."""

@@ -25,6 +25,7 @@ class Estimator:
     """
 
     consists_of_models: ClassVar[bool] = False
+    _next_params: dict[str, Any] | None = None
 
     def __new__(cls, *_: Any, **params: Any) -> Self:
         """Refuse the words of other libraries, saying which to use, before Python calls them unexpected."""
@@ -54,14 +55,14 @@ class Estimator:
         return cls(**params)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Hyperparameters by name, as the constructor stores them.
+        """Hyperparameters by name, as the constructor stores them; where `set_params` changed them, as changed.
 
         Parameters
         ----------
         deep : bool
             Where a hyperparameter is a sequence of models, also give theirs, as "models__0__l2".
         """
-        params = {name: getattr(self, name) for name in self.parameter_names()}
+        params = dict(self._own_params() if self._next_params is None else self._next_params)
         if deep:
             for name, value in list(params.items()):
                 for i, model in enumerate(value) if _are_models(value) else ():
@@ -69,7 +70,9 @@ class Estimator:
         return params
 
     def set_params(self, **params: Any) -> Self:
-        """Change hyperparameters, checked as the constructor checks them; what was fitted stays until the next `fit`.
+        """Change hyperparameters, checked as the constructor checks them.
+
+        A fitted model stays as it is, with the hyperparameters of its fit as attributes, until the next `fit`.
 
         Raises
         ------
@@ -86,21 +89,39 @@ class Estimator:
             else:
                 attribute, i, inner = name.split("__", 2)
                 own[attribute][int(i)].set_params(**{inner: value})
-        type(self).__init__(self, **own)
+        if hasattr(self, "item_counts_"):  # `fit` sets them
+            self._next_params = type(self)(**own)._own_params()
+        else:
+            type(self).__init__(self, **own)
         return self
 
     def describe(self) -> dict[str, Any]:
         """The class and its hyperparameters as plain data, from which the registry can create the model again."""
-        params = self.get_params(deep=False)
+        params = self._own_params()
         plain = {name: [m.describe() for m in value] if _are_models(value) else value for name, value in params.items()}
         return {"class": type(self).__name__, "hyperparameters": plain}
 
     def fitted_params(self) -> dict[str, Any]:
         """Hyperparameters as `fit` used them: what was left to the data is filled in."""
-        return self.get_params(deep=False)
+        return self._own_params()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params(deep=False).items())})"
+
+    def _is_changed(self) -> bool:
+        """Check whether `set_params` has changed what was fitted, or a part of it, since the last `fit`."""
+        parts = [model for value in self._own_params().values() if _are_models(value) for model in value]
+        return self._next_params is not None or any(model._is_changed() for model in parts)
+
+    def _take_changes(self) -> None:
+        """Take the hyperparameters that `set_params` has set since the last `fit`."""
+        if self._next_params is not None:
+            type(self).__init__(self, **self._next_params)
+            self._next_params = None
+
+    def _own_params(self) -> dict[str, Any]:
+        """Hyperparameters as they are stored: those of the fit, once there is one."""
+        return {name: getattr(self, name) for name in self.parameter_names()}
 
 
 def _are_models(value: Any) -> bool:

@@ -123,7 +123,7 @@ class _ItemKNN(Recommender):
         return divide_by_lengths(products, self.lengths_, queries)
 
     def fitted_params(self) -> dict[str, Any]:
-        return {**self.get_params(deep=False), **getattr(self, "settings_", {})}
+        return {**self._own_params(), **getattr(self, "settings_", {})}
 
     def _state(self) -> State:
         return {**csr_arrays(self.similarity_), "settings": np.array(list(self.settings_.values()), dtype=np.float64)}

@@ -11,6 +11,7 @@ from recvae.errors import ParameterError
 from recvae.evaluation.compare import RECALL_CURVE, ModelRun, compare
 from recvae.evaluation.evaluate import BEYOND_ACCURACY_METRICS, DEFAULT_METRICS, evaluate
 from recvae.evaluation.significance import holm, paired_test
+from recvae.models.linear.ease import EASE
 from recvae.models.popularity import Popularity
 from tests.evaluation.test_evaluate import N_ITEMS, FixedOrder, holdout, split
 
@@ -57,6 +58,13 @@ def test_a_model_that_is_fitted_already_is_taken_as_it_is() -> None:
     run = compare({"popularity": model}, data).runs["popularity"]
     assert model.item_counts_ is counts
     assert run.fit_seconds == seconds
+
+
+def test_a_model_whose_hyperparameters_were_changed_is_fitted_again() -> None:
+    data = split()
+    model = EASE(10.0, dropout=0.0, user_exponent=0.0).fit(data.train)
+    assert compare({"ease": model.set_params(l2=20.0)}, data).runs["ease"].params["l2"] == 20.0
+    assert model.l2_ == 20.0
 
 
 def test_history_lengths_make_groups_of_equal_size() -> None:

@@ -242,7 +242,7 @@ class Autoencoder(AnomalyDetector):
         self.module_.load_state_dict(weights, assign=True)
 
     def fitted_params(self) -> dict[str, Any]:
-        return {**self.get_params(), **getattr(self, "_chosen", {})}
+        return {**self._own_params(), **getattr(self, "_chosen", {})}
 
     def _logits(self, batch: Batch) -> Tensor:
         """(n_users, n_items) deterministic logits."""

@@ -177,7 +177,7 @@ class Blend(Recommender):
             {"class": type(m).__name__, "hyperparameters": m.fitted_params()} if weight else m.describe()
             for m, weight in zip(self.models, self.weights_, strict=True)  # without a weight it may not be fitted
         ]
-        return {**self.get_params(deep=False), "models": models, "weights": self.weights_.tolist()}
+        return {**self._own_params(), "models": models, "weights": self.weights_.tolist()}
 
     def _state(self) -> State:
         parts = {

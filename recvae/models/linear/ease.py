@@ -155,7 +155,7 @@ class EASE(Recommender):
 
     def fitted_params(self) -> dict[str, Any]:
         found = {name: getattr(self, f"{name}_", getattr(self, name)) for name in ("l2", "dropout", "user_exponent")}
-        return {**self.get_params(deep=False), **found}
+        return {**self._own_params(), **found}
 
     def get_item_weights(self) -> FloatArray | None:
         """B, (n_items, n_items), where scores are x·B; None with a density, which makes it never whole."""

@@ -137,7 +137,7 @@ class GraphFilter(Recommender):
         return settings, None if validation is None else spectrum
 
     def fitted_params(self) -> dict[str, Any]:
-        return {**self.get_params(deep=False), **self.settings_}
+        return {**self._own_params(), **self.settings_}
 
     def get_item_weights(self) -> FloatArray | None:
         """The filter, (n_items, n_items), where scores are x times it; None for more than 8,000 items."""
