@@ -11,7 +11,7 @@ import numpy as np
 
 from recvae.data.splitting import Holdout, Split
 from recvae.errors import MissingDependencyError, ParameterError, TrainingError, first_line, redact_url
-from recvae.evaluation.evaluate import evaluate
+from recvae.evaluation.evaluate import evaluate, refuse_new_users
 from recvae.models.base import Recommender
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
 from recvae.models.registry import MODELS, create
@@ -79,15 +79,18 @@ def tune(
     Raises
     ------
     ParameterError
-        If the model has no space, the split no validation users, or the storage cannot be opened.
+        If the model has no space or refuses `params`, the split has no validation users or users whom the model
+        cannot rank for, or the storage cannot be opened.
     MissingDependencyError
         If Optuna or the database's driver is not installed.
     """
     optuna = _import_optuna()
-    space, validation = _choose_space(name, params or {}), _get_validation(split)
+    validation = _get_validation(split)
+    space = _choose_space(name, params or {}, validation)
     if trials < 1:
         raise ParameterError(f"trials is {trials}; expected at least 1")
     fixed = {**_metric_parameter(name, metric), **(params or {})}
+    refuse_new_users(create(name, **fixed), validation)
     identity = {"model": name, "metric": metric, "fixed": json.loads(json.dumps(fixed))}
     shared = _open_study(optuna, storage, study, identity)
     shared.sampler = _create_sampler(optuna, sampler, space, [seed, len(shared.trials), os.getpid() if storage else 0])
@@ -123,16 +126,17 @@ def _import_optuna() -> Any:
         import optuna
     except ImportError:
         raise MissingDependencyError("tuning needs Optuna; install recvae with the extra 'tune'") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it warns of a failed trial with a traceback, and raises it too
     return optuna
 
 
-def _choose_space(name: str, fixed: Mapping[str, Any]) -> SearchSpace:
+def _choose_space(name: str, fixed: Mapping[str, Any], validation: Holdout) -> SearchSpace:
     if name not in MODELS:
         raise ParameterError(f"model is {name!r}; expected one of {', '.join(MODELS)}")
     space = {parameter: values for parameter, values in MODELS[name].SPACE.items() if parameter not in fixed}
     if not space:
-        tunable = ", ".join(key for key, model in MODELS.items() if model.SPACE)
+        only_known = bool((validation.train_rows >= 0).all())
+        tunable = ", ".join(key for key, model in MODELS.items() if model.SPACE and (model.folds_in or only_known))
         raise ParameterError(f"{name} has no hyperparameter to search; models that have are {tunable}")
     return space
 

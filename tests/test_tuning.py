@@ -121,7 +121,9 @@ def test_grids() -> None:
 
 def test_what_it_refuses(tmp_path: Path) -> None:
     for arguments, message in (
-        ({"name": "popularity"}, "popularity has no hyperparameter to search"),
+        ({"name": "popularity"}, "popularity has no hyperparameter to search; models that have are als, cosine, "),
+        ({"name": "bpr"}, "BPR cannot fold in new users and 50 of 50 are new"),
+        ({"name": "ease", "params": {"density": 7}}, "density is 7; "),
         (
             {"name": "ease", "params": {"l2": 3.0, "dropout": 0.5, "user_exponent": 0.5}},
             "ease has no hyperparameter to search",
@@ -136,6 +138,24 @@ def test_what_it_refuses(tmp_path: Path) -> None:
             tune(split=split(), **{"trials": 1, **arguments})  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match="no validation users"):
         tune("ease", replace(split(), validation=None), trials=1)
+
+
+def test_models_of_known_users_are_tuned_where_there_are_no_others() -> None:
+    data, rows = split(), np.arange(50, dtype=np.int32)
+    assert isinstance(data.validation, Holdout)
+    weak = replace(data, validation=replace(data.validation, train_rows=rows))
+    assert tune("lmf", weak, trials=1, params={"iterations": 1}).n_trials == 1
+    with pytest.raises(ParameterError, match="models that have are als, bpr, lmf, "):
+        tune("popularity", weak, trials=1)
+
+
+def test_an_error_within_a_trial_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("recvae.tuning._suggest", lambda trial, name, values: -1)
+    with pytest.raises(ParameterError, match="l2 is -1; "):
+        tune("ease", split(), trials=1, params={"dropout": 0.5, "user_exponent": 0.5})
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_study_belongs_to_one_model_and_metric(tmp_path: Path) -> None:
