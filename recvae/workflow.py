@@ -214,7 +214,7 @@ def evaluate(model_path: Path, directory: Path) -> dict[str, Any]:
     with peak_memory() as peak:
         ranks = rank_cold_items(loaded.model, prepared.split, prepared.items)
         result = ev.evaluate(ranks, prepared.split.test, train=prepared.split.train)
-    run = comparison.ModelRun(result, None, peak.mb, loaded.manifest["hyperparameters"])
+    run = comparison.ModelRun(result, None, peak.mb, loaded.model.fitted_params())
     compared = comparison.Comparison(
         {type(loaded.model).__name__: run}, [], {}, result.n_users, result.n_without_held_out
     )

@@ -17,6 +17,7 @@ from recvae.datasets import Dataset
 from recvae.datasets.synthetic import generate
 from recvae.errors import ArtifactError, ParameterError, TrainingError, UnsupportedError
 from recvae.evaluation.results import read_results
+from recvae.evaluation.tables import markdown_table
 from recvae.inference import recommend as inference
 from recvae.models import registry
 from recvae.models.blending.blend import Blend
@@ -77,6 +78,8 @@ def test_train_evaluate_recommend(tmp_path: Path, known: Path, name: str) -> Non
     (figures,) = results["models"].values()
     assert results["n_users"] == prepared.split.test.n_users
     assert 0 < figures["metrics"]["ndcg@100"]["mean"] < 1
+    assert figures["params"] == json.loads(json.dumps(model.fitted_params()))
+    assert "ndcg@100" in markdown_table(results)
     assert json.loads(json.dumps(results, allow_nan=False))["dataset"] == "synthetic"
 
     user = prepared.split.user_ids[3]

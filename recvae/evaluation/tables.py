@@ -180,8 +180,10 @@ def _make_notes(results: Results, metrics: Sequence[str]) -> list[str]:
 
 
 def _describe_parts(params: Mapping[str, Any]) -> str:
-    """List the parts of a blend that have a weight, with it, the heaviest first."""
+    """List the parts of a blend that have a weight, with it, the heaviest first; all where the weights are unknown."""
     names = [part["class"] for part in params["models"]]
+    if params["weights"] is None:  # in results that `recvae evaluate` wrote before it told what was used
+        return ", ".join(names)
     weighed = sorted(zip(params["weights"], names, strict=True), key=lambda part: -part[0])
     return ", ".join(f"{weight:.2f} {name}" for weight, name in weighed if weight)
 

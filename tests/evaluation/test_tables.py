@@ -196,3 +196,5 @@ def test_the_notes_list_the_parts_of_a_blend_that_have_a_weight(results: dict[st
     results["models"]["blend"] = model(0.4, 0.5, 0.48) | {"params": {"models": parts, "weights": [0.25, 0.0, 0.75]}}
     text = " ".join(printed(results).split())
     assert "blend: 0.75 MultVAE, 0.25 ALS; the seconds" in text
+    results["models"]["blend"]["params"]["weights"] = None
+    assert "blend: ALS, EASE, MultVAE; the seconds" in markdown_table(results)
