@@ -159,7 +159,7 @@ def evaluate(
     holdout : Holdout
     metrics : sequence of str, optional
         Such as "ndcg@100". Default `DEFAULT_METRICS`, and with `train` also `BEYOND_ACCURACY_METRICS`.
-    train : CSR, shape (n_train_users, n_items), optional
+    train : sparse matrix, shape (n_train_users, n_items), optional
         The training interactions, which novelty, popularity and diversity need.
     batch_size : int, optional
         Users ranked at a time. By default as many as `recvae.memory.rows_at_once` allows, at most 2,048.
@@ -171,9 +171,10 @@ def evaluate(
     DataError
         If no user has held-out items.
     """
+    train = None if train is None else check_csr(train, "train")
     cutoffs = _parse_cutoffs(metrics, train, holdout)
     refuse_new_users(model, holdout)
-    held_out = check_csr(holdout.held_out, "held_out")
+    fold_in, held_out = check_csr(holdout.fold_in, "fold_in"), check_csr(holdout.held_out, "held_out")
     scored = np.flatnonzero(np.diff(held_out.indptr))
     if not scored.size:
         raise DataError(f"none of the {holdout.n_users:,} users has held-out items; there is nothing to score")
@@ -183,13 +184,14 @@ def evaluate(
     seconds, lists, values = 0.0, [], []
     for rows in _iter_batches(scored, held_out.shape[1], batch_size):
         started = perf_counter()
-        ids = _recommend(model, holdout, rows, depth)
+        userid = rows if model.folds_in else holdout.train_rows[rows]
+        ids = _recommend(model, userid, fold_in[rows], depth)
         seconds += perf_counter() - started
         values.append(_score_users(ids, held_out[rows], cutoffs, training))
         lists.append(ids[:, :widest].copy())
     per_user = {metric: np.concatenate([batch[metric] for batch in values]) for metric in values[0]}
     totals = _score_catalogue(np.concatenate(lists), held_out.shape[1], cutoffs)
-    lengths = np.diff(holdout.fold_in.indptr)[scored]
+    lengths = np.diff(fold_in.indptr)[scored]
     return EvalResult(per_user, totals, len(scored), holdout.n_users - len(scored), seconds, lengths)
 
 
@@ -239,9 +241,8 @@ def _iter_batches(users: npt.NDArray[np.intp], n_items: int, batch_size: int | N
         yield users[start : start + batch_size]
 
 
-def _recommend(model: Ranks, holdout: Holdout, rows: npt.NDArray[np.intp], n: int) -> npt.NDArray[np.int32]:
-    userid = rows if model.folds_in else holdout.train_rows[rows]
-    ids, _ = model.recommend(userid, holdout.fold_in[rows], N=n, recalculate_user=model.folds_in)
+def _recommend(model: Ranks, userid: npt.NDArray[Any], histories: sparse.csr_matrix, n: int) -> npt.NDArray[np.int32]:
+    ids, _ = model.recommend(userid, histories, N=n, recalculate_user=model.folds_in)
     return np.asarray(ids, dtype=np.int32)
 
 
@@ -279,10 +280,10 @@ class _Training:
     item_users: sparse.csr_matrix
 
 
-def _describe_training(train: UserItems | None, cutoffs: Mapping[str, tuple[str, int]]) -> _Training:
+def _describe_training(train: sparse.csr_matrix | None, cutoffs: Mapping[str, tuple[str, int]]) -> _Training:
     if train is None:
         return _Training(np.zeros(0, dtype=np.intp), 0, sparse.csr_matrix((0, 0)))
     compared = any(name in PAIR_METRICS for name, _ in cutoffs.values())
     item_users = find_item_users(train) if compared else sparse.csr_matrix((0, 0))
-    item_counts = np.bincount(train.indices[train.data != 0], minlength=train.shape[1])
+    item_counts = np.bincount(train.indices, minlength=train.shape[1])
     return _Training(item_counts, train.shape[0], item_users)

@@ -313,9 +313,9 @@ class Recommender(Explainer, Estimator):
                 ids[batch] = np.where(columns < 0, -1, candidates[columns])
         return (ids[0], best[0]) if np.ndim(userid) == 0 else (ids, best)
 
-    def fitted_on(self, user_items: sparse.csr_matrix) -> bool:
+    def fitted_on(self, user_items: UserItems) -> bool:
         """Check that the model was fitted on a matrix with the same content, and not changed since."""
-        return not self._is_changed() and self.trained_on_ == fingerprint(user_items)
+        return not self._is_changed() and self.trained_on_ == fingerprint(check_csr(user_items, "user_items"))
 
     def _score_users(self, users: npt.NDArray[np.int64]) -> FloatArray:
         """(n_users, n_items) scores for users of the training matrix, by its rows; for models that store users."""

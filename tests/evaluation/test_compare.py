@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from recvae.errors import ParameterError
 from recvae.evaluation.compare import RECALL_CURVE, ModelRun, compare
@@ -55,8 +57,10 @@ def test_a_model_that_is_fitted_already_is_taken_as_it_is() -> None:
     data = split()
     model = Popularity().fit(data.train)
     seconds, counts = model.fit_seconds_, model.item_counts_
-    run = compare({"popularity": model}, data).runs["popularity"]
-    assert model.item_counts_ is counts
+    kinds: tuple[Any, ...] = (sparse.csr_matrix, sparse.csc_matrix, sparse.coo_matrix)
+    for kind in kinds:
+        run = compare({"popularity": model}, replace(data, train=kind(data.train))).runs["popularity"]
+        assert model.item_counts_ is counts
     assert run.fit_seconds == seconds
 
 

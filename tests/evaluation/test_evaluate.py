@@ -1,5 +1,6 @@
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,21 @@ def test_users_without_held_out_items_are_counted_not_scored() -> None:
     found = evaluate(model, holdout(), ["recall@3"])
     assert (found.n_users, found.n_without_held_out) == (3, 1)
     assert model.asked == [([0, 1, 2], 3, 3, True)]
+
+
+@pytest.mark.parametrize("kind", [sparse.csc_matrix, sparse.coo_matrix, sparse.csr_array])
+def test_matrices_of_any_sparse_kind_give_the_same_figures(kind: Any) -> None:
+    expected = evaluate(FixedOrder(range(N_ITEMS)), holdout(), train=matrix(TRAIN))
+    test = replace(holdout(), fold_in=kind(matrix(FOLD_IN)), held_out=kind(matrix(HELD_OUT)))
+    found = evaluate(FixedOrder(range(N_ITEMS)), test, train=kind(matrix(TRAIN)))
+    assert found.as_dict() == expected.as_dict()
+    np.testing.assert_array_equal(found.history_lengths, expected.history_lengths)
+
+
+def test_repeated_training_interactions_count_once() -> None:
+    twice = matrix([row + row for row in TRAIN])
+    found = evaluate(FixedOrder(range(N_ITEMS)), holdout(), train=twice)
+    assert found.as_dict() == evaluate(FixedOrder(range(N_ITEMS)), holdout(), train=matrix(TRAIN)).as_dict()
 
 
 def test_stored_zeros_are_not_held_out() -> None:
