@@ -82,7 +82,10 @@ def _find_blas() -> Any:
 
 
 class Factorization(Recommender):
-    """A model with a vector for each user and item; their inner product is the score."""
+    """A model with a vector for each user and item; their inner product is the score.
+
+    The vector of a user without interactions in training is 0, which stands for the popularity prior.
+    """
 
     stores_users: ClassVar[bool] = True
     user_factors_: npt.NDArray[np.float32]
@@ -113,13 +116,17 @@ class Factorization(Recommender):
         self.user_factors_, self.item_factors_ = model.user_factors, model.item_factors
         if not (np.isfinite(self.user_factors_).all() and np.isfinite(self.item_factors_).all()):
             raise TrainingError(f"{self!r} gave factors that are not finite; expected smaller settings or weights")
+        self.user_factors_[np.diff(user_items.indptr) == 0] = 0  # the library may leave what it drew at the start
 
     def _score_users(self, users: npt.NDArray[np.int64]) -> FloatArray:
         n_users = len(self.user_factors_)
         outside = users[(users < 0) | (users >= n_users)]
         if len(outside):
             raise ParameterError(f"userid is {outside[0]}; expected 0 to {n_users - 1:,}, or recalculate_user=True")
-        return self.user_factors_[users] @ self.item_factors_.T
+        vectors = self.user_factors_[users]
+        scores: FloatArray = vectors @ self.item_factors_.T
+        scores[~vectors.any(axis=1)] = self._popularity_prior()
+        return scores
 
     def _item_vectors(self) -> npt.NDArray[np.float32]:
         return self.item_factors_
