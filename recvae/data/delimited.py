@@ -38,6 +38,8 @@ class DelimitedText:
         Lines before the first row.
     mapping : dict of str to str
         The file's own names of the columns that are read → `user_id`, `item_id`, `rating`, `timestamp`.
+    of_interactions : bool
+        Whether `rating` and `weight` are numbers and `event` is text; in other tables they are what they look like.
     """
 
     source: Path | bytes
@@ -46,6 +48,7 @@ class DelimitedText:
     header: list[str]
     n_skipped: int
     mapping: dict[str, str]
+    of_interactions: bool = True
 
     @classmethod
     def open(
@@ -80,7 +83,7 @@ class DelimitedText:
         delimiter = delimiter or max(_DELIMITERS, key=head.count)
         header = names or [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
         mapping = columns.map_names(header, where) if columns else {name: name for name in header}
-        return cls(source, where, delimiter, header, 0 if names else number, mapping)
+        return cls(source, where, delimiter, header, 0 if names else number, mapping, columns is not None)
 
     def read(self) -> pa.Table:
         """Read all rows, with columns `user_id`, `item_id` (text), and `rating` and `timestamp` where it has them.
@@ -157,12 +160,9 @@ class DelimitedText:
         return io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
 
     def _options(self, use_threads: bool, **others: pa.DataType) -> dict[str, Any]:
-        types = {
-            **dict.fromkeys(("user_id", "item_id", "title"), pa.string()),
-            "rating": pa.float64(),
-            "weight": pa.float64(),
-        }
-        types |= {"event": pa.string(), **others}
+        types = {**dict.fromkeys(("user_id", "item_id", "title"), pa.string()), **others}
+        if self.of_interactions:
+            types |= {"rating": pa.float64(), "weight": pa.float64(), "event": pa.string()}
         return {
             "read_options": pa.csv.ReadOptions(
                 use_threads=use_threads, column_names=self.header, skip_rows=self.n_skipped

@@ -25,6 +25,15 @@ def test_every_column_is_read(tmp_path: Path) -> None:
     assert items["price"].tolist() == [2.5, 3.0]
 
 
+def test_columns_named_as_those_of_interactions_are_what_they_look_like(tmp_path: Path) -> None:
+    path = write(tmp_path / "items.csv", "item_id,rating,weight,event,timestamp\n1,PG-13,1kg,2,1999\n2,R,,3,2000\n")
+    items = read_items(path)
+    assert items["rating"].tolist() == ["PG-13", "R"]
+    assert items["weight"].tolist() == ["1kg", ""]
+    assert items["event"].tolist() == [2, 3]
+    assert items["timestamp"].tolist() == [1999, 2000]
+
+
 def test_the_column_of_ids_may_have_another_name(tmp_path: Path) -> None:
     path = write(tmp_path / "items.tsv", "sku\tname\nNA\tOne\nb\tTwo\n")
     assert read_items(path, "sku")["item_id"].tolist() == ["NA", "b"]
