@@ -11,7 +11,8 @@ _MOVIELENS = {"userId": "user_id", "movieId": "item_id", "rating": "rating", "ti
 class Columns:
     """Names of the columns of a table; `rating` and `timestamp` need not be there when they are None.
 
-    Weights and kinds of events are read only where their columns are named.
+    Weights and kinds of events are read only where their columns are named. A column `rating` or `timestamp` that is
+    named for something else, such as weights, is that alone.
 
     A header of exactly `userId,movieId,rating,timestamp`, as MovieLens has it, is understood without naming columns.
     """
@@ -46,7 +47,7 @@ class Columns:
         mapping: dict[str, str] = {}
         for standard, given in wanted.items():
             if given is None:
-                if standard not in names or standard in mapping:
+                if standard not in names or standard in wanted.values():
                     continue
                 given = standard
             if given not in names:

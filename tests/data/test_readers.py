@@ -247,6 +247,11 @@ def test_a_column_cannot_be_two_things(tmp_path: Path) -> None:
 def test_a_column_named_for_something_else_is_not_taken_for_its_own_name(tmp_path: Path) -> None:
     path = write(tmp_path, "rating,timestamp,extra\n1,2,x\n")
     assert columns_of(read_table(path, Columns(user="rating", item="timestamp"))) == {"user_id": [1], "item_id": [2]}
+    path = write(tmp_path, "user_id,item_id,rating,timestamp\n1,2,3,4\n")
+    found = columns_of(read_table(path, Columns(weight="rating", event="timestamp")))
+    assert found == {"user_id": [1], "item_id": [2], "weight": [3.0], "event": ["4"]}
+    with pytest.raises(DataError, match="named for both rating and weight"):
+        read_table(path, Columns(rating="rating", weight="rating"))
 
 
 def test_a_column_that_is_there_twice(tmp_path: Path) -> None:
