@@ -67,12 +67,7 @@ def _check_values(engine: Engine, table: Any, where: str, timestamp_unit: str | 
         table = table.mutate(rating=table.rating.cast("float64"))
         missing["rating"] = (~(table.rating.abs() <= np.finfo(np.float64).max).fill_null(False)).sum()
     if "timestamp" in types:
-        if types["timestamp"].is_timestamp():
-            table = table.mutate(timestamp=table.timestamp.epoch_seconds().cast("int64"))
-        elif not types["timestamp"].is_numeric():
-            raise DataError(
-                f"{where}: timestamp has values of type {types['timestamp']}; expected numbers or timestamps"
-            )
+        table = table.mutate(timestamp=_read_times(table.timestamp, where))
         missing["timestamp"] = table.timestamp.isnull().sum()
     found = engine.read_row(table.aggregate(rows=table.count(), **missing))
     if not found["rows"]:
@@ -83,6 +78,16 @@ def _check_values(engine: Engine, table: Any, where: str, timestamp_unit: str | 
     if found.get("timestamp") and not timestamp_unit:  # as in memory, where integers with missing values become floats
         table = table.mutate(timestamp=table.timestamp.cast("float64"))
     return table
+
+
+def _read_times(times: Any, where: str) -> Any:
+    """Make numbers of timestamps, NULL where one is missing."""
+    kind = times.type()
+    if kind.is_timestamp():
+        return times.epoch_seconds().cast("int64")
+    if not kind.is_numeric():
+        raise DataError(f"{where}: timestamp has values of type {kind}; expected numbers or timestamps")
+    return times.isnan().ifelse(None, times) if kind.is_floating() else times  # to an engine NaN is the latest moment
 
 
 @dataclass(frozen=True, eq=False)

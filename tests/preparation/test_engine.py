@@ -1,5 +1,6 @@
 """Preparing in an engine: the same directory, byte for byte, as in memory, and errors as clear."""
 
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -72,6 +75,22 @@ def test_a_csv_file(tmp_path: Path, split: str) -> None:
 def test_ids_of_text(tmp_path: Path, split: str) -> None:
     table(text=True).to_csv(tmp_path / "interactions.tsv", index=False, sep="\t")
     assert_same(tmp_path / "interactions.tsv", SPLITS[split], "duckdb", tmp_path)
+
+
+@pytest.mark.parametrize("split", ["strong", "leave-last"])
+def test_timestamps_that_are_no_numbers_are_missing(tmp_path: Path, split: str) -> None:
+    frame = table().astype({"timestamp": np.float64})
+    twice = frame.duplicated(["user_id", "item_id", "rating"], keep=False).to_numpy()
+    frame.loc[(np.arange(len(frame)) % 20 == 0) | twice & (np.arange(len(frame)) % 2 == 0), "timestamp"] = np.nan
+    values = [pa.array(frame[name].to_numpy(), from_pandas=False) for name in frame]  # pandas would write NULL
+    pa.parquet.write_table(pa.table(values, list(frame)), tmp_path / "interactions.parquet")
+    if split == "strong":
+        assert_same(tmp_path / "interactions.parquet", SPLITS[split], "duckdb", tmp_path)
+        return
+    with pytest.raises(RecvaeError) as in_memory:
+        prepare(tmp_path / "interactions.parquet", tmp_path / "out", SPLITS[split])
+    with pytest.raises(RecvaeError, match=re.escape(str(in_memory.value))):
+        prepare(tmp_path / "interactions.parquet", tmp_path / "out", replace(SPLITS[split], backend="duckdb"))
 
 
 def test_a_parquet_file_keeps_its_order(tmp_path: Path) -> None:
