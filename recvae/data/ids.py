@@ -47,14 +47,14 @@ def index_ids(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
     unique_ids = pd.Index(uniques, tupleize_cols=False)
     if unique_ids.dtype == object:
         _check_one_kind(unique_ids, name)
-    unique_ids = _make_whole(unique_ids, name)
+    unique_ids = make_whole(unique_ids, name)
     order = unique_ids.argsort()
     rank = np.empty(len(order), dtype=np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
     return rank[codes], unique_ids[order]
 
 
-def _make_whole(ids: pd.Index, name: str) -> pd.Index:
+def make_whole(ids: pd.Index, name: str) -> pd.Index:
     """Convert numbers to int64, if it holds all of them; raise `DataError` for floats that are not exact."""
     if is_float_dtype(ids.dtype) or infer_dtype(ids) in ("floating", "mixed-integer-float"):
         values = ids.to_numpy(dtype=np.float64)

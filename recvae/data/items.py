@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from recvae.data.delimited import DelimitedText, trim
+from recvae.data.ids import make_whole
 from recvae.data.readers import is_json_lines, read_json_lines
 from recvae.errors import DataError
 
@@ -44,6 +45,7 @@ def read_items(source: str | Path, id_column: str = "item_id") -> pd.DataFrame:
     items: pd.DataFrame = table.to_pandas()
     if items["item_id"].isna().any():
         raise DataError(f"{path}: item_id is missing in {items['item_id'].isna().sum():,} rows")
+    items["item_id"] = make_whole(pd.Index(items["item_id"]), f"{path}: item_id")
     if items["item_id"].duplicated().any():
         repeated_id = items["item_id"][items["item_id"].duplicated()].tolist()[0]
         raise DataError(f"{path} has item_id {repeated_id!r} more than once; expected a row for each item")

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from recvae.errors import ArtifactError, DataError, ParameterError
 from recvae.inference.histories import to_user_items
-from recvae.inference.ids import IdIndex, decode_ids
+from recvae.inference.ids import IdIndex, common_type, decode_ids
 from recvae.inference.new_items.reading import add_new_items
 from recvae.inference.ranker import Query, Ranker
 from recvae.inference.rules.selection import Rules, parse_rules
@@ -129,8 +129,9 @@ class BatchRecommender:
         new, known = self._ranker.new if self.new_items else None, self.item_ids
         if new is None:
             return known
-        wide = pa.int64() if pa.types.is_integer(new.ids.array.type) else pa.large_string()  # new ids may be larger
-        return pa.concat_arrays([decode_ids(known).cast(wide), new.ids.array.cast(wide)])
+        known = decode_ids(known)
+        wide = common_type(known.type, new.ids.array.type)  # new ids may be larger
+        return pa.concat_arrays([known.cast(wide), new.ids.array.cast(wide)])
 
     @property
     def _ranker(self) -> Ranker:

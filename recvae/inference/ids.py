@@ -80,8 +80,7 @@ class IdIndex:
             if pa.types.is_floating(known.type):
                 known = pa.array(self.ids, pa.large_string()) if is_text(given.type) else _keep_whole(known)
             given = _keep_whole(given) if pa.types.is_floating(given.type) else given
-            numbers = pa.types.is_integer(given.type) and pa.types.is_integer(known.type)
-            kind = pa.int64() if numbers else pa.large_string()
+            kind = common_type(known.type, given.type)
             known, given = known.cast(kind), given.cast(kind)
         places = pc.index_in(given, value_set=known, skip_nulls=True)
         found: npt.NDArray[np.int64] = pc.fill_null(places, -1).to_numpy().astype(np.int64)
@@ -100,6 +99,12 @@ def decode_ids(ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
 def is_text(kind: pa.DataType) -> bool:
     """Tell whether ids of an Arrow type are text."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def common_type(*kinds: pa.DataType) -> pa.DataType:
+    """Return the type that ids of several types are compared in: int64 if it holds them all, else text."""
+    held = all(pa.types.is_integer(kind) and not pa.types.is_uint64(kind) for kind in kinds)
+    return pa.int64() if held else pa.large_string()
 
 
 def _keep_whole(ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

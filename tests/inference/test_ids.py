@@ -62,3 +62,10 @@ def test_decoded_ids_are_plain() -> None:
 def test_floats_in_a_column_are_the_whole_numbers_that_they_are(known: pa.Array, given: pa.Array) -> None:
     """Clients know floats among the ids of a model as text: 1.0."""
     assert IdIndex(known).find_column(given).tolist() == [0, 1, 2, -1, -1]
+
+
+def test_numbers_that_int64_does_not_hold_are_found() -> None:
+    large = pa.array([7, 2**64 - 1], pa.uint64())
+    assert IdIndex(large).find_column(large).tolist() == [0, 1]
+    assert IdIndex(large).find_column(pa.array([7, -1])).tolist() == [0, -1]
+    assert IdIndex(NUMBERS).find_column(large).tolist() == [0, -1]

@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from recvae.data.items import read_items
 from recvae.errors import ParameterError
+from recvae.inference.ids import IdIndex
 from recvae.inference.ranker import Ranker
 
 
@@ -25,11 +26,12 @@ def add_new_items(ranker: Ranker, source: Path) -> Ranker:
     ParameterError
         If no item of it can be recommended.
     """
-    rows = pa.Table.from_pandas(read_items(source), preserve_index=False).to_pylist()
+    table = pa.Table.from_pandas(read_items(source), preserve_index=False)
+    rows = table.to_pylist()
     given = {
-        row["item_id"]: {name: value for name, value in row.items() if name != "item_id" and value not in (None, "")}
-        for row in rows
-        if ranker.items.get(row["item_id"]) is None
+        item: {name: value for name, value in row.items() if name != "item_id" and value not in (None, "")}
+        for item, row in zip(IdIndex(table["item_id"]).ids, rows, strict=True)
+        if ranker.items.get(item) is None
     }
     if not given:
         raise ParameterError(f"new_items is {source}, with {len(rows):,} items, all of which the model knows")

@@ -4,8 +4,10 @@ import json
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
@@ -65,6 +67,36 @@ def test_one_list(model: Path, new_items: Path) -> None:
     assert {item["id"] for item in only.items} == {100, 101, 4}
     new = recommend(model, history=["1"], n=5, filter={"item_id": [100, 5]}, new_items=new_items)
     assert {item["id"] for item in new.items} == {100, 5}
+
+
+@pytest.mark.parametrize("ids", [pa.array([100.0, 3.0]), pa.array([100, 2**64 - 1], pa.uint64())])
+def test_ids_of_any_number_type(model: Path, tmp_path: Path, ids: pa.Array) -> None:
+    pa.parquet.write_table(pa.table({"item_id": ids, "genre": ["Drama", "Crime"]}), tmp_path / "new.parquet")
+    found = recommend(model, history=["1"], n=N_ITEMS, new_items=tmp_path / "new.parquet")
+    assert {item["id"] for item in found.items} == {0, *range(2, N_ITEMS), 100}
+
+
+@pytest.mark.parametrize("ids", [[100.5, 7.0], [date(2024, 1, 1), date(2024, 1, 2)]])
+def test_ids_that_the_model_cannot_have(model: Path, tmp_path: Path, ids: list[object]) -> None:
+    pa.parquet.write_table(pa.table({"item_id": ids, "genre": ["Drama", "Crime"]}), tmp_path / "new.parquet")
+    with pytest.raises(ParameterError, match="none with an id and a value like those of the model's"):
+        recommend(model, history=["1"], new_items=tmp_path / "new.parquet")
+
+
+def test_large_ids_of_users_and_items(model: Path, tmp_path: Path) -> None:
+    ids = np.arange(N_ITEMS, dtype=np.uint64) * np.uint64(2**59) + np.uint64(1)
+    registry.save(
+        create("ease").fit(random_interactions(N_USERS, N_ITEMS), show_progress=False),
+        tmp_path / "model",
+        items=registry.load(model).items.assign(item_id=ids),
+    )
+    users = pa.table({"user_id": ids[:2], "history": [ids[:2], ids[-2:]]})
+    lists = BatchRecommender(tmp_path / "model")(users)
+    assert lists["n_unknown"].to_pylist() == [0, 0]
+    pd.DataFrame({"item_id": [7], "genre": ["Drama"]}).to_parquet(tmp_path / "new.parquet")
+    with_new = BatchRecommender(tmp_path / "model", N_ITEMS, new_items=tmp_path / "new.parquet")(users)
+    assert "7" in with_new["items"][0].as_py()
+    assert set(lists["items"][0].as_py()) <= {int(item) for item in with_new["items"][0].as_py()}
 
 
 def test_the_command(model: Path, new_items: Path) -> None:
