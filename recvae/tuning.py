@@ -13,7 +13,7 @@ from recvae.data.splitting import Holdout, Split
 from recvae.errors import MissingDependencyError, ParameterError, TrainingError, first_line, redact_url
 from recvae.evaluation.evaluate import evaluate, refuse_new_users
 from recvae.models.base import Recommender
-from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
+from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange, whole
 from recvae.models.registry import MODELS, create
 
 SAMPLERS = ("tpe", "random", "grid")
@@ -89,6 +89,7 @@ def tune(
     space = _choose_space(name, params or {}, validation)
     if trials < 1:
         raise ParameterError(f"trials is {trials}; expected at least 1")
+    seed = whole("seed", seed, minimum=0)
     fixed = {**_metric_parameter(name, metric), **(params or {})}
     refuse_new_users(create(name, **fixed), validation)
     identity = {"model": name, "metric": metric, "fixed": json.loads(json.dumps(fixed))}

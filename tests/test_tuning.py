@@ -131,6 +131,7 @@ def test_what_it_refuses(tmp_path: Path) -> None:
         ({"name": "nonsense"}, "model is 'nonsense'"),
         ({"name": "ease", "sampler": "luck"}, "sampler is 'luck'"),
         ({"name": "ease", "trials": 0}, "trials is 0"),
+        ({"name": "ease", "seed": -1}, "seed is -1"),
         ({"name": "ease", "storage": "nonsense"}, "storage is 'nonsense', which cannot be opened"),
         ({"name": "ease", "storage": f"sqlite:///{tmp_path}/no/such.db"}, "cannot be opened"),
     ):

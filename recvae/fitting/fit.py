@@ -27,13 +27,14 @@ from recvae.fitting.state import SearchState, clear_state, open_state
 from recvae.fitting.trial import Leader
 from recvae.inference.new_items.cold_split import rank_cold_items
 from recvae.models.base import Recommender
+from recvae.models.hyperparameters import LARGEST, real, whole
 from recvae.models.registry import MODELS
 from recvae.models.validation import check_metric
 from recvae.preparation.pipeline import Options
 from recvae.preparation.weights import WeightOptions
 from recvae.progress import StatusLine
 from recvae.storage import artifact
-from recvae.storage.directories import follow_link, refuse_foreign
+from recvae.storage.directories import check_target, follow_link, refuse_foreign
 
 UNTRIED_MODELS = ("ease", "bm25", "popularity")
 """Models for data of which nothing can be held out, the first of those that may be tried."""
@@ -119,15 +120,15 @@ def fit(
         If `out`, `report` or OUT.search hold other files.
     """
     names, clock = check_names(models), budget if isinstance(budget, Clock) else Clock(parse_budget(budget))
-    target = None if out is None else follow_link(Path(out))
+    target = None if out is None else check_target(Path(out))
     reports = _choose_report(target, report)
-    refuse_occupied(target, reports)
     if resume and target is None:
         raise ParameterError("resume needs out, beside which the state of a search is kept")
     columns = Columns(user_column, item_column, rating_column, timestamp_column, weight_column, event_column)
     weights = WeightOptions.parse(event_weights, repeats, half_life)
-    options = Options(min_rating, min_user_items, split="auto", columns=columns, backend=backend, weights=weights)
-    run = _Run(names, check_metric(metric), seed, clock, show_progress)
+    bounds = _check_bounds(min_rating, min_user_items)
+    options = Options(*bounds, split="auto", columns=columns, backend=backend, weights=weights)
+    run = _Run(names, check_metric(metric), whole("seed", seed, minimum=0), clock, show_progress)
     source = choose_source(source, from_store, since)
     with _open_work(target, resume) as state, run.status, note_interruptions(run.status.say) as interruptions:
         fitted = run.fit(source, items, options, state, resume, interruptions)
@@ -160,9 +161,18 @@ def refuse_occupied(out: Path | None, report: Path | None) -> None:
 
 
 def _choose_report(target: Path | None, report: str | Path | None) -> Path | None:
-    if report is not None:
-        return Path(report)
-    return None if target is None else target.with_name(f"{target.name}.report")
+    """Choose the directory of the report, and check that it and the artifact can be written."""
+    beside = None if target is None else target.with_name(f"{target.name}.report")
+    chosen = beside if report is None else Path(report)
+    refuse_occupied(target, chosen)
+    return chosen
+
+
+def _check_bounds(min_rating: float | None, min_user_items: int | None) -> tuple[float | None, int | None]:
+    return (
+        None if min_rating is None else real("min_rating", min_rating, low=-LARGEST),
+        None if min_user_items is None else whole("min_user_items", min_user_items, minimum=0),
+    )
 
 
 def search_path(out: Path) -> Path:

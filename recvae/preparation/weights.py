@@ -111,11 +111,11 @@ class WeightOptions:
         described: dict[str, Any] = {"column": True} if "weight" in frame else {}
         if self.events:
             weights = weights * self._weigh_events(frame["event"])
-            described["events"] = dict(self.events)
+            described["events"] = {kind: float(weight) for kind, weight in self.events.items()}
         if self.half_life is not None:
             factors, latest = self._weigh_age(frame)
             weights = weights * factors
-            described |= {"half_life_seconds": self.half_life, "latest_seconds": latest}
+            described |= {"half_life_seconds": float(self.half_life), "latest_seconds": latest}
         if self.repeats == "sum":
             described["repeats"] = "sum"
         if not described:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from safetensors import SafetensorError
 
-from recvae.errors import ArtifactError
+from recvae.errors import ArtifactError, ParameterError
 from recvae.storage.files import sync
 from recvae.storage.locks import hold_lock
 from recvae.storage.manifest import describe_directory
@@ -74,6 +74,19 @@ def replace_directory(path: Path, kind: str) -> Iterator[Path]:
 def follow_link(out: Path) -> Path:
     """Return what a symbolic link names, so that the link stays when its target is replaced; other paths unchanged."""
     return out.resolve() if out.is_symlink() else out
+
+
+def check_target(out: Path) -> Path:
+    """Follow a symbolic link at a path where a directory is to be put, and check that it has a name there.
+
+    Raises
+    ------
+    ParameterError
+        For the working directory and those above it, which would be replaced under those who are in them.
+    """
+    if out.name in ("", ".."):
+        raise ParameterError(f"out is {str(out)!r}; expected the path of a new directory")
+    return follow_link(out)
 
 
 def refuse_foreign(path: Path, kind: str) -> None:

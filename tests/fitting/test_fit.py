@@ -233,6 +233,11 @@ ERRORS: dict[str, tuple[dict[str, Any], type[RecvaeError], str]] = {
     "rating": ({"min_rating": 6}, DataError, "no interactions are left"),
     "weights": ({"event_weights": "view=1"}, ParameterError, "event_column is missing; expected event_column and"),
     "half-life": ({"half_life": 0}, ParameterError, "half_life is 0 seconds; expected more than 0"),
+    "seed": ({"seed": -1}, ParameterError, "seed is -1; expected a whole number of at least 0"),
+    "fraction": ({"min_user_items": 1.5}, ParameterError, "min_user_items is 1.5; expected a whole number"),
+    "text": ({"min_rating": "4"}, ParameterError, "min_rating is '4'; expected a number"),
+    "no name": ({"out": ""}, ParameterError, "out is '.'; expected the path of a new directory"),
+    "root": ({"out": "/"}, ParameterError, "out is '/'; expected the path of a new directory"),
     "resume": ({"resume": True}, ParameterError, "resume needs out"),
     "only known users": ({"models": "bpr", "timestamp": False}, ParameterError, "no model could be fitted.*BPR cannot"),
 }
@@ -260,6 +265,21 @@ def test_what_is_in_the_way_is_refused_before_the_work(
     with pytest.raises(ArtifactError, match=rf"{name} exists and holds something else \(mine.txt\)"):
         recvae.fit(SOURCE.ratings, out=tmp_path / "model", **QUICK)
     assert [path.name for path in tmp_path.rglob("*")] == [name, "mine.txt"]
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    fitted = recvae.fit(
+        SOURCE.ratings,
+        out=tmp_path / "model",
+        seed=np.int64(3),  # type: ignore[arg-type]
+        min_rating=np.float32(2),  # type: ignore[arg-type]
+        min_user_items=np.int64(3),  # type: ignore[arg-type]
+        half_life=np.int64(86_400),  # type: ignore[arg-type]
+        timestamp_column="timestamp",
+        **QUICK | {"models": "popularity"},
+    )
+    assert fitted.results is not None
+    assert fitted.results["seed"] == 3
 
 
 @pytest.mark.parametrize("name", ["model", "model/report", "link/report", "model.search"])
