@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,17 @@ from recvae.inference.histories import to_user_items
 from recvae.inference.ids import IdIndex, common_type, decode_ids
 from recvae.inference.new_items.reading import add_new_items
 from recvae.inference.ranker import Query, Ranker
+from recvae.inference.rules.item_column import alternatives
 from recvae.inference.rules.selection import Rules, parse_rules
+from recvae.models import hyperparameters as check
 from recvae.models import registry
 from recvae.models.registry import Artifact
 from recvae.storage import artifact
 from recvae.storage.checksums import digest_file
 from recvae.storage.manifest import read_manifest
 from recvae.types import FloatArray, IntArray
+
+RULES = ("filter", "boost", "cap", "diversity")
 
 
 class BatchRecommender:
@@ -67,10 +72,10 @@ class BatchRecommender:
         rules: Mapping[str, Any] | None = None,
         new_items: str | Path | None = None,
     ) -> None:
-        self.path, self.n = Path(model).absolute(), n
+        self.path, self.n = Path(model).absolute(), check.whole("n", n, minimum=-check.LARGEST)
         self.new_items = None if new_items is None else Path(new_items).absolute()
         self.new_items_sha256 = digest_file(self.new_items) if self.new_items and self.new_items.is_file() else None
-        self.rules = {name: value for name, value in (rules or {}).items() if value not in (None, 0)}
+        self.rules = _as_json(rules or {})
         self.identity = _identity(read_manifest(self.path, artifact.KIND, artifact.VERSION))
         n_items = len(self.item_ids)
         if not 1 <= n <= n_items:
@@ -189,6 +194,33 @@ class BatchRecommender:
                 "cannot fold in new users"
             )
         return rows
+
+
+def _as_json(rules: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rules that are given as JSON has them, so that those of two runs can be compared.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such rule, or JSON cannot hold one.
+    """
+    if unknown := next((name for name in rules if name not in RULES), None):
+        raise ParameterError(f"rules has {unknown!r}; expected {alternatives(RULES)}")
+    given = {name: value for name, value in rules.items() if value is not None}
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(given, default=_plain))
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"rules cannot be kept beside the lists: {error}; expected what JSON can hold") from None
+    return {name: value for name, value in plain.items() if (name, value) != ("diversity", 0)}
+
+
+def _plain(value: Any) -> Any:
+    """Return a date as text, and a number of NumPy as Python's."""
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} is a {type(value).__name__}")
 
 
 def _identity(manifest: Mapping[str, Any]) -> str:

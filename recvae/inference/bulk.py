@@ -62,7 +62,7 @@ def recommend_everybody(
         follow_link(Path(out)),
     )
     refuse_other_files(out, "earlier lists", lambda name: _OWN.fullmatch(name) is not None)
-    job = {"model": stage.identity, "users": histories.sha256(), "n": n}
+    job = {"model": stage.identity, "users": histories.sha256(), "n": stage.n}
     job |= {"rules": stage.rules} if stage.rules else {}
     job |= {"new_items": stage.new_items_sha256} if stage.new_items else {}
     with _lock_directory(out):

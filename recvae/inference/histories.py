@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from scipy import sparse
 
 from recvae.errors import DataError
-from recvae.inference.ids import IdIndex, decode_ids
+from recvae.inference.ids import IdIndex, decode_ids, is_text
 from recvae.storage.artifact import KIND as MODEL
 from recvae.storage.checksums import digest_file
 from recvae.storage.manifest import MANIFEST
@@ -242,7 +242,7 @@ def _read_column_types(file: Path, schema: pa.Schema) -> dict[str, pa.DataType]:
         ids["history"] = types["history"].value_type
     for name, kind in ids.items():
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        if not (pa.types.is_integer(kind) or is_text(kind)):
             raise DataError(f"{file}: {name} holds {kind}; expected whole numbers or text")
     return types
 
@@ -283,15 +283,20 @@ def _one_line(error: Exception) -> str:
 
 
 def _flatten_weights(weights: pa.ChunkedArray, histories: pa.ChunkedArray) -> npt.NDArray[np.float32]:
-    """Return the weights of all items of all histories; `DataError` unless each item has one above 0."""
+    """Return the weights of all items of all histories; `DataError` unless each item has one above 0.
+
+    What is less than float32 holds becomes the least that it holds, so that its item stays one of the history.
+    """
+    if pa.types.is_null(weights.type):  # every history is empty
+        weights = weights.cast(pa.list_(pa.float64()))
     try:
         lengths = [pc.fill_null(pc.list_value_length(column), 0) for column in (weights, histories)]
-        values: npt.NDArray[np.float32] = pc.list_flatten(weights).cast(pa.float32()).to_numpy()
-        sound = (values > 0) & np.isfinite(values)
+        values: npt.NDArray[np.float64] = pc.list_flatten(weights).cast(pa.float64(), safe=False).to_numpy()
+        sound = (values > 0) & (values <= np.finfo(np.float32).max)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError):
         raise DataError(f"weights is {weights.type}; expected a list of numbers for each history") from None
     if not pc.all(pc.equal(*lengths), min_count=0).as_py():
         raise DataError("weights has other lengths than history; expected a weight for each item")
     if not sound.all():
         raise DataError(f"weights holds {values[~sound][0]:g}; expected numbers above 0")
-    return values
+    return np.maximum(values.astype(np.float32), np.finfo(np.float32).tiny)

@@ -122,15 +122,17 @@ class Ranker:
         row = None if self.users is None else self.users.get(user)
         if row is None or table is None:
             return None
-        return row, sorted(int(i) for i in table["history"][row].as_py())
+        return row, sorted({int(i) for i in table["history"][row].as_py()})
 
     def find_weights(self, row: int) -> list[float] | None:
-        """Return the weights of the history that `find_user` gives; None where all are 1."""
+        """Return the weights of the history that `find_user` gives, summed where items repeat; None where all are 1."""
         table = self.loaded.user_table
         if table is None or "weights" not in table.column_names:
             return None
-        pairs = zip(table["history"][row].as_py(), table["weights"][row].as_py(), strict=True)
-        return [weight for _, weight in sorted(pairs)]
+        weights: dict[int, float] = {}
+        for item, weight in zip(table["history"][row].as_py(), table["weights"][row].as_py(), strict=True):
+            weights[item] = weights.get(item, 0.0) + weight
+        return [weights[item] for item in sorted(weights)]
 
     def describe(self, ranked: Ranked) -> list[dict[str, Any]]:
         """Return ranked items as `{"id", "title", "score"}`."""

@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from scipy import sparse
 
 from recvae import workflow
 from recvae.datasets.synthetic import generate
-from recvae.errors import DataError
+from recvae.errors import DataError, ParameterError
 from recvae.inference.batch_recommender import BatchRecommender
 from recvae.inference.bulk import recommend_everybody
 from recvae.models import registry
+from recvae.models.linear.ease import EASE
 from recvae.preparation.pipeline import Options, prepare
 
 N_ITEMS = 40
@@ -111,6 +113,44 @@ def test_weights_of_histories(model: Path, tmp_path: Path) -> None:
 def test_wrong_weights_of_histories(model: Path, weights: list[Any], said: str) -> None:
     with pytest.raises(DataError, match=said):
         BatchRecommender(model, 3)(pa.table({"user_id": [1], "history": [[1, 2]], "weights": weights}))
+
+
+def test_weights_that_float32_holds_in_part(model: Path) -> None:
+    """The least ones leave their items in the history, large whole numbers are rounded, and no history has none."""
+    stage = BatchRecommender(model, N_ITEMS - 2)
+    ids = stage.item_ids[:2].to_pylist()
+    for weights in ([1e-50, 1.0], [1, 2**25 + 1]):
+        listed = stage(pa.table({"user_id": [1], "history": [ids], "weights": [weights]}))["items"][0].as_py()
+        assert not {*ids} & {*listed}
+    (found,) = stage.in_pandas([pd.DataFrame({"user_id": [1], "history": [None], "weights": [None]})])
+    assert len(found["items"][0]) == N_ITEMS - 2
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ({"filters": {}}, "rules has 'filters'; expected filter, boost, cap or diversity"),
+        ({"cap": 0}, "cap is 0; expected an object"),
+        ({"filter": {"item_id": {1}}}, "rules cannot be kept"),
+    ],
+)
+def test_wrong_rules(model: Path, rules: dict[str, Any], said: str) -> None:
+    with pytest.raises(ParameterError, match=said):
+        BatchRecommender(model, 3, rules)
+
+
+def test_rules_are_kept_as_json_has_them(tmp_path: Path) -> None:
+    """So that a run that goes on, or is repeated, finds those of the earlier one."""
+    fitted = EASE(l2=1).fit(sparse.eye_array(4, format="csr", dtype=np.float32), show_progress=False)
+    released = [date(2000 + i, 1, 1) for i in range(4)]
+    registry.save(fitted, tmp_path / "model", items=pa.table({"item_id": range(4), "released": released}))
+    pa.parquet.write_table(pa.table({"user_id": [1], "history": [[0]]}), tmp_path / "users.parquet")
+    rules = {"filter": {"released": {"ge": date(2001, 5, 5)}, "item_id": (1, np.int64(2), 3)}, "diversity": 0}
+    for _ in range(2):
+        recommend_everybody(
+            tmp_path / "model", tmp_path / "users.parquet", tmp_path / "lists", n=np.arange(5)[4], rules=rules
+        )
+    assert sorted(pd.read_parquet(tmp_path / "lists")["items"][0]) == [2, 3]
 
 
 @pytest.fixture(scope="module")

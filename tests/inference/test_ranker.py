@@ -1,11 +1,14 @@
 """`Ranker`: every kind of filter gives the lists of `Recommender.recommend`, for a whole batch at once."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from recvae.inference.batch_recommender import BatchRecommender
 from recvae.inference.ranker import Query, Ranker
 from recvae.models import registry
 from recvae.models.autoencoders.multvae import MultVAE
@@ -66,3 +69,20 @@ def test_a_batch_is_scored_at_once(ranker: Ranker, monkeypatch: pytest.MonkeyPat
     histories: Sequence[list[int]] = [[index, index + 1] for index in range(20)]
     assert len(ranker.rank([Query(history, 5, **options) for history in histories])) == 20
     assert rows == [20]
+
+
+@pytest.mark.parametrize("weights", [None, [[1.0, 2.0, 0.5, 3.0]]])
+def test_repeated_items_of_a_stored_user_count_as_those_of_a_table(
+    tmp_path: Path, weights: list[list[float]] | None
+) -> None:
+    """Plays that were grouped into lists repeat items: by its id a user has the list of its history."""
+    model = EASE(l2=1).fit(random_interactions(60, 12), show_progress=False)
+    users = pa.table({"user_id": [7], "history": [[5, 2, 5, 3]], **({"weights": weights} if weights else {})})
+    registry.save(model, tmp_path / "model", users=users)
+    ranker = Ranker(registry.load(tmp_path / "model"))
+    row, history = ranker.find_user(7) or (0, [])
+    assert history == [2, 3, 5]
+    assert ranker.find_weights(row) == (None if weights is None else [2.0, 3.0, 1.5])
+    (ranked,) = ranker.rank([Query(history, weights=ranker.find_weights(row), n=5)])
+    given = users.set_column(1, "history", [[[5, 2, 5, 3]]])
+    assert [item for item, _ in ranked] == BatchRecommender(tmp_path / "model", 5)(given)["items"][0].as_py()

@@ -243,8 +243,10 @@ def _simplify(array: pa.Array) -> tuple[str | None, pa.Array]:
         return "text", pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, kind), trimmed)
     if pa.types.is_boolean(kind):
         return "truth value", array
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+    if pa.types.is_integer(kind):
         return "number", array
+    if pa.types.is_floating(kind):
+        return "number", pc.if_else(pc.is_nan(array), pa.scalar(None, kind), array)
     if pa.types.is_decimal(kind):
         return "number", array.cast(pa.float64())
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):

@@ -199,3 +199,10 @@ def test_replaced_metadata_are_freed_at_once(metadata: Metadata) -> None:
         assert alive() is None
     finally:
         gc.enable()
+
+
+def test_a_number_that_is_none_is_no_value() -> None:
+    """As pandas' tables have it, so do those of Arrow and polars."""
+    table = pa.table({"item_id": [0, 1, 2], "year": pa.array([float("nan"), 2000.0, float("nan")], from_pandas=False)})
+    column = Metadata(table).find_column("year", "cap")
+    assert [column.codes_of(item) for item in range(3)] == [set(), {0}, set()]
