@@ -10,13 +10,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recvae.data.delimited import DelimitedText, trim
-from recvae.errors import DataError, ParameterError
+from recvae.errors import ArtifactError, DataError, ParameterError
 from recvae.inference.ids import IdIndex
 from recvae.storage.artifact import StoredModel, read_artifact, write_artifact
 from recvae.storage.files import check_path
 
-USER_ARRAYS = "user_factors"
-"""Name of arrays with a row for each user of the artifact."""
 OWN_ENTRIES = ("format", "format_version", "sha256", "n_items")
 
 
@@ -40,7 +38,8 @@ def forget_users(model: str | Path, users: str | Path) -> list[str]:
     Raises
     ------
     ArtifactError
-        If the artifact is damaged or cannot be written.
+        If the artifact is damaged, cannot be written, or holds vectors of more users than its table does, so that it
+        does not tell whose they are.
     ParameterError
         If it was saved without users.
     DataError
@@ -56,6 +55,12 @@ def forget_users(model: str | Path, users: str | Path) -> list[str]:
     kept = np.ones(len(stored.users), dtype=bool)
     kept[named] = False
     lost = stored.users.filter(pa.array(~kept))
+    for name, n_rows in stored.user_rows().items():
+        if n_rows > len(kept):
+            raise ArtifactError(
+                f"{path} has {len(kept):,} users and {name} of {n_rows:,}, so it does not tell whose they are; "
+                "fit again without the users"
+            )
     left = _keep_users(stored, kept)
     write_artifact(path, left)
     interactions = pc.sum(pc.list_value_length(lost["history"])).as_py() or 0
@@ -67,13 +72,11 @@ def forget_users(model: str | Path, users: str | Path) -> list[str]:
 
 
 def _keep_users(stored: StoredModel, kept: npt.NDArray[np.bool_]) -> StoredModel:
-    arrays = {
-        name: array[kept] if name.rpartition(".")[2] == USER_ARRAYS and len(array) == len(kept) else array
-        for name, array in stored.arrays.items()
-    }
+    # The training users come first: a model that folds users in may have been saved with others too.
+    vectors = {name: stored.arrays[name][kept[:n_rows]] for name, n_rows in stored.user_rows().items()}
     manifest = {name: value for name, value in stored.manifest.items() if name not in OWN_ENTRIES}
     users = None if stored.users is None else stored.users.filter(pa.array(kept))
-    return replace(stored, manifest=manifest, arrays=arrays, users=users)
+    return replace(stored, manifest=manifest, arrays={**stored.arrays, **vectors}, users=users)
 
 
 def _read_users(path: Path) -> pa.ChunkedArray:

@@ -183,7 +183,8 @@ def save(
     items : DataFrame or ids, optional
         One row or id for each item index, a DataFrame with a column `item_id`; indices serve as ids when None.
     users : DataFrame, optional
-        `user_id` and `history` (lists of item indices), for look-ups by user id.
+        `user_id` and `history` (lists of item indices), for look-ups by user id. With a model that keeps vectors of
+        users, one row for each row of the training matrix, in its order; where it folds users in, others may follow.
     data : mapping, optional
         What the model was trained on: the prepared data's manifest entries.
     metrics : mapping, optional
@@ -216,7 +217,10 @@ def save(
         "metrics": dict(metrics or {}),
     }
     tables = make_item_table(items, n_items), make_user_table(users, n_items)
-    write_artifact(check_path(path), StoredModel(manifest, state, model.item_counts_, *tables))
+    stored = StoredModel(manifest, state, model.item_counts_, *tables)
+    if fault := _find_user_fault(model, stored):
+        raise ParameterError(f"users {fault}")
+    write_artifact(check_path(path), stored)
 
 
 def load(path: str | Path, *, frozen: bool = False) -> Artifact:
@@ -279,3 +283,17 @@ def _restore(model: Recommender, stored: "StoredModel") -> None:
         model._restore(stored.arrays)
     except (ArtifactError, KeyError, IndexError, TypeError, ValueError) as error:
         raise ArtifactError(f": the weights do not fit the manifest: {error}") from None
+    # Of a model that folds users in, lists come from histories, whoever the users are.
+    if not model.folds_in and (fault := _find_user_fault(model, stored)):
+        raise ArtifactError(f": the table of users {fault}")
+
+
+def _find_user_fault(model: Recommender, stored: "StoredModel") -> str | None:
+    """Say how the users cannot be those of the model's vectors, which would be taken for theirs."""
+    if stored.users is None:
+        return None
+    n_users, least = len(stored.users), "at least " if model.folds_in else ""
+    for n_rows in stored.user_rows().values():
+        if n_users < n_rows or (n_users > n_rows and not model.folds_in):
+            return f"has {n_users:,} rows; expected {least}{n_rows:,}: the rows of the training matrix, in its order"
+    return None

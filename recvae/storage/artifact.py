@@ -32,6 +32,7 @@ KIND, VERSION = "recvae-model", 1
 Arrays = dict[str, npt.NDArray[Any]]
 _MODEL, _ITEMS, _USERS = "model.safetensors", "items.parquet", "users.parquet"
 _COUNTS = "item_counts"
+_USER_ARRAY = "user_factors"
 _DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4"}
 """Types of models' arrays: safetensors' name and NumPy's."""
 
@@ -57,6 +58,10 @@ class StoredModel:
     item_counts: npt.NDArray[np.float32]
     items: pa.Table
     users: pa.Table | None = None
+
+    def user_rows(self) -> dict[str, int]:
+        """Numbers of rows of the arrays with a row for each user that the model was trained on, by name."""
+        return {name: len(array) for name, array in self.arrays.items() if name.rpartition(".")[2] == _USER_ARRAY}
 
 
 def write_artifact(path: Path, stored: StoredModel) -> None:

@@ -1,5 +1,6 @@
 """`forget_users`: the users named are gone from every file of the artifact, and everything else is as it was."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recvae.errors import DataError, ParameterError
+from recvae.errors import ArtifactError, DataError, ParameterError
 from recvae.inference.forgetting import forget_users
 from recvae.inference.recommend import recommend
 from recvae.models import registry
 from recvae.models.als import ALS
 from recvae.models.base import Recommender
+from recvae.models.blending.blend import Blend
 from recvae.models.factorization import BPR, Factorization
 from recvae.models.linear.ease import EASE
+from recvae.storage.artifact import read_artifact, write_artifact
 from tests.contracts import random_interactions
 
 N_USERS, N_ITEMS = 30, 20
@@ -53,6 +56,31 @@ def test_the_users_are_gone_and_the_others_keep_their_lists(model: Recommender, 
     assert after.manifest["sha256"] != loaded.manifest["sha256"]
     if isinstance(after.model, Factorization) and isinstance(loaded.model, Factorization):
         assert np.array_equal(after.model.user_factors_, np.delete(loaded.model.user_factors_, [3, 11], axis=0))
+
+
+def test_users_whose_vectors_are_not_all_there(tmp_path: Path) -> None:
+    """Of an ALS that was saved with new users too, and of one in a blend, the vectors of those named go."""
+    users = pd.DataFrame({"user_id": [f"u{i}" for i in range(40)], "history": [[1, 2]] * 40})
+    als = ALS(factors=4, iterations=3)
+    save(als, tmp_path / "model", users=users)
+    save(Blend([ALS(factors=4, iterations=3), EASE()], [0.5, 0.5]), tmp_path / "blend", users=users)
+    for path in (tmp_path / "model", tmp_path / "blend"):
+        before = read_artifact(path).arrays
+        forget_users(path, write(tmp_path / "who.csv", "u3", "u35"))
+        after = read_artifact(path).arrays
+        (name,) = (name for name in before if name.endswith("user_factors"))
+        assert np.array_equal(after[name], np.delete(before[name], 3, axis=0))
+        assert len(read_artifact(path).users or ()) == 38
+
+
+def test_vectors_of_more_users_than_there_are(tmp_path: Path) -> None:
+    save(ALS(factors=4, iterations=3), tmp_path / "model")
+    stored = read_artifact(tmp_path / "model")
+    assert stored.users is not None
+    write_artifact(tmp_path / "model", replace(stored, users=stored.users[:20]))  # as earlier versions would save
+    registry.load(tmp_path / "model")
+    with pytest.raises(ArtifactError, match="has 20 users and user_factors of 30, so it does not tell whose they are"):
+        forget_users(tmp_path / "model", write(tmp_path / "who.csv", "u3"))
 
 
 def test_numbers_and_parquet(tmp_path: Path) -> None:

@@ -1,14 +1,19 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import recvae
-from recvae.errors import MissingDependencyError, ParameterError
+from recvae.errors import ArtifactError, MissingDependencyError, ParameterError
 from recvae.lazy import lazy_names
+from recvae.models.als import ALS
 from recvae.models.base import Recommender
+from recvae.models.factorization import BPR
 from recvae.models.linear.ease import EASE
 from recvae.models.registry import CLASSES, MODELS, create, seed_params
+from recvae.storage.artifact import read_artifact, write_artifact
 from tests.contracts import random_interactions
 
 
@@ -30,6 +35,26 @@ def test_a_model_loads_without_another_import(tmp_path: Path) -> None:
     assert isinstance(Recommender.load(tmp_path / "model"), EASE)
     with pytest.raises(recvae.RecvaeError, match="holds a EASE, not a MultVAE"):
         recvae.MultVAE.load(tmp_path / "model")
+
+
+def test_users_must_be_those_of_the_vectors(tmp_path: Path) -> None:
+    """The lists of a model that does not fold users in go by the row of a user: one too few, and they are another's."""
+    matrix, path = random_interactions(), tmp_path / "model"
+    n = matrix.shape[0]
+    users = pd.DataFrame({"user_id": range(n + 1), "history": [[0]] * (n + 1)})
+    bpr = BPR(factors=4, iterations=1).fit(matrix, show_progress=False)
+    als = ALS(factors=4, iterations=1).fit(matrix, show_progress=False)
+    for model, given, expected in ((bpr, users, n), (bpr, users[1:-1], n), (als, users[1:-1], f"at least {n}")):
+        with pytest.raises(ParameterError, match=rf"^users has {len(given)} rows; expected {expected}: the rows"):
+            recvae.save(model, path, users=given)
+    assert not path.exists()
+    recvae.save(als, path, users=users)
+    recvae.save(bpr, path, users=users[:-1])
+    stored = read_artifact(path)
+    assert stored.users is not None
+    write_artifact(path, replace(stored, users=stored.users[1:]))
+    with pytest.raises(ArtifactError, match=rf"model: the table of users has {n - 1} rows; expected {n}: the rows"):
+        recvae.load(path)
 
 
 def test_names_presets_and_hyperparameters_are_checked() -> None:
