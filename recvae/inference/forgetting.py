@@ -13,6 +13,7 @@ from recvae.data.delimited import DelimitedText, trim
 from recvae.errors import ArtifactError, DataError, ParameterError
 from recvae.inference.ids import IdIndex
 from recvae.storage.artifact import StoredModel, read_artifact, write_artifact
+from recvae.storage.directories import identify
 from recvae.storage.files import check_path
 
 OWN_ENTRIES = ("format", "format_version", "sha256", "n_items")
@@ -38,14 +39,15 @@ def forget_users(model: str | Path, users: str | Path) -> list[str]:
     Raises
     ------
     ArtifactError
-        If the artifact is damaged, cannot be written, or holds vectors of more users than its table does, so that it
-        does not tell whose they are.
+        If the artifact is damaged, cannot be written, is replaced by another one meanwhile, or holds vectors of more
+        users than its table does, so that it does not tell whose they are.
     ParameterError
         If it was saved without users.
     DataError
         If the file of users cannot be read or names none.
     """
     path = check_path(model)
+    known = identify(path)
     stored = read_artifact(path)
     if stored.users is None:
         raise ParameterError(f"{path} was saved without users, so there is nothing to forget")
@@ -62,7 +64,7 @@ def forget_users(model: str | Path, users: str | Path) -> list[str]:
                 "fit again without the users"
             )
     left = _keep_users(stored, kept)
-    write_artifact(path, left)
+    write_artifact(path, left, known)
     interactions = pc.sum(pc.list_value_length(lost["history"])).as_py() or 0
     unknown = int((rows < 0).sum())
     lines = [f"forgot {len(named):,} users with {interactions:,} interactions; {int(kept.sum()):,} users are left"]

@@ -24,7 +24,7 @@ import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
 from recvae.errors import ArtifactError
-from recvae.storage.directories import read_consistently, replace_directory
+from recvae.storage.directories import Identity, read_consistently, replace_directory
 from recvae.storage.manifest import read_manifest, write_manifest
 from recvae.storage.tables import check_items, check_users, read_table
 
@@ -64,15 +64,20 @@ class StoredModel:
         return {name: len(array) for name, array in self.arrays.items() if name.rpartition(".")[2] == _USER_ARRAY}
 
 
-def write_artifact(path: Path, stored: StoredModel) -> None:
+def write_artifact(path: Path, stored: StoredModel, known: Identity | None = None) -> None:
     """Write an artifact directory; an earlier artifact at `path` is replaced in one step.
+
+    Parameters
+    ----------
+    known : tuple, optional
+        What `identify` gave of the artifact that this one is made from.
 
     Raises
     ------
     ArtifactError
-        If `path` holds something else or cannot be written.
+        If `path` holds something else, cannot be written, or is no longer the artifact that was known.
     """
-    with replace_directory(path, KIND) as directory:
+    with replace_directory(path, KIND, known) as directory:
         arrays = {name: np.ascontiguousarray(array) for name, array in stored.arrays.items()}
         safetensors.numpy.save_file(arrays | {_COUNTS: stored.item_counts}, directory / _MODEL)
         pyarrow.parquet.write_table(stored.items, directory / _ITEMS)

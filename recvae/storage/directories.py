@@ -22,12 +22,13 @@ from recvae.storage.manifest import describe_directory
 
 READ_PATIENCE = 60.0  # seconds
 Content = TypeVar("Content")
+Identity = tuple[int, int]
 _NEW, _LOCK = "new", "lock"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 @contextmanager
-def replace_directory(path: Path, kind: str) -> Iterator[Path]:
+def replace_directory(path: Path, kind: str, known: Identity | None = None) -> Iterator[Path]:
     """Give a temporary directory to write into, then put it at `path` in one step.
 
     A reader sees the old directory or the new one, never half of either. If the body or the disk fails, what
@@ -39,11 +40,13 @@ def replace_directory(path: Path, kind: str) -> Iterator[Path]:
         New, empty, or a directory of the same `kind` without files of others.
     kind : str
         The manifest's `format`.
+    known : tuple, optional
+        What `identify` gave of `path` before it was read: the new content follows from what was there.
 
     Raises
     ------
     ArtifactError
-        If `path` holds something else, or cannot be written.
+        If `path` holds something else, cannot be written, or is no longer the directory that was known.
     """
     refuse_foreign(path, kind)
     path = path.resolve()
@@ -61,6 +64,8 @@ def replace_directory(path: Path, kind: str) -> Iterator[Path]:
             # the content otherwise.
             for entry in [*temporary.iterdir(), temporary]:
                 sync(entry)
+            if known is not None and identify(path) != known:
+                raise ArtifactError(f"{path} was replaced meanwhile, and is left as it is; try again")
             _put_in_place(temporary, path)
             # Now the directory is whole under its name. Should this sync fail, a power failure may bring the old one
             # back, which is no reason to report that nothing was written.
@@ -131,17 +136,26 @@ def read_consistently(directory: Path, read: Callable[[Path], Content]) -> Conte
     """Call `read` with a directory, again if another was put in its place meanwhile, and give its result."""
     deadline = time.monotonic() + READ_PATIENCE
     while True:
-        before = _identify(directory)
+        before = identify(directory)
         try:
             content = read(directory)
         except ArtifactError:
-            if _identify(directory) == before:
+            if identify(directory) == before:
                 raise
         else:
-            if _identify(directory) == before:
+            if identify(directory) == before:
                 return content
         if time.monotonic() > deadline:
             raise ArtifactError(f"{directory} was replaced whenever it was read, for {READ_PATIENCE:g} s")
+
+
+def identify(path: Path) -> Identity | None:
+    """Tell one directory at a path from the next; the inode alone is not enough, since its number is used again."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _list_names(path: Path, expected: str) -> list[str]:
@@ -160,15 +174,6 @@ def _list_names(path: Path, expected: str) -> list[str]:
 
 def _shorten(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-
-
-def _identify(path: Path) -> tuple[int, int] | None:
-    """Tell one directory at a path from the next; the inode alone is not enough, since its number is used again."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
 
 
 @contextmanager

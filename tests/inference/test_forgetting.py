@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from recvae.errors import ArtifactError, DataError, ParameterError
+from recvae.inference import forgetting
 from recvae.inference.forgetting import forget_users
 from recvae.inference.recommend import recommend
 from recvae.models import registry
@@ -17,7 +18,7 @@ from recvae.models.base import Recommender
 from recvae.models.blending.blend import Blend
 from recvae.models.factorization import BPR, Factorization
 from recvae.models.linear.ease import EASE
-from recvae.storage.artifact import read_artifact, write_artifact
+from recvae.storage.artifact import StoredModel, read_artifact, write_artifact
 from tests.contracts import random_interactions
 
 N_USERS, N_ITEMS = 30, 20
@@ -81,6 +82,23 @@ def test_vectors_of_more_users_than_there_are(tmp_path: Path) -> None:
     registry.load(tmp_path / "model")
     with pytest.raises(ArtifactError, match="has 20 users and user_factors of 30, so it does not tell whose they are"):
         forget_users(tmp_path / "model", write(tmp_path / "who.csv", "u3"))
+
+
+def test_a_model_that_is_fitted_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, who = tmp_path / "model", write(tmp_path / "who.csv", "u3")
+    save(EASE(), path)
+
+    def read(path: Path) -> StoredModel:
+        stored = read_artifact(path)
+        save(EASE(), path, data={"dataset": "newer"})
+        return stored
+
+    with monkeypatch.context() as patch:
+        patch.setattr(forgetting, "read_artifact", read)
+        with pytest.raises(ArtifactError, match="model was replaced meanwhile, and is left as it is; try again"):
+            forget_users(path, who)
+    assert registry.load(path).manifest["data"] == {"dataset": "newer"}
+    assert forget_users(path, who)[0].startswith("forgot 1 users")
 
 
 def test_numbers_and_parquet(tmp_path: Path) -> None:
