@@ -26,7 +26,7 @@ from recvae.models.generative.maps import draw_maps
 from recvae.models.registry import MODELS, seed_params
 from recvae.nn.parallelism import join_process_group
 from recvae.storage import artifact
-from recvae.storage.directories import check_target, follow_link, refuse_foreign, refuse_other_files
+from recvae.storage.directories import follow_link, refuse_foreign, refuse_other_files
 from recvae.training import checkpoint
 
 RESULTS, REPORT = "results.json", "report.html"
@@ -60,7 +60,7 @@ def checkpoint_path(out: Path) -> Path:
 
 def refuse_unwritable(out: Path) -> None:
     """Raise `ArtifactError` before long work, not after it, if its result cannot be written."""
-    parent = next((parent for parent in out.absolute().parents if parent.exists()), out)
+    parent = next(parent for parent in out.absolute().parents if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise ArtifactError(f"{out} cannot be written: {parent} is not a directory that can be written to")
 
@@ -98,7 +98,7 @@ def train(
     """
     if on not in SIDES:
         raise ParameterError(f"on is {on!r}; expected one of {', '.join(SIDES)}")
-    target, state = check_target(out), checkpoint_path(out)
+    target, state = follow_link(out), checkpoint_path(out)
     refuse_unwritable(target)
     refuse_foreign(target, artifact.KIND)
     refuse_foreign(state, checkpoint.KIND)
@@ -151,7 +151,7 @@ def tune(
     ParameterError
         For an unknown model, sampler or hyperparameter, or a storage that cannot be opened.
     """
-    target = check_target(out)
+    target = follow_link(out)
     refuse_unwritable(target)
     refuse_foreign(target, artifact.KIND)
     refuse_foreign(checkpoint_path(out), checkpoint.KIND)

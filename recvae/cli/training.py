@@ -163,7 +163,7 @@ def _prepare(source: str, out: Path, data_dir: Path | None, **given: Any) -> Non
     from recvae.data.columns import Columns
     from recvae.preparation import pipeline
     from recvae.preparation.weights import WeightOptions
-    from recvae.storage.directories import check_target
+    from recvae.storage.directories import follow_link
 
     named = ("user", "item", "rating", "timestamp", "weight", "event")
     columns = Columns(*(given.pop(f"{name}_column") for name in named))
@@ -171,7 +171,7 @@ def _prepare(source: str, out: Path, data_dir: Path | None, **given: Any) -> Non
     options = pipeline.Options(columns=columns, weights=weights, **given)
     if source == "-" and sys.stdin is None:
         raise RecvaeError("source is -, but standard input is closed; expected a table on standard input")
-    for line in pipeline.prepare(parse_source(source), check_target(out), options, data_dir=data_dir):
+    for line in pipeline.prepare(parse_source(source), follow_link(out), options, data_dir=data_dir):
         typer.echo(line)
     typer.echo(f"prepared {out}")
 

@@ -34,7 +34,7 @@ from recvae.preparation.pipeline import Options
 from recvae.preparation.weights import WeightOptions
 from recvae.progress import StatusLine
 from recvae.storage import artifact
-from recvae.storage.directories import check_target, follow_link, refuse_foreign
+from recvae.storage.directories import follow_link, refuse_foreign
 
 UNTRIED_MODELS = ("ease", "bm25", "popularity")
 """Models for data of which nothing can be held out, the first of those that may be tried."""
@@ -120,7 +120,7 @@ def fit(
         If `out`, `report` or OUT.search hold other files.
     """
     names, clock = check_names(models), budget if isinstance(budget, Clock) else Clock(parse_budget(budget))
-    target = None if out is None else check_target(Path(out))
+    target = None if out is None else follow_link(Path(out))
     reports = _choose_report(target, report)
     if resume and target is None:
         raise ParameterError("resume needs out, beside which the state of a search is kept")

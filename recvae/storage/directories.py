@@ -77,21 +77,19 @@ def replace_directory(path: Path, kind: str, known: Identity | None = None) -> I
 
 
 def follow_link(out: Path) -> Path:
-    """Return what a symbolic link names, so that the link stays when its target is replaced; other paths unchanged."""
-    return out.resolve() if out.is_symlink() else out
+    """Return what a symbolic link names, so that the link stays when its target is replaced; other paths unchanged.
 
-
-def check_target(out: Path) -> Path:
-    """Follow a symbolic link at a path where a directory is to be put, and check that it has a name there.
+    The working directory, which has no name of its own, becomes an absolute path, as do those above it.
 
     Raises
     ------
     ParameterError
-        For the working directory and those above it, which would be replaced under those who are in them.
+        For the root, which nothing can be put in place of or beside.
     """
-    if out.name in ("", ".."):
-        raise ParameterError(f"out is {str(out)!r}; expected the path of a new directory")
-    return follow_link(out)
+    target = out.resolve() if out.is_symlink() or out.name in ("", "..") else out
+    if not target.name:
+        raise ParameterError(f"out is {out}; expected the path of a new directory")
+    return target
 
 
 def refuse_foreign(path: Path, kind: str) -> None:

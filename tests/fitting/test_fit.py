@@ -236,8 +236,7 @@ ERRORS: dict[str, tuple[dict[str, Any], type[RecvaeError], str]] = {
     "seed": ({"seed": -1}, ParameterError, "seed is -1; expected a whole number of at least 0"),
     "fraction": ({"min_user_items": 1.5}, ParameterError, "min_user_items is 1.5; expected a whole number"),
     "text": ({"min_rating": "4"}, ParameterError, "min_rating is '4'; expected a number"),
-    "no name": ({"out": ""}, ParameterError, "out is '.'; expected the path of a new directory"),
-    "root": ({"out": "/"}, ParameterError, "out is '/'; expected the path of a new directory"),
+    "root": ({"out": "/"}, ParameterError, "out is /; expected the path of a new directory"),
     "resume": ({"resume": True}, ParameterError, "resume needs out"),
     "only known users": ({"models": "bpr", "timestamp": False}, ParameterError, "no model could be fitted.*BPR cannot"),
 }
@@ -265,6 +264,21 @@ def test_what_is_in_the_way_is_refused_before_the_work(
     with pytest.raises(ArtifactError, match=rf"{name} exists and holds something else \(mine.txt\)"):
         recvae.fit(SOURCE.ratings, out=tmp_path / "model", **QUICK)
     assert [path.name for path in tmp_path.rglob("*")] == [name, "mine.txt"]
+
+
+@pytest.mark.parametrize(("inside", "out"), [(".", ""), (".", "."), ("below", "..")])
+def test_the_working_directory_may_become_the_artifact(
+    tmp_path: Path, inside: str, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here" / inside).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" / inside)
+    if inside == ".":
+        recvae.fit(SOURCE.ratings, out=out, **QUICK | {"models": "popularity"})
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "here.report"]
+        assert recvae.load(tmp_path / "here").items is not None
+        return
+    with pytest.raises(ArtifactError, match=r"here exists and holds something else \(below\)"):
+        recvae.fit(SOURCE.ratings, out=out, **QUICK)
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
