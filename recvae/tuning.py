@@ -89,6 +89,8 @@ def tune(
     space = _choose_space(name, params or {}, validation)
     if trials < 1:
         raise ParameterError(f"trials is {trials}; expected at least 1")
+    if sampler not in SAMPLERS:
+        raise ParameterError(f"sampler is {sampler!r}; expected one of {', '.join(SAMPLERS)}")
     seed = whole("seed", seed, minimum=0)
     fixed = {**_metric_parameter(name, metric), **(params or {})}
     refuse_new_users(create(name, **fixed), validation)
@@ -155,8 +157,6 @@ def _metric_parameter(name: str, metric: str) -> dict[str, str]:
 
 def _create_sampler(optuna: Any, sampler: str, space: SearchSpace, entropy: list[int]) -> Any:
     """Create a sampler that does not repeat the draws of earlier or other processes of the study."""
-    if sampler not in SAMPLERS:
-        raise ParameterError(f"sampler is {sampler!r}; expected one of {', '.join(SAMPLERS)}")
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
     if sampler == "grid":
         return optuna.samplers.GridSampler({name: values.grid() for name, values in space.items()}, seed=seed)

@@ -156,12 +156,11 @@ def tune(
     refuse_foreign(target, artifact.KIND)
     refuse_foreign(checkpoint_path(out), checkpoint.KIND)
     prepared = read_prepared(directory)
-    file = target.absolute().with_name(f"{target.name}.study.db")
     found = tuning.tune(
         name,
         prepared.split,
         trials=trials,
-        storage=storage or f"sqlite:///{file}",
+        storage=storage or _make_study_url(target),
         study=f"{name} {prepared.identity['split_sha256'][:12]}",
         sampler=sampler,
         params={**(params or {}), **seed_params(name, seed)},
@@ -170,6 +169,15 @@ def tune(
     )
     summary = f"best of {found.n_trials} trials, {found.n_pruned} of them pruned: {found.value:.4f} with {found.params}"
     return [summary, *train(directory, out, name, params=found.params, seed=seed)]
+
+
+def _make_study_url(target: Path) -> str:
+    """Name the SQLite file of a study, beside the model that will be written, and make the directory of both."""
+    file = target.absolute().with_name(f"{target.name}.study.db")
+    if found := set("?{}") & set(str(file)):
+        raise ParameterError(f"out is {target}; expected a path without {found.pop()}, or a storage for the study")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{file}"
 
 
 def save(model: Recommender, out: Path, prepared: Prepared, metrics: Mapping[str, Any]) -> None:

@@ -137,6 +137,10 @@ def test_what_it_refuses(tmp_path: Path) -> None:
     ):
         with pytest.raises(ParameterError, match=message):
             tune(split=split(), **{"trials": 1, **arguments})  # type: ignore[arg-type]
+    storage = f"sqlite:///{tmp_path}/study.db"
+    with pytest.raises(ParameterError, match="sampler is 'luck'"):
+        tune("ease", split(), trials=1, sampler="luck", params={"l2": 5.0}, storage=storage)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(ParameterError, match="no validation users"):
         tune("ease", replace(split(), validation=None), trials=1)
 

@@ -386,6 +386,15 @@ def test_out_is_checked_before_the_work(tmp_path: Path) -> None:
     assert file.read_text() == "mine"
 
 
+def test_a_study_stands_beside_its_model(strong: Path, tmp_path: Path) -> None:
+    for out in ("a?b", "{a}"):
+        with pytest.raises(ParameterError, match="expected a path without"):
+            workflow.tune(strong, tmp_path / out, "ease", trials=1)
+    assert not list(tmp_path.iterdir())
+    workflow.tune(strong, tmp_path / "new" / "folder" / "ease", "ease", trials=1)
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["ease", "ease.study.db"]
+
+
 def test_a_report_is_not_written_among_files_of_others(strong: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
     workflow.compare(strong, out, ["popularity"])

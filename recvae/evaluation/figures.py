@@ -165,7 +165,8 @@ class Figures:
         best = max(self.models, key=lambda name: self._mean(name, self.metric))
         rows = []
         for test in self.comparisons:
-            if test["metric"] == self.metric and best in (test["a"], test["b"]):
+            known = None not in test["ci95"]  # one user gives none
+            if known and test["metric"] == self.metric and best in (test["a"], test["b"]):
                 sign = 1 if test["b"] == best else -1
                 low, high = sorted(sign * bound for bound in test["ci95"])
                 rows.append((test["a"] if sign == 1 else test["b"], sign * test["difference"], low, high))

@@ -62,12 +62,15 @@ def find_anomalies(
     DataError
         If the users cannot be read, see `UserHistories`, or the model knows none of their items.
     ParameterError
-        If the level is outside (0, 1), or lower than the calibration can tell.
+        If the level is outside (0, 1), or lower than the calibration can tell, or `out` is among what is read.
     UnsupportedError
         If the model does not say how unusual a history is.
     """
     if not 0 < level < 1:
         raise ParameterError(f"level is {level:g}; expected a number between 0 and 1")
+    read, written = Path(users).resolve(), Path(out).resolve()
+    if written.is_relative_to(read):
+        raise ParameterError(f"out is {out}, where users are read from; expected another file")
     loaded, histories = registry.load(model, frozen=True), UserHistories.open(users)
     judge, index = detector(loaded.model), IdIndex(loaded.item_table["item_id"])
     if level < judge.smallest_p_value():

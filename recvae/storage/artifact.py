@@ -106,7 +106,7 @@ def read_artifact(path: Path, *, mapped: bool = False) -> StoredModel:
 
 def _read(directory: Path, mapped: bool) -> StoredModel:
     manifest = read_manifest(directory, KIND, VERSION)
-    for entry in ("data", "metrics"):
+    for entry in ("data", "metrics", "versions"):
         if not isinstance(manifest.get(entry), dict):
             raise ArtifactError(f"{directory}: the manifest's {entry} is {manifest.get(entry)!r}; expected an object")
     _check_origin(directory, manifest)

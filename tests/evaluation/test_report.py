@@ -142,6 +142,11 @@ def test_plots_without_data_are_left_out(results: dict[str, Any]) -> None:
     assert page.count("<svg") == 2
 
 
+def test_one_test_user_has_no_interval(results: dict[str, Any]) -> None:
+    tests = [{**test, "ci95": [None, None]} for test in results["comparisons"]]
+    assert render_report({**results, "comparisons": tests}).count("<svg") == render_report(results).count("<svg") - 1
+
+
 def test_without_matplotlib_it_says_what_to_install(
     results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

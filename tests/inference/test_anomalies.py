@@ -81,6 +81,11 @@ def test_refused_anomalies(model: Path, users: Path, tmp_path: Path) -> None:
     registry.save(EASE().fit(draw_users(30, seed=0), show_progress=False), tmp_path / "ease")
     with pytest.raises(UnsupportedError, match="EASE gives no probability of a history; MultVAE, RecVAE and MultDAE"):
         find_anomalies(tmp_path / "ease", users, out)
+    before = users.read_bytes()
+    for read, written in ((users, users), (tmp_path, out)):
+        with pytest.raises(ParameterError, match=r"out is .*, where users are read from; expected another file"):
+            find_anomalies(model, read, written, show_progress=False)
+    assert users.read_bytes() == before
     pq.write_table(pa.table({"user_id": [1, 2], "history": [["a"], ["b", "c"]]}), users)
     with pytest.raises(DataError, match="all of whose items are unknown"):
         find_anomalies(model, users, out, show_progress=False)

@@ -235,6 +235,12 @@ def test_hyperparameters_of_another_type(given: Any, saved: Path) -> None:
     assert f"the manifest's hyperparameters are {given!r}; expected names and values" in refused(saved)
 
 
+@pytest.mark.parametrize("entry", ["data", "metrics", "versions"])
+def test_entries_of_another_type(entry: str, saved: Path) -> None:
+    edit(saved, **{entry: None})
+    assert f"the manifest's {entry} is None; expected an object" in refused(saved)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
