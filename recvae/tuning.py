@@ -13,7 +13,7 @@ from recvae.data.splitting import Holdout, Split
 from recvae.errors import MissingDependencyError, ParameterError, TrainingError, first_line, redact_url
 from recvae.evaluation.evaluate import evaluate, refuse_new_users
 from recvae.models.base import Recommender
-from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange, whole
+from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange, one_of, whole
 from recvae.models.registry import MODELS, create
 
 SAMPLERS = ("tpe", "random", "grid")
@@ -87,11 +87,7 @@ def tune(
     optuna = _import_optuna()
     validation = _get_validation(split)
     space = _choose_space(name, params or {}, validation)
-    if trials < 1:
-        raise ParameterError(f"trials is {trials}; expected at least 1")
-    if sampler not in SAMPLERS:
-        raise ParameterError(f"sampler is {sampler!r}; expected one of {', '.join(SAMPLERS)}")
-    seed = whole("seed", seed, minimum=0)
+    trials, seed, sampler = whole("trials", trials), whole("seed", seed, 0), one_of("sampler", sampler, SAMPLERS)
     fixed = {**_metric_parameter(name, metric), **(params or {})}
     refuse_new_users(create(name, **fixed), validation)
     identity = {"model": name, "metric": metric, "fixed": json.loads(json.dumps(fixed))}
