@@ -25,7 +25,7 @@ def make_item_table(items: "pd.DataFrame | pa.Table | Iterable[Any] | None", n_i
     ----------
     items : table with a column `item_id`, or ids
         One row or id for each item index; indices serve as ids when None. A table is a DataFrame of pandas or
-        anything that has Arrow's stream interface.
+        anything with columns that has Arrow's stream interface.
 
     Raises
     ------
@@ -193,11 +193,33 @@ def _count_text_bytes(column: pa.ChunkedArray) -> int:
     return total
 
 
-def _as_table(frame: Any) -> pa.Table | None:
-    """A DataFrame, or anything with Arrow's stream interface, as a table; None for anything else."""
-    if type(frame).__module__.startswith("pandas.") and hasattr(frame, "columns"):
-        return pa.Table.from_pandas(frame, preserve_index=False)
-    return pa.table(frame) if hasattr(frame, "__arrow_c_stream__") else None
+def _as_table(given: Any) -> pa.Table | None:
+    """A DataFrame, or any table with Arrow's stream interface, as a table of plain types; None for anything else."""
+    if type(given).__module__.startswith("pandas.") and hasattr(given, "columns"):
+        table = pa.Table.from_pandas(given, preserve_index=False)
+    elif hasattr(given, "__arrow_c_stream__"):
+        values = pa.chunked_array(given)
+        if not pa.types.is_struct(values.type):  # a column, such as a Series
+            return None
+        table = pa.Table.from_struct_array(values)
+    else:
+        return None
+    for i, name in enumerate(table.column_names):
+        table = table.set_column(i, name, _as_plain(table.column(i)))
+    return table
+
+
+def _as_plain(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    """Categories as their values, and views of texts, which Arrow can neither count nor compare, as texts."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        chunks = [_as_plain(chunk.dictionary).take(chunk.indices) for chunk in column.chunks]
+        return pa.chunked_array(chunks, None if chunks else kind.value_type)
+    if pa.types.is_string_view(kind):
+        return column.cast(pa.large_string())
+    if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_string_view(kind.value_type):
+        return column.cast(pa.large_list(pa.large_string()))
+    return column
 
 
 def _check_ids(column: pa.ChunkedArray, name: str) -> None:

@@ -394,6 +394,31 @@ def test_tables_of_other_libraries_are_saved(model: MultVAE, tmp_path: Path) -> 
     assert loaded.user_table["history"].to_pylist() == [[0]]
 
 
+def to_polars(values: Any) -> Any:
+    polars = pytest.importorskip("polars")
+    return polars.from_pandas(values) if isinstance(values, pd.DataFrame) else polars.Series(values)
+
+
+@pytest.mark.parametrize("make", [pd.Series, np.array, lambda ids: pa.chunked_array([ids]), to_polars])
+@pytest.mark.parametrize("ids", [SOUND["items"]["item_id"], list(range(100, 100 + N_ITEMS))], ids=["texts", "numbers"])
+def test_ids_of_other_libraries_are_saved(make: Any, ids: list[Any], model: MultVAE, tmp_path: Path) -> None:
+    registry.save(model, tmp_path / "model", items=make(ids))
+    assert registry.load(tmp_path / "model").item_table["item_id"].to_pylist() == ids
+
+
+@pytest.mark.parametrize("convert", [to_polars, pa.Table.from_pandas, pd.DataFrame])
+def test_texts_and_categories_are_stored_as_texts(convert: Any, model: MultVAE, tmp_path: Path) -> None:
+    genre, tags = pd.Series(["drama", None, "war", "drama", "war"] * 5), pd.Series([["a", "b"]] * N_ITEMS)
+    texts = catalogue().assign(genre=genre, tags=tags)
+    items = texts.astype({"item_id": "category", "genre": "category"})
+    registry.save(model, tmp_path / "model", items=convert(items), users=convert(members()))
+    loaded = registry.load(tmp_path / "model")
+    assert loaded.item_table.to_pylist() == pa.Table.from_pandas(texts).to_pylist()
+    assert not pa.types.is_string_view(loaded.item_table.schema.field("tags").type.value_type)  # no rule can compare it
+    assert loaded.users is not None
+    assert loaded.users["user_id"].tolist() == ["ann", "bob"]
+
+
 def test_nobody_with_a_history(model: MultVAE, tmp_path: Path) -> None:
     registry.save(model, tmp_path / "model", users=pd.DataFrame({"user_id": ["a", "b"], "history": [[], []]}))
     loaded = registry.load(tmp_path / "model")
