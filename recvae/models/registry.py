@@ -3,6 +3,7 @@
 A new model is one file and one line of `CLASSES`.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,8 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from recvae.errors import ArtifactError, ParameterError
 from recvae.models.autoencoders.architecture import VARIATIONAL
@@ -193,8 +196,8 @@ def save(
     Raises
     ------
     ParameterError
-        If `items` or `users` does not fit the model, or the model's class is not in the registry, so that the
-        artifact could not be loaded again.
+        If `items` or `users` does not fit the model, `data` or `metrics` is not JSON, or the model's class is not in
+        the registry, so that the artifact could not be loaded again.
     ArtifactError
         If `path` holds something else or cannot be written.
     """
@@ -213,14 +216,31 @@ def save(
         "trained_on": model.trained_on_,
         "fit_seconds": model.fit_seconds_,
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "data": dict(data or {}),
-        "metrics": dict(metrics or {}),
+        "data": _make_plain("data", data),
+        "metrics": _make_plain("metrics", metrics),
     }
     tables = make_item_table(items, n_items), make_user_table(users, n_items)
     stored = StoredModel(manifest, state, model.item_counts_, *tables)
     if fault := _find_user_fault(model, stored):
         raise ParameterError(f"users {fault}")
     write_artifact(check_path(path), stored)
+
+
+def _make_plain(name: str, values: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Values as they are read again from JSON; NumPy's numbers are numbers."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, np.generic):
+            return value.item()
+        raise TypeError(f"{type(value).__name__} is not JSON")
+
+    try:
+        text = json.dumps(dict(values or {}), default=convert, ensure_ascii=False)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ParameterError(f"{name} cannot be stored: {error}; expected texts, numbers, lists and mappings") from None
+    plain: dict[str, Any] = json.loads(text)
+    return plain
 
 
 def load(path: str | Path, *, frozen: bool = False) -> Artifact:

@@ -80,9 +80,9 @@ def write_artifact(path: Path, stored: StoredModel, known: Identity | None = Non
     with replace_directory(path, KIND, known) as directory:
         arrays = {name: np.ascontiguousarray(array) for name, array in stored.arrays.items()}
         safetensors.numpy.save_file(arrays | {_COUNTS: stored.item_counts}, directory / _MODEL)
-        pyarrow.parquet.write_table(stored.items, directory / _ITEMS)
-        if stored.users is not None:
-            pyarrow.parquet.write_table(stored.users, directory / _USERS)
+        for name, table in ((_ITEMS, stored.items), (_USERS, stored.users)):
+            if table is not None:
+                _write_table(table, directory / name)
         write_manifest(directory, KIND, VERSION, {**stored.manifest, "n_items": len(stored.item_counts)})
 
 
@@ -102,6 +102,13 @@ def read_artifact(path: Path, *, mapped: bool = False) -> StoredModel:
         the files hold.
     """
     return read_consistently(path, lambda directory: _read(directory, mapped))
+
+
+def _write_table(table: pa.Table, file: Path) -> None:
+    try:
+        pyarrow.parquet.write_table(table, file)
+    except pa.ArrowException as error:  # what its columns hold; a full disk is an OSError
+        raise ArtifactError(f"{file.name} cannot be written: {' '.join(str(error).split())}") from None
 
 
 def _read(directory: Path, mapped: bool) -> StoredModel:

@@ -79,6 +79,7 @@ def check_items(table: pa.Table, n_items: int) -> None:
     """Raise `ValueError`, whose message continues a sentence about the items, unless they can belong to a model."""
     if len(table) != n_items or "item_id" not in table.column_names:
         raise ValueError(f"has {len(table):,} rows; expected {n_items:,}, one for each item, with an item_id")
+    _check_names(table)
     _check_ids(table["item_id"], "item_id")
 
 
@@ -89,6 +90,7 @@ def check_users(table: pa.Table, n_items: int) -> None:
     """
     if not {"user_id", "history"} <= set(table.column_names):
         raise ValueError(f"has columns {', '.join(table.column_names)}; expected user_id and history")
+    _check_names(table)
     _check_ids(table["user_id"], "user_id")
     history = table["history"]
     kind = history.type
@@ -153,10 +155,11 @@ def read_table(file: Path, n_rows: int | None = None) -> pa.Table:
             table = opened.read()
         expanded = 0
         for i, name in enumerate(table.column_names):
-            if pa.types.is_dictionary(table[name].type):
-                expanded += _count_text_bytes(table[name])
+            column = table.column(i)
+            if pa.types.is_dictionary(column.type):
+                expanded += _count_text_bytes(column)
                 _refuse_larger(file, expanded, limit)
-                table = table.set_column(i, name, table[name].cast(table[name].type.value_type))
+                table = table.set_column(i, name, column.cast(column.type.value_type))
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"{file} is not readable: {_one_line(error)}") from None
     return table
@@ -220,6 +223,11 @@ def _as_plain(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
     if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_string_view(kind.value_type):
         return column.cast(pa.large_list(pa.large_string()))
     return column
+
+
+def _check_names(table: pa.Table) -> None:
+    if repeated := [name for name in table.column_names if table.column_names.count(name) > 1]:
+        raise ValueError(f"has the column {repeated[0]!r} {len(repeated)} times; expected every name once")
 
 
 def _check_ids(column: pa.ChunkedArray, name: str) -> None:

@@ -6,6 +6,7 @@ import shutil
 import stat
 import threading
 from collections.abc import Callable
+from datetime import date
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Never
@@ -417,6 +418,46 @@ def test_texts_and_categories_are_stored_as_texts(convert: Any, model: MultVAE, 
     assert not pa.types.is_string_view(loaded.item_table.schema.field("tags").type.value_type)  # no rule can compare it
     assert loaded.users is not None
     assert loaded.users["user_id"].tolist() == ["ann", "bob"]
+
+
+@pytest.mark.parametrize("name", [ITEMS, USERS])
+def test_column_names_are_given_once(name: str, model: MultVAE, saved: Path) -> None:
+    before, what = contents(saved), name.removesuffix(".parquet")
+    columns = {**SOUND[what], "genre": ["x"] * len(next(iter(SOUND[what].values())))}
+    table = pa.table([*columns.values(), columns["genre"]], names=[*columns, "genre"])
+    message = "has the column 'genre' 2 times; expected every name once"
+    with pytest.raises(ParameterError, match=f"^{what} {message}$"):
+        registry.save(model, saved, **{what: table})
+    assert contents(saved) == before
+    pq.write_table(table, saved / name)
+    reseal(saved)
+    assert f"{name} {message}" in refused(saved)
+
+
+def test_figures_are_numbers_of_any_kind(model: MultVAE, tmp_path: Path) -> None:
+    figures = {"ndcg": np.float32(0.25), "users": np.int64(3), "best": np.bool_(True), "k": (5, 10)}
+    registry.save(model, tmp_path / "model", metrics=figures, data={"counts": {"events": np.uint8(7)}})
+    manifest = registry.load(tmp_path / "model").manifest
+    assert manifest["metrics"] == {"ndcg": 0.25, "users": 3, "best": True, "k": [5, 10]}
+    assert manifest["data"] == {"counts": {"events": 7}}
+
+
+@pytest.mark.parametrize(
+    "value", [date(2024, 1, 2), np.datetime64("2024-01-02"), np.zeros(2), {1, 2}, {(1, 2): 3}, "\ud800"]
+)
+def test_what_json_cannot_hold_is_not_saved(value: Any, model: MultVAE, saved: Path) -> None:
+    before = contents(saved)
+    for name in ("data", "metrics"):
+        with pytest.raises(ParameterError, match=f"^{name} cannot be stored: .*; expected texts, numbers, lists and "):
+            registry.save(model, saved, **dict[str, Any]({name: {"a": value}}))
+    assert contents(saved) == before
+
+
+def test_a_column_that_parquet_cannot_hold(model: MultVAE, saved: Path) -> None:
+    before = contents(saved)
+    with pytest.raises(ArtifactError, match=r"^items\.parquet cannot be written: Cannot write struct type 'extra'"):
+        registry.save(model, saved, items=catalogue().assign(extra=pd.Series([{}] * N_ITEMS)))
+    assert contents(saved) == before
 
 
 def test_nobody_with_a_history(model: MultVAE, tmp_path: Path) -> None:
