@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from recvae.errors import DataError
 
-_MOVIELENS = {"userId": "user_id", "movieId": "item_id", "rating": "rating", "timestamp": "timestamp"}
+_MOVIELENS = ["userId", "movieId", "rating", "timestamp"]
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Columns:
     Weights and kinds of events are read only where their columns are named. A column `rating` or `timestamp` that is
     named for something else, such as weights, is that alone.
 
-    A header of exactly `userId,movieId,rating,timestamp`, as MovieLens has it, is understood without naming columns.
+    In a header of exactly `userId,movieId,rating,timestamp`, as MovieLens has it, the first two need not be named.
     """
 
     user: str = "user_id"
@@ -40,9 +40,10 @@ class Columns:
         DataError
             If a column is missing, is there twice, or is named for two purposes.
         """
-        if self == Columns() and names == list(_MOVIELENS):
-            return dict(_MOVIELENS)
-        wanted = {"user_id": self.user, "item_id": self.item, "rating": self.rating, "timestamp": self.timestamp}
+        user, item = self.user, self.item
+        if names == _MOVIELENS and (user, item) == (Columns.user, Columns.item):
+            user, item = _MOVIELENS[:2]
+        wanted = {"user_id": user, "item_id": item, "rating": self.rating, "timestamp": self.timestamp}
         wanted |= {name: given for name in ("weight", "event") if (given := getattr(self, name)) is not None}
         mapping: dict[str, str] = {}
         for standard, given in wanted.items():

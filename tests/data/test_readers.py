@@ -244,6 +244,13 @@ def test_a_column_cannot_be_two_things(tmp_path: Path) -> None:
         read_table(path, Columns(item="user_id"))
 
 
+@pytest.mark.parametrize("given", [{}, {"rating": "rating"}, {"timestamp": "timestamp"}, {"weight": "rating"}])
+def test_movielens_names_need_no_options_beside_those_of_other_columns(tmp_path: Path, given: dict[str, str]) -> None:
+    found = columns_of(read_table(write(tmp_path, "userId,movieId,rating,timestamp\n1,2,3,4\n"), Columns(**given)))
+    value = "weight" if "weight" in given else "rating"
+    assert found == {"user_id": [1], "item_id": [2], value: [3.0], "timestamp": [4]}
+
+
 def test_a_column_named_for_something_else_is_not_taken_for_its_own_name(tmp_path: Path) -> None:
     path = write(tmp_path, "rating,timestamp,extra\n1,2,x\n")
     assert columns_of(read_table(path, Columns(user="rating", item="timestamp"))) == {"user_id": [1], "item_id": [2]}
