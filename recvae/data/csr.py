@@ -24,13 +24,7 @@ def check_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -> 
         If it is not sparse, has indices outside its shape, holds negative or non-finite values, or has other columns
         than `like`.
     """
-    rows: Any = matrix
-    if not sparse.issparse(matrix):
-        raise ParameterError(f"{name} is a {type(matrix).__name__}; expected a scipy CSR matrix")
-    _check_indices(rows, name)
-    if rows.ndim == 1:  # one row of a csr_array
-        rows = rows.reshape(1, -1)
-    csr = sparse.csr_matrix(rows, dtype=np.float32)
+    csr = sparse.csr_matrix(_check_sparse(matrix, name), dtype=np.float32)
     if not all(np.isfinite(chunk).all() and (chunk >= 0).all() for chunk in iter_chunks(csr.data)):
         raise ParameterError(
             f"{name} holds negative, infinite or NaN values; expected 1 for an interaction, or a weight"
@@ -42,6 +36,32 @@ def check_csr(matrix: Any, name: str, like: sparse.csr_matrix | None = None) -> 
     if like is not None and csr.shape[1] != like.shape[1]:
         raise ParameterError(f"{name} has {csr.shape[1]:,} columns but user_items has {like.shape[1]:,}")
     return csr
+
+
+def list_entries(matrix: Any, name: str) -> sparse.coo_matrix:
+    """List the values of a caller's matrix other than 0, each position once: row by row, in the matrix's own order.
+
+    Raises
+    ------
+    ParameterError
+        If it is not sparse, or has indices outside its shape.
+    """
+    csr = _check_sparse(matrix, name).tocsr()
+    summed = csr.copy()
+    summed.sum_duplicates()
+    # What repeats nothing keeps its order, by which splits draw.
+    entries = sparse.coo_matrix(summed if summed.nnz < csr.nnz else csr)
+    entries.eliminate_zeros()
+    return entries
+
+
+def _check_sparse(matrix: Any, name: str) -> Any:
+    """Check that a matrix is sparse, with indices inside its shape; one row of a `csr_array` becomes a matrix of it."""
+    if not sparse.issparse(matrix):
+        raise ParameterError(f"{name} is a {type(matrix).__name__}; expected a scipy CSR matrix")
+    _check_indices(matrix, name)
+    rows: Any = matrix
+    return rows.reshape(1, -1) if rows.ndim == 1 else rows
 
 
 def _check_indices(matrix: Any, name: str) -> None:

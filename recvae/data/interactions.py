@@ -13,6 +13,7 @@ from pandas.api.types import is_datetime64_any_dtype
 from scipy import sparse
 
 from recvae.data.columns import Columns
+from recvae.data.csr import list_entries
 from recvae.data.frames import to_frame
 from recvae.data.ids import IntArray, index_ids, renumber
 from recvae.data.readers import read_table
@@ -154,10 +155,9 @@ class Interactions:
         Raises
         ------
         ParameterError
-            If there are more or fewer ids than rows or columns, or an id is given twice.
+            If it is no sparse matrix, has more or fewer rows or columns than there are ids, or an id is given twice.
         """
-        interactions = sparse.coo_matrix(user_items)
-        interactions.eliminate_zeros()
+        interactions = list_entries(user_items, "user_items")
         users = _check_labels(user_ids, interactions.shape[0], "user_ids", "rows")
         items = _check_labels(item_ids, interactions.shape[1], "item_ids", "columns")
         return cls.from_frame(

@@ -279,6 +279,44 @@ def test_from_csr_round_trip(kind: Callable[[Any], Any], users: list[Any], items
         assert np.array_equal(back.user_items.toarray(), data.user_items.toarray())
 
 
+@pytest.mark.parametrize(("values", "expected"), [([2, 3, 1], {(0, 0): 5.0, (0, 1): 1.0}), ([2, -2, 1], {(0, 1): 1.0})])
+def test_from_csr_sums_repeated_entries_as_scipy_does(values: list[float], expected: dict[Any, float]) -> None:
+    user_items = sparse.csr_matrix((np.array(values, dtype=np.float64), [0, 0, 1], [0, 3]), shape=(1, 2))
+    data = Interactions.from_csr(user_items)
+    assert data.rating is not None
+    assert dict(zip(named(data), data.rating, strict=True)) == expected
+    assert user_items.data.tolist() == values
+    assert data.n_duplicates == 0
+
+
+def test_from_csr_keeps_the_matrixs_order() -> None:
+    user_items = sparse.csr_matrix(([1.0, 2.0, 3.0], [2, 0, 1], [0, 2, 3]), shape=(2, 3))
+    assert named(Interactions.from_csr(user_items)) == [(0, 2), (0, 0), (1, 1)]
+
+
+def test_from_csr_takes_one_row_of_an_array() -> None:
+    row: Any = sparse.csr_array(MATRIX)[1]
+    data = Interactions.from_csr(row, user_ids=["u"])
+    assert row.ndim == 1
+    assert named(data) == [("u", 0), ("u", 3)]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (None, "user_items is a NoneType; expected a scipy CSR matrix"),
+        ("x", "user_items is a str; expected a scipy CSR matrix"),
+        (MATRIX, "user_items is a ndarray; expected a scipy CSR matrix"),
+        (sparse.csr_matrix(([1.0], [7], [0, 1]), shape=(1, 2)), "user_items has indices from 7 to 7; expected 0 to 1"),
+    ],
+    ids=["None", "text", "dense", "index outside"],
+)
+def test_from_csr_refuses_what_is_no_matrix(matrix: Any, message: str) -> None:
+    with pytest.raises(ParameterError) as refused:
+        Interactions.from_csr(matrix)
+    assert str(refused.value) == message
+
+
 def test_from_csr_needs_an_id_for_every_row_and_column() -> None:
     with pytest.raises(ParameterError, match="user_ids has 2 entries but user_items has 3 rows"):
         Interactions.from_csr(sparse.csr_matrix(MATRIX), user_ids=["a", "b"])
