@@ -16,7 +16,7 @@ from recvae.models.estimator import Estimator
 from recvae.models.explanation import Explainer
 from recvae.models.fit_context import Callback, FitContext, Validation, check_validation
 from recvae.models.hyperparameters import SearchSpace
-from recvae.models.similarity import check_request, check_rows
+from recvae.models.similarity import check_indices, check_request, check_rows
 from recvae.topn import mask_seen, top_n
 from recvae.types import FloatArray, IntArray, Scores, UserItems
 
@@ -98,6 +98,9 @@ class Recommender(Explainer, Estimator):
     ) -> Self:
         """Train on a user-item matrix.
 
+        A model whose `fit` fails or is interrupted is what it was before; an autoencoder keeps the weights of the best
+        epoch so far, and a blend is not fitted.
+
         Parameters
         ----------
         user_items : csr_matrix or csr_array, shape (n_users, n_items)
@@ -126,6 +129,8 @@ class Recommender(Explainer, Estimator):
         held = None if validation is None else check_validation(validation, train)
         if resume and not self.resumable:
             raise ParameterError(f"{type(self).__name__} does not train in epochs, so there is nothing to resume")
+        # Networks and parts of a blend are changed in place, so that nothing could be put back.
+        before = None if self.resumable or self.consists_of_models else dict(self.__dict__)
         self._take_changes()
         self.trained_on_ = None
         counts = [np.bincount(part, minlength=train.shape[1]) for part in iter_chunks(train.indices)]
@@ -133,9 +138,20 @@ class Recommender(Explainer, Estimator):
         data = fingerprint(train)
         where = None if checkpoint is None else Path(checkpoint)
         started = time.monotonic()
-        self._fit(train, FitContext(show_progress, callback, held, where, resume, data))
+        try:
+            self._fit(train, FitContext(show_progress, callback, held, where, resume, data))
+        except BaseException as error:
+            if before is not None:
+                self.__dict__ = before
+            elif not self._keeps_training(error):
+                del self.item_counts_  # without which it is not fitted
+            raise
         self.trained_on_, self.fit_seconds_ = data, time.monotonic() - started
         return self
+
+    def _keeps_training(self, error: BaseException) -> bool:
+        """Tell if what an interrupted `fit` has learned is a model."""
+        return False
 
     def refit(
         self,
@@ -287,7 +303,7 @@ class Recommender(Explainer, Estimator):
             If an item lies outside the catalogue.
         """
         check_request(N, items, filter_items)
-        users = np.atleast_1d(np.asarray(userid, dtype=np.int64))
+        users = check_indices(userid, "userid")
         histories = self._check_histories(user_items)
         if np.ndim(userid) == 0 and histories.shape[0] > 1:  # all histories, for a user who is one of the rows
             histories = histories[check_rows(userid, "userid", histories.shape[0])]

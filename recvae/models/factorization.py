@@ -110,6 +110,8 @@ class Factorization(Recommender):
         try:
             with _limit_blas(), np.errstate(over="ignore", invalid="ignore"):  # it shows in the factors
                 model = self._create_model()
+                if not all(a.flags.writeable for a in (user_items.data, user_items.indices, user_items.indptr)):
+                    user_items = user_items.copy()  # BPR and LMF refuse what they cannot write to
                 model.fit(user_items, show_progress=context.shows_bar, callback=_adapt_callback(context.callback))
         except failure as error:
             raise TrainingError(f"{self!r} failed: {error}; expected smaller settings or weights") from None

@@ -7,8 +7,9 @@ import numpy.typing as npt
 from scipy import sparse
 
 from recvae.data.csr import check_csr
-from recvae.errors import ItemIndexError, NotFittedError, ParameterError, UnsupportedError
+from recvae.errors import ItemIndexError, NotFittedError, ParameterError, UnsupportedError, shorten
 from recvae.memory import row_batches
+from recvae.models import hyperparameters as check
 from recvae.topn import top_n
 from recvae.types import FloatArray, IntArray, UserItems
 
@@ -169,7 +170,7 @@ class SimilaritySearch:
         return histories
 
     def _check_items(self, items: npt.ArrayLike | None, name: str, unique: bool = True) -> npt.NDArray[np.int64]:
-        indices = np.atleast_1d(np.asarray([] if items is None else items, dtype=np.int64))
+        indices = check_indices([] if items is None else items, name)
         outside = indices[(indices < 0) | (indices >= self.n_items_)]
         if len(outside):
             raise ItemIndexError(f"{name} holds {outside[0]}; expected 0 to {self.n_items_ - 1:,}")
@@ -178,15 +179,28 @@ class SimilaritySearch:
 
 def check_request(n: int, items: npt.ArrayLike | None, filter_items: npt.ArrayLike | None) -> None:
     """Check the length of a list and the items to list or to leave out."""
-    if n < 1:
-        raise ParameterError(f"N is {n}; expected at least 1")
+    check.whole("N", n)
     if items is not None and filter_items is not None:
         raise ParameterError("items and filter_items cannot be given together")
 
 
+def check_indices(given: npt.ArrayLike, name: str) -> npt.NDArray[np.int64]:
+    """Check whole numbers, one or several, (n,); masks and fractions would be read as numbers that nobody meant."""
+    try:
+        indices = np.atleast_1d(np.asarray(given))
+        whole = (
+            not indices.size or indices.dtype.kind in "iu" or (indices.dtype.kind == "f" and not (indices % 1).any())
+        )
+    except ValueError:  # lists of different lengths
+        indices, whole = np.empty(0), False
+    if not whole or indices.ndim > 1:
+        raise ParameterError(f"{name} is {shorten(given)}; expected a whole number or a row of them")
+    return indices.astype(np.int64)
+
+
 def check_rows(indices: npt.ArrayLike | None, name: str, n_rows: int) -> npt.NDArray[np.int64]:
     """Check row numbers from 0 to `n_rows` - 1."""
-    rows = np.atleast_1d(np.asarray([] if indices is None else indices, dtype=np.int64))
+    rows = check_indices([] if indices is None else indices, name)
     if len(rows) and not (rows.min() >= 0 and rows.max() < n_rows):
         raise ParameterError(f"{name} holds {rows.min()} to {rows.max()}; expected 0 to {n_rows - 1:,}")
     return rows

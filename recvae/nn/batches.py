@@ -1,8 +1,9 @@
 """Histories of users as tensors: a batch of CSR rows, and all histories on a device from which batches are gathered."""
 
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -44,9 +45,9 @@ class Batch:
     def from_csr(cls, user_items: sparse.csr_matrix, device: torch.device | str = "cpu") -> Self:
         """All rows of a canonical CSR matrix."""
         return cls(
-            torch.from_numpy(user_items.indices.astype(np.int32, copy=False)).to(device),
-            torch.from_numpy(user_items.indptr.astype(np.int32, copy=False)).to(device),
-            torch.from_numpy(user_items.data).to(device),
+            _share(user_items.indices.astype(np.int32, copy=False)).to(device),
+            _share(user_items.indptr.astype(np.int32, copy=False)).to(device),
+            _share(user_items.data).to(device),
             user_items.indptr.astype(np.int64, copy=False),
             all(((chunk >= MODERATE[0]) & (chunk <= MODERATE[1])).all() for chunk in iter_chunks(user_items.data)),
         )
@@ -108,6 +109,15 @@ class Batch:
             values=self.values[kept],
             host_offsets=offsets.cpu().numpy(),
         )
+
+
+def _share(array: npt.NDArray[Any]) -> Tensor:
+    """Wrap an array in a tensor; nothing is written to it, so that it may be read-only."""
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(array)
 
 
 def sum_per_user(values: Tensor, offsets: Tensor) -> Tensor:

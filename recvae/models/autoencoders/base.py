@@ -131,6 +131,8 @@ class Autoencoder(AnomalyDetector):
         return self._chosen[name] if given is None else given
 
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
+        self.__dict__.pop("module_", None)
+        self.calibration_ = None
         self._chosen = self._choose(MatrixSize.of(user_items, self.item_counts_))
         device, parallelism = find_device(self.device), Parallelism.current(self.parallel)
         refuse_if_too_large(self._architecture(self.n_items_), user_items, device, parallelism, self._training_copies())
@@ -169,6 +171,9 @@ class Autoencoder(AnomalyDetector):
             release_training_memory(self.module_)
         self._gather_weights()
         self._calibrate_on(context.validation)
+
+    def _keeps_training(self, error: BaseException) -> bool:
+        return isinstance(error, KeyboardInterrupt | TrainingError) and hasattr(self, "module_")
 
     def refit(
         self,

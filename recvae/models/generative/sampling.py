@@ -120,8 +120,8 @@ class HistorySampler(Autoencoder):
         density = self.density_ if prior == "fitted" else None
         if density is None and prior == "fitted" and history is None:
             warnings.warn(
-                "the model was saved by an earlier version, without the density of its users (see fit_density): "
-                "z is from N(0, I)",
+                "the model has no density of its users (see fit_density), since its training was interrupted or an "
+                "earlier version saved it: z is from N(0, I)",
                 stacklevel=2,
             )
         size = rows_at_once(4 * self.n_items_)
@@ -231,6 +231,7 @@ class HistorySampler(Autoencoder):
 
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         lengths = np.diff(user_items.indptr)
+        self.density_, self.temperature_ = None, 1.0
         self.history_lengths_ = np.quantile(lengths, np.linspace(0, 1, N_QUANTILES)).astype(np.float32)
         super()._fit(user_items, context)
         self.fit_density(user_items)
