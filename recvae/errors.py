@@ -1,9 +1,16 @@
-"""Errors that a user can correct; each message is one line: what was given and what was expected."""
+"""Errors that a user can correct, and the checks of numbers, which raise them.
 
+Each message is one line: what was given and what was expected.
+"""
+
+import math
+import numbers
 import re
 import reprlib
 from typing import Any
 
+LARGEST = 2**31 - 1
+"""Whole number that a check lets through where its caller sets no other bound."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -78,3 +85,31 @@ def redact_url(url: str) -> str:
 def first_line(error: Exception) -> str:
     """Take the first line of an error's message that is not blank; the error's type if there is none."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def whole(name: str, value: Any, minimum: int = 1, maximum: int = LARGEST) -> int:
+    """Check a whole number from `minimum` to `maximum`; `ParameterError` for anything else, as in all checks here."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < minimum:
+        raise ParameterError(f"{name} is {shorten(value)}; expected a whole number of at least {minimum}")
+    if int(value) > maximum:
+        raise ParameterError(f"{name} is {shorten(value)}; expected at most {maximum:,}")
+    return int(value)
+
+
+def real(name: str, value: Any, low: float = 0.0, high: float = float("inf"), *, open_low: bool = False) -> float:
+    """Check a finite number from `low` to `high`; with `open_low` it must be greater than `low`."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and _is_finite(value)
+    if not number or not low <= value <= high or (open_low and value == low):
+        bound = f"above {low:g}" if open_low else f"of at least {low:g}"
+        raise ParameterError(
+            f"{name} is {shorten(value)}; expected a number {bound}"
+            + (f" and at most {high:g}" if high < float("inf") else "")
+        )
+    return float(value)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number too large for a float
+        return False

@@ -17,7 +17,7 @@ from recvae.data.csr import list_entries
 from recvae.data.frames import to_frame
 from recvae.data.ids import IntArray, index_ids, renumber
 from recvae.data.readers import read_table
-from recvae.errors import DataError, ParameterError
+from recvae.errors import LARGEST, DataError, ParameterError, real, whole
 
 
 @dataclass(frozen=True)
@@ -157,14 +157,11 @@ class Interactions:
         ParameterError
             If it is no sparse matrix, has more or fewer rows or columns than there are ids, or an id is given twice.
         """
-        interactions = list_entries(user_items, "user_items")
-        users = _check_labels(user_ids, interactions.shape[0], "user_ids", "rows")
-        items = _check_labels(item_ids, interactions.shape[1], "item_ids", "columns")
-        return cls.from_frame(
-            pd.DataFrame(
-                {"user_id": users[interactions.row], "item_id": items[interactions.col], "rating": interactions.data}
-            )
-        )
+        entries = list_entries(user_items, "user_items")
+        users = _check_labels(user_ids, entries.shape[0], "user_ids", "rows")
+        items = _check_labels(item_ids, entries.shape[1], "item_ids", "columns")
+        frame = {"user_id": users[entries.row], "item_id": items[entries.col], "rating": entries.data}
+        return cls.from_frame(pd.DataFrame(frame))
 
     def iter_frames(self, n_rows: int) -> Iterator[pd.DataFrame]:
         """Yield the interactions in tables of so many rows, with raw ids and whatever else there is but the parts."""
@@ -214,10 +211,12 @@ class Interactions:
 
         Raises
         ------
+        ParameterError
+            If a bound is no number, a negative count, or of ratings that there are none of.
         DataError
             If nothing is left; the message says how many interactions each filter dropped.
         """
-        check_not_negative(min_user_items=min_user_items, min_item_users=min_item_users)
+        check_filters(min_rating, min_user_items, min_item_users)
         counts = {"rows": len(self) + self.n_duplicates, "duplicate_rows": self.n_duplicates}
         data = self
         if min_rating is not None:
@@ -265,11 +264,12 @@ class Interactions:
         )
 
 
-def check_not_negative(**values: int) -> None:
-    """Raise `ParameterError` if one of the named values is negative."""
-    for name, value in values.items():
-        if value < 0:
-            raise ParameterError(f"{name} is {value}; expected 0 or more")
+def check_filters(min_rating: float | None, min_user_items: int, min_item_users: int) -> None:
+    """Raise `ParameterError` unless the rating, if any, is a number, and the others whole numbers of at least 0."""
+    if min_rating is not None:
+        real("min_rating", min_rating, low=-LARGEST)
+    whole("min_user_items", min_user_items, minimum=0)
+    whole("min_item_users", min_item_users, minimum=0)
 
 
 def empty_data_error(counts: Mapping[str, int], bound: str) -> DataError:

@@ -24,7 +24,7 @@ from recvae.data.split_backend import (
     find_times,
     invert_index,
 )
-from recvae.errors import DataError, ParameterError
+from recvae.errors import DataError, ParameterError, whole
 
 __all__ = ["Holdout", "Split", "cold_items", "given", "leave_last_out", "strong_generalization", "temporal"]
 
@@ -52,6 +52,7 @@ def strong_generalization(
         If no validation or no test user has enough interactions to hold any out.
     """
     data = _to_backend(data)
+    val_users, test_users = whole("val_users", val_users), whole("test_users", test_users)
     order, n_train = _permute_users(len(data.user_ids), val_users, test_users, seed)
     users = dict(zip((TRAIN, VALIDATION, TEST), np.split(order, [n_train, n_train + val_users]), strict=True))
     side_of_user = np.empty(len(order), dtype=np.int8)
@@ -85,7 +86,7 @@ def given(data: Interactions, *, val_users: int | None = None, seed: int = 98765
     DataError
         If the training list is empty, or no user has both training and test interactions.
     """
-    generator = _legacy_generator(seed)
+    generator, val_users = _legacy_generator(seed), _check_val_users(val_users)
     if data.part is None:
         raise ParameterError(
             "split is 'given' but the source does not come split; expected a folder with train.txt and test.txt"
@@ -174,7 +175,8 @@ def cold_items(data: Interactions, *, val_users: int | None = None, seed: int = 
     DataError
         If there are fewer than five items, or no user has interactions with items of both kinds.
     """
-    generator, n_cold = _legacy_generator(seed), int(COLD_FRACTION * data.n_items)
+    generator, val_users = _legacy_generator(seed), _check_val_users(val_users)
+    n_cold = int(COLD_FRACTION * data.n_items)
     if not n_cold:
         raise DataError(f"split is 'cold-items' but there are {data.n_items} items; expected at least 5")
     is_cold = np.zeros(data.n_items, dtype=bool)
@@ -193,9 +195,6 @@ def _to_backend(data: Interactions | SplitBackend) -> SplitBackend:
 def _permute_users(n_users: int, val_users: int, test_users: int, seed: int) -> tuple[Indices, int]:
     """Order the users as published; returns the order, and how many of them, from the first on, train."""
     generator = _legacy_generator(seed)
-    for name, value in (("val_users", val_users), ("test_users", test_users)):
-        if value < 1:
-            raise ParameterError(f"{name} is {value}; expected at least 1")
     n_train = n_users - val_users - test_users
     if n_train < 1:
         raise ParameterError(
@@ -206,9 +205,11 @@ def _permute_users(n_users: int, val_users: int, test_users: int, seed: int) -> 
 
 def _legacy_generator(seed: int) -> np.random.RandomState:
     # The published split was drawn with RandomState; numpy's newer generators draw other users from the same seed.
-    if not 0 <= seed < 2**32:
-        raise ParameterError(f"seed is {seed}; expected 0 to {2**32 - 1}")
-    return np.random.RandomState(seed)
+    return np.random.RandomState(whole("seed", seed, minimum=0, maximum=2**32 - 1))
+
+
+def _check_val_users(val_users: int | None) -> int | None:
+    return None if val_users is None else whole("val_users", val_users, minimum=0)
 
 
 def _draw_holdout(known: SplitBackend, side: int, users: Indices, seed: int) -> Holdout:
@@ -251,7 +252,7 @@ def _move_to_validation(
     degree = np.bincount(data.user_idx[in_training], minlength=data.n_users)
     eligible = np.flatnonzero(degree >= MIN_INTERACTIONS_TO_HOLD_OUT)
     size = min(len(eligible), max(1, len(eligible) // 10)) if val_users is None else val_users
-    if not 0 <= size <= len(eligible):
+    if size > len(eligible):
         raise ParameterError(
             f"val_users is {size:,}; expected 0 to {len(eligible):,}, the users with enough training interactions"
         )

@@ -1,14 +1,15 @@
 """Hyperparameters: the checks that constructors make, and the ranges that tuning may search."""
 
 import math
-import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from recvae.errors import LARGEST as LARGEST
 from recvae.errors import ParameterError, shorten
+from recvae.errors import real as real
+from recvae.errors import whole as whole
 
-LARGEST = 2**31 - 1
 LARGEST_LAYER, MOST_LAYERS = 100_000, 100
 LARGEST_BATCH, LARGEST_SAMPLE = 1_000_000, 1_000_000
 MOST_EPOCHS, MOST_PASSES = 1_000_000, 1000
@@ -51,27 +52,6 @@ SearchSpace = dict[str, RealRange | WholeRange]
 """The range of each hyperparameter that tuning may change."""
 
 
-def whole(name: str, value: Any, minimum: int = 1, maximum: int = LARGEST) -> int:
-    """Check a whole number from `minimum` to `maximum`; `ParameterError` for anything else, as in all checks here."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < minimum:
-        raise ParameterError(f"{name} is {shorten(value)}; expected a whole number of at least {minimum}")
-    if int(value) > maximum:
-        raise ParameterError(f"{name} is {shorten(value)}; expected at most {maximum:,}")
-    return int(value)
-
-
-def real(name: str, value: Any, low: float = 0.0, high: float = float("inf"), *, open_low: bool = False) -> float:
-    """Check a finite number from `low` to `high`; with `open_low` it must be greater than `low`."""
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and _is_finite(value)
-    if not number or not low <= value <= high or (open_low and value == low):
-        bound = f"above {low:g}" if open_low else f"of at least {low:g}"
-        raise ParameterError(
-            f"{name} is {shorten(value)}; expected a number {bound}"
-            + (f" and at most {high:g}" if high < float("inf") else "")
-        )
-    return float(value)
-
-
 def sizes(name: str, value: Any) -> tuple[int, ...]:
     """Check layer sizes, such as (600, 200); a single number is one layer."""
     layers = (value,) if isinstance(value, int) else value
@@ -111,10 +91,3 @@ def one_of(name: str, value: Any, known: Sequence[str]) -> str:
     if value not in known:
         raise ParameterError(f"{name} is {shorten(value)}; expected one of {', '.join(known)}")
     return str(value)
-
-
-def _is_finite(value: Any) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number too large for a float
-        return False

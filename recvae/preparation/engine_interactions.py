@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from recvae.data.columns import Columns
 from recvae.data.ids import sort_ids
-from recvae.data.interactions import RatingSummary, check_not_negative, empty_data_error
+from recvae.data.interactions import RatingSummary, check_filters, empty_data_error
 from recvae.errors import DataError, ParameterError
 from recvae.preparation.engine import Engine
 from recvae.preparation.staging import stage
@@ -158,7 +158,7 @@ class EngineInteractions:
         self, *, min_rating: float | None = None, min_user_items: int = 0, min_item_users: int = 0
     ) -> tuple[Self, dict[str, int]]:
         """Filter as `Interactions.filter` does, with the same counts and the same errors."""
-        check_not_negative(min_user_items=min_user_items, min_item_users=min_item_users)
+        check_filters(min_rating, min_user_items, min_item_users)
         counts = {"rows": self.n_interactions + self.n_duplicates, "duplicate_rows": self.n_duplicates}
         n_users = self.engine.read_count(self.table.user_id.nunique())
         steps: list[tuple[str, Callable[[Any], Any], str]] = []

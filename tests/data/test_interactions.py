@@ -407,9 +407,13 @@ def test_nothing_left_says_which_filter_took_how_many() -> None:
 
 def test_filters_refuse() -> None:
     data = Interactions.from_frame(STARRED)
-    with pytest.raises(ParameterError, match="min_user_items is -1; expected 0 or more"):
+    with pytest.raises(ParameterError, match="min_user_items is -1; expected a whole number of at least 0"):
         data.filter(min_user_items=-1)
-    with pytest.raises(ParameterError, match="min_item_users is -5; expected 0 or more"):
+    with pytest.raises(ParameterError, match="min_item_users is -5; expected a whole number of at least 0"):
         data.filter(min_item_users=-5)
+    wrong: list[tuple[str, Any]] = [("min_user_items", "x"), ("min_item_users", 2.5), ("min_rating", "x")]
+    for name, value in [*wrong, ("min_rating", np.nan), ("min_rating", True)]:
+        with pytest.raises(ParameterError, match=rf"^{name} is {value!r}; expected a (whole )?number of at least"):
+            data.filter(**{name: value})
     with pytest.raises(ParameterError, match=r"min_rating is 3\.5 but the data have no ratings"):
         Interactions.from_frame(STARRED.drop(columns="rating")).filter(min_rating=3.5)

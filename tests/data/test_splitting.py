@@ -1,6 +1,7 @@
 """Splits: strong generalization against the published notebook's own steps, the others against cases by hand."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -501,15 +502,20 @@ TEN = Interactions.from_frame(
 @pytest.mark.parametrize(
     ("val_users", "test_users", "seed", "message"),
     [
-        (0, 2, 0, "val_users is 0; expected at least 1"),
-        (2, -1, 0, "test_users is -1; expected at least 1"),
+        (0, 2, 0, "val_users is 0; expected a whole number of at least 1"),
+        (2, -1, 0, "test_users is -1; expected a whole number of at least 1"),
+        ("a", 2, 0, "val_users is 'a'; expected a whole number of at least 1"),
+        (True, 2, 0, "val_users is True; expected a whole number of at least 1"),
+        (2, 2.0, 0, "test_users is 2.0; expected a whole number of at least 1"),
         (5, 5, 0, "val_users 5 and test_users 5 leave nobody of 10 to train on"),
         (1, 5000, 0, "val_users 1 and test_users 5,000 leave nobody of 10 to train on"),
-        (1, 1, -1, "seed is -1; expected 0 to 4294967295"),
-        (1, 1, 2**32, "seed is 4294967296; expected 0 to 4294967295"),
+        (1, 1, -1, "seed is -1; expected a whole number of at least 0"),
+        (1, 1, None, "seed is None; expected a whole number of at least 0"),
+        (1, 1, 1.5, "seed is 1.5; expected a whole number of at least 0"),
+        (1, 1, 2**32, "seed is 4294967296; expected at most 4,294,967,295"),
     ],
 )
-def test_strong_generalization_refuses(val_users: int, test_users: int, seed: int, message: str) -> None:
+def test_strong_generalization_refuses(val_users: Any, test_users: Any, seed: Any, message: str) -> None:
     with pytest.raises(ParameterError) as error:
         strong_generalization(TEN, val_users=val_users, test_users=test_users, seed=seed)
     assert str(error.value) == message
@@ -521,7 +527,17 @@ def test_strong_generalization_needs_somebody_with_five_interactions() -> None:
         strong_generalization(few, val_users=2, test_users=2)
 
 
-@pytest.mark.parametrize("val_users", [-1, 2, 50])
+@pytest.mark.parametrize("make", [given, cold_items])
+@pytest.mark.parametrize(
+    ("argument", "value"), [("val_users", -1), ("val_users", 3.5), ("val_users", False), ("seed", None), ("seed", "7")]
+)
+def test_splits_of_known_users_refuse_what_is_no_count(make: Callable[..., Any], argument: str, value: Any) -> None:
+    with pytest.raises(ParameterError) as refused:
+        make(Interactions.from_frame(GIVEN), **{argument: value})
+    assert str(refused.value) == f"{argument} is {value!r}; expected a whole number of at least 0"
+
+
+@pytest.mark.parametrize("val_users", [2, 50])
 def test_given_refuses_more_users_than_there_are(val_users: int) -> None:
     data = Interactions.from_frame(GIVEN[GIVEN["part"] != 1])
     with pytest.raises(ParameterError, match=rf"val_users is {val_users}; expected 0 to 1, the users with enough"):
