@@ -246,11 +246,11 @@ class Interactions:
             None if values is None else pd.Series(values).groupby(pair)
             for values in (self.rating, self.part, self.weight)
         )
-        timestamp = self.timestamp
-        if timestamp is not None:
+        if (timestamp := self.timestamp) is not None:
             times = pd.Series(timestamp)
             if ratings is not None:  # an earlier, lower rating must not bring the interaction forward
-                times = times.where(pd.Series(self.rating) == ratings.transform("max"))
+                ignored = times.max() if timestamp.dtype.kind in "iu" else np.nan  # NaN would make floats of integers
+                times = times.where(pd.Series(self.rating) == ratings.transform("max"), ignored)
             timestamp = times.groupby(pair).min().to_numpy(dtype=timestamp.dtype)
         return replace(
             self,

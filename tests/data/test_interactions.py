@@ -122,6 +122,21 @@ def test_a_duplicate_without_timestamp_takes_the_one_there_is() -> None:
     assert np.array_equal(data.timestamp, [7.0, np.nan], equal_nan=True)
 
 
+@pytest.mark.parametrize("kind", ["int64", "uint64", "datetime64[ns]"])
+def test_times_that_float64_does_not_hold_stay_exact_beside_a_duplicate(kind: str) -> None:
+    frame = table(("a", 1, 3, 2**60 + 1), ("a", 1, 5, 2**60 + 3), ("a", 1, 5, 2**60 + 2), ("b", 1, 3, 2**60 + 5))
+    data = Interactions.from_frame(frame.astype({"timestamp": kind}))
+    assert data.timestamp is not None
+    assert data.timestamp.dtype == kind
+    assert data.timestamp.astype("int64").tolist() == [2**60 + 2, 2**60 + 5]
+
+
+def test_the_missing_time_of_the_highest_rating_stays_missing_beside_a_duplicate() -> None:
+    data = Interactions.from_frame(table(("a", 1, 2, 7.0), ("a", 1, 5, np.nan), ("b", 1, 2, 9.0)))
+    assert data.timestamp is not None
+    assert np.array_equal(data.timestamp, [np.nan, 9.0], equal_nan=True)
+
+
 @st.composite
 def rated_interactions(draw: st.DrawFn) -> pd.DataFrame:
     ids = draw(st.sampled_from([st.integers(0, 8), st.sampled_from("abcde"), st.sampled_from([0.5, 2.5, -1.0])]))
