@@ -166,7 +166,7 @@ def _read_dataset(source: Source, options: Options) -> Dataset:
         if str(source) == "-" and sys.stdin is None:
             raise ParameterError("source is -, but standard input is closed; expected a table on standard input")
         if str(source) != "-":
-            return find_dataset(source, options.columns)
+            return find_dataset(source, options)
         return Dataset("standard input", read_table("-", options.columns), None, "standard input", {}, OWN_DATA)
     if isinstance(source, Interactions):
         frame = pd.concat(source.iter_frames(len(source)))

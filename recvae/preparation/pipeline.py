@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from recvae.data.columns import Columns
-from recvae.data.interactions import Interactions, RatingSummary
+from recvae.data.interactions import Interactions
 from recvae.data.items import match_items, read_items
 from recvae.data.prepared import KIND, write_prepared
 from recvae.data.readers import is_json_lines, read_table
@@ -24,6 +24,7 @@ from recvae.datasets.published_split import check_published, describe
 from recvae.errors import DataError, MissingDependencyError, ParameterError
 from recvae.memory import available_bytes
 from recvae.preparation.automatic_split import split_automatically
+from recvae.preparation.notes import note_stars, note_weights, summarise
 from recvae.preparation.weights import WeightOptions
 from recvae.storage.directories import refuse_foreign
 
@@ -118,13 +119,13 @@ def prepare(
     described = read_items(options.items, options.columns.item) if options.items else None
     if not isinstance(source, Dataset) and (backend := options.backend or choose_backend(source)):
         return _prepare_in_engine(backend, str(source), Path(out), options, described)
-    found = source if isinstance(source, Dataset) else find_dataset(source, options.columns, data_dir)
+    found = source if isinstance(source, Dataset) else find_dataset(source, options, data_dir)
     origin = "" if found.origin == found.name else f" from {found.origin}"
     notes = [f"{found.name}{origin}: {len(found.ratings):,} rows"]
     data, weights = options.weights.make_interactions(found.ratings)
     filters = choose_filters(found.recipe, data.rating is not None, options, notes)
     if found.recipe is OWN_DATA and filters["min_rating"] is None:
-        notes += _note_stars(data.summarise_ratings())
+        notes += note_stars(data.summarise_ratings())
     data, counts = data.filter(**filters)
     split = _split(data, found.recipe, options)
     items, item_notes = _match(described, split) if described is not None else (found.items, [])
@@ -138,20 +139,10 @@ def prepare(
         counts=counts,
         items=items,
     )
-    notes += _note_weights(data, len(found.ratings) - counts["rows"]) + _summarise(counts, split) + item_notes
+    notes += note_weights(data, len(found.ratings) - counts["rows"]) + summarise(counts, split) + item_notes
     if found.name == "ml-20m" and split.protocol["split"] == "strong":
         notes += describe(check_published(data, split))
     return notes
-
-
-def _note_weights(data: Interactions, n_dropped: int) -> list[str]:
-    if data.weight is None:
-        return []
-    dropped = f"; {n_dropped:,} rows of kinds that weigh 0 were dropped" if n_dropped else ""
-    return [
-        f"weights from {data.weight.min():.3g} to {data.weight.max():.3g} are for training and for histories; "
-        f"the evaluation is binary{dropped}"
-    ]
 
 
 def _match(described: pd.DataFrame, split: Split) -> tuple[pd.DataFrame, list[str]]:
@@ -164,35 +155,37 @@ def _describe_source(origin: str, sums: Mapping[str, str], recipe: Recipe, optio
     return {"origin": origin, "sha256": {**of_items, **sums}, "citation": recipe.citation}
 
 
-def _note_stars(ratings: RatingSummary | None) -> list[str]:
-    """Tell of the filter where ratings look like stars, of which the low ones say that a user did not like an item."""
-    if ratings is None or not ratings.look_like_stars:
-        return []
-    return [
-        f"ratings look like stars ({ratings.least:g} to {ratings.largest:g}) and every row counts as an interaction; "
-        "--min-rating 4 keeps the good ones"
-    ]
-
-
-def find_dataset(source: str | Path, columns: Columns, data_dir: Path | None = None) -> Dataset:
+def find_dataset(source: str | Path, options: Options, data_dir: Path | None = None) -> Dataset:
     """Load a data set by its name or its folder, or read a table into memory.
 
     Raises
     ------
     DataError, DownloadError
         If it cannot be found or read.
+    ParameterError
+        If columns are named of a source whose columns are fixed.
     """
     if source in NAMES:
+        _refuse_columns(options, f"{source} is a known data set", "leave it out")
         return load(str(source), data_dir)
     path = Path(source)
     if path.is_dir():
+        _refuse_columns(options, f"{path} is a folder", "leave it out, or name the file in it")
         return load(path)
     if str(source) != "-" and not path.exists():
         raise DataError(f"{source} is neither a file, a folder nor a data set's name ({', '.join(NAMES)})")
-    ratings = read_table(source, columns)
+    ratings = read_table(source, options.columns)
     sums = {} if str(source) == "-" else digest_sources(path)
     name = "standard input" if str(source) == "-" else path.name
     return Dataset(name, ratings, None, name, sums, OWN_DATA)
+
+
+def _refuse_columns(options: Options, why: str, advice: str) -> None:
+    """Raise `ParameterError` for columns that are named; where there is a file of items, the items' is a name in it."""
+    usual = Columns(item=options.columns.item) if options.items else Columns()
+    for name, value in vars(options.columns).items():
+        if value != getattr(usual, name):
+            raise ParameterError(f"{name}_column is {value!r}, but {why}, whose columns are fixed; {advice}")
 
 
 def choose_filters(recipe: Recipe, has_ratings: bool, options: Options, notes: list[str]) -> dict[str, Any]:
@@ -284,7 +277,7 @@ def _prepare_interactions(
     notes = [f"{name} in {whole.engine.connection.name}: {whole.n_interactions + whole.n_duplicates:,} rows"]
     filters = choose_filters(OWN_DATA, "rating" in whole.table.columns, options, notes)
     if filters["min_rating"] is None:
-        notes += _note_stars(whole.summarise_ratings())
+        notes += note_stars(whole.summarise_ratings())
     interactions, counts = whole.filter(**filters)
     split = _split(EngineBackend.from_interactions(interactions), OWN_DATA, options)
     items, item_notes = _match(described, split) if described is not None else (None, [])
@@ -298,7 +291,7 @@ def _prepare_interactions(
         counts=counts,
         items=items,
     )
-    return notes + _summarise(counts, split) + item_notes
+    return notes + summarise(counts, split) + item_notes
 
 
 def _refuse_ignored_options(split: str, options: Options) -> None:
@@ -320,31 +313,3 @@ def _parse_time(name: str, value: str | None, timestamps: np.dtype[Any] | None) 
         return pd.Timestamp(value).to_datetime64()
     except ValueError:
         raise ParameterError(f"{name} is {value!r}; expected a number or a date such as 2008-01-31") from None
-
-
-def _summarise(counts: Mapping[str, int], split: Split) -> list[str]:
-    dropped = [f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if n and what != "rows"]
-    sizes = split.counts
-    lines = [f"dropped: {', '.join(dropped)}"] if dropped else []
-    lines.append(
-        f"train: {sizes['train_users']:,} users, {sizes['train_items']:,} items, "
-        f"{sizes['train_interactions']:,} interactions"
-    )
-    if cold := split.protocol.get("cold_items"):
-        lines.append(f"cold: {cold:,} of these items, held out with all their interactions")
-    lines += [_summarise_side(side, sizes) for side in ("validation", "test") if f"{side}_users" in sizes]
-    if sizes["items_outside_training"]:
-        lines.append(
-            f"outside the training items: {sizes['items_outside_training']:,} items with "
-            f"{sizes['interactions_outside_training_items']:,} interactions, dropped"
-        )
-    return lines
-
-
-def _summarise_side(side: str, counts: Mapping[str, int]) -> str:
-    users, fold_in, held_out, without = (
-        counts[f"{side}_{what}"]
-        for what in ("users", "fold_in_interactions", "held_out_interactions", "users_without_held_out")
-    )
-    unscored = f", {without:,} users without any" if without else ""
-    return f"{side}: {users:,} users, {fold_in:,} interactions to fold in, {held_out:,} held out{unscored}"

@@ -167,6 +167,25 @@ def test_columns_of_an_own_file(tmp_path: Path, interactions: pd.DataFrame) -> N
     assert manifest["counts"]["rows"] == len(interactions)
 
 
+@pytest.mark.parametrize("name", ["user", "item", "rating", "timestamp", "weight", "event"])
+def test_columns_of_folders_and_known_data_sets_are_fixed(tmp_path: Path, lists: Path, name: str) -> None:
+    for source, message in (
+        (
+            lists,
+            r"_column is 'w', but .*toy is a folder, whose columns are fixed; leave it out, or name the file in it",
+        ),
+        ("ml-100k", "_column is 'w', but ml-100k is a known data set, whose columns are fixed; leave it out"),
+    ):
+        refused(ParameterError, name + message, source, tmp_path / "out", columns=Columns(**{name: "w"}))
+
+
+def test_the_column_of_ids_is_named_for_a_file_of_items_beside_a_folder(tmp_path: Path, lists: Path) -> None:
+    (tmp_path / "items.csv").write_text("film,title\n3,A film\n")
+    options = Options(items=tmp_path / "items.csv", columns=Columns(item="film"))
+    lines, _ = prepared(lists, tmp_path / "out", options)
+    assert lines[-1] == "items: item_id, title of 1 of 12 items; 11 items have no row"
+
+
 def test_lists_come_split_and_without_ratings(tmp_path: Path, lists: Path) -> None:
     lines, manifest = prepared(lists, tmp_path / "out")
     assert manifest["filters"] == {"min_rating": None, "min_user_items": 0, "min_item_users": 0}

@@ -1,0 +1,56 @@
+"""Lines for people about what was prepared."""
+
+from collections.abc import Mapping
+
+from recvae.data.interactions import Interactions, RatingSummary
+from recvae.data.splitting import Split
+
+
+def note_weights(data: Interactions, n_dropped: int) -> list[str]:
+    """Tell the range of the weights, and how many rows were dropped whose kind weighs nothing."""
+    if data.weight is None:
+        return []
+    dropped = f"; {n_dropped:,} rows of kinds that weigh 0 were dropped" if n_dropped else ""
+    return [
+        f"weights from {data.weight.min():.3g} to {data.weight.max():.3g} are for training and for histories; "
+        f"the evaluation is binary{dropped}"
+    ]
+
+
+def note_stars(ratings: RatingSummary | None) -> list[str]:
+    """Tell of the filter where ratings look like stars, of which the low ones say that a user did not like an item."""
+    if ratings is None or not ratings.look_like_stars:
+        return []
+    return [
+        f"ratings look like stars ({ratings.least:g} to {ratings.largest:g}) and every row counts as an interaction; "
+        "--min-rating 4 keeps the good ones"
+    ]
+
+
+def summarise(counts: Mapping[str, int], split: Split) -> list[str]:
+    """Tell what the filters dropped, and the size of each side of the split."""
+    dropped = [f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if n and what != "rows"]
+    sizes = split.counts
+    lines = [f"dropped: {', '.join(dropped)}"] if dropped else []
+    lines.append(
+        f"train: {sizes['train_users']:,} users, {sizes['train_items']:,} items, "
+        f"{sizes['train_interactions']:,} interactions"
+    )
+    if cold := split.protocol.get("cold_items"):
+        lines.append(f"cold: {cold:,} of these items, held out with all their interactions")
+    lines += [_summarise_side(side, sizes) for side in ("validation", "test") if f"{side}_users" in sizes]
+    if sizes["items_outside_training"]:
+        lines.append(
+            f"outside the training items: {sizes['items_outside_training']:,} items with "
+            f"{sizes['interactions_outside_training_items']:,} interactions, dropped"
+        )
+    return lines
+
+
+def _summarise_side(side: str, counts: Mapping[str, int]) -> str:
+    users, fold_in, held_out, without = (
+        counts[f"{side}_{what}"]
+        for what in ("users", "fold_in_interactions", "held_out_interactions", "users_without_held_out")
+    )
+    unscored = f", {without:,} users without any" if without else ""
+    return f"{side}: {users:,} users, {fold_in:,} interactions to fold in, {held_out:,} held out{unscored}"
