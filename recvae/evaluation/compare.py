@@ -12,7 +12,7 @@ import numpy as np
 
 from recvae.data.csr import check_csr
 from recvae.data.splitting import Holdout, Split
-from recvae.errors import ParameterError
+from recvae.errors import ParameterError, shorten
 from recvae.evaluation.evaluate import (
     BEYOND_ACCURACY_METRICS,
     DEFAULT_METRICS,
@@ -151,15 +151,16 @@ def compare(
     Raises
     ------
     ParameterError
-        If `models` is empty, a metric is unknown, or a primary metric has no value for each user.
+        If `models` is empty or holds something else, `split` is no `Split`, a metric is unknown, or a primary metric
+        has no value for each user.
     """
-    if not models:
-        raise ParameterError("models is empty; expected at least one")
+    listed = _list_models(models)
+    if not isinstance(split, Split):
+        raise ParameterError(f"split is a {type(split).__name__}; expected a Split")
     metrics = _list_metrics(metrics, primary)
     runs: dict[str, ModelRun] = {}
     refused: dict[str, str] = {}
-    for name, model in models.items():
-        seeds = list(model) if isinstance(model, Sequence) else [model]
+    for name, seeds in listed.items():
         try:
             refuse_new_users(seeds[0], split.test)
         except ParameterError as error:
@@ -171,6 +172,21 @@ def compare(
     if not runs:
         raise ParameterError("; ".join(f"{name} {reason}" for name, reason in refused.items()))
     return _summarise(runs, refused, split.test, primary)
+
+
+def _list_models(models: Mapping[str, Fits | Sequence[Fits]]) -> dict[str, list[Fits]]:
+    """List the models under each name, one for each seed."""
+    if not isinstance(models, Mapping):
+        raise ParameterError(f"models is a {type(models).__name__}; expected a mapping of names to models")
+    if not models:
+        raise ParameterError("models is empty; expected at least one")
+    listed = {name: list(given) if isinstance(given, Sequence) else [given] for name, given in models.items()}
+    for name, seeds in listed.items():
+        if not seeds or not all(hasattr(model, "fit") and not isinstance(model, type) for model in seeds):
+            raise ParameterError(
+                f"models has {shorten(models[name])} as {name!r}; expected a model, or one for each seed"
+            )
+    return listed
 
 
 def combine(

@@ -167,10 +167,13 @@ def evaluate(
     Raises
     ------
     ParameterError
-        If a metric is unknown or needs `train`, or the model knows training users only and others are asked for.
+        If `holdout` is no `Holdout`, a metric is unknown or needs `train`, or the model knows training users only and
+        others are asked for.
     DataError
         If no user has held-out items.
     """
+    if not isinstance(holdout, Holdout):
+        raise ParameterError(f"holdout is a {type(holdout).__name__}; expected a Holdout, such as `split.test`")
     train = None if train is None else check_csr(train, "train")
     cutoffs = _parse_cutoffs(metrics, train, holdout)
     refuse_new_users(model, holdout)

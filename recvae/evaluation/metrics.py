@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from recvae.data.csr import check_csr
-from recvae.errors import ParameterError
+from recvae.errors import ParameterError, shorten
 
 Hits = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.integer[Any]]
@@ -250,10 +250,10 @@ def parse_metric(metric: str) -> tuple[str, int]:
     ParameterError
         If the name is not in `METRICS` or the cutoff is no whole number above 0.
     """
-    name, _, cutoff = metric.partition("@")
+    name, _, cutoff = metric.partition("@") if isinstance(metric, str) else ("", "", "")
     if name not in METRICS or not (cutoff.isascii() and cutoff.isdigit() and len(cutoff) < 10) or int(cutoff) < 1:
         known = ", ".join(f"{known}@K" for known in METRICS)
-        raise ParameterError(f"metric is {metric!r}; expected one of {known} with K a whole number above 0")
+        raise ParameterError(f"metric is {shorten(metric)}; expected one of {known} with K a whole number above 0")
     return name, int(cutoff)
 
 

@@ -1,12 +1,12 @@
 """Candidates of a search: models with their defaults, and variations of settings that did well."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from recvae.errors import ParameterError
+from recvae.errors import ParameterError, shorten
 from recvae.models.base import Recommender
 from recvae.models.hyperparameters import RealRange, WholeRange
 from recvae.models.registry import MODELS, seed_params
@@ -50,6 +50,8 @@ def check_names(models: str | Sequence[str] | None) -> tuple[str, ...]:
         For an unknown model, or none.
     """
     given = models.split(",") if isinstance(models, str) else models
+    if not isinstance(given, Iterable | None):
+        raise ParameterError(f"models is {shorten(models)}; expected some of {', '.join(MODELS)}")
     names = DEFAULT_MODELS if given is None else tuple(dict.fromkeys(str(name).strip() for name in given))
     for name in names:
         if name not in MODELS:

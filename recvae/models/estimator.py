@@ -80,19 +80,20 @@ class Estimator:
             For an unknown name, or a value that the hyperparameter cannot have.
         """
         own = self.get_params(deep=False)
-        known = self.get_params()
-        for name, value in params.items():
+        # New models are made of their names first, so that the other parameters can be theirs.
+        changed = type(self)(**{name: params.get(name, value) for name, value in own.items()})
+        known = changed.get_params()
+        for name in params:
             if name not in known:
                 raise ParameterError(f"{type(self).__name__} has no hyperparameter {name!r}; it has {', '.join(known)}")
-            if name in own:
-                own[name] = value
-            else:
+        for name, value in params.items():
+            if name not in own:
                 attribute, i, inner = name.split("__", 2)
-                own[attribute][int(i)].set_params(**{inner: value})
+                getattr(changed, attribute)[int(i)].set_params(**{inner: value})
         if hasattr(self, "item_counts_"):  # `fit` sets them
-            self._next_params = type(self)(**own)._own_params()
+            self._next_params = changed._own_params()
         else:
-            type(self).__init__(self, **own)
+            type(self).__init__(self, **changed._own_params())
         return self
 
     def describe(self) -> dict[str, Any]:

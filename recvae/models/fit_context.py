@@ -71,9 +71,14 @@ def check_validation(
     ParameterError
         If they are no matrices with the columns of `train` and the same rows, or nothing is held out.
     """
-    if not isinstance(validation, tuple | list):
-        validation = (validation.fold_in, validation.held_out)
-    fold_in, held_out = check_csr(validation[0], "fold_in", train), check_csr(validation[1], "held_out", train)
+    try:
+        pair = validation if isinstance(validation, tuple | list) else (validation.fold_in, validation.held_out)
+        fold_in, held_out = pair
+    except (AttributeError, ValueError):
+        raise ParameterError(
+            f"validation is a {type(validation).__name__}; expected a Holdout, or two matrices: (fold_in, held_out)"
+        ) from None
+    fold_in, held_out = check_csr(fold_in, "fold_in", train), check_csr(held_out, "held_out", train)
     if fold_in.shape != held_out.shape or held_out.nnz == 0:
         raise ParameterError(
             f"validation has {fold_in.shape[0]:,} fold_in rows, and {held_out.shape[0]:,} held_out rows with "

@@ -127,6 +127,29 @@ def test_compare_refuses_no_models_and_a_primary_metric_without_users() -> None:
         compare({"fixed": FixedOrder([0])}, split(), primary=["gini@20"])
 
 
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ({"e": []}, r"models has \[\] as 'e'; expected a model, or one for each seed"),
+        ({"e": EASE}, "models has <class .*EASE'> as 'e'; expected a model"),
+        ({"e": "ease"}, "models has 'ease' as 'e'; expected a model"),
+        ({"e": [Popularity(), "ease"]}, r"models has \[Popularity\(\), 'ease'\] as 'e'; expected a model"),
+        ([Popularity()], "models is a list; expected a mapping of names to models"),
+    ],
+)
+def test_compare_refuses_what_is_no_model_before_any_fit(models: Any, message: str) -> None:
+    first = FixedOrder(range(N_ITEMS))
+    with pytest.raises(ParameterError, match=f"^{message}"):
+        compare({"first": first, **models} if isinstance(models, dict) else models, split())
+    assert first.fitted == []
+
+
+def test_compare_refuses_what_is_no_split() -> None:
+    data: Any = split().test
+    with pytest.raises(ParameterError, match="split is a Holdout; expected a Split"):
+        compare({"popularity": Popularity()}, data)
+
+
 def test_comparison_as_plain_values() -> None:
     models = {"a": FixedOrder(range(6)), "b": FixedOrder([5, 4, 3]), "bpr": FixedOrder([0], folds_in=False)}
     results = compare(models, split()).as_dict(dataset="toy", protocol={"split": "strong", "seed": np.int64(1)}, seed=7)

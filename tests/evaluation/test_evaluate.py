@@ -179,6 +179,9 @@ def test_evaluate_refuses_what_it_cannot_score() -> None:
     model = FixedOrder(range(N_ITEMS))
     with pytest.raises(ParameterError, match="metric is 'auc@10'"):
         evaluate(model, holdout(), ["auc@10"])
+    whole: Any = split()
+    with pytest.raises(ParameterError, match=r"holdout is a Split; expected a Holdout, such as `split\.test`"):
+        evaluate(model, whole)
     with pytest.raises(ParameterError, match="metrics is empty"):
         evaluate(model, holdout(), [])
     with pytest.raises(ParameterError, match="novelty@20 needs train"):

@@ -338,9 +338,9 @@ def test_parse_metric(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "metric", ["", "ndcg", "ndcg@", "ndcg@0", "ndcg@-1", "ndcg@1.5", "ndcg@²", "auc@10", "NDCG@10"]
+    "metric", ["", "ndcg", "ndcg@", "ndcg@0", "ndcg@-1", "ndcg@1.5", "ndcg@²", "auc@10", "NDCG@10", 10, None]
 )
-def test_parse_metric_names_the_metric_given_and_those_known(metric: str) -> None:
+def test_parse_metric_names_the_metric_given_and_those_known(metric: Any) -> None:
     with pytest.raises(ParameterError, match=r"expected one of recall@K, .*diversity@K with") as refusal:
         parse_metric(metric)
     assert repr(metric) in str(refusal.value)

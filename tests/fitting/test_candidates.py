@@ -8,6 +8,7 @@ import pytest
 from recvae.errors import ParameterError
 from recvae.fitting.candidates import DEFAULT_MODELS, check_names, run_params, vary
 from recvae.models.hyperparameters import RealRange, WholeRange
+from recvae.models.popularity import Popularity
 from recvae.models.registry import MODELS
 
 
@@ -17,7 +18,7 @@ def test_names_are_put_in_order_and_the_blend_last() -> None:
     assert check_names(["blend", "lmf", "als", "als"]) == ("lmf", "als", "blend")
 
 
-@pytest.mark.parametrize("wrong", ["asl", "ease,asl", "", []])
+@pytest.mark.parametrize("wrong", ["asl", "ease,asl", "", [], 3, Popularity])
 def test_unknown_names(wrong: Any) -> None:
     with pytest.raises(ParameterError, match="models"):
         check_names(wrong)

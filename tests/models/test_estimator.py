@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from numpy.testing import assert_array_equal
 
+from recvae.errors import ParameterError
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.base import Recommender
 from recvae.models.blending.blend import Blend
@@ -66,3 +67,17 @@ def test_a_part_that_was_changed_is_fitted_again() -> None:
     model.fit(data, show_progress=False)
     assert_array_equal(part.weights_, ease(1000.0).fit(data, show_progress=False).weights_)
     assert model.fitted_on(data)
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_new_models_and_their_hyperparameters_are_set_together(fitted: bool) -> None:
+    model = Blend("ease,popularity", weights=[1, 1])
+    if fitted:
+        model.fit(random_interactions(), show_progress=False)
+    model.set_params(models__0__l2=3.0, models="ease,bm25")
+    params = model.get_params()
+    assert [type(part).__name__ for part in params["models"]] == ["EASE", "BM25KNN"]
+    assert params["models__0__l2"] == 3.0
+    with pytest.raises(ParameterError, match="Blend has no hyperparameter 'models__1__l2'"):
+        model.set_params(models__0__l2=4.0, models__1__l2=3.0)
+    assert model.get_params()["models__0__l2"] == 3.0

@@ -246,10 +246,17 @@ class HistorySampler(Autoencoder):
         ----------
         user_items : csr_matrix or csr_array, shape (n_users, n_items)
             The training users' histories.
+
+        Raises
+        ------
+        ParameterError
+            If no user has a history.
         """
         histories = self._check_histories(user_items)
         generator, lengths = np.random.default_rng(self.seed), np.diff(histories.indptr)
         users = np.flatnonzero(lengths)
+        if not len(users):
+            raise ParameterError(f"user_items has {histories.shape[0]:,} rows without interactions; expected some")
         if len(users) > MOST_DENSITY_USERS:
             users = np.sort(generator.choice(users, MOST_DENSITY_USERS, replace=False))
         mu, logvar = self._posteriors(histories[users])

@@ -50,6 +50,13 @@ def share_of_own_taste(user_items: sparse.csr_matrix) -> npt.NDArray[np.float64]
     return share
 
 
+def test_a_density_needs_a_history(vae: HistorySampler) -> None:
+    density = vae.density_
+    with pytest.raises(ParameterError, match=r"^user_items has 3 rows without interactions; expected some"):
+        vae.fit_density(sparse.csr_matrix((3, N_ITEMS)))
+    assert vae.density_ is density
+
+
 def test_samples_are_like_the_training_data(model: HistorySampler) -> None:
     samples, train = model.sample(1000, seed=3), draw_users(400, seed=0)
     assert samples.shape == (1000, N_ITEMS)
