@@ -191,6 +191,32 @@ class DelimitedText:
         }
 
 
+def count_lines_in_fields(source: Path, n_rows: int) -> int:
+    """Count the lines of a file of `n_rows` rows that are inside fields and not blank, as after a quote left open.
+
+    Compressed files are not looked through, which would unpack them once more.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read.
+    """
+    try:
+        if source.suffix.lower() in COMPRESSED or not _may_break_lines(source):
+            return 0
+        n_before, _ = _read_first_line(source)
+        with _open(source) as stream:
+            n_lines, chunk = 0, b"\n"
+            for chunk in _iter_chunks(stream):
+                n_lines += chunk.count(b"\n")
+        if n_lines + (not chunk.endswith(b"\n")) <= n_before + n_rows:  # far faster than to look at each line
+            return 0
+        with _open(source) as stream:
+            return sum(1 for line in islice(stream, n_before, None) if line.strip(b"\r\n")) - n_rows
+    except OSError as error:
+        raise _unreadable(str(source), error) from None
+
+
 def parse_ids(texts: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     """Parse ids as integers when every one of them is written as an integer, else keep them as text."""
     try:
@@ -235,7 +261,11 @@ def _may_break_lines(source: Path | bytes) -> bool:
     if isinstance(source, Path) and source.suffix.lower() in COMPRESSED:
         return True  # looking would take longer, because it unpacks the file once more
     with _open(source) as stream:
-        return any(b'"' in chunk for chunk in iter(lambda: stream.read(_BYTES_A_CHUNK), b""))
+        return any(b'"' in chunk for chunk in _iter_chunks(stream))
+
+
+def _iter_chunks(stream: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: stream.read(_BYTES_A_CHUNK), b"")
 
 
 def _unreadable(where: str, error: OSError) -> DataError:

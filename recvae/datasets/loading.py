@@ -32,6 +32,8 @@ class Dataset:
         Name of each file → SHA-256.
     recipe : Recipe
         The protocol's defaults; its `min_rating` is None where there are no ratings.
+    notes : tuple of str
+        Lines for people about the files.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Dataset:
     origin: str
     sha256: dict[str, str]
     recipe: Recipe
+    notes: tuple[str, ...] = ()
 
 
 def load(name_or_folder: str | Path, folder: Path | None = None, show_progress: bool = True) -> Dataset:

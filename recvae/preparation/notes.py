@@ -1,9 +1,22 @@
 """Lines for people about what was prepared."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
+from recvae.data.delimited import count_lines_in_fields
 from recvae.data.interactions import Interactions, RatingSummary
+from recvae.data.readers import is_json_lines
 from recvae.data.splitting import Split
+
+
+def note_lines(source: Path, n_rows: int) -> tuple[str, ...]:
+    """Tell how many lines of a file are inside fields: where these hold no texts of many lines, rows are lost."""
+    if source.suffix.lower() == ".parquet" or is_json_lines(source):
+        return ()
+    n_lines = count_lines_in_fields(source, n_rows)
+    if not n_lines:
+        return ()
+    return (f"{n_lines:,} lines are no rows: they are inside quoted fields, or follow a quote that is not closed",)
 
 
 def note_weights(data: Interactions, n_dropped: int) -> list[str]:

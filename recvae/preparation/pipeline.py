@@ -24,7 +24,7 @@ from recvae.datasets.published_split import check_published, describe
 from recvae.errors import DataError, MissingDependencyError, ParameterError
 from recvae.memory import available_bytes
 from recvae.preparation.automatic_split import split_automatically
-from recvae.preparation.notes import note_stars, note_weights, summarise
+from recvae.preparation.notes import note_lines, note_stars, note_weights, summarise
 from recvae.preparation.weights import WeightOptions
 from recvae.storage.directories import refuse_foreign
 
@@ -121,7 +121,7 @@ def prepare(
         return _prepare_in_engine(backend, str(source), Path(out), options, described)
     found = source if isinstance(source, Dataset) else find_dataset(source, options, data_dir)
     origin = "" if found.origin == found.name else f" from {found.origin}"
-    notes = [f"{found.name}{origin}: {len(found.ratings):,} rows"]
+    notes = [f"{found.name}{origin}: {len(found.ratings):,} rows", *found.notes]
     data, weights = options.weights.make_interactions(found.ratings)
     filters = choose_filters(found.recipe, data.rating is not None, options, notes)
     if found.recipe is OWN_DATA and filters["min_rating"] is None:
@@ -175,9 +175,10 @@ def find_dataset(source: str | Path, options: Options, data_dir: Path | None = N
     if str(source) != "-" and not path.exists():
         raise DataError(f"{source} is neither a file, a folder nor a data set's name ({', '.join(NAMES)})")
     ratings = read_table(source, options.columns)
-    sums = {} if str(source) == "-" else digest_sources(path)
-    name = "standard input" if str(source) == "-" else path.name
-    return Dataset(name, ratings, None, name, sums, OWN_DATA)
+    if str(source) == "-":
+        return Dataset("standard input", ratings, None, "standard input", {}, OWN_DATA)
+    notes = note_lines(path, len(ratings))
+    return Dataset(path.name, ratings, None, path.name, digest_sources(path), OWN_DATA, notes)
 
 
 def _refuse_columns(options: Options, why: str, advice: str) -> None:
@@ -274,7 +275,10 @@ def _prepare_interactions(
     from recvae.preparation.engine_splits import EngineBackend
 
     name, sums = (source.name, digest_sources(source)) if source.is_file() else (str(source), {})
-    notes = [f"{name} in {whole.engine.connection.name}: {whole.n_interactions + whole.n_duplicates:,} rows"]
+    n_rows = whole.n_interactions + whole.n_duplicates
+    notes = [f"{name} in {whole.engine.connection.name}: {n_rows:,} rows"]
+    if source.is_file():
+        notes += note_lines(source, n_rows)
     filters = choose_filters(OWN_DATA, "rating" in whole.table.columns, options, notes)
     if filters["min_rating"] is None:
         notes += note_stars(whole.summarise_ratings())

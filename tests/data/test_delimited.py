@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from recvae.data.columns import Columns
-from recvae.data.delimited import DelimitedText
+from recvae.data.delimited import DelimitedText, count_lines_in_fields
 from recvae.data.items import read_items
 from recvae.errors import DataError
 
@@ -70,3 +70,25 @@ def test_the_line_on_which_a_row_begins(content: str, row: int, where: str) -> N
     text = DelimitedText.open(content.encode(), Columns(), where="it")
     assert text.read()["user_id"][row].as_py() is not None
     assert text.describe_row(row) == f"it {where}"
+
+
+@pytest.mark.parametrize(
+    ("content", "n_lines"),
+    [
+        ("user_id,item_id\n1,a\n\n2,b\n\n", 0),
+        ('\nuser_id,item_id\n"1",a\n2,b', 0),
+        ('user_id,item_id\n\n"1",a\r\n\r\n2,b\n', 0),
+        ('user_id,item_id\n1,5" pipe\n2,b', 0),
+        ('user_id,item_id\n1,"a\n2,b"', 1),
+        ('user_id,item_id\n1,"a\n\n2,b"\n3,c\n', 1),
+        ('user_id,item_id\n1,"a\n2,b\n3,c\n', 2),
+    ],
+)
+def test_lines_in_fields_are_counted(tmp_path: Path, content: str, n_lines: int) -> None:
+    path = tmp_path / "text.csv"
+    path.write_bytes(content.encode())
+    assert count_lines_in_fields(path, read_whole(path).num_rows) == n_lines
+
+
+def test_lines_of_compressed_text_are_not_counted(tmp_path: Path) -> None:
+    assert count_lines_in_fields(write_reviews(tmp_path / "reviews.csv.gz"), N_ROWS) == 0

@@ -40,6 +40,14 @@ def test_file_table_and_interactions_give_the_same(tmp_path: Path, file: Path) -
     assert len(digests) == 1
 
 
+def test_lines_that_are_no_rows_are_told(tmp_path: Path) -> None:
+    rows = "".join(f'{i % 8},{i % 5},"a\nb"\n' for i in range(40))
+    (tmp_path / "reviews.csv").write_text(f"user_id,item_id,review\n{rows}")
+    said: list[str] = []
+    open_source(tmp_path / "reviews.csv", tmp_path / "data", AUTO, None, said.append)
+    assert said[1].startswith("40 lines are no rows")
+
+
 def test_columns_of_a_table(tmp_path: Path) -> None:
     table = SOURCE.ratings.rename(columns={"user_id": "who", "item_id": "what"})
     options = Options(split="auto", columns=Columns("who", "what"))

@@ -1,5 +1,6 @@
 """Preparation: each source's defaults, what each option does, and what is refused before anything is written."""
 
+from csv import QUOTE_NONE
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,21 @@ def test_the_column_of_ids_is_named_for_a_file_of_items_beside_a_folder(tmp_path
     options = Options(items=tmp_path / "items.csv", columns=Columns(item="film"))
     lines, _ = prepared(lists, tmp_path / "out", options)
     assert lines[-1] == "items: item_id, title of 1 of 12 items; 11 items have no row"
+
+
+@each_backend
+@pytest.mark.parametrize("quotes", [True, False])
+def test_lines_that_an_open_quote_takes_in_are_counted(
+    tmp_path: Path, interactions: pd.DataFrame, backend: str | None, quotes: bool
+) -> None:
+    table = interactions[["user_id", "item_id"]].assign(title="A film")
+    table.loc[[2, 4], "title"] = ['"Quoted"', '5" pipe']
+    if quotes:
+        table.loc[[12, 50], "title"] = ['"Unclosed', '"end']
+    table.to_csv(tmp_path / "stray.tsv", sep="\t", index=False, quoting=QUOTE_NONE)
+    said, _ = prepared(tmp_path / "stray.tsv", tmp_path / "out", Options(backend=backend))
+    assert said[0].endswith(f": {len(interactions) - 38 * quotes:,} rows")
+    assert said[1].startswith("38 lines are no rows: they are inside quoted fields, or") == quotes
 
 
 def test_lists_come_split_and_without_ratings(tmp_path: Path, lists: Path) -> None:
