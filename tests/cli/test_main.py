@@ -133,7 +133,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "prepare interactions.csv --out new --split temporal --val-time soon": ("val_time is 'soon'", "a date such as"),
     "prepare interactions.csv --out new --seed x": ("--seed", "'x'", "valid integer"),
     "prepare interactions.csv --out new --seed=x": ("--seed", "'x'", "valid integer"),
-    "prepare interactions.csv --out new --seed -1": ("seed is -1", "expected 0 to"),
+    "prepare interactions.csv --out new --seed -1": ("seed is -1", "expected a whole number of at least 0"),
     # where to write
     "prepare interactions.csv --out thesis": (
         "thesis exists and holds something else (mine.txt)",
