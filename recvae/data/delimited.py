@@ -21,7 +21,7 @@ NO_NUMBER = ["", "NaN", "nan", "NA"]  # a missing rating or timestamp
 WHOLE_NUMBER = r"^(0|-?[1-9]\d{0,17})$"
 _DELIMITERS = ",\t;|"
 _LONGEST_NUMBER = 10**18
-_BYTES_A_CHUNK = 1 << 20
+_BYTES_A_CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,9 @@ class DelimitedText:
             If a line has another number of columns, a rating is no number, or the text is not UTF-8.
         """
         try:
-            table = self._read(use_threads=True)
+            # To find where rows end for other threads is a third more work where line ends may stand inside fields,
+            # which pays off neither on one core nor where one thread unpacks the file.
+            table = self._read(use_threads=pa.cpu_count() > 1 and not _is_compressed(self.source))
         except pa.ArrowInvalid:
             try:  # again on one thread, because only then does Arrow name the row that is wrong
                 table = self._read(use_threads=False)
@@ -202,7 +204,7 @@ def count_lines_in_fields(source: Path, n_rows: int) -> int:
         If the file cannot be read.
     """
     try:
-        if source.suffix.lower() in COMPRESSED or not _may_break_lines(source):
+        if _is_compressed(source) or not _may_break_lines(source):
             return 0
         n_before, _ = _read_first_line(source)
         with _open(source) as stream:
@@ -252,13 +254,18 @@ def parse_whole_numbers(texts: pa.StringArray) -> pa.Int64Array:
 def _open(source: Path | bytes) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
-    packed = source.suffix.lower() in COMPRESSED
-    return io.BufferedReader(pa.input_stream(source, compression="detect")) if packed else source.open("rb")
+    if _is_compressed(source):
+        return io.BufferedReader(pa.input_stream(source, compression="detect"))
+    return source.open("rb")
+
+
+def _is_compressed(source: Path | bytes) -> bool:
+    return isinstance(source, Path) and source.suffix.lower() in COMPRESSED
 
 
 def _may_break_lines(source: Path | bytes) -> bool:
     """Check whether line ends may stand inside fields, which Arrow is slower to read: not where there are no quotes."""
-    if isinstance(source, Path) and source.suffix.lower() in COMPRESSED:
+    if _is_compressed(source):
         return True  # looking would take longer, because it unpacks the file once more
     with _open(source) as stream:
         return any(b'"' in chunk for chunk in _iter_chunks(stream))
