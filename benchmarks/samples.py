@@ -26,7 +26,7 @@ MOST_SCORED = 800
 
 @dataclass(frozen=True)
 class Sample:
-    """How a sample is made.
+    """The making of a sample.
 
     Attributes
     ----------

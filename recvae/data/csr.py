@@ -55,6 +55,11 @@ def list_entries(matrix: Any, name: str) -> sparse.coo_matrix:
     return entries
 
 
+def round_weights(weights: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Round weights above 0 to float32; less than it holds becomes the least that it does, since 0 is no weight."""
+    return np.maximum(np.asarray(weights, dtype=np.float32), np.finfo(np.float32).tiny)
+
+
 def _check_sparse(matrix: Any, name: str) -> Any:
     """Check that a matrix is sparse, with indices inside its shape; one row of a `csr_array` becomes a matrix of it."""
     if not sparse.issparse(matrix):

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 ROUNDING = 1e-9
-"""Where one user alone differs, the mean is one standard error, which rounding must not put above it."""
+"""Share by which rounding may not put a mean above one standard error, which it is where one user alone differs."""
 
 
 def standard_error(values: npt.NDArray[np.float64]) -> float:

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy import sparse
 
+from recvae.data.csr import round_weights
 from recvae.errors import DataError
 from recvae.inference.ids import IdIndex, decode_ids, is_text
 from recvae.storage.artifact import KIND as MODEL
@@ -299,4 +300,4 @@ def _flatten_weights(weights: pa.ChunkedArray, histories: pa.ChunkedArray) -> np
         raise DataError("weights has other lengths than history; expected a weight for each item")
     if not sound.all():
         raise DataError(f"weights holds {values[~sound][0]:g}; expected numbers above 0")
-    return np.maximum(values.astype(np.float32), np.finfo(np.float32).tiny)
+    return round_weights(values)

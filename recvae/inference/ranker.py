@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from recvae.data.csr import round_weights
 from recvae.inference.ids import Id, IdIndex
 from recvae.inference.index import ItemIndex, sample_histories
 from recvae.inference.new_items.decoder_scorer import DecoderScorer
@@ -26,7 +27,6 @@ from recvae.types import FloatArray, IntArray
 
 __all__ = ["DECIMALS", "Query", "Ranker"]
 
-TINY = np.finfo(np.float32).tiny
 DECIMALS = 6
 """Scores are rounded: float32 holds no more, and products of other batch sizes differ in the last bits."""
 
@@ -199,9 +199,8 @@ class Ranker:
         matrix = self.user_items([query.history for query in queries])
         for i, query in enumerate(queries):
             if query.weights is not None:
-                weights = np.array(query.weights, dtype=np.float32)[np.argsort(query.history)]
-                # A weight that float32 does not hold would be 0, and its item no longer one of the history.
-                matrix.data[matrix.indptr[i] : matrix.indptr[i + 1]] = np.maximum(weights, TINY)
+                weights = round_weights(query.weights)[np.argsort(query.history)]
+                matrix.data[matrix.indptr[i] : matrix.indptr[i + 1]] = weights
         return matrix
 
     def _rank_all_items(self, queries: Sequence[Query]) -> list[Ranked]:

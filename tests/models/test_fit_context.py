@@ -1,4 +1,4 @@
-"""What `fit` takes as validation users, and what it refuses."""
+"""Validation users that `fit` takes, and those that it refuses."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which epoch's weights are kept, and when training stops: by the figures of each validation user."""
+"""The epoch whose weights are kept, and the end of training: by the figures of each validation user."""
 
 from collections.abc import Iterable, Sequence
 
