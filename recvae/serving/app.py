@@ -5,6 +5,7 @@ import contextlib
 import gc
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from http import HTTPStatus
 from importlib import metadata
 from typing import Any
@@ -16,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.routing import Match
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from recvae.errors import RecvaeError
 from recvae.inference.rules.schema import describe_rules
@@ -56,23 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     settings = settings or Settings()
     metrics, log = Metrics(), AccessLog()
-    store = settings.store.get_secret_value()
-    database = DatabaseUserStore(store) if store else None
-    updates = None if database is None else ItemUpdates(database)
-    prepare = updates.apply if updates else lambda model: model
-    backend = Backend(
-        settings,
-        ServedModels(
-            [
-                ModelReloader(variant, settings.exact_items, metrics, prepare, leads=i == 0)
-                for i, variant in enumerate(settings.variants)
-            ]
-        ),
-        Batcher(settings.batch_size, settings.batch_window_ms / 1000, settings.queue, metrics.batch_size.observe),
-        metrics,
-        database,
-        updates,
-    )
+    backend = _make_backend(settings, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -102,6 +87,33 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.openapi = lambda: _openapi(app, settings, backend)  # type: ignore[method-assign]
     app.state.backend = backend
     return app
+
+
+def _make_backend(settings: Settings, metrics: Metrics) -> Backend:
+    """Make what the routes ask, without a model yet."""
+    store = settings.store.get_secret_value()
+    database = DatabaseUserStore(store) if store else None
+    updates = None if database is None else ItemUpdates(database)
+    prepare = updates.apply if updates else lambda model: model
+    return Backend(
+        settings,
+        ServedModels(
+            [
+                ModelReloader(variant, settings.exact_items, metrics, prepare, leads=i == 0)
+                for i, variant in enumerate(settings.variants)
+            ]
+        ),
+        Batcher(
+            settings.batch_size,
+            settings.batch_window_ms / 1000,
+            settings.queue,
+            metrics.batch_size.observe,
+            partial(ThreadpoolController().limit, limits=1),
+        ),
+        metrics,
+        database,
+        updates,
+    )
 
 
 @contextlib.asynccontextmanager

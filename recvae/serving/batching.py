@@ -4,8 +4,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any, TypeAlias, TypeVar
 
 from recvae.errors import RecvaeError
@@ -16,6 +17,10 @@ Steps: TypeAlias = Generator[None, None, T]
 """Work in steps of a few milliseconds at most: it yields between them and returns the result."""
 SLICE_SECONDS = 0.002
 """Time that the slow lane gets after each batch of the fast lane, or half the time of the batch where that is more."""
+AT_ONCE_SECONDS = 0.005
+"""Processor time below which the event loop itself scores a request that is alone: beside a busy process, whatever is
+handed to another thread may wait milliseconds for a core.
+"""
 
 
 class QueueFullError(RecvaeError):
@@ -38,10 +43,11 @@ class _Task:
 class Batcher:
     """Scores requests in a thread of its own, so that the event loop stays free.
 
-    A request of the fast lane that finds the thread idle is scored at once. Requests that come while it works are
-    scored together afterwards. Work of the slow lane, such as explanations, runs in slices between the batches: both
-    lanes share one thread because products of matrices in two threads would slow each other down, and because a
-    thread of low priority could keep the interpreter's lock from all others.
+    A request of the fast lane that finds the thread idle is scored at once, by the event loop if the last one that was
+    alone took less than `AT_ONCE_SECONDS`. Requests that come meanwhile are scored together afterwards. Work of the
+    slow lane, such as explanations, runs in slices between the batches: both lanes share one thread because products of
+    matrices in two threads would slow each other down, and because a thread of low priority could keep the
+    interpreter's lock from all others.
 
     Parameters
     ----------
@@ -53,10 +59,21 @@ class Batcher:
         Most requests that wait, in each lane.
     observe : callable
         Called with the size of each batch.
+    one_thread : callable
+        Makes a context in which products of matrices are computed by the thread that asks for them.
     """
 
-    def __init__(self, size: int, window: float, queue: int, observe: Callable[[int], object] = lambda _: None) -> None:
+    def __init__(
+        self,
+        size: int,
+        window: float,
+        queue: int,
+        observe: Callable[[int], object] = lambda _: None,
+        one_thread: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         self._size, self._window, self._queue, self._observe = size, window, queue, observe
+        self._one_thread = one_thread
+        self._alone = 0, 0.0  # what scored the last request alone, by its hash, which holds no model; and its seconds
         self._requests: deque[_Request] = deque()
         self._tasks: deque[_Task] = deque()
         self._arrived = asyncio.Event()
@@ -134,10 +151,22 @@ class Batcher:
         batch = self._take_batch()
         if batch:
             self._observe(len(batch))
-            outcomes = await asyncio.get_running_loop().run_in_executor(self._thread, _score_batch, batch)
+            alone = len(batch) == 1 and not self._requests
+            if alone and self._alone[0] == hash(batch[0].score) and self._alone[1] < AT_ONCE_SECONDS:
+                with self._one_thread():
+                    outcomes = self._score_alone(batch)
+            else:
+                score = self._score_alone if alone else _score_batch
+                outcomes = await asyncio.get_running_loop().run_in_executor(self._thread, score, batch)
             for request, outcome in zip(batch, outcomes, strict=True):
                 _deliver(request.result, outcome)
         return bool(batch)
+
+    def _score_alone(self, batch: Sequence[_Request]) -> Sequence[Any]:
+        started = thread_time()
+        outcomes = _score_batch(batch)
+        self._alone = hash(batch[0].score), thread_time() - started
+        return outcomes
 
     async def _run_next_slice(self, seconds: float) -> None:
         while self._tasks and self._tasks[0].result.done():  # its client has given up

@@ -3,12 +3,13 @@
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from recvae.serving.batching import SLICE_SECONDS, Batcher, QueueFullError, Steps
+from recvae.serving.batching import AT_ONCE_SECONDS, SLICE_SECONDS, Batcher, QueueFullError, Steps
 
 
 def run(work: Callable[[Batcher], Awaitable[Any]], size: int = 8, window: float = 0.0, queue: int = 100) -> list[int]:
@@ -59,6 +60,55 @@ def test_one_alone_is_not_kept_waiting() -> None:
         assert time.perf_counter() - started < 4
 
     assert run(work, window=5.0) == [1]
+
+
+def test_the_event_loop_scores_one_alone_if_the_last_took_little() -> None:
+    threads: list[int] = []
+
+    def score(items: Sequence[float]) -> list[None]:
+        threads.append(threading.get_ident())
+        ends = time.thread_time() + sum(items)
+        while time.thread_time() < ends:
+            pass
+        return [None for _ in items]
+
+    async def work(batcher: Batcher) -> None:
+        await batcher.submit(score, 0.0)  # nothing is known of it yet
+        await batcher.submit(score, 2 * AT_ONCE_SECONDS)
+        await batcher.submit(score, 0.0)  # after a long one
+        await asyncio.gather(batcher.submit(score, 0.0), batcher.submit(score, 0.0))
+        await batcher.submit(score, 0.0)
+        await batcher.submit(lambda items: score(items), 0.0)  # of another model
+
+    assert run(work) == [1, 1, 1, 2, 1, 1]
+    at_once = [thread == threading.get_ident() for thread in threads]
+    assert at_once == [False, True, False, False, True, False]
+
+
+def test_the_event_loop_multiplies_in_one_thread() -> None:
+    inside: list[bool] = []
+    limited = False
+
+    @contextmanager
+    def one_thread() -> Iterator[None]:
+        nonlocal limited
+        limited = True
+        yield
+        limited = False
+
+    def score(items: Sequence[int]) -> Sequence[int]:
+        inside.append(limited)
+        return items
+
+    async def main() -> None:
+        batcher = Batcher(8, 0.0, 10, one_thread=one_thread)
+        await batcher.start()
+        for i in range(3):
+            await batcher.submit(score, i)
+        await batcher.stop()
+
+    asyncio.run(main())
+    assert inside == [False, True, True]
 
 
 def test_those_that_come_meanwhile_share_the_next_batch() -> None:
