@@ -27,7 +27,7 @@ from recvae.fitting.state import SearchState, clear_state, open_state
 from recvae.fitting.trial import Leader
 from recvae.inference.new_items.cold_split import rank_cold_items
 from recvae.models.base import Recommender
-from recvae.models.hyperparameters import LARGEST, real, whole
+from recvae.models.hyperparameters import whole
 from recvae.models.registry import MODELS
 from recvae.models.validation import check_metric
 from recvae.preparation.pipeline import Options
@@ -126,8 +126,7 @@ def fit(
         raise ParameterError("resume needs out, beside which the state of a search is kept")
     columns = Columns(user_column, item_column, rating_column, timestamp_column, weight_column, event_column)
     weights = WeightOptions.parse(event_weights, repeats, half_life)
-    bounds = _check_bounds(min_rating, min_user_items)
-    options = Options(*bounds, split="auto", columns=columns, backend=backend, weights=weights)
+    options = Options(min_rating, min_user_items, split="auto", columns=columns, backend=backend, weights=weights)
     run = _Run(names, check_metric(metric), whole("seed", seed, minimum=0), clock, show_progress)
     source = choose_source(source, from_store, since)
     with _open_work(target, resume) as state, run.status, note_interruptions(run.status.say) as interruptions:
@@ -166,13 +165,6 @@ def _choose_report(target: Path | None, report: str | Path | None) -> Path | Non
     chosen = beside if report is None else Path(report)
     refuse_occupied(target, chosen)
     return chosen
-
-
-def _check_bounds(min_rating: float | None, min_user_items: int | None) -> tuple[float | None, int | None]:
-    return (
-        None if min_rating is None else real("min_rating", min_rating, low=-LARGEST),
-        None if min_user_items is None else whole("min_user_items", min_user_items, minimum=0),
-    )
 
 
 def search_path(out: Path) -> Path:

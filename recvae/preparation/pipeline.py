@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from recvae.data.columns import Columns
-from recvae.data.interactions import Interactions
+from recvae.data.interactions import Interactions, check_filters
 from recvae.data.items import match_items, read_items
 from recvae.data.prepared import KIND, write_prepared
 from recvae.data.readers import is_json_lines, read_table
@@ -21,7 +21,7 @@ from recvae.datasets import NAMES, Dataset, Recipe, load
 from recvae.datasets.formats import locate
 from recvae.datasets.loading import digest_sources
 from recvae.datasets.published_split import check_published, describe
-from recvae.errors import DataError, MissingDependencyError, ParameterError
+from recvae.errors import DataError, MissingDependencyError, ParameterError, shorten, whole
 from recvae.memory import available_bytes
 from recvae.preparation.automatic_split import split_automatically
 from recvae.preparation.notes import note_lines, note_stars, note_weights, summarise
@@ -71,6 +71,11 @@ class Options:
         A CSV, TSV or Parquet file with `item_id` (or the item column's name in `columns`), `title` and other columns.
     weights : WeightOptions
         Sources of the interactions' weights, beside the column that `columns` names.
+
+    Raises
+    ------
+    ParameterError
+        If a filter, the split or the seed has a value that it cannot have.
     """
 
     min_rating: float | None = None
@@ -86,6 +91,12 @@ class Options:
     backend: str | None = None
     items: Path | None = None
     weights: WeightOptions = field(default_factory=WeightOptions)
+
+    def __post_init__(self) -> None:
+        check_filters(self.min_rating, 0 if self.min_user_items is None else self.min_user_items, self.min_item_users)
+        whole("seed", self.seed, minimum=0)
+        if self.split not in (None, *SPLIT_OPTIONS):
+            raise ParameterError(f"split is {shorten(self.split)}; expected one of {', '.join(SPLIT_OPTIONS)}")
 
 
 def prepare(
@@ -193,16 +204,15 @@ def _refuse_columns(options: Options, why: str, advice: str) -> None:
 def choose_filters(recipe: Recipe, has_ratings: bool, options: Options, notes: list[str]) -> dict[str, Any]:
     """Choose the filters' settings; append to `notes` where an option has no effect."""
     min_rating = recipe.min_rating if options.min_rating is None else options.min_rating
-    if min_rating is not None and np.isnan(min_rating):
-        raise ParameterError(f"min_rating is {min_rating}; expected a number")
     if not has_ratings and min_rating is not None:
         if options.min_rating is not None:
             notes.append(f"no ratings in this source: min_rating {options.min_rating:g} has no effect")
         min_rating = None
-    return {
-        "min_rating": min_rating,
-        "min_user_items": recipe.min_user_items if options.min_user_items is None else options.min_user_items,
-        "min_item_users": options.min_item_users,
+    min_user_items = recipe.min_user_items if options.min_user_items is None else options.min_user_items
+    return {  # NumPy's numbers are none that the manifest can have
+        "min_rating": None if min_rating is None else float(min_rating),
+        "min_user_items": int(min_user_items),
+        "min_item_users": int(options.min_item_users),
     }
 
 
@@ -300,8 +310,6 @@ def _prepare_interactions(
 
 
 def _refuse_ignored_options(split: str, options: Options) -> None:
-    if split not in SPLIT_OPTIONS:
-        raise ParameterError(f"split is {split!r}; expected one of {', '.join(SPLIT_OPTIONS)}")
     for name in ("val_users", "test_users", "val_time", "test_time"):
         if (value := getattr(options, name)) is not None and name not in SPLIT_OPTIONS[split]:
             takes = ", ".join(sorted(SPLIT_OPTIONS[split])) or "none of these options"

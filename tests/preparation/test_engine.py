@@ -286,11 +286,6 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> 
         ),
         ("interactions.csv", Options(backend="duckdb", split="given"), "a backend reads no train.txt"),
         ("interactions.csv", Options(backend="duckdb", split="cold-items"), "made in memory; leave backend out"),
-        (
-            "interactions.csv",
-            Options(backend="duckdb", min_item_users=-1),
-            "min_item_users is -1; expected a whole number of at least 0",
-        ),
         ("interactions.csv", Options(backend="duckdb", val_users=40), "leave nobody"),
         (
             "interactions.csv",

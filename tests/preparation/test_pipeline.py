@@ -360,13 +360,9 @@ def test_filters_that_leave_nothing_say_which_took_how_many(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "weekly"}, "split is 'weekly'; expected one of strong, given, temporal, leave-last"),
         ({"val_users": 40, "test_users": 20}, "val_users 40 and test_users 20 leave nobody of 60 to train on"),
         ({"val_users": 0}, "val_users is 0; expected a whole number of at least 1"),
         ({"test_users": -3}, "test_users is -3; expected a whole number of at least 1"),
-        ({"min_user_items": -1}, "min_user_items is -1; expected a whole number of at least 0"),
-        ({"min_rating": float("nan")}, "min_rating is nan; expected a number"),
-        ({"seed": -1}, "seed is -1; expected a whole number of at least 0"),
         ({"split": "given"}, "'given' but the source does not come split"),
         ({"split": "leave-last", "val_users": 3}, "val_users is 3, but split is 'leave-last', which takes none"),
         ({"split": "temporal", "test_users": 3}, "test_users is 3, .* which takes test_time, val_time"),
