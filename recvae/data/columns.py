@@ -1,9 +1,19 @@
-"""Names of the columns in a user's own table."""
+"""Columns of a user's own table: their names, and their values, of which messages name the first that is wrong."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype
 
 from recvae.errors import DataError
 
+DescribeRow = Callable[[int], str]
+"""Name a file and the place in it of a row, which is counted from 0."""
+DATE = "a number or an ISO 8601 date"
 _MOVIELENS = ["userId", "movieId", "rating", "timestamp"]
 
 
@@ -60,3 +70,58 @@ class Columns:
                 raise DataError(f"column {given!r} of {where} is named for both {mapping[given]} and {standard}")
             mapping[given] = standard
         return mapping
+
+
+def parse_ratings(ratings: pd.Series, describe_row: DescribeRow | None = None) -> npt.NDArray[np.float64]:
+    """Parse ratings; `DataError` unless all are finite numbers."""
+    numbers = pd.to_numeric(ratings, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    refuse_first("rating", ratings, ~np.isfinite(numbers), "a number", describe_row)
+    return numbers
+
+
+def parse_weights(weights: pd.Series, describe_row: DescribeRow | None = None) -> npt.NDArray[np.float64]:
+    """Parse weights; `DataError` unless all are numbers above 0, and still so in float32."""
+    numbers = pd.to_numeric(weights, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    with np.errstate(over="ignore", under="ignore"):
+        kept = numbers.astype(np.float32)
+    wrong = ~((kept > 0) & np.isfinite(kept))
+    refuse_first("weight", weights, wrong, "a number above 0 that float32 holds", describe_row)
+    return numbers
+
+
+def parse_timestamps(times: pd.Series, describe_row: DescribeRow | None = None) -> npt.NDArray[Any]:
+    """Parse timestamps as numbers or as datetime64 in UTC; `DataError` if one is neither."""
+    if not is_datetime64_any_dtype(times):
+        refuse_first("timestamp", times, np.full(len(times), is_bool_dtype(times)), DATE, describe_row)
+        numbers = pd.to_numeric(times, errors="coerce")
+        if (numbers.isna() == times.isna()).all():
+            return numbers.to_numpy(dtype=np.float64, na_value=np.nan) if numbers.hasnans else numbers.to_numpy()
+        times = parse_dates(times, describe_row)
+    return (times if times.dt.tz is None else times.dt.tz_convert(None)).to_numpy()
+
+
+def parse_dates(times: pd.Series, describe_row: DescribeRow | None = None) -> pd.Series:
+    """Parse dates as datetime64 in UTC; of what is none, the error names what is no number either, if there is any."""
+    dates: pd.Series = pd.to_datetime(times.astype("string"), format="ISO8601", errors="coerce", utc=True)
+    wrong = (dates.isna() & times.notna()).to_numpy()
+    if wrong.any():
+        neither = wrong & pd.to_numeric(times, errors="coerce").isna().to_numpy()
+        refuse_first("timestamp", times, neither if neither.any() else wrong, DATE, describe_row)
+    return dates
+
+
+def refuse_first(
+    name: str,
+    values: pd.Series,
+    wrong: npt.NDArray[np.bool_],
+    expected: str,
+    describe_row: DescribeRow | None = None,
+) -> None:
+    """Raise `DataError` for the first wrong value, if there is any."""
+    if not wrong.any():
+        return
+    row = int(wrong.argmax())
+    given = f"{name} is {values.iloc[[row]].tolist()[0]!r}"
+    if describe_row is None:
+        raise DataError(f"{given} in row {row}; expected {expected}")
+    raise DataError(f"{describe_row(row)}: {given}; expected {expected}")

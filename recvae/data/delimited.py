@@ -135,7 +135,7 @@ class DelimitedText:
         try:
             line = next(islice(self._number_lines(), row, None), self.n_skipped + row + 1)
         except csv.Error:  # a field of more than 128 KiB
-            return f"{self.where} row {row}"
+            return f"{self.where} row {row + 1}"
         return f"{self.where} line {line}"
 
     def _number_lines(self) -> Iterator[int]:

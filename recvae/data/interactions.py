@@ -9,10 +9,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pandas.api.types import is_datetime64_any_dtype
 from scipy import sparse
 
-from recvae.data.columns import Columns
+from recvae.data.columns import Columns, parse_ratings, parse_timestamps, parse_weights, refuse_first
 from recvae.data.csr import list_entries
 from recvae.data.frames import to_frame
 from recvae.data.ids import IntArray, index_ids, renumber
@@ -130,7 +129,7 @@ class Interactions:
             item_ids,
             user_idx,
             item_idx,
-            rating=_parse_ratings(frame["rating"]) if "rating" in frame else None,
+            rating=parse_ratings(frame["rating"]) if "rating" in frame else None,
             timestamp=parse_timestamps(frame["timestamp"]) if "timestamp" in frame else None,
             part=_check_parts(frame["part"]) if "part" in frame else None,
             weight=parse_weights(frame["weight"]).astype(np.float32) if "weight" in frame else None,
@@ -295,23 +294,6 @@ def _check_labels(ids: Iterable[Hashable] | None, size: int, name: str, what: st
     return labels
 
 
-def _parse_ratings(ratings: pd.Series) -> npt.NDArray[np.float64]:
-    numbers = pd.to_numeric(ratings, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    if (wrong := ~np.isfinite(numbers)).any():
-        raise DataError(f"rating is {_describe_first(ratings, wrong)}; expected a number")
-    return numbers
-
-
-def parse_weights(weights: pd.Series) -> npt.NDArray[np.float64]:
-    """Parse weights; `DataError` unless all are numbers above 0, and still so in float32."""
-    numbers = pd.to_numeric(weights, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    with np.errstate(over="ignore", under="ignore"):
-        kept = numbers.astype(np.float32)
-    if (wrong := ~((kept > 0) & np.isfinite(kept))).any():
-        raise DataError(f"weight is {_describe_first(weights, wrong)}; expected a number above 0 that float32 holds")
-    return numbers
-
-
 def _collapse_weights(weights: Any, sum_weights: bool) -> npt.NDArray[np.float32]:
     """Return the sum, or the highest, of the weights of each group."""
     with np.errstate(over="ignore"):
@@ -321,29 +303,6 @@ def _collapse_weights(weights: Any, sum_weights: bool) -> npt.NDArray[np.float32
     return collapsed
 
 
-def parse_timestamps(times: pd.Series) -> npt.NDArray[Any]:
-    """Parse timestamps as numbers or as datetime64 in UTC; `DataError` if one is neither."""
-    if not is_datetime64_any_dtype(times):
-        numbers = pd.to_numeric(times, errors="coerce")
-        if (numbers.isna() == times.isna()).all():
-            return numbers.to_numpy(dtype=np.float64, na_value=np.nan) if numbers.hasnans else numbers.to_numpy()
-        dates = pd.to_datetime(times.astype("string"), format="ISO8601", errors="coerce", utc=True)
-        if dates.isna().sum() > times.isna().sum():
-            neither = (dates.isna() & numbers.isna() & times.notna()).to_numpy()
-            wrong = neither if neither.any() else (dates.isna() & times.notna()).to_numpy()
-            raise DataError(f"timestamp is {_describe_first(times, wrong)}; expected a number or an ISO 8601 date")
-        times = dates
-    return (times if times.dt.tz is None else times.dt.tz_convert(None)).to_numpy()
-
-
 def _check_parts(parts: pd.Series) -> npt.NDArray[np.int8]:
-    wrong = ~parts.isin([0, 1, 2]).to_numpy()
-    if wrong.any():
-        raise DataError(f"part is {_describe_first(parts, wrong)}; expected 0 (train), 1 (validation) or 2 (test)")
+    refuse_first("part", parts, ~parts.isin([0, 1, 2]).to_numpy(), "0 (train), 1 (validation) or 2 (test)")
     return parts.to_numpy(dtype=np.int8)
-
-
-def _describe_first(values: pd.Series, wrong: npt.NDArray[np.bool_]) -> str:
-    """Describe the first wrong value and its row, for an error."""
-    row = int(wrong.argmax())
-    return f"{values.iloc[[row]].tolist()[0]!r} in row {row}"

@@ -2,17 +2,19 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet
 
-from recvae.data.columns import Columns
-from recvae.data.delimited import COMPRESSED, WHOLE_NUMBER, DelimitedText, parse_ids
+from recvae.data.columns import Columns, DescribeRow, parse_ratings, parse_timestamps, parse_weights
+from recvae.data.delimited import COMPRESSED, NO_NUMBER, WHOLE_NUMBER, DelimitedText, parse_ids, trim
 from recvae.errors import DataError, first_line
 
 JSON_LINES = (".jsonl", ".ndjson")
+_PARSERS = {"rating": parse_ratings, "weight": parse_weights, "timestamp": parse_timestamps}
 
 
 def read_table(source: str | Path, columns: Columns | None = None) -> pd.DataFrame:
@@ -29,15 +31,15 @@ def read_table(source: str | Path, columns: Columns | None = None) -> pd.DataFra
 
     Returns
     -------
-    DataFrame with `user_id`, `item_id` and, where the file has them, `rating` (float64) and `timestamp` (as the
-    file gives it: numbers, dates, text), in the order of the file's rows. Ids of delimited text are integers
-    when all of a column's are written as integers, else text, so that `007` and `7` stay two ids.
+    DataFrame with `user_id`, `item_id` and, where the file has them, `rating` (float64) and `timestamp` (numbers, or
+    datetime64 in UTC), in the order of the file's rows. Ids of delimited text are integers when all of a column's are
+    written as integers, else text, so that `007` and `7` stay two ids.
 
     Raises
     ------
     DataError
-        For a missing or empty file, a missing column, a missing id or a value that is not a number; the
-        message names the line.
+        For a missing or empty file, a missing column, a missing id or a value of the wrong kind; the message names the
+        line, or the row, counted from 1, of a file that is not text.
     """
     columns = columns or Columns()
     if str(source) == "-":
@@ -69,7 +71,7 @@ def read_delimited(
     if missing := _find_missing(table):
         name, row = missing
         raise DataError(f"{text.describe_row(row)}: {name} is missing ({table[name].null_count} such rows)")
-    return _to_frame(table, text.where)
+    return _to_frame(table, text.where, text.describe_row)
 
 
 def read_lists(path: Path) -> pd.DataFrame:
@@ -134,17 +136,34 @@ def _finish(table: pa.Table, columns: Columns, path: Path) -> pd.DataFrame:
     mapping = columns.map_names(table.column_names, str(path))
     table = table.select(list(mapping))
     table = table.rename_columns([mapping[name] for name in table.column_names])
-    for name in {"rating", "weight"} & set(table.column_names):
-        position = table.column_names.index(name)
-        try:
-            table = table.set_column(position, name, table[name].cast(pa.float64()))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            kind = table[name].type
-            raise DataError(f"{path}: {name} has values of type {kind}; expected numbers") from None
+    table = convert_values(table, path)
     if missing := _find_missing(table):
         name, row = missing
-        raise DataError(f"{path} row {row}: {name} is missing ({table[name].null_count} such rows)")
-    return _to_frame(table, str(path))
+        raise DataError(f"{path} row {row + 1}: {name} is missing ({table[name].null_count} such rows)")
+    return _to_frame(table, str(path), lambda row: f"{path} row {row + 1}")
+
+
+def convert_values(rows: Any, path: Path) -> Any:
+    """Convert ratings and weights to float64, and trim text timestamps, in a table or batch of a file with types.
+
+    Raises
+    ------
+    DataError
+        If ratings or weights are no numbers.
+    """
+    for position, (name, kind) in enumerate(zip(rows.schema.names, rows.schema.types, strict=True)):
+        if name in ("rating", "weight"):
+            try:
+                rows = rows.set_column(position, name, rows[name].cast(pa.float64()))
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                raise DataError(f"{path}: {name} has values of type {kind}; expected numbers") from None
+        elif name == "timestamp" and is_text(kind):
+            rows = rows.set_column(position, name, trim(rows[name], NO_NUMBER))
+    return rows
+
+
+def is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _find_missing(table: pa.Table) -> tuple[str, int] | None:
@@ -155,10 +174,12 @@ def _find_missing(table: pa.Table) -> tuple[str, int] | None:
     return None
 
 
-def _to_frame(table: pa.Table, where: str) -> pd.DataFrame:
+def _to_frame(table: pa.Table, where: str, describe_row: DescribeRow) -> pd.DataFrame:
     if table.num_rows == 0:
         raise DataError(f"{where} has no rows")
     frame: pd.DataFrame = table.to_pandas(self_destruct=True, split_blocks=True)
+    for name in _PARSERS.keys() & set(frame.columns):
+        frame[name] = _PARSERS[name](frame[name], describe_row)
     return frame
 
 

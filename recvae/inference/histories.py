@@ -126,7 +126,7 @@ class UserHistories:
         if len(falls):
             file, row = self._locate(start + int(falls[0]) + 1)
             raise DataError(
-                f"{file} row {row:,}: user_id {after[falls[0]]} comes after {before[falls[0]]}; expected the rows "
+                f"{file} row {row + 1:,}: user_id {after[falls[0]]} comes after {before[falls[0]]}; expected the rows "
                 "sorted by user_id"
             )
         return np.flatnonzero(pc.not_equal(after, before)) + 1
@@ -160,7 +160,7 @@ class UserHistories:
         rows = rows.select(self._columns)
         if rows["user_id"].null_count:
             file, place = self._locate(row + int(np.flatnonzero(rows["user_id"].is_null())[0]))
-            raise DataError(f"{file} row {place:,}: user_id is missing")
+            raise DataError(f"{file} row {place + 1:,}: user_id is missing")
         return rows.set_column(0, "user_id", decode_ids(rows["user_id"].combine_chunks()))
 
     @property

@@ -62,7 +62,7 @@ def _check_values(engine: Engine, table: Any, where: str, timestamp_unit: str | 
     types = table.schema()
     missing = {name: table[name].isnull().sum() for name in PAIR}
     if "rating" in types:
-        if not types["rating"].is_numeric():
+        if not (types["rating"].is_numeric() or types["rating"].is_boolean()):
             raise DataError(f"{where}: rating has values of type {types['rating']}; expected numbers")
         table = table.mutate(rating=table.rating.cast("float64"))
         missing["rating"] = (~(table.rating.abs() <= np.finfo(np.float64).max).fill_null(False)).sum()

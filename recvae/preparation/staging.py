@@ -4,7 +4,7 @@ Engines read files in any order and by rules of their own. Staging keeps the ord
 and dates by the rules of `recvae.data.readers`, so that an engine comes to the same result as memory.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -13,9 +13,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from recvae.data.columns import Columns
+from recvae.data.columns import Columns, DescribeRow, parse_dates, parse_ratings
 from recvae.data.delimited import DelimitedText, parse_whole_numbers
-from recvae.data.readers import is_json_lines
+from recvae.data.readers import convert_values, is_json_lines, is_text
 from recvae.errors import DataError
 
 _ROWS_A_BATCH = 1 << 18
@@ -60,7 +60,7 @@ def stage(source: Path, columns: Columns, target: Path) -> StagedFile:
     staged = StagedFile(target)
     text = None if source.suffix.lower() == ".parquet" else DelimitedText.open(source, columns)
     batches = _read_parquet(source, columns, staged) if text is None else text.stream()
-    describe_row = (lambda row: f"{source} row {row}") if text is None else text.describe_row
+    describe_row = (lambda row: f"{source} row {row + 1}") if text is None else text.describe_row
     # The type of a text column is known only after its last row, so all types that fit so far are kept.
     candidates: Candidates = {"timestamp": [*_NUMBERS, _TEXT]}
     if text is not None:
@@ -85,11 +85,7 @@ def stage(source: Path, columns: Columns, target: Path) -> StagedFile:
 
 
 def _is_text(batch: pa.RecordBatch, name: str) -> bool:
-    return name in batch.schema.names and _is_string(batch.schema.field(name).type)
-
-
-def _is_string(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+    return name in batch.schema.names and is_text(batch.schema.field(name).type)
 
 
 def _add_row_number(schema: pa.Schema) -> pa.Schema:
@@ -101,7 +97,8 @@ def _read_parquet(source: Path, columns: Columns, staged: StagedFile) -> Iterato
         with pa.parquet.ParquetFile(source) as file:
             mapping = columns.map_names(file.schema_arrow.names, str(source))
             for batch in file.iter_batches(_ROWS_A_BATCH, columns=list(mapping)):
-                yield _count_dates(batch.rename_columns([mapping[name] for name in batch.schema.names]), staged)
+                named = batch.rename_columns([mapping[name] for name in batch.schema.names])
+                yield _count_dates(convert_values(named, source), staged)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{source} is not a readable Parquet file: {reason}") from None
@@ -110,17 +107,21 @@ def _read_parquet(source: Path, columns: Columns, staged: StagedFile) -> Iterato
 def _count_dates(batch: pa.RecordBatch, staged: StagedFile) -> pa.RecordBatch:
     """Replace timestamps, if they are dates, by numbers; sets their unit."""
     position = batch.schema.get_field_index("timestamp")
-    if position < 0 or not pa.types.is_temporal(batch.schema.types[position]):
+    if position < 0 or not _is_date(batch.schema.types[position]):
         return batch
     staged.timestamp_unit = _unit(batch.schema.types[position])
     return batch.set_column(position, "timestamp", _count_units(batch.column(position), staged.timestamp_unit))
+
+
+def _is_date(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
 
 
 def _number_rows(
     batches: Iterable[pa.RecordBatch],
     staged: StagedFile,
     candidates: Candidates,
-    describe_row: Callable[[int], str],
+    describe_row: DescribeRow,
 ) -> Iterator[pa.RecordBatch]:
     """Check each batch, add its rows' numbers, and remove the candidate types that its texts do not fit."""
     for batch in batches:
@@ -128,7 +129,9 @@ def _number_rows(
             if name != "timestamp" and array.null_count:
                 row = staged.n_rows + array.is_null().index(True).as_py()
                 raise DataError(f"{describe_row(row)}: {name} is missing")
-            if candidates.get(name) and _is_string(array.type):
+            if name == "rating":
+                parse_ratings(array.to_pandas(), lambda row: describe_row(staged.n_rows + row))
+            if candidates.get(name) and is_text(array.type):
                 candidates[name] = [kind for kind in candidates[name] if _fits(array, name, kind)]
         row = pa.array(range(staged.n_rows, staged.n_rows + len(batch)), pa.int64())
         staged.n_rows += len(batch)
@@ -146,7 +149,7 @@ def _fits(texts: pa.Array, name: str, kind: pa.DataType) -> bool:
     return True
 
 
-def _replace_dates(staged: StagedFile, kind: pa.DataType, describe_row: Callable[[int], str]) -> None:
+def _replace_dates(staged: StagedFile, kind: pa.DataType, describe_row: DescribeRow) -> None:
     """Replace timestamps, texts that all fit `kind`, by numbers; sets the unit that reading into memory gives them."""
     staged.timestamp_unit = _unit(kind)
     if kind == _TEXT:  # pandas parses these in memory, and takes nanoseconds only where there are any
@@ -176,15 +179,8 @@ def _count_units(dates: pa.Array, unit: str) -> pa.Array:
     return dates.cast(pa.timestamp(unit, getattr(dates.type, "tz", None))).cast(pa.int64())
 
 
-def _parse_text(batch: pa.RecordBatch, describe_row: Callable[[int], str]) -> pd.Series:
-    texts = batch["timestamp"].to_pandas()
-    dates: pd.Series = pd.to_datetime(texts.astype("string"), format="ISO8601", errors="coerce", utc=True)
-    wrong = (dates.isna() & texts.notna()).to_numpy()
-    if wrong.any():
-        place = int(wrong.argmax())
-        where = describe_row(batch["row"][place].as_py())
-        raise DataError(f"{where}: timestamp is {texts.iloc[place]!r}; expected a number or an ISO 8601 date")
-    return dates
+def _parse_text(batch: pa.RecordBatch, describe_row: DescribeRow) -> pd.Series:
+    return parse_dates(batch["timestamp"].to_pandas(), lambda place: describe_row(batch["row"][place].as_py()))
 
 
 def _iter_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from recvae.data.columns import Columns
-from recvae.data.interactions import Interactions, parse_timestamps, parse_weights
+from recvae.data.columns import Columns, parse_timestamps, parse_weights
+from recvae.data.interactions import Interactions
 from recvae.errors import DataError, ParameterError
 
 LEAST = 1e-6

@@ -63,7 +63,7 @@ def test_an_error_after_line_ends_in_fields_names_the_line(tmp_path: Path, name:
         ('user_id,item_id\n1,5" pipe\n2,c\n', 1, "line 3"),
         ('user_id,item_id\n1,"a ""b""\n"\r\n2,c\n', 1, "line 4"),
         ("user_id,item_id\r\n1,a\r2,c\r\n", 1, "line 3"),
-        (f'user_id,item_id\n1,"{"x" * 200_000}\n"\n2,c\n', 1, "row 1"),
+        (f'user_id,item_id\n1,"{"x" * 200_000}\n"\n2,c\n', 1, "row 2"),
     ],
 )
 def test_the_line_on_which_a_row_begins(content: str, row: int, where: str) -> None:

@@ -286,7 +286,7 @@ def test_broken_parquet(tmp_path: Path) -> None:
     [
         (pd.DataFrame({"user_id": [1], "movie": [2]}), r"has no column 'item_id' .* it has: user_id, movie"),
         (pd.DataFrame({"user_id": [], "item_id": []}), "has no rows"),
-        (pd.DataFrame({"user_id": [1, 2], "item_id": ["a", None]}), r"row 1: item_id is missing \(1 such rows\)"),
+        (pd.DataFrame({"user_id": [1, 2], "item_id": ["a", None]}), r"row 2: item_id is missing \(1 such rows\)"),
         (pd.DataFrame({"user_id": [1], "item_id": [2], "rating": ["good"]}), "rating has values of type .*string"),
     ],
 )
@@ -360,7 +360,7 @@ def test_json_lines(tmp_path: Path, name: str) -> None:
     assert [None if genres is None else list(genres) for genres in items["genre"]] == [["a", "b"], None]
     for text, said in (
         ('{"user_id": 7}\n', "has no column 'item_id'"),
-        ('{"user_id": 7, "item_id": null}\n{"user_id": 7, "item_id": 1}\n', "row 0: item_id is missing"),
+        ('{"user_id": 7, "item_id": null}\n{"user_id": 7, "item_id": 1}\n', "row 1: item_id is missing"),
         ('{"user_id": 7, "item_id": 1, "rating": "good"}\n', "rating has values of type string; expected numbers"),
         ("user_id,item_id\n1,2\n", "is not readable as JSON lines"),
         ("", "is not readable as JSON lines: Empty JSON file"),

@@ -311,14 +311,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "lists of floats": ({"user_id": [1, 2], "history": [[1.0], []]}, "history holds double; expected whole numbers"),
     "dates": ({"user_id": pa.array([1, 2], pa.date32()), "history": HISTORY}, r"user_id holds date32\[day\]"),
     "nobody": ({"user_id": pa.array([], pa.int64()), "item_id": pa.array([], pa.int64())}, "has no rows"),
-    "missing user": ({"user_id": [1, None], "history": HISTORY}, r"users.parquet row 1: user_id is missing"),
+    "missing user": ({"user_id": [1, None], "history": HISTORY}, r"users.parquet row 2: user_id is missing"),
     "missing user of an interaction": (
         {"user_id": [1, None], "item_id": [1, 1]},
-        r"users.parquet row 1: user_id is missing",
+        r"users.parquet row 2: user_id is missing",
     ),
     "unsorted": (
         {"user_id": [1, 1, 3, 2, 1], "item_id": [1, 2, 3, 4, 5]},
-        r"users.parquet row 3: user_id 2 comes after 3; expected the rows sorted by user_id",
+        r"users.parquet row 4: user_id 2 comes after 3; expected the rows sorted by user_id",
     ),
     "other ids": (
         {"user_id": [1, 2], "history": [["Heat", "Alien"], ["Brazil"]]},
@@ -341,7 +341,7 @@ def test_unsorted_over_the_border_of_batches_and_files(tmp_path: Path, monkeypat
     monkeypatch.setattr(histories, "INTERACTIONS_A_BATCH", 2)
     for number, user_ids in enumerate(([1, 1, 2, 3], [3, 3, 3, 1])):
         save_users(tmp_path / f"{number}.parquet", {"user_id": user_ids, "item_id": [1] * 4})
-    with pytest.raises(DataError, match=r"1\.parquet row 3: user_id 1 comes after 3"):
+    with pytest.raises(DataError, match=r"1\.parquet row 4: user_id 1 comes after 3"):
         list(UserHistories.open(tmp_path).batches())
 
 

@@ -242,7 +242,7 @@ def test_what_is_too_large_for_memory_goes_to_an_engine(tmp_path: Path, monkeypa
         ("user_id,item_id\n1,2\n\n,3\n", r"interactions.csv line 4: user_id is missing"),
         ("user_id,item_id,rating\n1,2,\n", r"interactions.csv line 2: rating is missing"),
         ("user_id,item_id,rating\n1,2,3\n1,3,good\n", r"rating is 'good'; expected a number"),
-        ("user_id,item_id,rating\n1,2,3\n1,3,inf\n", r"rating is missing or no number in 1 rows"),
+        ("user_id,item_id,rating\n1,2,3\n1,3,inf\n", r"line 3: rating is inf; expected a number"),
         ("user_id,item_id\n1,2\n3\n", r"1 columns; expected 2, as in the first line"),
         (
             "user_id,item_id,timestamp\n1,2,2020-01-01\n\n1,3,yesterday\n",
@@ -250,7 +250,7 @@ def test_what_is_too_large_for_memory_goes_to_an_engine(tmp_path: Path, monkeypa
         ),
         (
             "user_id,item_id,timestamp\n1,2,3\n1,3,2020-01-01x\n",
-            "line 2: timestamp is '3'; expected a number or an ISO",
+            "line 3: timestamp is '2020-01-01x'; expected a number or an ISO",
         ),
         ("user_id,movie\n1,2\n", "has no column 'item_id'"),
         ("user_id,item_id\n", "has no rows"),
