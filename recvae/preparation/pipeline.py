@@ -230,10 +230,7 @@ def _split(data: Interactions | SplitBackend, recipe: Recipe, options: Options) 
         a_tenth = max(1, min(LARGEST_HOLDOUT, len(data.user_ids) // 10))
         val_users, test_users = (a_tenth if users is None else users for users in (val_users, test_users))
         return strong_generalization(data, val_users=val_users, test_users=test_users, seed=options.seed)
-    if name in ("given", "cold-items"):
-        if not isinstance(data, Interactions):
-            reason = "a backend reads no train.txt and test.txt" if name == "given" else "it is made in memory"
-            raise ParameterError(f"split is {name!r} but {reason}; leave {'it' if name == 'given' else 'backend'} out")
+    if isinstance(data, Interactions) and name in ("given", "cold-items"):  # else refused before
         return (given if name == "given" else cold_items)(data, val_users=val_users, seed=options.seed)
     if name == "temporal":
         val_time, test_time = (
@@ -251,9 +248,27 @@ def choose_backend(source: str | Path) -> str | None:
         return "duckdb" if locate(path) is None and any(path.glob("*.parquet")) else None
     if not path.is_file() or find_spec("ibis") is None or is_json_lines(path):
         return None
-    needed = path.stat().st_size * MEMORY_A_BYTE.get(path.suffix.lower(), MEMORY_A_TEXT_BYTE)
     available = available_bytes()
-    return "duckdb" if available is not None and needed > available else None
+    return "duckdb" if available is not None and _estimate_memory(path) > available else None
+
+
+def _estimate_memory(path: Path) -> int:
+    return path.stat().st_size * MEMORY_A_BYTE.get(path.suffix.lower(), MEMORY_A_TEXT_BYTE)
+
+
+def _refuse_split_in_memory(source: Path, options: Options) -> None:
+    """Raise `ParameterError` for splits that no engine makes; the message says why there is one that nobody named."""
+    if options.split == "given":
+        raise ParameterError("split is 'given' but a backend reads no train.txt and test.txt; leave it out")
+    if options.split != "cold-items":
+        return
+    advice = "leave backend out"
+    if options.backend is None and source.is_dir():
+        advice = f"put the files of {source} into one"
+    elif options.backend is None:
+        needed, free = _estimate_memory(source) / 1e9, (available_bytes() or 0) / 1e9
+        advice = f"{source} takes about {needed:.1f} GB, and {free:.1f} GB are free"
+    raise ParameterError(f"split is 'cold-items', which is made in memory; {advice}")
 
 
 def _prepare_in_engine(
@@ -274,6 +289,7 @@ def _prepare_in_engine(
         raise ParameterError(
             f"backend is {backend}, which reads a file, a folder of Parquet files or a table: {source}"
         )
+    _refuse_split_in_memory(Path(source), options)
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with open_engine(backend, out.absolute().parent) as engine:
         whole = read_source(engine, source, options.columns)

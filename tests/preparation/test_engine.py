@@ -236,6 +236,23 @@ def test_what_is_too_large_for_memory_goes_to_an_engine(tmp_path: Path, monkeypa
         )
 
 
+def test_cold_items_of_a_source_that_goes_to_an_engine_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table().to_csv(tmp_path / "interactions.csv", index=False)
+    (tmp_path / "parts").mkdir()
+    table().to_parquet(tmp_path / "parts" / "0.parquet")
+    monkeypatch.setattr(pipeline, "MEMORY_A_TEXT_BYTE", 10**6)
+    monkeypatch.setattr(pipeline, "available_bytes", lambda: 2 * 10**9)
+    size = (tmp_path / "interactions.csv").stat().st_size / 1000
+    for source, advice in (
+        ("interactions.csv", rf"\S*interactions.csv takes about {size:.1f} GB, and 2.0 GB are free"),
+        ("parts", r"put the files of \S*parts into one"),
+    ):
+        with pytest.raises(ParameterError, match=f"split is 'cold-items', which is made in memory; {advice}"):
+            prepare(tmp_path / source, tmp_path / "out", Options(split="cold-items"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
