@@ -17,7 +17,15 @@ from recvae.data.readers import read_table
 from recvae.datasets import Dataset
 from recvae.errors import DataError, ParameterError
 from recvae.fitting.continuation import Continuation, read_continuation
-from recvae.preparation.pipeline import OWN_DATA, Options, choose_backend, choose_filters, find_dataset, prepare
+from recvae.preparation.pipeline import (
+    OWN_DATA,
+    Options,
+    choose_backend,
+    choose_filters,
+    find_dataset,
+    prepare,
+    refuse_columns,
+)
 from recvae.storage.manifest import describe_directory
 
 Source = Any
@@ -100,6 +108,8 @@ def open_source(
     if options.backend:
         raise ParameterError(f"backend is {options.backend}; expected a file, a folder or a table's name to read in it")
     dataset = _read_dataset(source, options)
+    named = Columns(item=options.columns.item) if options.items else Columns()  # the dataset has the usual names
+    options = replace(options, columns=named)
     return _prepare(dataset, directory, options, dataset.items if described is None else described, {}, say)
 
 
@@ -160,6 +170,8 @@ def _write_items(items: Any, folder: Path) -> Path:
 
 
 def _read_dataset(source: Source, options: Options) -> Dataset:
+    if isinstance(source, Dataset | Interactions):
+        refuse_columns(options, f"the source is of class {type(source).__name__}", "leave it out")
     if isinstance(source, Dataset):
         return source
     if isinstance(source, str | Path):

@@ -130,6 +130,8 @@ def prepare(
     described = read_items(options.items, options.columns.item) if options.items else None
     if not isinstance(source, Dataset) and (backend := options.backend or choose_backend(source)):
         return _prepare_in_engine(backend, str(source), Path(out), options, described)
+    if isinstance(source, Dataset):
+        refuse_columns(options, "the source is of class Dataset", "leave it out")
     found = source if isinstance(source, Dataset) else find_dataset(source, options, data_dir)
     origin = "" if found.origin == found.name else f" from {found.origin}"
     notes = [f"{found.name}{origin}: {len(found.ratings):,} rows", *found.notes]
@@ -178,11 +180,11 @@ def find_dataset(source: str | Path, options: Options, data_dir: Path | None = N
         If columns are named of a source whose columns are fixed.
     """
     if source in NAMES:
-        _refuse_columns(options, f"{source} is a known data set", "leave it out")
+        refuse_columns(options, f"{source} is a known data set", "leave it out")
         return load(str(source), data_dir)
     path = Path(source)
     if path.is_dir():
-        _refuse_columns(options, f"{path} is a folder", "leave it out, or name the file in it")
+        refuse_columns(options, f"{path} is a folder", "leave it out, or name the file in it")
         return load(path)
     if str(source) != "-" and not path.exists():
         raise DataError(f"{source} is neither a file, a folder nor a data set's name ({', '.join(NAMES)})")
@@ -193,7 +195,7 @@ def find_dataset(source: str | Path, options: Options, data_dir: Path | None = N
     return Dataset(path.name, ratings, None, path.name, digest_sources(path), OWN_DATA, notes)
 
 
-def _refuse_columns(options: Options, why: str, advice: str) -> None:
+def refuse_columns(options: Options, why: str, advice: str) -> None:
     """Raise `ParameterError` for columns that are named; where there is a file of items, the items' is a name in it."""
     usual = Columns(item=options.columns.item) if options.items else Columns()
     for name, value in vars(options.columns).items():

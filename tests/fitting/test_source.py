@@ -56,6 +56,20 @@ def test_columns_of_a_table(tmp_path: Path) -> None:
         opened(table, tmp_path)
 
 
+@pytest.mark.parametrize("source", [SOURCE, Interactions.from_frame(SOURCE.ratings)])
+def test_columns_of_a_source_that_needs_none(tmp_path: Path, source: Any) -> None:
+    for column in ("user", "event"):
+        message = (
+            f"{column}_column is 'who', but the source is of class {type(source).__name__}, whose columns are fixed"
+        )
+        with pytest.raises(ParameterError, match=message):
+            opened(source, tmp_path, Options(split="auto", columns=Columns(**{column: "who"})))
+    assert SOURCE.items is not None
+    SOURCE.items.rename(columns={"item_id": "film"}).to_csv(tmp_path / "items.csv", index=False)
+    data = opened(source, tmp_path, Options(split="auto", columns=Columns(item="film")), tmp_path / "items.csv")
+    assert data.prepared.items["title"].notna().all()
+
+
 @pytest.mark.parametrize("n_users", [60, 2])
 def test_weights_stay(tmp_path: Path, n_users: int) -> None:
     weighted = SOURCE.ratings[SOURCE.ratings["user_id"] <= n_users]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recvae.data.columns import Columns
 from recvae.data.prepared import read_prepared
 from recvae.datasets.synthetic import generate
 from recvae.errors import ParameterError
@@ -28,6 +29,11 @@ from recvae.preparation.pipeline import Options, prepare
 def test_wrong_options_fail_before_there_is_a_source(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         Options(**options)
+
+
+def test_columns_of_a_data_set_in_memory_are_fixed(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="user_column is 'who', but the source is of class Dataset, whose columns"):
+        prepare(generate(60, 40), tmp_path, Options(columns=Columns("who")))
 
 
 def test_numbers_of_numpy_are_options(tmp_path: Path) -> None:
