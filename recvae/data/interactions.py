@@ -16,6 +16,7 @@ from recvae.data.csr import list_entries
 from recvae.data.frames import to_frame
 from recvae.data.ids import IntArray, index_ids, renumber
 from recvae.data.readers import read_table
+from recvae.data.repeats import Repeats
 from recvae.errors import LARGEST, DataError, ParameterError, real, whole
 
 
@@ -55,6 +56,8 @@ class Interactions:
         Above 0; every interaction weighs 1 when None.
     n_duplicates : int
         Rows of the source that repeated an earlier pair.
+    repeats : Repeats, optional
+        The rows of repeated pairs, where these have weights, and timestamps or parts.
     """
 
     user_ids: pd.Index
@@ -66,6 +69,7 @@ class Interactions:
     part: npt.NDArray[np.int8] | None = None
     n_duplicates: int = 0
     weight: npt.NDArray[np.float32] | None = None
+    repeats: Repeats | None = None
 
     def __len__(self) -> int:
         return len(self.user_idx)
@@ -192,6 +196,7 @@ class Interactions:
             timestamp=None if self.timestamp is None else self.timestamp[kept],
             part=None if self.part is None else self.part[kept],
             weight=None if self.weight is None else self.weight[kept],
+            repeats=None if self.repeats is None else self.repeats.select(kept),
         )
 
     def filter(
@@ -241,9 +246,8 @@ class Interactions:
             return self
         repeated = pd.Series(pairs).duplicated().to_numpy()
         pair = pd.factorize(pairs)[0]  # numbered by first appearance, as the rows that stay
-        ratings, parts, weights = (
-            None if values is None else pd.Series(values).groupby(pair)
-            for values in (self.rating, self.part, self.weight)
+        ratings, parts = (
+            None if values is None else pd.Series(values).groupby(pair) for values in (self.rating, self.part)
         )
         if (timestamp := self.timestamp) is not None:
             times = pd.Series(timestamp)
@@ -251,6 +255,10 @@ class Interactions:
                 ignored = times.max() if timestamp.dtype.kind in "iu" else np.nan  # NaN would make floats of integers
                 times = times.where(pd.Series(self.rating) == ratings.transform("max"), ignored)
             timestamp = times.groupby(pair).min().to_numpy(dtype=timestamp.dtype)
+        weight, repeats = self.weight, None
+        if weight is not None:
+            repeats = Repeats.collect(pair, weight, sum_weights, self.timestamp, self.part)
+            weight = repeats.weigh(weight[~repeated])
         return replace(
             self,
             user_idx=self.user_idx[~repeated],
@@ -259,7 +267,8 @@ class Interactions:
             timestamp=timestamp,
             part=None if parts is None else parts.min().to_numpy(dtype=np.int8),
             n_duplicates=self.n_duplicates + int(repeated.sum()),
-            weight=None if weights is None else _collapse_weights(weights, sum_weights),
+            weight=weight,
+            repeats=None if timestamp is None and parts is None else repeats,
         )
 
 
@@ -292,15 +301,6 @@ def _check_labels(ids: Iterable[Hashable] | None, size: int, name: str, what: st
         repeated = labels[labels.duplicated()].tolist()[0]
         raise ParameterError(f"{name} has {repeated!r} more than once; expected a different id for each of the {what}")
     return labels
-
-
-def _collapse_weights(weights: Any, sum_weights: bool) -> npt.NDArray[np.float32]:
-    """Return the sum, or the highest, of the weights of each group."""
-    with np.errstate(over="ignore"):
-        collapsed: npt.NDArray[np.float32] = (weights.sum() if sum_weights else weights.max()).to_numpy(np.float32)
-    if not np.isfinite(collapsed).all():
-        raise DataError("the weights of a repeated pair sum to more than float32 holds; expected smaller weights")
-    return collapsed
 
 
 def _check_parts(parts: pd.Series) -> npt.NDArray[np.int8]:

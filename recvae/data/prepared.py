@@ -142,13 +142,14 @@ def write_prepared(
     if items is not None:
         described = to_frame(items, "items").drop_duplicates("item_id")
         vocabulary = vocabulary.merge(described, on="item_id", how="left", validate="1:1")
-    frames = data.iter_frames(_ROWS_A_GROUP) if isinstance(data, Interactions) else data
+    frames, weights = (data.iter_frames(_ROWS_A_GROUP), data.weight) if isinstance(data, Interactions) else (data, None)
     with replace_directory(Path(path), KIND) as directory:
         _write_interactions(directory / _INTERACTIONS, frames)
         vocabulary.to_parquet(directory / _ITEMS, index=False)
         _users(split).to_parquet(directory / _USERS, index=False)
         _write_split(directory, split)
-        weighted = any(directory.glob(WEIGHTS))  # earlier versions of recvae refuse what they would misread
+        # Earlier versions of recvae refuse what they would misread; weights may be of interactions after training only.
+        weighted = any(directory.glob(WEIGHTS)) or (weights is not None and (weights != 1).any())
         write_manifest(directory, KIND, WEIGHTED if weighted else VERSION, content)
 
 

@@ -4,7 +4,7 @@
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, Self
@@ -15,6 +15,7 @@ import pandas as pd
 from scipy import sparse
 
 from recvae.data.interactions import Interactions
+from recvae.data.repeats import Repeats
 from recvae.data.split import TEST, TRAIN, VALIDATION
 
 Indices = npt.NDArray[np.integer[Any]]
@@ -81,7 +82,7 @@ class SplitBackend(Protocol):
         """List user and item index of each interaction on a side, in the source's order."""
 
     def list_weights(self, side: int) -> npt.NDArray[np.float32] | None:
-        """List the weight of each of these interactions; None where all are 1."""
+        """List the weight of each of these interactions, as `build_matrix` has it; None where all are 1."""
 
     def drop_weights(self) -> Self:
         """Make every weight 1, for what is held out."""
@@ -89,6 +90,7 @@ class SplitBackend(Protocol):
     def build_matrix(self, name: str, users: Indices, sides: Sequence[int]) -> sparse.csr_matrix:
         """Build the matrix of the users' interactions on some sides, of their weights: a row for each of `users`.
 
+        A pair that occurs several times weighs what its rows up to the last of the sides say.
         `name` is the matrix's name among files, for back ends that write it.
         """
 
@@ -104,12 +106,22 @@ class MemoryBackend:
     timestamp: npt.NDArray[Any] | None
     side: npt.NDArray[np.int8]
     weight: npt.NDArray[np.float32] | None = None
+    repeats: Repeats | None = None
 
     @classmethod
     def from_interactions(cls, data: Interactions, side: npt.NDArray[np.int8] | None = None) -> Self:
         """Make a back end with every interaction on its given `side`, or in training."""
         side = np.full(len(data), TRAIN, dtype=np.int8) if side is None else side
-        return cls(data.user_ids, data.item_ids, data.user_idx, data.item_idx, data.timestamp, side, data.weight)
+        ids, idx = (data.user_ids, data.item_ids), (data.user_idx, data.item_idx)
+        return cls(*ids, *idx, data.timestamp, side, data.weight, data.repeats)._assign(side)
+
+    @classmethod
+    def from_parts(cls, data: Interactions, side: npt.NDArray[np.int8]) -> Self:
+        """Make a back end of data that come split, whose repeated rows are not known before their own part."""
+        backend = cls.from_interactions(data, side)
+        if data.repeats is None or data.repeats.side is None:
+            return backend
+        return backend._assign(side, np.maximum(side[data.repeats.place], data.repeats.side))
 
     @property
     def n_interactions(self) -> int:
@@ -126,12 +138,16 @@ class MemoryBackend:
         return self._sorted_timestamps[position]
 
     def assign_by_user(self, side_of_user: npt.NDArray[np.int8]) -> Self:
-        return replace(self, side=side_of_user[self.user_idx])
+        return self._assign(side_of_user[self.user_idx])
 
     def assign_by_time(self, val_time: Any, test_time: Any) -> Self:
-        times = self._timestamps
-        side = np.where(times >= test_time, TEST, np.where(times >= val_time, VALIDATION, TRAIN))
-        return replace(self, side=side.astype(np.int8))
+        def find_sides(times: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
+            # Not `>=`: a repeated row without a time is not known to be before any.
+            side = np.where(~(times < test_time), TEST, np.where(~(times < val_time), VALIDATION, TRAIN))
+            return side.astype(np.int8)
+
+        times = None if self.repeats is None else self.repeats.timestamp
+        return self._assign(find_sides(self._timestamps), None if times is None else find_sides(times))
 
     def assign_last_two(self, min_interactions: int) -> Self:
         order = np.lexsort((self.item_idx, self._timestamps, self.user_idx))
@@ -140,7 +156,7 @@ class MemoryBackend:
         side = np.full(self.n_interactions, TRAIN, dtype=np.int8)
         side[order[last]] = TEST
         side[order[last - 1]] = VALIDATION
-        return replace(self, side=side)
+        return self._assign(side, self._find_sides_of_rows({VALIDATION: order[last - 1], TEST: order[last]}))
 
     def count_sides(self) -> list[int]:
         counts: list[int] = np.bincount(self.side, minlength=3).tolist()
@@ -166,6 +182,7 @@ class MemoryBackend:
             timestamp=None if self.timestamp is None else self.timestamp[kept],
             side=self.side[kept],
             weight=None if self.weight is None else self.weight[kept],
+            repeats=None if self.repeats is None else self.repeats.select(kept),
         )
 
     def list_interactions(self, side: int) -> tuple[Indices, Indices]:
@@ -173,7 +190,8 @@ class MemoryBackend:
         return self.user_idx[mask], self.item_idx[mask]
 
     def list_weights(self, side: int) -> npt.NDArray[np.float32] | None:
-        return None if self.weight is None else self.weight[self._mask([side])]
+        weights = self._weigh(side)
+        return None if weights is None else weights[self._mask([side])]
 
     def drop_weights(self) -> Self:
         return replace(self, weight=None)
@@ -182,8 +200,9 @@ class MemoryBackend:
         del name
         rows = invert_index(users, len(self.user_ids))[self.user_idx]
         kept = self._mask(sides) & (rows >= 0)
-        weights = None if self.weight is None else self.weight[kept]
-        return build_matrix(rows[kept], self.item_idx[kept], (len(users), len(self.item_ids)), weights)
+        weights = self._weigh(max(sides))
+        shape = (len(users), len(self.item_ids))
+        return build_matrix(rows[kept], self.item_idx[kept], shape, None if weights is None else weights[kept])
 
     @property
     def _timestamps(self) -> npt.NDArray[Any]:
@@ -194,6 +213,36 @@ class MemoryBackend:
     @cached_property
     def _sorted_timestamps(self) -> npt.NDArray[Any]:
         return np.sort(self._timestamps)
+
+    def _assign(self, side: npt.NDArray[np.int8], of_rows: npt.NDArray[np.int8] | None = None) -> Self:
+        """Put each interaction on a side, and each row of repeated pairs, on its interaction's by default."""
+        if self.repeats is None:
+            return replace(self, side=side)
+        of_rows = side[self.repeats.place] if of_rows is None else of_rows
+        return replace(self, side=side, repeats=replace(self.repeats, side=of_rows))
+
+    def _find_sides_of_rows(self, held_out: Mapping[int, Indices]) -> npt.NDArray[np.int8] | None:
+        """Put each row of repeated pairs on the last side whose held-out interaction of its user it does not precede.
+
+        `held_out` has the interactions of each side after training, at most one a user, in order of the sides.
+        """
+        if self.repeats is None or self.repeats.timestamp is None:
+            return None
+        place, times = self.repeats.place, self.repeats.timestamp
+        side = np.full(len(place), TRAIN, dtype=np.int8)
+        for later, interactions in held_out.items():
+            of_user = np.full(len(self.user_ids), -1)
+            of_user[self.user_idx[interactions]] = interactions
+            bound = of_user[self.user_idx[place]]
+            tied = (times == self._timestamps[bound]) & (self.item_idx[place] < self.item_idx[bound])
+            side[(bound >= 0) & ~((times < self._timestamps[bound]) | tied)] = later
+        return side
+
+    def _weigh(self, last_side: int) -> npt.NDArray[np.float32] | None:
+        """Weigh the interactions by what is known on a side; None where all weigh 1."""
+        if self.weight is None or self.repeats is None:
+            return self.weight
+        return self.repeats.weigh(self.weight, last_side)
 
     def _mask(self, sides: Sequence[int]) -> Mask:
         chosen = np.zeros(3, dtype=bool)

@@ -97,7 +97,7 @@ def given(data: Interactions, *, val_users: int | None = None, seed: int = 98765
     if not (side == VALIDATION).any() and val_users != 0:
         side, n_users = _move_to_validation(data, side, val_users, generator)
         protocol |= {"val_users": n_users, "seed": seed}
-    return _split_by_side(MemoryBackend.from_interactions(data, side), protocol, vocabulary)
+    return _split_by_side(MemoryBackend.from_parts(data, side), protocol, vocabulary)
 
 
 def temporal(data: Interactions | SplitBackend, *, val_time: Any = None, test_time: Any = None) -> Split:

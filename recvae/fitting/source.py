@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from recvae.data.columns import Columns
@@ -107,6 +108,9 @@ def open_source(
         return SplitData(read_prepared(directory), described)
     if options.backend:
         raise ParameterError(f"backend is {options.backend}; expected a file, a folder or a table's name to read in it")
+    if isinstance(source, Interactions) and source.repeats is not None:
+        repeats = "sum" if source.repeats.summed else "once"
+        options = replace(options, weights=replace(options.weights, repeats=repeats))
     dataset = _read_dataset(source, options)
     named = Columns(item=options.columns.item) if options.items else Columns()  # the dataset has the usual names
     options = replace(options, columns=named)
@@ -181,13 +185,30 @@ def _read_dataset(source: Source, options: Options) -> Dataset:
             return find_dataset(source, options)
         return Dataset("standard input", read_table("-", options.columns), None, "standard input", {}, OWN_DATA)
     if isinstance(source, Interactions):
-        frame = pd.concat(source.iter_frames(len(source)))
-        if source.part is not None:
-            frame = frame.assign(part=source.part)
+        frame = _list_rows(source)
     else:
         frame = _map_columns(to_frame(source, "the table"), options.columns)
     recipe = replace(OWN_DATA, split="given") if "part" in frame else OWN_DATA
     return Dataset(_TABLE, frame, None, "memory", {}, recipe)
+
+
+def _list_rows(data: Interactions) -> pd.DataFrame:
+    """Make a table of interactions that gives them again, with all rows of repeated pairs whose weights are kept.
+
+    A row dates from its interaction on: an earlier one, with a lower rating, must not bring the interaction forward.
+    """
+    frame = pd.concat(data.iter_frames(len(data)))
+    if data.part is not None:
+        frame = frame.assign(part=data.part)
+    if (repeats := data.repeats) is None:
+        return frame
+    rows = frame.iloc[repeats.place].assign(weight=repeats.weight)
+    if data.timestamp is not None and repeats.timestamp is not None:
+        rows["timestamp"] = np.maximum(data.timestamp[repeats.place], repeats.timestamp)
+    if repeats.side is not None:
+        rows["part"] = repeats.side
+    rows = pd.concat([frame.drop(index=pd.Index(repeats.place)), rows])
+    return rows.sort_index(kind="stable")  # the order in which pairs first occur decides what a strong split holds out
 
 
 def _map_columns(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:

@@ -8,7 +8,6 @@ import numpy.typing as npt
 from scipy import linalg, sparse
 from scipy.linalg import lapack
 
-from recvae.data.stored_arrays import take_array
 from recvae.errors import ArtifactError
 from recvae.memory import row_batches
 from recvae.models import hyperparameters as check
@@ -16,6 +15,7 @@ from recvae.models.base import State
 from recvae.models.factorization import LARGEST_WEIGHT, ONE_BLAS_THREAD, Factorization, import_implicit
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
+from recvae.models.stored_arrays import take_array
 from recvae.models.validation import ValidationUsers, check_metric, find_validation, validate
 from recvae.types import FloatArray
 

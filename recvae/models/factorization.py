@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recvae.data.stored_arrays import take_array
 from recvae.errors import MissingDependencyError, ParameterError, TrainingError, UnsupportedError
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
+from recvae.models.stored_arrays import take_array
 from recvae.types import FloatArray
 
 LARGEST_WEIGHT = 1e6  # far beyond what helps; float32 sums overflow with much more

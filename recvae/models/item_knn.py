@@ -11,7 +11,6 @@ import numpy.typing as npt
 from scipy import sparse
 
 from recvae.data.csr import csr_arrays
-from recvae.data.stored_arrays import take_array, take_csr
 from recvae.errors import TrainingError
 from recvae.evaluation.standard_error import is_ahead
 from recvae.models import hyperparameters as check
@@ -20,6 +19,7 @@ from recvae.models.factorization import import_implicit
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
 from recvae.models.similarity import divide_by_lengths
+from recvae.models.stored_arrays import take_array, take_csr
 from recvae.models.validation import ValidationUsers, check_metric, find_validation, validate_users
 from recvae.types import FloatArray
 

@@ -19,21 +19,15 @@ def note_lines(source: Path, n_rows: int) -> tuple[str, ...]:
     return (f"{n_lines:,} lines are no rows: they are inside quoted fields, or follow a quote that is not closed",)
 
 
-def note_weights(data: Interactions, split: Split, n_dropped: int, n_repeated: int) -> list[str]:
-    """Tell the range of the weights, how many rows of kinds without weight were dropped, and what repeated ones do."""
+def note_weights(data: Interactions, n_dropped: int) -> list[str]:
+    """Tell the range of the weights, and how many rows of kinds without weight were dropped."""
     if data.weight is None:
         return []
     dropped = f"; {n_dropped:,} rows of kinds that weigh 0 were dropped" if n_dropped else ""
-    lines = [
+    return [
         f"weights from {data.weight.min():.3g} to {data.weight.max():.3g} are for training and for histories; "
         f"the evaluation is binary{dropped}"
     ]
-    if n_repeated and split.protocol["split"] in ("temporal", "leave-last"):
-        lines.append(
-            f"{n_repeated:,} rows repeat a user's item: they weigh in its first one, those after the split too, of "
-            "which training so knows"
-        )
-    return lines
 
 
 def note_stars(ratings: RatingSummary | None) -> list[str]:

@@ -152,7 +152,7 @@ def prepare(
         counts=counts,
         items=items,
     )
-    notes += note_weights(data, split, len(found.ratings) - counts["rows"], counts["duplicate_rows"])
+    notes += note_weights(data, len(found.ratings) - counts["rows"])
     notes += summarise(counts, split) + item_notes
     if found.name == "ml-20m" and split.protocol["split"] == "strong":
         notes += describe(check_published(data, split))

@@ -1,6 +1,7 @@
 """Data of a search from every kind of source."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,24 @@ def test_weights_stay(tmp_path: Path, n_users: int) -> None:
     interactions = data.prepared.read_interactions() if isinstance(data, SplitData) else data.interactions
     assert interactions.weight is not None
     assert sorted(interactions.weight) == sorted(weighted["weight"])
+
+
+@pytest.mark.parametrize("columns", [[], ["rating"], ["part"]], ids=str)
+@pytest.mark.parametrize("repeats", ["sum", "once"])
+def test_interactions_keep_the_rows_of_repeated_pairs(tmp_path: Path, columns: list[str], repeats: str) -> None:
+    """Weights in training are of the rows before the split's end only, as those of the table itself."""
+    generator = np.random.default_rng(0)
+    n = 2000
+    table = pd.DataFrame({name: generator.integers(0, 30, n) for name in ("user_id", "item_id")})
+    table = table.assign(timestamp=generator.integers(0, 500, n), weight=generator.integers(1, 9, n).astype(float))
+    made = {"rating": generator.integers(1, 6, n).astype(float), "part": generator.integers(0, 3, n)}
+    table = table.assign(**{name: made[name] for name in columns})
+    options = Options(split="given" if "part" in columns else "temporal", weights=WeightOptions(repeats=repeats))
+    interactions = Interactions.from_frame(table, Columns(weight="weight"), sum_repeats=repeats == "sum")
+    from_table = opened(table, tmp_path / "1", replace(options, columns=Columns(weight="weight"))).prepared
+    from_interactions = opened(interactions, tmp_path / "2", replace(options, weights=WeightOptions())).prepared
+    assert from_table.identity == from_interactions.identity
+    assert from_table.split.train.sum() < from_table.read_interactions().user_items.sum()
 
 
 def test_standard_input(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

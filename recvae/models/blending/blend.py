@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recvae.data.stored_arrays import take_array
 from recvae.errors import ParameterError, UnsupportedError
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.blending.weights import choose_weights, collect_candidates, standardise
 from recvae.models.estimator import Estimator
 from recvae.models.fit_context import FitContext
+from recvae.models.stored_arrays import take_array
 from recvae.models.validation import ValidationUsers, check_metric, hold_out_users
 from recvae.types import FloatArray, UserItems
 

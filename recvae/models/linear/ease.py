@@ -8,7 +8,6 @@ from numpy.linalg import LinAlgError
 from scipy import sparse
 
 from recvae.data.csr import csr_arrays
-from recvae.data.stored_arrays import take_array, take_csr
 from recvae.errors import ArtifactError, ParameterError
 from recvae.memory import available_bytes
 from recvae.models import hyperparameters as check
@@ -18,6 +17,7 @@ from recvae.models.hyperparameters import RealRange, SearchSpace
 from recvae.models.linear.choice import choose, keep_comparable, measure_lists
 from recvae.models.linear.inverses import Inverse, Problem, count_bytes
 from recvae.models.linear.sparse_inverse import FactoredInverse
+from recvae.models.stored_arrays import take_array, take_csr
 from recvae.models.validation import ValidationUsers, check_metric, find_validation
 from recvae.nn.device import check_device_name
 from recvae.types import FloatArray

@@ -8,7 +8,6 @@ import numpy.typing as npt
 from scipy import sparse
 
 from recvae.data.csr import csr_arrays
-from recvae.data.stored_arrays import take_array, take_csr
 from recvae.errors import ArtifactError
 from recvae.memory import available_bytes
 from recvae.models import hyperparameters as check
@@ -17,6 +16,7 @@ from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
 from recvae.models.linear.choice import choose, keep_comparable, measure_lists
 from recvae.models.linear.spectral import SpectralFilter, Spectrum
+from recvae.models.stored_arrays import take_array, take_csr
 from recvae.models.validation import ValidationUsers, check_metric, find_validation
 from recvae.types import FloatArray
 
