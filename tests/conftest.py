@@ -25,6 +25,14 @@ EXPECTED_SKIPS = (
 """Beginnings of the reasons for which the gate may skip a test; `make long` runs Spark and Ray."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def fixed_threads() -> Iterator[None]:
+    """Trainings keep their number of threads beside other tests, so that they can be compared to the last bit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recvae.training.threads.THREADS_ARE_GIVEN", True)
+        yield
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real data sets that $RECVAE_DATA names."""

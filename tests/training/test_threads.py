@@ -12,13 +12,15 @@ from recvae.training import threads
 from recvae.training.threads import ThreadChoice, adapted_threads
 
 
-def train(choice: ThreadChoice, seconds_with: Callable[[int], float], duration: float) -> dict[int, float]:
-    """Seconds spent with each number of threads in `duration` seconds of updates."""
+def train(
+    choice: ThreadChoice, seconds_with: Callable[[int], float], duration: float, used: float = 1.0
+) -> dict[int, float]:
+    """Seconds spent with each number of threads in `duration` seconds of updates, which use this share of them."""
     spent: dict[int, float] = {}
     while sum(spent.values()) < duration:
         number = choice.number
         seconds = seconds_with(number)
-        choice.record(seconds)
+        choice.record(seconds, used * number * seconds)
         spent[number] = spent.get(number, 0.0) + seconds
     return spent
 
@@ -55,12 +57,12 @@ def test_the_best_number_is_found_on_many_cores(most: int, best: int) -> None:
 
 
 @settings(deadline=None)
-@example(1, [1.0] * 9)
-@given(st.integers(1, 40), st.lists(st.floats(1e-4, 5.0), max_size=400))
-def test_the_number_stays_within_bounds(most: int, seconds: list[float]) -> None:
+@example(1, [1.0] * 9, 0.0)
+@given(st.integers(1, 40), st.lists(st.floats(1e-4, 5.0), max_size=400), st.floats(0, 40))
+def test_the_number_stays_within_bounds(most: int, seconds: list[float], used: float) -> None:
     choice, numbers = make_choice(most)
     for elapsed in seconds:
-        choice.record(elapsed)
+        choice.record(elapsed, used * elapsed)
     assert all(1 <= number <= most for number in numbers)
 
 
@@ -72,9 +74,35 @@ def test_short_training_changes_nothing() -> None:
 
 def test_updates_longer_than_a_window_are_timed_in_twos() -> None:
     choice, numbers = make_choice(2)
-    for seconds in (*[3.0] * 10, 9.0, 2.0, 2.0):  # the first update with one thread is not counted
-        choice.record(seconds)
+    for seconds in (*[3.0] * 11, 9.0, 2.0, 2.0):  # the first update with one thread is not counted
+        choice.record(seconds, 2 * seconds)
     assert numbers == [1]
+
+
+def test_cores_that_others_keep_busy_are_noticed_at_once() -> None:
+    choice, numbers = make_choice(2)
+    for seconds in (5.0, 3.0, 3.0, 0.2, 0.2, 0.2):
+        choice.record(seconds, seconds)
+    assert numbers == [1]
+    spent = train(choice, lambda number: 3.0 if number == 2 else 0.2, 300.0, used=0.5)
+    assert spent[2] < 0.05 * 300
+
+
+def test_threads_that_wait_for_one_another_on_a_quiet_machine_are_tried_no_more_often_than_others() -> None:
+    choice, _ = make_choice(8)
+    spent = train(choice, lambda number: 0.012 if number == 8 else 0.016, 300.0, used=0.6)
+    assert spent[4] < 0.025 * 300
+
+
+def test_a_trial_that_is_much_slower_ends_with_its_first_update() -> None:
+    choice, numbers = make_choice(2)
+    train(choice, lambda number: 3.0 if number == 2 else 0.2, 20.0, used=0.5)
+    assert choice.number == 1
+    while choice.number == 1:
+        choice.record(0.2, 0.1)
+    choice.record(3.0, 3.0)
+    assert choice.number == 1
+    assert numbers[-2:] == [2, 1]
 
 
 def test_long_updates_lose_little_by_trials() -> None:
@@ -100,7 +128,7 @@ def two_threads() -> None:
 def test_the_number_is_as_before_after_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "THREADS_ARE_GIVEN", False)
     with suppress(KeyboardInterrupt), adapted_threads(True) as record:
-        for _ in range(10):
+        for _ in range(3):  # which use hardly any of the processor's time
             record(1.0)
         assert torch.get_num_threads() == 1
         raise KeyboardInterrupt
