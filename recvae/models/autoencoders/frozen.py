@@ -64,11 +64,9 @@ class FrozenAutoencoder(AnomalyDetector):
         Users are columns here, so that scores of one item lie side by side and the weights need not be transposed.
         """
         n_users = histories.shape[0]
-        norms = _row_norms(histories)
         width = n_users if n_users == 1 else -(-n_users // LANES) * LANES  # one column is a matrix-vector product
-        h = np.zeros((len(self._input.bias), width), np.float32)
-        np.divide((histories @ self._input.weight).T, norms, out=h[:, :n_users])
-        h += self._input.bias
+        h = np.repeat(self._input.bias, width, axis=1)
+        h[:, :n_users] += (_normalise_rows(histories) @ self._input.weight).T
         with np.errstate(over="ignore"):  # of e^−h, whose reciprocal is 0 as it should be
             if self._encoder_norms:
                 code = encode_dense(h, self._encoder_layers, self._encoder_norms, _swish)
@@ -102,18 +100,20 @@ class FrozenAutoencoder(AnomalyDetector):
         self._decoder_layers = [linear(name) for name in architecture.decoder_layers]
 
 
-def _row_norms(histories: sparse.csr_matrix) -> FloatArray:
-    """L2 norm of each row, (n_users,), and 1 for rows without interactions.
+def _normalise_rows(histories: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Divide each row by its L2 norm, in float64: float32 does not hold the norm, nor sums, of the largest weights.
 
     Each row is summed by itself: in differences of a running sum, a user with large weights would leave the next users'
     without their last digits.
     """
-    squares, starts = np.square(histories.data, dtype=np.float64), histories.indptr[:-1]
-    filled = np.diff(histories.indptr) > 0  # `reduceat` would give an empty row the next row's first value
-    norms = np.ones(histories.shape[0], dtype=np.float32)
-    if filled.any():
-        norms[filled] = np.sqrt(np.add.reduceat(squares, starts[filled]))
-    return norms
+    lengths = np.diff(histories.indptr)
+    filled = lengths > 0  # `reduceat` would give an empty row the next row's first value
+    if not filled.any():
+        return histories
+    squares = np.square(histories.data, dtype=np.float64)
+    norms = np.sqrt(np.add.reduceat(squares, histories.indptr[:-1][filled]))
+    normed = (histories.data / np.repeat(norms, lengths[filled])).astype(np.float32)
+    return sparse.csr_matrix((normed, histories.indices, histories.indptr), shape=histories.shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -104,6 +104,14 @@ def test_scores_do_not_depend_on_other_users_of_the_batch(path: Path) -> None:
         assert np.isfinite(scores).all()
 
 
+@pytest.mark.parametrize("weight", [1e-38, 3e38])
+def test_histories_of_the_least_and_the_largest_weights(trained: Autoencoder, path: Path, weight: float) -> None:
+    histories = without_interactions(INTERACTIONS, [1])[:3]
+    expected = trained.score((histories > 0).astype(np.float32))
+    histories.data[:] = weight
+    assert_allclose(frozen(path).score(histories), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_frozen_model_can_be_pickled(path: Path) -> None:
     model = frozen(path)
     copy = pickle.loads(pickle.dumps(model))  # noqa: S301 what this test has just pickled
