@@ -193,10 +193,8 @@ class DelimitedText:
         }
 
 
-def count_lines_in_fields(source: Path, n_rows: int) -> int:
-    """Count the lines of a file of `n_rows` rows that are inside fields and not blank, as after a quote left open.
-
-    Compressed files are not looked through, which would unpack them once more.
+def count_lines_in_fields(source: Path | bytes, n_rows: int) -> int:
+    """Count the lines of a text of `n_rows` rows that are inside fields and not blank, as after a quote left open.
 
     Raises
     ------
@@ -204,14 +202,14 @@ def count_lines_in_fields(source: Path, n_rows: int) -> int:
         If the file cannot be read.
     """
     try:
-        if _is_compressed(source) or not _may_break_lines(source):
-            return 0
         n_before, _ = _read_first_line(source)
         with _open(source) as stream:
-            n_lines, chunk = 0, b"\n"
+            n_lines, quoted, chunk = 0, False, b"\n"
             for chunk in _iter_chunks(stream):
                 n_lines += chunk.count(b"\n")
-        if n_lines + (not chunk.endswith(b"\n")) <= n_before + n_rows:  # far faster than to look at each line
+                quoted = quoted or b'"' in chunk
+        n_lines += not chunk.endswith(b"\n")
+        if not quoted or n_lines <= n_before + n_rows:  # far faster than to look at each line
             return 0
         with _open(source) as stream:
             return sum(1 for line in islice(stream, n_before, None) if line.strip(b"\r\n")) - n_rows

@@ -14,7 +14,6 @@ from recvae.data.frames import to_frame
 from recvae.data.interactions import Interactions
 from recvae.data.items import read_items
 from recvae.data.prepared import KIND, Prepared, read_prepared
-from recvae.data.readers import read_table
 from recvae.datasets import Dataset
 from recvae.errors import DataError, ParameterError
 from recvae.fitting.continuation import Continuation, read_continuation
@@ -181,9 +180,7 @@ def _read_dataset(source: Source, options: Options) -> Dataset:
     if isinstance(source, str | Path):
         if str(source) == "-" and sys.stdin is None:
             raise ParameterError("source is -, but standard input is closed; expected a table on standard input")
-        if str(source) != "-":
-            return find_dataset(source, options)
-        return Dataset("standard input", read_table("-", options.columns), None, "standard input", {}, OWN_DATA)
+        return find_dataset(source, options)
     if isinstance(source, Interactions):
         frame = _list_rows(source)
     else:

@@ -9,9 +9,9 @@ from recvae.data.readers import is_json_lines
 from recvae.data.splitting import Split
 
 
-def note_lines(source: Path, n_rows: int) -> tuple[str, ...]:
-    """Tell how many lines of a file are inside fields: where these hold no texts of many lines, rows are lost."""
-    if source.suffix.lower() == ".parquet" or is_json_lines(source):
+def note_lines(source: Path | bytes, n_rows: int) -> tuple[str, ...]:
+    """Tell how many lines of a text are inside fields: where these hold no texts of many lines, rows are lost."""
+    if isinstance(source, Path) and (source.suffix.lower() == ".parquet" or is_json_lines(source)):
         return ()
     n_lines = count_lines_in_fields(source, n_rows)
     if not n_lines:

@@ -1,6 +1,7 @@
 """Preparation of one source: find it, filter it, split it, write the prepared directory."""
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from recvae.data.columns import Columns
 from recvae.data.interactions import Interactions, check_filters
 from recvae.data.items import match_items, read_items
 from recvae.data.prepared import KIND, write_prepared
-from recvae.data.readers import is_json_lines, read_table
+from recvae.data.readers import is_json_lines, read_delimited, read_table
 from recvae.data.split_backend import SplitBackend
 from recvae.data.splitting import Split, cold_items, given, leave_last_out, strong_generalization, temporal
 from recvae.datasets import NAMES, Dataset, Recipe, load
@@ -188,9 +189,11 @@ def find_dataset(source: str | Path, options: Options, data_dir: Path | None = N
         return load(path)
     if str(source) != "-" and not path.exists():
         raise DataError(f"{source} is neither a file, a folder nor a data set's name ({', '.join(NAMES)})")
-    ratings = read_table(source, options.columns)
     if str(source) == "-":
-        return Dataset("standard input", ratings, None, "standard input", {}, OWN_DATA)
+        text, name = sys.stdin.buffer.read(), "standard input"
+        ratings = read_delimited(text, options.columns, where=name)
+        return Dataset(name, ratings, None, name, {}, OWN_DATA, note_lines(text, len(ratings)))
+    ratings = read_table(source, options.columns)
     notes = note_lines(path, len(ratings))
     return Dataset(path.name, ratings, None, path.name, digest_sources(path), OWN_DATA, notes)
 

@@ -2,6 +2,7 @@
 
 from csv import QUOTE_NONE
 from importlib.util import find_spec
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,7 @@ def test_the_column_of_ids_is_named_for_a_file_of_items_beside_a_folder(tmp_path
 @each_backend
 @pytest.mark.parametrize("quotes", [True, False])
 def test_lines_that_an_open_quote_takes_in_are_counted(
-    tmp_path: Path, interactions: pd.DataFrame, backend: str | None, quotes: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interactions: pd.DataFrame, backend: str | None, quotes: bool
 ) -> None:
     table = interactions[["user_id", "item_id"]].assign(title="A film")
     table.loc[[2, 4], "title"] = ['"Quoted"', '5" pipe']
@@ -200,6 +201,9 @@ def test_lines_that_an_open_quote_takes_in_are_counted(
     said, _ = prepared(tmp_path / "stray.tsv", tmp_path / "out", Options(backend=backend))
     assert said[0].endswith(f": {len(interactions) - 38 * quotes:,} rows")
     assert said[1].startswith("38 lines are no rows: they are inside quoted fields, or") == quotes
+    if backend is None:
+        monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO((tmp_path / "stray.tsv").read_bytes())))
+        assert prepared("-", tmp_path / "piped")[0][1] == said[1]
 
 
 def test_lists_come_split_and_without_ratings(tmp_path: Path, lists: Path) -> None:
