@@ -8,14 +8,16 @@ Every piece of work runs in a process of its own, at ML-1M's shape, under each c
 - a control group with a quota of 1 and of 1.5 cores (needs a system where control groups can be made).
 
 "as shipped" is what recvae sets itself (`recvae.machine.cores`, `recvae.training.threads`); "before" is what it did
-before: as many threads as cores throughout, which spin as OpenMP's do by default; the service is the same in both but
-for that. An epoch is the mean over a training
-of some seconds, in which the number of threads is still to be found. The service's figure is the 99th percentile of
-requests one after another. With `--peers` an epoch of RecBole's, Cornac's and irspack's Mult-VAE is measured under the
-same conditions, as they are shipped. Give it a machine with nothing else to do. Writes
-`benchmarks/results/neighbours.json` and `neighbours.md`.
+before: as many threads as cores throughout, which spin as OpenMP's do by default; the service differs by that alone. An
+epoch is the mean over a training of some seconds, in which the number of threads is still to be found. The service's
+figure is the 99th percentile of requests one after another. With `--peers` an epoch of RecBole's, Cornac's and
+irspack's Mult-VAE and a fit of LensKit's EASE are measured under the same conditions, as they are shipped. Give it a
+machine with nothing else to do. Writes `benchmarks/results/neighbours.json` and `neighbours.md`.
 """
 
+import recvae  # noqa: F401 before torch is loaded, which then learns how its threads are to wait
+
+# isort: split
 import argparse
 import json
 import os
@@ -55,6 +57,7 @@ PEERS = (
     Contestant("RecBole MultiVAE", "recbole", {"epochs": PEERS_EPOCHS}),
     Contestant("Cornac VAECF", "cornac", {"epochs": PEERS_EPOCHS}),
     Contestant("irspack MultVAE", "irspack", {"epochs": PEERS_EPOCHS}),
+    Contestant("LensKit EASE", "lenskit", {"epochs": PEERS_EPOCHS}),
 )
 
 
