@@ -168,13 +168,12 @@ def run_work(name: str, way: Mapping[str, str]) -> float:
     return float(json.loads(done.stdout))
 
 
-def measure(only: list[str], peers: bool, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Measure everything under every condition, several times in turn."""
-    table: dict[str, dict[str, list[float]]] = {}
+def measure(only: list[str], peers: bool, table: dict[str, dict[str, list[float]]]) -> None:
+    """Measure everything under every condition in turn, and add it to the table."""
     with tempfile.TemporaryDirectory() as scratch:
         task, track = Path(scratch) / "task.npz", Track()
         make_training_task(histories(**SHAPE)).write(task)
-        for condition, enter in [pair for _ in range(rounds) for pair in CONDITIONS.items()]:
+        for condition, enter in CONDITIONS.items():
             calls: dict[str, Callable[[], float]] = {
                 f"{name}, {title}": lambda name=name, way=way: run_work(name, way)  # type: ignore[misc]
                 for name in only
@@ -194,7 +193,6 @@ def measure(only: list[str], peers: bool, rounds: int) -> dict[str, dict[str, li
                         print(f"{condition:20} {row:28} {seconds:8.2f} s", flush=True)
             except OSError as error:
                 print(f"{condition} was not measured: {error}", flush=True)
-    return table
 
 
 def markdown(
@@ -232,12 +230,13 @@ def main() -> None:
         return
     peers = " --peers" if arguments.peers else ""
     command = f"python -m benchmarks.neighbours --only {','.join(arguments.only)}{peers} --rounds {arguments.rounds}"
-    table = measure(arguments.only, arguments.peers, arguments.rounds)
+    table: dict[str, dict[str, list[float]]] = {}
     origin = record.provenance(command, 0)
-    record.merge(arguments.out / "neighbours.json", "table", {"seconds": table, "origin": origin})
-    (arguments.out / "neighbours.md").write_text(
-        markdown(table, command, origin["machine"], arguments.rounds), encoding="utf8"
-    )
+    for number in range(1, arguments.rounds + 1):
+        measure(arguments.only, arguments.peers, table)
+        record.merge(arguments.out / "neighbours.json", "table", {"seconds": table, "origin": origin})
+        page = markdown(table, command, origin["machine"], number)
+        (arguments.out / "neighbours.md").write_text(page, encoding="utf8")
 
 
 if __name__ == "__main__":

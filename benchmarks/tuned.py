@@ -33,14 +33,15 @@ Row = Mapping[str, Any]
 
 
 def find_best(folder: Path, identity: str) -> tuple[dict[str, Any], Path]:
-    """Find the trial with the highest validation figure, of all models, and the file of its figures for each user.
+    """Find the trial with the highest validation figure, of all single models, and the file of its figures.
 
     Raises
     ------
     RecvaeError
         If there is no trial of this split.
     """
-    trials = [(json.loads(path.read_text(encoding="utf8")), path) for path in sorted(folder.glob("*.json"))]
+    paths = [path for path in sorted(folder.glob("*.json")) if not path.name.startswith("blend.")]
+    trials = [(json.loads(path.read_text(encoding="utf8")), path) for path in paths]
     valid = [(trial, path) for trial, path in trials if trial.get("split") == identity and "validation" in trial]
     if not valid:
         raise RecvaeError(f"no trials are in {folder}; run benchmarks.regret first")
