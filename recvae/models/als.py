@@ -9,10 +9,11 @@ from scipy import linalg, sparse
 from scipy.linalg import lapack
 
 from recvae.errors import ArtifactError
+from recvae.machine.blas import ONE_BLAS_THREAD
 from recvae.memory import row_batches
 from recvae.models import hyperparameters as check
 from recvae.models.base import State
-from recvae.models.factorization import LARGEST_WEIGHT, ONE_BLAS_THREAD, Factorization, import_implicit
+from recvae.models.factorization import LARGEST_WEIGHT, Factorization, import_implicit
 from recvae.models.fit_context import FitContext
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
 from recvae.models.stored_arrays import take_array

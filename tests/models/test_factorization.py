@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
-from threadpoolctl import threadpool_info, threadpool_limits
 
-from recvae.models import factorization
 from recvae.models.als import ALS
-from recvae.models.factorization import BPR, LMF, BlasLimit, Factorization
+from recvae.models.factorization import BPR, LMF, Factorization
 from recvae.models.registry import load
 from tests.contracts import random_interactions
 
@@ -21,35 +19,6 @@ def test_arguments_stand_in_the_order_of_implicit() -> None:
     for kind in (ALS, BPR, LMF):
         with pytest.raises(TypeError, match=r"positional arguments? but 5 were given"):
             kind(3, 0.2, 4.0, 5)  # type: ignore[call-arg]
-
-
-@pytest.fixture(autouse=True)
-def find_blas_again() -> None:
-    """Find the BLAS libraries that are loaded by now; an earlier test may have looked before the last one was."""
-    factorization._find_blas.cache_clear()
-
-
-def blas_threads() -> set[int]:
-    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
-
-
-def test_blas_has_one_thread_until_the_last_one_leaves() -> None:
-    first, second = BlasLimit(), BlasLimit()
-    with threadpool_limits(2, "blas"):
-        with first:
-            with first:
-                assert blas_threads() == {1}
-            assert blas_threads() == {1}
-        assert blas_threads() == {2}
-        with second:
-            assert blas_threads() == {1}
-        assert blas_threads() == {2}
-
-
-def test_nothing_is_limited_without_threadpoolctl(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(factorization, "_find_blas", lambda: None)
-    with threadpool_limits(2, "blas"), BlasLimit():
-        assert blas_threads() == {2}
 
 
 @pytest.mark.parametrize("model", [ALS(8, 1.0, 2.0), BPR(8, iterations=5), LMF(8, iterations=5)])

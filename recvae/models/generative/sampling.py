@@ -13,12 +13,12 @@ from scipy.special import ndtr, ndtri
 from torch import Tensor
 
 from recvae.errors import ArtifactError, ParameterError
+from recvae.machine.blas import ONE_BLAS_THREAD
 from recvae.memory import available_bytes, row_batches, rows_at_once
 from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.architecture import DENSITY, HISTORY_LENGTHS, TEMPERATURE, check_state
 from recvae.models.autoencoders.base import Autoencoder
 from recvae.models.base import State
-from recvae.models.factorization import ONE_BLAS_THREAD
 from recvae.models.fit_context import FitContext
 from recvae.models.generative.calibration import Calibration
 from recvae.models.generative.density import Density

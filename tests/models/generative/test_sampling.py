@@ -11,7 +11,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from recvae.errors import ArtifactError, ParameterError, UnsupportedError
-from recvae.models import factorization
+from recvae.machine import blas
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.autoencoders.recvae import RecVAE
 from recvae.models.generative.density import Density
@@ -120,7 +120,7 @@ def test_a_density_is_fitted_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> N
         return choose(*given)
 
     monkeypatch.setattr(Density, "choose", watch)
-    factorization._find_blas.cache_clear()  # an earlier test may have looked before the last library was loaded
+    blas._find_blas.cache_clear()  # an earlier test may have looked before the last library was loaded
     with threadpool_limits(2, "blas"):
         MultVAE(hidden=8, epochs=1, **COMMON).fit(draw_users(50, seed=0), show_progress=False)
     assert threads == {1}
