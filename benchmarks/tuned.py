@@ -66,7 +66,12 @@ def compare(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Compare both on the test users of a data set."""
     prepared = kept.open_data(name, arguments.data)
     best, path = find_best(arguments.keep / name, prepared.identity["split_sha256"])
-    run = fit(prepared, arguments.keep / "fit" / f"{name}-{arguments.budget:g}", arguments.budget, arguments.users)
+    run = fit(
+        prepared,
+        arguments.keep / "fit" / f"{name}-{arguments.budget:g}-{arguments.users}",
+        arguments.budget,
+        arguments.users,
+    )
     with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
         difference = run.result.values(METRIC) - arrays["test"]
     single = {key: best[key] for key in ("model", "params", "validation", "test", "models", "trials")}
@@ -91,7 +96,8 @@ def tabulate(rows: Sequence[Row], commands: Sequence[str]) -> str:
     ]
     for row in rows:
         single, difference = row["single"], row["difference"]
-        share, t = difference["mean"] / single["test"], difference["mean"] / difference["stderr"]
+        share = difference["mean"] / single["test"]
+        t = difference["mean"] / difference["stderr"] if difference["stderr"] else 0.0  # the same model
         figures = f"{_figure(single['test'])} | {_figure(row['fit']['test'])} | {row['fit']['seconds']:.0f}"
         lines.append(
             f"| {row['data']} | {row['n_users']:,} | {single['model']}, of {single['models']} | {single['trials']} | "

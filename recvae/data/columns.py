@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype
+from pandas.api.types import infer_dtype, is_datetime64_any_dtype
 
 from recvae.errors import DataError
 
@@ -92,7 +92,8 @@ def parse_weights(weights: pd.Series, describe_row: DescribeRow | None = None) -
 def parse_timestamps(times: pd.Series, describe_row: DescribeRow | None = None) -> npt.NDArray[Any]:
     """Parse timestamps as numbers or as datetime64 in UTC; `DataError` if one is neither."""
     if not is_datetime64_any_dtype(times):
-        refuse_first("timestamp", times, np.full(len(times), is_bool_dtype(times)), DATE, describe_row)
+        if infer_dtype(times) == "boolean":  # with missing ones among them, too
+            refuse_first("timestamp", times, times.notna().to_numpy(), DATE, describe_row)
         numbers = pd.to_numeric(times, errors="coerce")
         if (numbers.isna() == times.isna()).all():
             return numbers.to_numpy(dtype=np.float64, na_value=np.nan) if numbers.hasnans else numbers.to_numpy()

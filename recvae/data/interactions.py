@@ -57,7 +57,8 @@ class Interactions:
     n_duplicates : int
         Rows of the source that repeated an earlier pair.
     repeats : Repeats, optional
-        The rows of repeated pairs, where these have weights, and timestamps or parts.
+        The rows of repeated pairs, where these have weights, and timestamps or parts. A split makes the weights of such
+        pairs of them: with other weights, give `repeats=None`.
     """
 
     user_ids: pd.Index

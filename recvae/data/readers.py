@@ -158,7 +158,8 @@ def convert_values(rows: Any, path: Path) -> Any:
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
                 raise DataError(f"{path}: {name} has values of type {kind}; expected numbers") from None
         elif name == "timestamp" and is_text(kind):
-            rows = rows.set_column(position, name, trim(rows[name], NO_NUMBER))
+            texts = rows[name].cast(pa.large_string()) if pa.types.is_string_view(kind) else rows[name]
+            rows = rows.set_column(position, name, trim(texts, NO_NUMBER))
     return rows
 
 
@@ -178,8 +179,9 @@ def _to_frame(table: pa.Table, where: str, describe_row: DescribeRow) -> pd.Data
     if table.num_rows == 0:
         raise DataError(f"{where} has no rows")
     frame: pd.DataFrame = table.to_pandas(self_destruct=True, split_blocks=True)
-    for name in _PARSERS.keys() & set(frame.columns):
-        frame[name] = _PARSERS[name](frame[name], describe_row)
+    for name, parse in _PARSERS.items():
+        if name in frame:
+            frame[name] = parse(frame[name], describe_row)
     return frame
 
 

@@ -109,6 +109,8 @@ def open_source(
         raise ParameterError(f"backend is {options.backend}; expected a file, a folder or a table's name to read in it")
     if isinstance(source, Interactions) and source.repeats is not None:
         repeats = "sum" if source.repeats.summed else "once"
+        if options.weights.repeats not in ("once", repeats):
+            raise ParameterError("repeats is 'sum', but these Interactions were made without sum_repeats; leave it out")
         options = replace(options, weights=replace(options.weights, repeats=repeats))
     dataset = _read_dataset(source, options)
     named = Columns(item=options.columns.item) if options.items else Columns()  # the dataset has the usual names

@@ -95,7 +95,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_filters(self.min_rating, 0 if self.min_user_items is None else self.min_user_items, self.min_item_users)
-        whole("seed", self.seed, minimum=0)
+        object.__setattr__(self, "seed", whole("seed", self.seed, minimum=0, maximum=2**32 - 1))
         if self.split not in (None, *SPLIT_OPTIONS):
             raise ParameterError(f"split is {shorten(self.split)}; expected one of {', '.join(SPLIT_OPTIONS)}")
 

@@ -5,7 +5,6 @@ import contextlib
 import gc
 import sys
 from collections.abc import AsyncIterator
-from functools import partial
 from http import HTTPStatus
 from importlib import metadata
 from typing import Any
@@ -17,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.routing import Match
-from threadpoolctl import ThreadpoolController, threadpool_limits
+from threadpoolctl import threadpool_limits
 
 from recvae.errors import RecvaeError
 from recvae.inference.rules.schema import describe_rules
@@ -108,7 +107,6 @@ def _make_backend(settings: Settings, metrics: Metrics) -> Backend:
             settings.batch_window_ms / 1000,
             settings.queue,
             metrics.batch_size.observe,
-            partial(ThreadpoolController().limit, limits=1),
         ),
         metrics,
         database,

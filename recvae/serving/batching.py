@@ -4,12 +4,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from time import perf_counter, thread_time
+from time import perf_counter, process_time
 from typing import Any, TypeAlias, TypeVar
 
 from recvae.errors import RecvaeError
+from recvae.machine.blas import ONE_BLAS_THREAD
 
 T = TypeVar("T")
 Score = Callable[[Sequence[Any]], Sequence[Any]]
@@ -59,8 +59,6 @@ class Batcher:
         Most requests that wait, in each lane.
     observe : callable
         Called with the size of each batch.
-    one_thread : callable
-        Makes a context in which products of matrices are computed by the thread that asks for them.
     """
 
     def __init__(
@@ -69,10 +67,8 @@ class Batcher:
         window: float,
         queue: int,
         observe: Callable[[int], object] = lambda _: None,
-        one_thread: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._size, self._window, self._queue, self._observe = size, window, queue, observe
-        self._one_thread = one_thread
         self._alone = 0, 0.0  # what scored the last request alone, by its hash, which holds no model; and its seconds
         self._requests: deque[_Request] = deque()
         self._tasks: deque[_Task] = deque()
@@ -153,7 +149,7 @@ class Batcher:
             self._observe(len(batch))
             alone = len(batch) == 1 and not self._requests
             if alone and self._alone[0] == hash(batch[0].score) and self._alone[1] < AT_ONCE_SECONDS:
-                with self._one_thread():
+                with ONE_BLAS_THREAD:  # products in others would wait for a core too
                     outcomes = self._score_alone(batch)
             else:
                 score = self._score_alone if alone else _score_batch
@@ -163,9 +159,9 @@ class Batcher:
         return bool(batch)
 
     def _score_alone(self, batch: Sequence[_Request]) -> Sequence[Any]:
-        started = thread_time()
+        started = process_time()  # of all threads, of which the event loop has one
         outcomes = _score_batch(batch)
-        self._alone = hash(batch[0].score), thread_time() - started
+        self._alone = hash(batch[0].score), process_time() - started
         return outcomes
 
     async def _run_next_slice(self, seconds: float) -> None:

@@ -121,7 +121,7 @@ def adapted_threads(enabled: bool) -> Iterator[Callable[[float], None]]:
         nonlocal until
         now = process_time()
         used, until = now - until, now
-        choice.record(seconds, used)
+        choice.record(seconds, min(used, choice.number * seconds))  # validation between epochs uses some, too
 
     try:
         yield record

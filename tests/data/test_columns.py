@@ -47,6 +47,7 @@ def test_the_line_of_a_wrong_value(
         ({"rating": [1.0, float("inf")]}, "row 2: rating is inf; expected a number"),
         ({"timestamp": ["2020-01-01", "x"]}, "row 2: timestamp is 'x'; expected a number or an ISO 8601 date"),
         ({"timestamp": [True, False]}, "row 1: timestamp is True; expected a number or an ISO 8601 date"),
+        ({"timestamp": [None, True]}, "row 2: timestamp is True; expected a number or an ISO 8601 date"),
         ({"w": [1.0, -1.0]}, "row 2: weight is -1.0; expected a number above 0"),
     ],
 )

@@ -24,6 +24,7 @@ from recvae.preparation.pipeline import Options, prepare
         ({"min_rating": float("nan")}, "min_rating is nan; expected a number"),
         ({"min_rating": "x"}, "min_rating is 'x'; expected a number"),
         ({"seed": -1}, "seed is -1; expected a whole number of at least 0"),
+        ({"seed": 2**32}, "seed is 4294967296; expected at most 4,294,967,295"),
     ],
 )
 def test_wrong_options_fail_before_there_is_a_source(options: dict[str, Any], message: str) -> None:
@@ -38,5 +39,5 @@ def test_columns_of_a_data_set_in_memory_are_fixed(tmp_path: Path) -> None:
 
 def test_numbers_of_numpy_are_options(tmp_path: Path) -> None:
     numbers: dict[str, Any] = {"min_rating": np.float32(1), "min_user_items": np.int64(2), "min_item_users": np.int8(1)}
-    prepare(generate(60, 40), tmp_path, Options(**numbers))
+    prepare(generate(60, 40), tmp_path, Options(**numbers, seed=np.int64(3)))
     assert read_prepared(tmp_path).manifest["filters"] == {"min_rating": 1.0, "min_user_items": 2, "min_item_users": 1}
