@@ -100,7 +100,7 @@ def test_interactions_keep_the_rows_of_repeated_pairs(tmp_path: Path, columns: l
     assert from_table.identity == from_interactions.identity
     assert from_table.split.train.sum() < from_table.read_interactions().user_items.sum()
     if repeats == "once":
-        with pytest.raises(ParameterError, match="repeats is 'sum', but these Interactions were made without sum_repea"):
+        with pytest.raises(ParameterError, match="repeats is 'sum', but these Interactions"):
             opened(interactions, tmp_path / "3", replace(options, weights=WeightOptions(repeats="sum")))
 
 

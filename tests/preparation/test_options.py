@@ -39,5 +39,6 @@ def test_columns_of_a_data_set_in_memory_are_fixed(tmp_path: Path) -> None:
 
 def test_numbers_of_numpy_are_options(tmp_path: Path) -> None:
     numbers: dict[str, Any] = {"min_rating": np.float32(1), "min_user_items": np.int64(2), "min_item_users": np.int8(1)}
-    prepare(generate(60, 40), tmp_path, Options(**numbers, seed=np.int64(3)))
+    numbers["seed"] = np.int64(3)
+    prepare(generate(60, 40), tmp_path, Options(**numbers))
     assert read_prepared(tmp_path).manifest["filters"] == {"min_rating": 1.0, "min_user_items": 2, "min_item_users": 1}
