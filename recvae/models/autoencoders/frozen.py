@@ -3,6 +3,7 @@
 Torch takes 200 MB and more than a second to import, which a process that only serves can do without.
 """
 
+from copy import copy
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -112,8 +113,9 @@ def _normalise_rows(histories: sparse.csr_matrix) -> sparse.csr_matrix:
         return histories
     squares = np.square(histories.data, dtype=np.float64)
     norms = np.sqrt(np.add.reduceat(squares, histories.indptr[:-1][filled]))
-    normed = (histories.data / np.repeat(norms, lengths[filled])).astype(np.float32)
-    return sparse.csr_matrix((normed, histories.indices, histories.indptr), shape=histories.shape)
+    normed = copy(histories)  # shares the places: building a matrix checks them again, in every request
+    normed.data = (histories.data / np.repeat(norms, lengths[filled])).astype(np.float32)
+    return normed
 
 
 @dataclass(frozen=True, eq=False)
