@@ -49,14 +49,15 @@ def _details(rows: Sequence[Row]) -> str:
     for row in sorted(rows, key=lambda row: -row.get("default", {}).get("test", 0.0)):
         default, best = row.get("default", {}), row.get("best", {})
         if default:
-            figures = [_figure(side.get(key)) for key in ("validation", "test") for side in (default, best)]
+            figures = [figure(side.get(key)) for key in ("validation", "test") for side in (default, best)]
             costs = [str(row["trials"]), f"{default['fit_seconds']:.1f}", f"{row['seconds']:.0f}"]
             lines.append([row["model"], *figures, *costs])
     failed = "".join(f"\n{row['model']}: {row['failed']}.\n" for row in rows if row["failed"])
     return _table(lines) + failed
 
 
-def _figure(value: float | None) -> str:
+def figure(value: float | None) -> str:
+    """Write a figure with four digits, as .4711; nothing where there is none."""
     return "" if value is None else f"{value:.4f}".removeprefix("0")
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import kept, record, regret
+from benchmarks.regret_table import figure
 from recvae.data.prepared import Prepared
 from recvae.errors import RecvaeError
 from recvae.evaluation.compare import ModelRun
@@ -98,16 +99,12 @@ def tabulate(rows: Sequence[Row], commands: Sequence[str]) -> str:
         single, difference = row["single"], row["difference"]
         share = difference["mean"] / single["test"]
         t = difference["mean"] / difference["stderr"] if difference["stderr"] else 0.0  # the same model
-        figures = f"{_figure(single['test'])} | {_figure(row['fit']['test'])} | {row['fit']['seconds']:.0f}"
+        figures = f"{figure(single['test'])} | {figure(row['fit']['test'])} | {row['fit']['seconds']:.0f}"
         lines.append(
             f"| {row['data']} | {row['n_users']:,} | {single['model']}, of {single['models']} | {single['trials']} | "
             f"{figures} | {share:+.1%} | {t:.1f} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def _figure(value: float) -> str:
-    return f"{value:.4f}".removeprefix("0")
 
 
 def main() -> None:

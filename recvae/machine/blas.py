@@ -7,9 +7,9 @@ from typing import Any
 
 
 class BlasLimit:
-    """Limits BLAS to one thread while any thread of the process is inside: for many small systems.
+    """Limits BLAS to one thread while any thread of the process is inside: for many small systems or products.
 
-    More threads would wait for each other at every system, which takes a hundred times as long where something else
+    More threads would wait for each other at every one, which takes a hundred times as long where something else
     keeps a core busy. The last one to leave restores the number, whoever came first. Without threadpoolctl nothing is
     limited.
     """
