@@ -40,11 +40,14 @@ def note_stars(ratings: RatingSummary | None) -> list[str]:
     ]
 
 
-def summarise(counts: Mapping[str, int], split: Split) -> list[str]:
-    """Tell what the filters dropped, and the size of each side of the split."""
-    dropped = [f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if n and what != "rows"]
+def summarise(counts: Mapping[str, int], split: Split, *, summed: bool = False) -> list[str]:
+    """Tell what the filters dropped, and the size of each side of the split; `summed` if repeated rows add up."""
+    kept = ("rows", "duplicate_rows") if summed else ("rows",)
+    dropped = [f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if n and what not in kept]
     sizes = split.counts
     lines = [f"dropped: {', '.join(dropped)}"] if dropped else []
+    if summed and counts["duplicate_rows"]:
+        lines.append(f"{counts['duplicate_rows']:,} rows repeat a user's item and add to its weight")
     lines.append(
         f"train: {sizes['train_users']:,} users, {sizes['train_items']:,} items, "
         f"{sizes['train_interactions']:,} interactions"

@@ -154,7 +154,7 @@ def prepare(
         items=items,
     )
     notes += note_weights(data, len(found.ratings) - counts["rows"])
-    notes += summarise(counts, split) + item_notes
+    notes += summarise(counts, split, summed=options.weights.repeats == "sum") + item_notes
     if found.name == "ml-20m" and split.protocol["split"] == "strong":
         notes += describe(check_published(data, split))
     return notes

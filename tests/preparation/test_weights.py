@@ -157,6 +157,8 @@ def test_a_prepared_directory_keeps_the_weights(tmp_path: Path, split: str) -> N
     options = Options(split=split, weights=WeightOptions(repeats="sum"))
     notes = prepare(tmp_path / "visits.csv", tmp_path / "data", options)
     assert "weights from 1 to 10 are for training and for histories; the evaluation is binary" in notes
+    assert any(note.endswith("rows repeat a user's item and add to its weight") for note in notes)
+    assert not any("duplicate rows" in note for note in notes)
     prepared = read_prepared(tmp_path / "data")
     assert prepared.manifest["format_version"] == 3
     assert prepared.manifest["filters"]["weights"] == {"repeats": "sum"}
