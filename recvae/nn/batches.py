@@ -16,6 +16,11 @@ from recvae.data.csr import iter_chunks
 MODERATE = 1e-15, 1e15
 """Weights whose squares, and the sums of these, are far within float32."""
 
+STAGED_BYTES = 2**16
+"""CUDA copies up to so many bytes at once from any memory, and more only after the device's work, unless it is pinned:
+https://docs.nvidia.com/cuda/cuda-runtime-api/api-sync-behavior.html.
+"""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -120,6 +125,14 @@ def _share(array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(array)
 
 
+def _send(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """Copy an array to a device without waiting for the work that the device still has."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda" and array.nbytes > STAGED_BYTES:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def sum_per_user(values: Tensor, offsets: Tensor) -> Tensor:
     """(n_interactions,) values summed between offsets, (n_users + 1,), to (n_users,)."""
     return torch.segment_reduce(values, "sum", offsets=offsets.long(), unsafe=True)
@@ -151,10 +164,10 @@ class DeviceHistories:
         first, last = self._all.host_offsets[users], self._all.host_offsets[users + 1]
         host_offsets = np.append(0, np.cumsum(last - first))
         device = self._all.items.device
-        offsets = torch.from_numpy(host_offsets.astype(np.int32)).to(device, non_blocking=True)
+        offsets = _send(host_offsets.astype(np.int32), device)
         # A user's interactions are consecutive in both the matrix and the batch, so one shift leads from each
         # position in the batch to the one in the matrix.
-        shift = torch.from_numpy(first - host_offsets[:-1]).to(device, non_blocking=True)
+        shift = _send(first - host_offsets[:-1], device)
         n_interactions = int(host_offsets[-1])  # known on the host: nothing here waits for the device
         positions = torch.arange(n_interactions, device=device)
         positions += shift.repeat_interleave(offsets.diff(), output_size=n_interactions)

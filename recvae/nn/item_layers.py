@@ -14,6 +14,9 @@ from recvae.nn.batches import Batch
 from recvae.nn.layers import Linear, Workspace
 from recvae.nn.parallelism import ALONE, Parallelism
 
+PIECE = 512
+"""Users of an item whose rows one thread adds up on a GPU."""
+
 
 class ItemLayer(nn.Module):
     """A layer with parameters that have a row for each item.
@@ -119,12 +122,11 @@ class _WeightedSum(torch.autograd.Function):
                 touched[None], gradient_rows, ctx.shape, check_invariants=False, is_coalesced=True
             )
             return gradient, None, None, None
+        if grad.device.type != "cpu":  # the number of touched items is known on the device only
+            return gradient_of_all_items(items, users, values, grad, ctx.shape[0]), None, None, None
         gradient = ctx.workspace.take("input gradient", ctx.shape, grad)
         gradient.zero_()
-        if grad.device.type == "cpu":
-            gradient.index_copy_(0, *gradient_by_item(items, users, values, grad))
-        else:  # the number of touched items is known on the device only
-            gradient.index_add_(0, items, grad[users] * values[:, None])
+        gradient.index_copy_(0, *gradient_by_item(items, users, values, grad))
         # An alias: autograd would copy a tensor that something else holds too.
         return gradient.detach(), None, None, None
 
@@ -149,6 +151,34 @@ def gradient_by_item(items: Tensor, users: Tensor, values: Tensor, grad: Tensor)
     touched, counts = torch.unique_consecutive(items, return_counts=True)
     offsets = F.pad(counts.cumsum(0), (1, 0)).to(torch.int32)
     return touched.long(), weighted_sum(grad, users.take(order), offsets, values.take(order))
+
+
+def gradient_of_all_items(items: Tensor, users: Tensor, values: Tensor, grad: Tensor, n_items: int) -> Tensor:
+    """Xᵀ @ `grad` for a sparse matrix X, (n_items, size), by operations of which none waits for a number on the device.
+
+    No row is added to by two threads, so that the sums are the same in every run.
+
+    Parameters
+    ----------
+    items, users, values : (n_interactions,)
+        X's columns, rows and entries, at most one for each pair.
+    grad : (n_users, size)
+    """
+    items, order = items.sort(stable=True)
+    bounds = torch.arange(n_items + 1, dtype=items.dtype, device=items.device)
+    offsets = torch.searchsorted(items, bounds, out_int32=True)  # (n_items + 1,)
+    users, values = users.take(order), values.take(order)
+    if len(grad) <= PIECE:
+        return weighted_sum(grad, users, offsets, values)
+    # One thread adds up the whole of an item's users, so that the others would wait for the most popular items:
+    # these are cut into pieces. How many there are is known on the device only, but not more than this:
+    most = n_items + len(items) // PIECE
+    firsts = F.pad(((offsets.diff() + (PIECE - 1)) // PIECE).cumsum(0), (1, 0))  # first piece of each item
+    pieces = torch.arange(most + 1, device=items.device)
+    of_piece = torch.searchsorted(firsts, pieces, right=True) - 1  # n_items for pieces that are not needed
+    starts = (offsets[of_piece] + PIECE * (pieces - firsts[of_piece])).clamp(max=len(items))
+    sums = weighted_sum(grad, users, starts.to(torch.int32), values)
+    return torch.segment_reduce(sums, "sum", offsets=firsts, unsafe=True)
 
 
 def find_item_layers(module: nn.Module) -> dict[str, ItemLayer]:

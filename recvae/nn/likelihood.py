@@ -29,6 +29,8 @@ GPU_CHUNK_BYTES = 2**29
 """Bytes of a chunk's logits on a GPU: a chunk that suits a processor's caches would be done there before the next one's
 operations are started.
 """
+ALIGNED_BYTES = 16
+"""A GPU multiplies bfloat16 matrices two to three times faster where their rows are multiples of so many bytes."""
 FINENESS = 32
 """The number of sampled items is rounded up, to a multiple of the next power of two divided by this: oneDNN keeps a
 compiled program of a megabyte for each size of a product that it meets.
@@ -112,6 +114,16 @@ in place into their gradient divided by that scale: to scale the rows of the sma
 than to scale all logits. Where items are divided, the likelihood is the own items' part of a sum.
 """
 
+NEUTRAL_LOGIT = {"multinomial": -math.inf, "logistic": -math.inf, "gaussian": 0.0}
+"""The logit of an item that nobody has which adds nothing to the likelihood."""
+
+
+def _padded_width(n_items: int, device: torch.device, dtype: torch.dtype) -> int:
+    """The number of items, rounded up on a GPU to whole `ALIGNED_BYTES` of the products' type."""
+    if device.type == "cpu" or dtype.itemsize > 2:  # float32 has no such kernels, and its weights are not copied
+        return n_items
+    return n_items + -n_items % (ALIGNED_BYTES // dtype.itemsize)
+
 
 def _rows_at_once_on_gpu(row_bytes: int, least: int) -> int:
     return max(least, GPU_CHUNK_BYTES // row_bytes)
@@ -136,15 +148,20 @@ class _OutputLayer(torch.autograd.Function):
         row_bytes = parallelism.most_items(n_items) * dtype.itemsize
         chunk_size = (rows_at_once if device == "cpu" else _rows_at_once_on_gpu)(row_bytes, MIN_CHUNK)
         size = min(len(hidden), chunk_size)
-        buffer = workspace.take("logits", (size, len(weight)), weight, dtype)
+        width = _padded_width(len(weight), weight.device, dtype)
+        buffer = workspace.take("logits", (size, width), weight, dtype)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_weight = workspace.take("output gradient", weight.shape, weight) if wants_weight or wants_bias else None
         grad_bias = torch.empty_like(bias)
         nll = torch.empty(len(hidden), dtype=weight.dtype, device=weight.device)
-        w = weight if dtype == weight.dtype else workspace.take("weight", weight.shape, weight, dtype).copy_(weight)
-        b = bias.to(dtype)
-        for users, targets in _cut_into_chunks(batch, size, n_items, parallelism):
+        w, b = weight, bias
+        if dtype != weight.dtype or width > len(weight):
+            w = workspace.take("weight", (width, weight.shape[1]), weight, dtype)
+            w[: len(weight)].copy_(weight)
+            w[len(weight) :].zero_()
+            b = F.pad(bias.to(dtype), (0, width - len(bias)), value=NEUTRAL_LOGIT[likelihood])
+        for users, targets in _cut_into_chunks(batch, size, n_items, parallelism, width):
             h = hidden[users].to(dtype)
             logits = linear(h, w, b, out=buffer[: len(h)])
             nll[users], scale = LIKELIHOODS[likelihood](logits, targets)  # logits are their own gradient from here on
@@ -154,7 +171,9 @@ class _OutputLayer(torch.autograd.Function):
             if grad_weight is not None:
                 # A bias is the weight of an input that is always 1, so one product gives both gradients.
                 inputs = torch.cat([h * scale, scale], dim=1).to(dtype)
-                accumulate([grad_weight, grad_bias[:, None]], logits.T, inputs, first=users.start == 0)
+                own = logits[:, : len(weight)]
+                accumulate([grad_weight, grad_bias[:, None]], own.T, inputs, first=users.start == 0)
+                del own
             del logits  # frees them, where they don't lie in the buffer, before the next chunk's are made
         if grad_hidden is not None:
             parallelism.sum_over_items_(grad_hidden)
@@ -263,20 +282,18 @@ def sampled_nll(
 
 def user_nll(logits: Tensor, batch: Batch, likelihood: str = "multinomial") -> Tensor:
     """(n_users,) negative log-likelihood of each user given all logits, (n_users, n_items), which are overwritten."""
-    ((_, targets),) = _cut_into_chunks(batch, len(batch), logits.shape[1], ALONE)
+    ((_, targets),) = _cut_into_chunks(batch, len(batch), logits.shape[1], ALONE, logits.shape[1])
     nll, _ = LIKELIHOODS[likelihood](logits, targets)
     return nll
 
 
 def _cut_into_chunks(
-    batch: Batch, size: int, n_items: int, parallelism: Parallelism
+    batch: Batch, size: int, n_items: int, parallelism: Parallelism, width: int
 ) -> Iterator[tuple[slice, Targets]]:
-    """The targets of `size` users at a time, as slices of arrays that are made once for the batch."""
+    """The targets of `size` users at a time, of logits with rows of `width`, sliced from arrays for the whole batch."""
     totals, own = batch.sum_weights(), parallelism.own_interactions(batch, n_items)
-    own_items = parallelism.own_items(n_items)
-    n_own = own_items.stop - own_items.start
     rows = own.users.long()
-    places = rows * n_own + own.items
+    places = rows * width + own.items
     for start in range(0, len(own), size):
         stop = min(start + size, len(own))
         interactions = slice(own.host_offsets[start], own.host_offsets[stop])
@@ -285,7 +302,7 @@ def _cut_into_chunks(
             users,
             Targets(
                 rows[interactions] - start,
-                places[interactions] - start * n_own,
+                places[interactions] - start * width,
                 own.values[interactions],
                 own.offsets[start : stop + 1] - own.offsets[start],
                 totals[users],

@@ -280,8 +280,9 @@ class Trainer:
 
     def _finish_epoch(self, histories: DeviceHistories) -> None:
         """Record the epoch, validate, and keep the weights unless those of an earlier epoch are better."""
-        progress = self.progress
-        self._refuse_divergence()
+        progress, started = self.progress, time.monotonic()
+        self._refuse_divergence()  # which waits for a device that still works on the last updates
+        progress.seconds += time.monotonic() - started
         probed = np.arange(min(USERS_PROBED, len(histories)))
         if not self.model.scores_are_finite(histories.gather(probed)):  # the last update may have spoilt the weights
             raise self._divergence_error("scores are no longer finite")

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from numpy.testing import assert_allclose
 from safetensors.numpy import load_file
+from scipy import sparse
 from torch import Tensor, nn
 
 from recvae import memory
@@ -22,7 +23,7 @@ from recvae.models.autoencoders.recvae import RecVAE
 from recvae.nn import initialisation, likelihood
 from recvae.nn.batches import Batch
 from recvae.nn.initialisation import draw_own_rows
-from recvae.nn.item_layers import ItemInput, find_item_layers
+from recvae.nn.item_layers import ItemInput, find_item_layers, gradient_of_all_items
 from recvae.nn.likelihood import LIKELIHOODS, output_nll
 from recvae.nn.parallelism import ALONE, Parallelism
 from recvae.training import trainer as training
@@ -265,6 +266,19 @@ def _check_all(folder: Path) -> None:
     _save_when_one_clock_says_so(folder)
     if dist.get_world_size() == 2:
         _divided_in_two_ways(folder)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 512])
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.4, 1.0])
+def test_the_gradient_that_waits_for_nothing_is_a_matrix_product(
+    piece: int, density: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recvae.nn.item_layers.PIECE", piece)
+    generator = np.random.default_rng(0)
+    dense = (generator.random((50, 13)) < density) * generator.random((50, 13))
+    batch, grad = Batch.from_csr(sparse.csr_matrix(dense)), generator.standard_normal((50, 5))
+    found = gradient_of_all_items(batch.items, batch.users, batch.values, torch.from_numpy(grad), 13)
+    assert_allclose(found.numpy(), dense.T @ grad, rtol=1e-12, atol=1e-12)
 
 
 def test_the_input_layer_is_a_matrix_product() -> None:

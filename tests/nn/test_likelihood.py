@@ -13,7 +13,7 @@ from torch import Tensor
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.nn.batches import Batch
 from recvae.nn.layers import Workspace
-from recvae.nn.likelihood import LIKELIHOODS, output_nll, sampled_nll, user_nll
+from recvae.nn.likelihood import LIKELIHOODS, _padded_width, output_nll, sampled_nll, user_nll
 from recvae.nn.sampling import NegativeSampler
 from tests.contracts import checkerboard
 from tests.contracts import one_thread as one_thread
@@ -62,6 +62,30 @@ def test_loss_and_gradients_equal_the_dense_ones(
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     for a, b in zip(torch.autograd.grad(found, inputs), torch.autograd.grad(expected, inputs), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@each_likelihood
+@pytest.mark.parametrize("users_at_once", [3, 100])
+def test_items_that_nobody_has_add_nothing_where_rows_are_padded(
+    likelihood: str, users_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recvae.memory.BATCH_BYTES", users_at_once * N_ITEMS * 8)
+    monkeypatch.setattr("recvae.nn.likelihood.MIN_CHUNK", 1)
+    inputs, batch, workspace = random_inputs(torch.float64), Batch.from_csr(interactions()), Workspace()
+    expected = output_nll(*inputs, batch, likelihood)
+    gradients = torch.autograd.grad(expected, inputs)
+    monkeypatch.setattr("recvae.nn.likelihood._padded_width", lambda *_: N_ITEMS + 5)
+    for _ in range(2):  # with fresh memory, and with memory that was written to
+        found = output_nll(*inputs, batch, likelihood, workspace)
+        torch.testing.assert_close(found, expected)
+        for a, b in zip(torch.autograd.grad(found, inputs), gradients, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_rows_are_padded_on_a_gpu_where_products_are_of_few_bytes() -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert [_padded_width(n, gpu, torch.bfloat16) for n in (8, 9, 16, 20_108)] == [8, 16, 16, 20_112]
+    assert _padded_width(9, gpu, torch.float32) == _padded_width(9, cpu, torch.bfloat16) == 9
 
 
 @each_likelihood
