@@ -7,6 +7,8 @@ import importlib
 import math
 import multiprocessing
 import os
+import signal
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -108,6 +110,8 @@ def run(
         Whether everything was done in time.
     """
     deadline = monotonic() + seconds
+    # SIGTERM alone would leave the workers behind, which would go on with their tasks.
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     limits = Limits.of_this_machine(cores)
     staff: list[_Worker] = []
     waiting: list[Task] = []  # for cores or memory; smaller tasks overtake them
@@ -127,6 +131,7 @@ def run(
         for worker in staff:
             worker.process.kill()
             worker.process.join()
+        signal.signal(signal.SIGTERM, previous)
 
 
 def choose(busy: Sequence[Task], waiting: list[Task], take: Callable[[], Task | None], limits: Limits) -> Task | None:

@@ -1,7 +1,10 @@
 """Quality tables: cells measured in processes of their own, kept, and put together."""
 
 import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +102,30 @@ def test_a_part_of_the_users(prepared: Path) -> None:
 
 def test_published_figures_are_of_known_sets() -> None:
     assert set(FIGURES) <= set(NAMES)
+
+
+def sleep(path: str) -> dict[str, Any]:
+    """Work that takes long, of which the process is known by a file."""
+    Path(path).write_text(str(os.getpid()), encoding="utf8")
+    time.sleep(60)
+    return {}
+
+
+def test_a_pool_that_is_terminated_leaves_no_process_behind(tmp_path: Path) -> None:
+    path = tmp_path / "worker"
+    code = f"""if True:
+        from benchmarks import pool
+        from tests.benchmarks.test_quality import sleep
+        tasks = [pool.Task({str(path)!r})]
+        pool.run(sleep, lambda: tasks.pop() if tasks else None, print, workers=1, cores=1, seconds=60)"""
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        while not (path.exists() and path.read_text(encoding="utf8")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(20) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(path.read_text(encoding="utf8")), 0)
 
 
 def fail_or_die(what: str) -> dict[str, Any]:
