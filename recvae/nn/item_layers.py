@@ -90,8 +90,8 @@ class ItemOutput(Linear, ItemLayer):
 class _WeightedSum(torch.autograd.Function):
     """`weighted_sum` of a batch, added over the processes, with a gradient to the own rows only.
 
-    The gradient is written into a workspace, or is sparse where there is none. Autograd's own backward pass of an
-    embedding bag would allocate and fill a dense gradient afresh for every batch.
+    The gradient is written into a workspace on a processor, or is sparse where there is none. Autograd's own backward
+    pass of an embedding bag would allocate and fill a dense gradient afresh for every batch.
     """
 
     @staticmethod
