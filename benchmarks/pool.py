@@ -110,11 +110,11 @@ def run(
         Whether everything was done in time.
     """
     deadline = monotonic() + seconds
-    # SIGTERM alone would leave the workers behind, which would go on with their tasks.
-    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     limits = Limits.of_this_machine(cores)
     staff: list[_Worker] = []
     waiting: list[Task] = []  # for cores or memory; smaller tasks overtake them
+    # SIGTERM alone would leave the workers behind, which would go on with their tasks.
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         while True:
             while len(busy := [worker.task for worker in staff if worker.task]) < workers:
