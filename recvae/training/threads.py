@@ -1,6 +1,5 @@
 """The number of threads of a training run: fewer while other processes keep the cores busy."""
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import process_time
@@ -12,16 +11,18 @@ from recvae.machine.cores import THREADS_ARE_GIVEN
 WINDOW = 0.1
 """Seconds for which updates are timed with one number of threads."""
 FEWEST_UPDATES = 2
-TRIAL_SHARE, EARLY_SHARE = 0.02, 0.1
-"""Share of the time in which another number is tried, and largest one where other processes keep cores busy: there the
-next trials follow when the training has lasted twice as long, and so on.
+FIRST_TRIAL, FIRST_UPDATES = 1.0, 10
+"""Seconds of training, and updates, before another number is tried; the next trials follow when it has lasted twice as
+long, and so on.
 """
+TRIAL_SHARE, EARLY_SHARE = 0.02, 0.1
+"""Share of the time in which another number is tried, and largest one of the first trials."""
 GAIN = 0.95
 """Another number is taken if an update's time falls below this share."""
 USED = 0.85
-"""Share of its threads' time that a training uses up at least where no other process keeps it from the cores: where it
-gets less, the first trial follows at once and the others sooner. On two cores it is .99 on a quiet machine, .75 beside
-one busy process and .5 beside two, where updates with both threads can take twenty times as long.
+"""Share of its threads' time that a training uses up at least where no other process keeps it from the cores: the first
+trial follows at once where it gets less. On two cores it is .99 on a quiet machine, .75 beside one busy process and .5
+beside two, where updates with both threads can take twenty times as long.
 """
 HOPELESS = 4.0
 """A trial ends with its first update if that takes so many times as long as those before. Libraries prepare their
@@ -51,11 +52,11 @@ class ThreadChoice:
     def __init__(self, most: int, set_threads: Callable[[int], None]) -> None:
         self.most, self.number, self._set_threads = most, most, set_threads
         self._seconds, self._used, self._updates = 0.0, 0.0, 0
-        self._trained, self._untried = 0.0, 0.0  # seconds of training, and those of them since the last trial
+        self._trained, self._made = 0.0, 0
         self._is_first = True  # of the updates with this number
         self._before: tuple[int, float] | None = None  # while another number is tried: the last one, and its time
-        self._halves = True
-        self._last_trial: tuple[float, float] | None = None  # its seconds, and those of training before its end
+        self._halves, self._has_tried = True, False
+        self._until_trial = FIRST_TRIAL
 
     def record(self, seconds: float, used: float) -> None:
         """Take note of an update, and choose the number of threads for the next one.
@@ -66,7 +67,7 @@ class ThreadChoice:
         used : float
             Processor time of all threads, in seconds.
         """
-        self._trained += seconds
+        self._trained, self._made = self._trained + seconds, self._made + 1
         if self._is_first:  # libraries prepare their kernels
             self._is_first = False
             if self._before is not None and seconds > HOPELESS * self._before[1]:
@@ -80,22 +81,17 @@ class ThreadChoice:
         if self._before is not None:
             self._end_trial(self._before, elapsed, mean)
             return
-        self._untried += elapsed
-        if self._untried >= self._seconds_between_trials(mean, used < USED * self.number * elapsed):
+        self._until_trial -= elapsed
+        is_due = self._until_trial <= 0 and self._made >= FIRST_UPDATES
+        if is_due or (not self._has_tried and used < USED * self.number * elapsed):
+            self._has_tried = True
             self._halves = self.number > 1 and (self.number == self.most or not self._halves)
             self._before = self.number, mean
             self._change(self.number // 2 if self._halves else min(2 * self.number, self.most))
 
-    def _seconds_between_trials(self, mean: float, is_disturbed: bool) -> float:
-        """By the seconds of the last trial, or of an update where there was none; sooner beside other processes."""
-        if self._last_trial is None:
-            return 0.0 if is_disturbed else max(WINDOW, (1 + FEWEST_UPDATES) * mean) / TRIAL_SHARE
-        seconds, trained = self._last_trial
-        early = max(seconds / EARLY_SHARE, trained) if is_disturbed else math.inf
-        return min(seconds / TRIAL_SHARE, early)
-
     def _end_trial(self, before: tuple[int, float], elapsed: float, mean: float) -> None:
-        self._before, self._untried, self._last_trial = None, 0.0, (elapsed, self._trained)
+        self._before = None
+        self._until_trial = min(elapsed / TRIAL_SHARE, max(elapsed / EARLY_SHARE, self._trained))
         if mean > GAIN * before[1]:
             self._change(before[0])
 

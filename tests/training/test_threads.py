@@ -39,7 +39,7 @@ def test_a_quiet_machine_keeps_all_threads_and_loses_little() -> None:
 
 def test_a_neighbour_leaves_one_thread_within_seconds_and_two_come_back_after_it() -> None:
     choice, numbers = make_choice(2)
-    train(choice, lambda number: 0.05 if number == 2 else 0.016, 0.5, used=0.75)
+    train(choice, lambda number: 0.05 if number == 2 else 0.016, 1.5)
     assert choice.number == 1
     spent = train(choice, lambda number: 0.05 if number == 2 else 0.016, 300.0)
     assert spent[2] < 0.03 * 300
@@ -51,7 +51,7 @@ def test_a_neighbour_leaves_one_thread_within_seconds_and_two_come_back_after_it
 @pytest.mark.parametrize(("most", "best"), [(64, 16), (64, 64), (64, 1), (6, 3), (3, 1)])
 def test_the_best_number_is_found_on_many_cores(most: int, best: int) -> None:
     choice, _ = make_choice(most)
-    train(choice, lambda number: 0.01 * max(number / best, best / number), 200.0, used=0.8)
+    train(choice, lambda number: 0.01 * max(number / best, best / number), 200.0)
     spent = train(choice, lambda number: 0.01 * max(number / best, best / number), 200.0)
     assert max(spent, key=lambda number: spent[number]) == best
 
@@ -68,23 +68,14 @@ def test_the_number_stays_within_bounds(most: int, seconds: list[float], used: f
 
 def test_short_training_changes_nothing() -> None:
     choice, numbers = make_choice(8)
-    train(choice, lambda _: 0.01, 4.9)
+    train(choice, lambda _: 0.01, 0.99)
     assert numbers == []
-
-
-@pytest.mark.parametrize("slower", [1.4, 1.7])
-@pytest.mark.parametrize("seconds", [0.01, 0.06, 0.3])
-@pytest.mark.parametrize("duration", [6.0, 60.0])
-def test_trials_cost_a_quiet_machine_less_than_a_fiftieth(slower: float, seconds: float, duration: float) -> None:
-    choice, _ = make_choice(2)
-    spent = train(choice, lambda number: seconds * (1 if number == 2 else slower), duration)
-    assert spent.get(1, 0.0) * (1 - 1 / slower) < 0.02 * duration
 
 
 def test_updates_longer_than_a_window_are_timed_in_twos() -> None:
     choice, numbers = make_choice(2)
-    for seconds in (*[3.0] * 3, 9.0, 2.0, 2.0):  # the first update with one thread is not counted
-        choice.record(seconds, seconds)
+    for seconds in (*[3.0] * 11, 9.0, 2.0, 2.0):  # the first update with one thread is not counted
+        choice.record(seconds, 2 * seconds)
     assert numbers == [1]
 
 
@@ -122,9 +113,9 @@ def test_long_updates_lose_little_by_trials() -> None:
 
 def test_a_trial_that_failed_by_chance_is_soon_repeated() -> None:
     choice, _ = make_choice(2)
-    train(choice, lambda number: 0.3 if number == 2 else 0.4, 4.5, used=0.75)
+    train(choice, lambda number: 0.3 if number == 2 else 0.4, 4.5)
     assert choice.number == 2
-    train(choice, lambda number: 0.3 if number == 2 else 0.02, 12.0, used=0.75)
+    train(choice, lambda number: 0.3 if number == 2 else 0.02, 12.0)
     assert choice.number == 1
 
 
