@@ -42,7 +42,7 @@ from recvae.models.popularity import Popularity
 
 HERE = Path(__file__).parent
 KEEP = HERE.parent / "data" / "peers-tuned"
-PEERS = ("irspack", "rectools", "lenskit", "cornac")
+PEERS = ("irspack", "rectools", "lenskit", "cornac", "recbole")
 METRICS = ("recall@20", "recall@50", "ndcg@100")
 
 

@@ -15,29 +15,38 @@ from scipy import sparse
 from benchmarks.peers.exchange import Ids, Run, Settings, best, main
 
 
-def config_of(settings: Settings, directory: Path) -> Config:
-    """RecBole's configuration: everything in `task.inter` is trained on."""
-    layers: dict[str, Any]
-    if settings.model == "multvae":  # its latent_dimension counts mu and logvar together
-        layers = {"mlp_hidden_size": [settings.hidden], "latent_dimension": 2 * settings.latent}
-    else:
-        layers = {"hidden_dimension": settings.hidden, "latent_dimension": settings.latent}
+def make_config(model: str, directory: Path, **settings: Any) -> Config:
+    """RecBole's configuration of one of its models: everything in `task.inter` is trained on."""
     return Config(
-        model={"multvae": "MultiVAE", "recvae": "RecVAE"}[settings.model],
+        model=model,
         dataset="task",
         config_dict={
             "data_path": str(directory),
             "checkpoint_dir": str(directory / "saved"),
             "load_col": {"inter": ["user_id", "item_id"]},
             "eval_args": {"split": {"RS": [1, 0, 0]}, "order": "RO", "group_by": "none", "mode": "full"},
-            "train_batch_size": settings.batch_size,
             "train_neg_sample_args": None,
             "use_gpu": False,
             "show_progress": False,
-            "seed": settings.seed,
-            **layers,
-            **settings.params,
+            **settings,
         },
+    )
+
+
+def config_of(settings: Settings, directory: Path) -> Config:
+    """The configuration of a contestant."""
+    layers: dict[str, Any]
+    if settings.model == "multvae":  # its latent_dimension counts mu and logvar together
+        layers = {"mlp_hidden_size": [settings.hidden], "latent_dimension": 2 * settings.latent}
+    else:
+        layers = {"hidden_dimension": settings.hidden, "latent_dimension": settings.latent}
+    return make_config(
+        {"multvae": "MultiVAE", "recvae": "RecVAE"}[settings.model],
+        directory,
+        train_batch_size=settings.batch_size,
+        seed=settings.seed,
+        **layers,
+        **settings.params,
     )
 
 
