@@ -69,6 +69,15 @@ def run_params(name: str, metric: str, seed: int) -> dict[str, Any]:
     return {**by_metric, **seed_params(name, seed)}
 
 
+def train_for(name: str, metric: str, seed: int, epochs: int) -> Candidate:
+    """A model's defaults with fewer epochs than it would choose, from singular vectors on where it can start so.
+
+    A tenth of the epochs are then nearly enough (`benchmarks/results/tried.md`).
+    """
+    start = {"initial": "spectral"} if "initial" in MODELS[name].parameter_names() else {}
+    return Candidate(name, {**run_params(name, metric, seed), **start, "epochs": epochs}, {"epochs": epochs})
+
+
 def vary(name: str, best: Mapping[str, Any], generator: np.random.Generator) -> Candidate | None:
     """Draw settings around the best so far, from the ranges that the model's class declares.
 

@@ -7,8 +7,10 @@ from recvae.fitting.interruption import OutOfTimeError
 from recvae.models.base import Recommender
 
 EPOCHS_TO_MEASURE = 2
-LEAST_EPOCHS, LEAST_SHARE = 3, 1 / 6
-"""Training with fewer epochs, or a smaller share of those that the model would choose, is not worth its time."""
+LEAST_EPOCHS = 5
+"""Training with fewer epochs is not worth its time."""
+START_EPOCHS = 2
+"""The time to find singular vectors to start from, in epochs: from half a one to two and a half on four data sets."""
 PATIENCE = 1.5
 """Training that was expected to fit may take longer than it may by this factor."""
 
@@ -33,9 +35,8 @@ class TooManyEpochsError(Exception):
 
         A learning rate that follows a cycle must know its length beforehand, so fewer epochs are another training run.
         """
-        least = max(LEAST_EPOCHS, int(LEAST_SHARE * self.epochs))
         for available in (allowed, most):
-            if (epochs := int(available / self.seconds)) >= least:
+            if (epochs := int(available / self.seconds) - START_EPOCHS) >= LEAST_EPOCHS:
                 return min(epochs, self.epochs)
         return None
 

@@ -1,14 +1,16 @@
 """The search: every model with its defaults, then variations of the better half, then the blend of the best."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from recvae.data.splitting import Holdout, Split
 from recvae.errors import RecvaeError, first_line
 from recvae.evaluation.evaluate import evaluate
 from recvae.fitting.budget import Clock, format_seconds
-from recvae.fitting.candidates import Candidate, describe_settings, run_params, vary
+from recvae.fitting.candidates import Candidate, describe_settings, run_params, train_for, vary
 from recvae.fitting.cost import compare_cost, describe_lack, estimate_seconds, is_large, share_of_fit
-from recvae.fitting.epochs import EpochWatch, TooManyEpochsError
+from recvae.fitting.epochs import START_EPOCHS, EpochWatch, TooManyEpochsError
 from recvae.fitting.interruption import OutOfTimeError, interrupt_after
 from recvae.fitting.reserve import FIT_SAFETY, LEAST_SECONDS, MOST_PARTS, Reserve, can_be_fitted_again
 from recvae.fitting.state import SearchState
@@ -147,8 +149,9 @@ class Search:
             if epochs is None:
                 self._leave_out(candidate.name, describe_lack(error.epochs * error.seconds, spare))
                 return None
-            shorter = Candidate(candidate.name, {**candidate.params, "epochs": epochs}, candidate.varies)
-            return self._try(shorter, FIT_SAFETY * epochs * error.seconds + 1, shortened=epochs < error.epochs)
+            shorter = train_for(candidate.name, self.metric, self.seed, epochs)
+            needed = FIT_SAFETY * (epochs + START_EPOCHS) * error.seconds + 1
+            return self._try(replace(shorter, varies={}), needed, shortened=epochs < error.epochs)
 
     def _try_variations(self, number: int) -> tuple[int, bool]:
         """Try variations of the better half, of which less is left in each round; count them, tell if one gained."""
@@ -177,7 +180,7 @@ class Search:
             epochs = int(min(planned or np.inf, best.params["epochs"] * spare / max(best.seconds, 1e-3) / FIT_SAFETY))
             if epochs < 1.5 * best.params["epochs"] and epochs != planned:
                 return None
-            candidate = Candidate(best.name, {**best.params, "epochs": epochs}, {"epochs": epochs})
+            candidate = train_for(best.name, self.metric, self.seed, epochs)
             return self._try(candidate, spare, shortened=planned is None or epochs < planned)
         drawn = vary(best.name, best.params, generator)
         seconds = FIT_SAFETY * best.seconds * share_of_fit(best.name, best.varies)

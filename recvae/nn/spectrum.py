@@ -29,6 +29,14 @@ def item_vectors(user_items: sparse.csr_matrix, k: int, generator: torch.Generat
     return vectors @ ascending.flip(1)
 
 
+@torch.no_grad()
+def start_from_vectors(weight: Tensor, vectors: Tensor, scale: float) -> None:
+    """Replace random columns of a weight, (n_items, size), by singular vectors with `scale` times their norm."""
+    random = weight[:, : vectors.shape[1]]
+    used = vectors[:, : random.shape[1]]
+    random.copy_(used * (scale * random.norm() / used.norm()))
+
+
 def _spread_users(user_items: sparse.csr_matrix) -> sparse.csr_matrix:
     """As many evenly spaced users as have about `MAX_INTERACTIONS`."""
     step = -(-user_items.nnz // MAX_INTERACTIONS)

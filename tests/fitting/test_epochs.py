@@ -54,7 +54,9 @@ def test_training_of_unknown_length_is_stopped_when_its_time_is_over() -> None:
 
 
 @pytest.mark.parametrize(
-    ("allowed", "most", "epochs"), [(200, 300, 100), (50, 300, 50), (10, 40, 40), (10, 15, None), (-5, -1, None)]
+    ("allowed", "most", "epochs"),
+    [(200, 300, 100), (101, 300, 99), (50, 300, 48), (6, 40, 38), (7, 40, 5), (6, 6, None), (-5, -1, None)],
 )
 def test_epochs_that_fit(allowed: float, most: float, epochs: int | None) -> None:
+    """Two epochs' time is kept for the singular vectors to start from."""
     assert TooManyEpochsError(100, 1.0).choose_epochs(allowed, most) == epochs

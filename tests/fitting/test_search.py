@@ -157,12 +157,12 @@ class SlowEpochs:
         return self.seconds
 
 
-@pytest.mark.parametrize(("budget", "epochs"), [(1000, 6), (180, 6), (150, 4), (120, 3), (60, None)])
+@pytest.mark.parametrize(("budget", "epochs"), [(1000, 6), (180, 6), (150, 2), (120, 1), (60, None)])
 def test_an_autoencoder_trains_as_many_epochs_as_fit(
     make: Make, monkeypatch: pytest.MonkeyPatch, budget: float, epochs: int | None
 ) -> None:
     monkeypatch.setattr(module, "interrupt_after", lambda _: nullcontext())
-    monkeypatch.setattr("recvae.fitting.epochs.LEAST_EPOCHS", 2)
+    monkeypatch.setattr("recvae.fitting.epochs.LEAST_EPOCHS", 1)
     search = make("popularity,multvae", budget=budget, now=SlowEpochs(monkeypatch))
     search._try_defaults("popularity")
     search._try_defaults("multvae")
@@ -171,9 +171,25 @@ def test_an_autoencoder_trains_as_many_epochs_as_fit(
     else:
         trial = search.leaders["multvae"].trial
         assert trial.params["epochs"] == epochs
+        assert trial.params["initial"] == ("spectral" if epochs < 6 else "random")
         assert trial.shortened == (epochs < 6)
         assert trial.seconds == 10 * epochs
         assert search.reserve.spare_seconds() > 0
+
+
+def test_a_training_that_was_short_is_longer_when_there_is_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "interrupt_after", lambda _: nullcontext())
+    monkeypatch.setattr("recvae.fitting.epochs.LEAST_EPOCHS", 1)
+    search = make("popularity,multvae", budget=120, now=SlowEpochs(monkeypatch))
+    search._try_defaults("popularity")
+    search._try_defaults("multvae")
+    short = search.leaders["multvae"].trial
+    assert (short.params["epochs"], short.shortened, short.varies) == (1, True, {})
+    search.clock.budget = 1000
+    longer = search._try_variation(short)
+    assert longer is not None
+    assert (longer.params["epochs"], longer.shortened, longer.varies) == (6, False, {"epochs": 6})
+    assert longer.params["initial"] == "spectral"
 
 
 def test_there_is_a_model_however_late_it_is(make: Make, capsys: pytest.CaptureFixture[str]) -> None:

@@ -329,9 +329,10 @@ def test_weights_are_drawn_in_pieces_of_limited_size(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_refused(params: dict[str, Any], message: str) -> None:
-    with pytest.raises(ParameterError) as refused:
-        MultVAE(**params)
-    assert str(refused.value) == message
+    for model in (MultVAE, RecVAE) if "n_negatives" not in params else (MultVAE,):
+        with pytest.raises(ParameterError) as refused:
+            model(**params)
+        assert str(refused.value) == message
 
 
 def test_every_process_needs_an_item() -> None:

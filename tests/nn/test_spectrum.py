@@ -1,12 +1,17 @@
 """Leading singular vectors of a user-item matrix, against a dense singular value decomposition."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 from scipy import sparse
 
-from recvae.models.autoencoders.multvae import INPUT_SCALE, MultVAE
+from recvae.models.autoencoders.base import INPUT_SCALE
+from recvae.models.autoencoders.multvae import MultVAE
+from recvae.models.autoencoders.recvae import RecVAE
 from recvae.nn import spectrum
 from recvae.nn.spectrum import item_vectors
 
@@ -66,10 +71,13 @@ def test_of_many_interactions_a_part_of_the_users_is_enough(
     assert torch.equal(item_vectors(interactions, 4, generator()), expected)
 
 
-def test_layers_start_from_singular_vectors(interactions: sparse.csr_matrix) -> None:
+@pytest.mark.parametrize("create", [partial(MultVAE, encoder="dense"), RecVAE])
+def test_layers_start_from_singular_vectors(
+    create: Callable[..., MultVAE | RecVAE], interactions: sparse.csr_matrix
+) -> None:
     modules = {}
     for initial in ("random", "spectral"):
-        model = MultVAE(hidden=(60, 60), latent=5, encoder="dense", initial=initial)
+        model = create(hidden=(60, 60), latent=5, initial=initial)
         modules[initial] = model.module_ = model._build(interactions.shape[1], generator())
         model._prepare_training(interactions, generator())
     vectors = item_vectors(interactions, 60, generator())

@@ -12,7 +12,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.data.csr import fingerprint
-from recvae.errors import TrainingError, UnsupportedError
+from recvae.errors import ParameterError, TrainingError, UnsupportedError
 from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.architecture import FIT_NUMBERS, Architecture, check_state
 from recvae.models.autoencoders.network import TRAINING_COPIES, AutoencoderNetwork, refuse_if_too_large
@@ -33,10 +33,15 @@ from recvae.nn.batches import Batch
 from recvae.nn.device import PRECISIONS, check_device_name, find_device, matmul_precision
 from recvae.nn.item_layers import find_item_layers, gather_tensors
 from recvae.nn.layers import release_training_memory
-from recvae.nn.parallelism import ALONE, Parallelism
+from recvae.nn.parallelism import ALONE, DIVIDED, Parallelism
+from recvae.nn.spectrum import item_vectors, start_from_vectors
 from recvae.training.optimizers import Adam, Optimizer
 from recvae.training.trainer import Trainer, TrainingPlan, Validation
 from recvae.types import FloatArray, Scores, UserItems
+
+INITIAL = ("random", "spectral")
+INPUT_SCALE = 4.0
+"""Norm of the input layer's singular vectors, where it starts from them, as a multiple of the random weights' norm."""
 
 
 class Autoencoder(AnomalyDetector):
@@ -66,6 +71,7 @@ class Autoencoder(AnomalyDetector):
     schedule: str = "constant"
     passes: int = 1
     parallel: str = "users"
+    initial: str = "random"
 
     def __init__(
         self,
@@ -107,8 +113,20 @@ class Autoencoder(AnomalyDetector):
         """A network with weights drawn from `generator`."""
         return AutoencoderNetwork(self._architecture(n_items), n_items, generator, parallelism)
 
+    def _check_parallel(self, parallel: str) -> str:
+        check.one_of("parallel", parallel, DIVIDED)
+        if parallel == "items" and self.initial == "spectral":
+            raise ParameterError("initial is 'spectral', but parallel is 'items'; expected 'users'")
+        return parallel
+
     def _prepare_training(self, user_items: sparse.csr_matrix, generator: torch.Generator) -> None:
         """Adapt the fresh network to the data."""
+        if self.initial == "spectral":
+            module = self.module_
+            vectors = item_vectors(user_items, module.encoder.input.weight.shape[1], generator)
+            start_from_vectors(module.encoder.input.weight, vectors, INPUT_SCALE)
+            if not module.decoder:
+                start_from_vectors(module.output.weight, vectors, 1.0)
 
     def _training_copies(self) -> float:
         """Arrays as large as the weights that training holds."""

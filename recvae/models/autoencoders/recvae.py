@@ -11,12 +11,13 @@ from torch import Tensor
 
 from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.architecture import Architecture
+from recvae.models.autoencoders.base import INITIAL
 from recvae.models.autoencoders.network import AutoencoderNetwork, DenseEncoder
-from recvae.models.autoencoders.settings import EpochRule, MatrixSize, choose_gamma
+from recvae.models.autoencoders.settings import EpochRule, MatrixSize
 from recvae.models.autoencoders.variational import VariationalAutoencoder
 from recvae.models.base import State
 from recvae.nn.batches import Batch
-from recvae.nn.parallelism import ALONE, DIVIDED, Parallelism
+from recvae.nn.parallelism import ALONE, Parallelism
 from recvae.nn.sampling import draw_noise, drop_out, sample_normal
 from recvae.training.schedules import SCHEDULES
 
@@ -59,8 +60,7 @@ class RecVAE(VariationalAutoencoder):
         Probability that an interaction is left out of the encoder's input, in the encoder's passes. None chooses as for
         `MultVAE`.
     gamma : float, optional
-        KL weight for each interaction of the user. None chooses by the mean numbers of interactions a user and an item
-        (see `recvae.models.autoencoders.settings.choose_gamma`).
+        KL weight for each interaction of the user. None chooses as for `MultVAE`.
     prior_weights : three floats
         Weights of the mixture's components, standard, old posterior and wide; they sum to 1.
     encoder_passes, decoder_passes : int
@@ -79,7 +79,7 @@ class RecVAE(VariationalAutoencoder):
         Metric that the epoch is chosen by, where validation users are given; see `best_epoch_`.
     seed : int
         Decides weights, order of users, dropout and noise.
-    device, precision, parallel : str
+    device, precision, parallel, initial : str
         As for `MultVAE`.
     """
 
@@ -118,8 +118,10 @@ class RecVAE(VariationalAutoencoder):
         device: str = "auto",
         precision: str = "float32",
         parallel: str = "users",
+        initial: str = "random",
     ) -> None:
         super().__init__(epochs, batch_size, learning_rate, patience, metric, seed, device, precision)
+        self.initial = check.one_of("initial", initial, INITIAL)
         self.hidden = check.equal_sizes("hidden", hidden)
         self.latent = check.whole("latent", latent, maximum=check.LARGEST_LAYER)
         self.dropout = None if dropout is None else check.real("dropout", dropout, 0.0, 0.99)
@@ -129,10 +131,10 @@ class RecVAE(VariationalAutoencoder):
         self.decoder_passes = check.whole("decoder_passes", decoder_passes, maximum=check.MOST_PASSES)
         self.schedule = check.one_of("schedule", schedule, SCHEDULES)
         self.passes = self.encoder_passes + self.decoder_passes
-        self.parallel = check.one_of("parallel", parallel, DIVIDED)
+        self.parallel = self._check_parallel(parallel)
 
     def _choose(self, size: MatrixSize) -> dict[str, Any]:
-        return super()._choose(size) | ({"gamma": choose_gamma(size)} if self.gamma is None else {})
+        return super()._choose(size) | ({"gamma": self._choose_gamma(size)} if self.gamma is None else {})
 
     def _architecture(self, n_items: int) -> Architecture:
         return Architecture("dense", self.hidden, self.latent, variational=True)

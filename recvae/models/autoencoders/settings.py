@@ -17,6 +17,8 @@ from recvae.errors import ArtifactError
 
 KL_SHARE = 0.25
 """KL weight of the mean user, where items have many interactions."""
+FEW_EPOCHS = 0.5
+"""Share of the rule's epochs below which the KL weight is smaller."""
 MANY_INTERACTIONS = 30
 """Interactions an item from which on items are not scarce: with fewer the KL weight is larger, and training longer."""
 SPARSE_DENSITY, SPARSE_DROPOUT, DROPOUT = 0.003, 0.7, 0.5
@@ -65,12 +67,20 @@ def choose_batch_size(users: int) -> int:
     return max(125, min(500, round(users / 40)))
 
 
-def choose_gamma(size: MatrixSize) -> float:
+def choose_gamma(size: MatrixSize, epochs_share: float = 1.0) -> float:
     """KL weight for each interaction: c / (mean interactions a user), c = ¼·scarcity.
 
-    The mean user's KL weight is so a quarter of the likelihood's, and more where items have few interactions.
+    The mean user's KL weight is so a quarter of the likelihood's, and more where items have few interactions. Training
+    of less than half the rule's epochs has a weight that is smaller in proportion: it has no time to overfit.
+
+    Parameters
+    ----------
+    size : MatrixSize
+    epochs_share : float
+        Epochs of the training, as a share of those of the rule.
     """
-    return float(f"{KL_SHARE * size.scarcity * size.users / size.interactions:.3g}")
+    share = KL_SHARE * min(1.0, epochs_share / FEW_EPOCHS)
+    return float(f"{share * size.scarcity * size.users / size.interactions:.3g}")
 
 
 def choose_dropout(size: MatrixSize) -> float:

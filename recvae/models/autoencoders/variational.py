@@ -12,6 +12,7 @@ from torch import Tensor
 from recvae.errors import UnsupportedError
 from recvae.memory import row_batches
 from recvae.models import hyperparameters as check
+from recvae.models.autoencoders.settings import MatrixSize, choose_gamma
 from recvae.models.generative.sampling import HistorySampler
 from recvae.models.hyperparameters import RealRange, SearchSpace, WholeRange
 from recvae.nn.batches import Batch
@@ -29,6 +30,9 @@ class VariationalAutoencoder(HistorySampler):
         "learning_rate": RealRange(2e-4, 4e-3),
         "batch_size": WholeRange(50, 500),
     }
+
+    def _choose_gamma(self, size: MatrixSize) -> float:
+        return choose_gamma(size, 1.0 if self.epochs is None else self.epochs / self.EPOCHS.choose(size))
 
     def _posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """mu and logvar of q(z|x) for whole histories, (n_users, latent) each."""

@@ -53,6 +53,11 @@ def test_the_kl_weight_is_a_share_of_the_mean_history(users: int, items: int, in
     assert choose_gamma(MatrixSize(users, items, interactions)) == gamma
 
 
+@pytest.mark.parametrize(("share", "gamma"), [(0.1, 0.001), (0.25, 0.0025), (0.5, 0.005), (2.0, 0.005)])
+def test_the_kl_weight_is_smaller_in_short_trainings(share: float, gamma: float) -> None:
+    assert choose_gamma(MatrixSize(100, 10, 5_000), share) == gamma
+
+
 @pytest.mark.parametrize(("interactions", "dropout"), [(299, 0.7), (300, 0.5), (50_000, 0.5)])
 def test_sparse_histories_lose_more(interactions: int, dropout: float) -> None:
     assert choose_dropout(MatrixSize(100, 1_000, interactions)) == dropout
@@ -85,7 +90,8 @@ def test_a_fit_is_as_if_the_values_had_been_given(name: str) -> None:
     found = model.fitted_params()
     assert {key for key, value in found.items() if value is None} <= {"n_negatives", "total_anneal_steps"}
     assert (found["dropout"], found["batch_size"], found["patience"]) == (0.5, 125, 5)
-    gamma = choose_gamma(MatrixSize(40, 25, random_interactions().nnz))
+    size = MatrixSize(40, 25, random_interactions().nnz)
+    gamma = choose_gamma(size, 3 / CLASSES[name].EPOCHS.choose(size))
     assert found.get("gamma") == (None if name == "multdae" else gamma)
     assert all(value == rules[key] for key, value in model.get_params().items() if key in rules)
     assert_same(CLASSES[name](**found).fit(random_interactions(), show_progress=False, validation=holdout()), model)
