@@ -6,7 +6,10 @@ from collections.abc import Callable
 from recvae.fitting.interruption import OutOfTimeError
 from recvae.models.base import Recommender
 
-EPOCHS_TO_MEASURE = 2
+EPOCHS_TO_MEASURE, LONG_EPOCH = 2, 10.0
+"""Epochs after which the time of one is known, and seconds from which on the first alone tells it: those that libraries
+take to wake up are few beside it.
+"""
 LEAST_EPOCHS = 5
 """Training with fewer epochs is not worth its time."""
 START_EPOCHS = 2
@@ -75,12 +78,12 @@ class EpochWatch:
         elapsed = self.now() - self.started
         epochs = self._count_epochs()
         self.report(self.done, epochs)
-        if self.done == 1:
-            self.first = elapsed
-        if epochs is not None and self.done == EPOCHS_TO_MEASURE:
+        if epochs is not None and (self.done == EPOCHS_TO_MEASURE or (self.done == 1 and elapsed >= LONG_EPOCH)):
             an_epoch = max(elapsed - self.first, 1e-6)
             if elapsed + an_epoch * (epochs - self.done) > self.allowed:
                 raise TooManyEpochsError(epochs, an_epoch)
+        if self.done == 1:
+            self.first = elapsed
         if elapsed > PATIENCE * self.allowed and (epochs is None or self.done < epochs):
             raise OutOfTimeError
 

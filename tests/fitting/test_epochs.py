@@ -48,6 +48,16 @@ def test_training_that_is_too_long_is_stopped_once_an_epoch_is_known() -> None:
     assert (stopped.value.epochs, stopped.value.seconds) == (20, 1.0)
 
 
+def test_training_with_long_epochs_is_stopped_after_the_first() -> None:
+    clock = Clockwork()
+    watch = EpochWatch(Trained(20), 500.0, clock, lambda *_: None)  # type: ignore[arg-type]
+    clock.now = 30.0
+    with pytest.raises(TooManyEpochsError) as stopped:
+        watch(0, 30.0, 0.0)
+    assert stopped.value.seconds == 30.0
+    assert train(20, 30.0, allowed=600.0)[-1] == (20, 20)
+
+
 def test_training_of_unknown_length_is_stopped_when_its_time_is_over() -> None:
     with pytest.raises(OutOfTimeError):
         train(None, 1.0, allowed=15.0)
