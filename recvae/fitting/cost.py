@@ -97,9 +97,14 @@ def compare_cost(best: Mapping[str, Any], drawn: Mapping[str, Any]) -> float:
     return ratio
 
 
-def share_of_fit(name: str, varies: Mapping[str, Any]) -> float:
-    """Share of a fit's time that a fit with given settings takes: less than 1 for a model that has chosen its own."""
-    return 1.0 if varies else REFIT_SHARES.get(name, 1.0)
+def share_of_fit(name: str, varies: Mapping[str, Any], shape: tuple[int, int]) -> float:
+    """Share of a fit's time that a fit with given settings takes: less than 1 for a model that has chosen its own.
+
+    It is next to 1 for a large inverse, for which settings are chosen on fewer items.
+    """
+    if varies or (name in CUBIC and min(shape) >= LONG_SIDE):
+        return 1.0
+    return REFIT_SHARES.get(name, 1.0)
 
 
 def describe_lack(needed: float, spare: float) -> str:

@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from recvae.data.splitting import Split
 from recvae.fitting.budget import Clock
+from recvae.fitting.candidates import Candidate
+from recvae.fitting.cost import share_of_fit
 from recvae.fitting.state import SearchState
 from recvae.fitting.trial import BLEND, Leader, Trial, rank
+from recvae.models.base import Recommender
 from recvae.models.blending.weights import MOST_USERS
 
 FINISH_SECONDS = 1.4
@@ -34,6 +37,11 @@ class Reserve:
     leaders : mapping of str to Leader
         The best of each model, as the search goes on.
     state : SearchState
+
+    Attributes
+    ----------
+    save_seconds : dict of str to float
+        Time that it took to save a model, by name.
     """
 
     def __init__(
@@ -46,6 +54,8 @@ class Reserve:
         state: SearchState,
     ) -> None:
         self.blends, self.growth, self.clock, self.leaders, self.state = BLEND in names, growth, clock, leaders, state
+        self.shape = split.train.shape
+        self.save_seconds: dict[str, float] = {}
         self.n_validation = split.validation.n_users if split.validation else 0
         self.n_test = split.test.n_users
 
@@ -64,6 +74,23 @@ class Reserve:
         likely = [leader for leader in ranked if leader is ranked[0] or leader.trial.name == BLEND]
         refit = max((leader.trial.refit_seconds for leader in likely), default=0.0)
         return self.clock.left - self.blend_seconds() - self.measure_seconds() - refit
+
+    def refit_seconds(
+        self, candidate: Candidate, model: Recommender, seconds: float, parts: Sequence[str] = ()
+    ) -> float:
+        """Estimate the time to fit a model on everything, from fits with given settings where there are any.
+
+        The time to save it is in it, as much as it took to save it for `--resume`.
+        """
+        if parts:
+            return sum(self.leaders[part].trial.refit_seconds for part in parts)
+        best_epoch, history = getattr(model, "best_epoch_", None), getattr(model, "history_", [])
+        if best_epoch is not None and history:
+            seconds *= best_epoch / len(history)
+        known = [t.refit_seconds for t in self.state.trials if t.name == candidate.name and t.varies]
+        share = share_of_fit(candidate.name, candidate.varies, self.shape)
+        estimate = FIT_SAFETY * self.growth * seconds * share + self.save_seconds.get(candidate.name, 0.0)
+        return estimate if candidate.varies else min([estimate, *known])
 
     def measure_seconds(self) -> float:
         """Seconds to measure the models on the test users, with a blend of them, and to report."""

@@ -73,7 +73,7 @@ class Search:
         self.leaders: dict[str, Leader] = {}
         self.reserve = Reserve(split, names, growth, clock, self.leaders, state)
         self._planned_epochs: dict[str, int] = {}
-        self._save_seconds: dict[str, float] = {}
+        self._estimates: dict[str, float] = {}
         self._blended: list[Trial] = []
         self._min_gain = MIN_GAIN * max(1.0, (MANY_USERS / max(1, self.validation.n_users)) ** 0.5)
 
@@ -85,9 +85,9 @@ class Search:
     def run(self) -> None:
         """Search until the time is used up or nothing gets better."""
         self._take_over()
-        for name in self.names:
-            if name != BLEND and name not in self.leaders and name not in self.state.left_out:
-                self._try_defaults(name)
+        postponed = [name for name in self._list_untried() if not self._try_defaults(name, at_once=False)]
+        for name in postponed:
+            self._try_defaults(name)
         self._try_blend()
         if untried := [name for name, reason in self.state.left_out.items() if reason == NO_TIME]:
             self.status.say(f"no time is left for {', '.join(untried)}")
@@ -123,23 +123,33 @@ class Search:
         late = max(0.0, blended - self.reserve.spare_seconds())
         self.clock.before -= min(late, self.clock.before)
 
-    def _try_defaults(self, name: str) -> None:
+    def _list_untried(self) -> list[str]:
+        return [name for name in self.names if name not in {BLEND, *self.leaders, *self.state.left_out}]
+
+    def _try_defaults(self, name: str, at_once: bool = True) -> bool:
+        """Try a model with its defaults; False if it would take more than its part of the time, unless `at_once`."""
         candidate = Candidate(name, run_params(name, self.metric, self.seed))
         if MODELS[name].resumable:
             self._try_epochs(candidate)
-            return
-        spare = self.reserve.allow(refit_share=share_of_fit(name, candidate.varies))
+            return True
+        share = share_of_fit(name, candidate.varies, self.split.train.shape)
+        spare = self.reserve.allow(refit_share=share)
         if is_large(self.split) and name != "popularity" and spare >= LEAST_SECONDS:
-            self.status.show(f"estimating {name}")
-            estimate = estimate_seconds(candidate, self.split, spare, self.seed)
+            if name not in self._estimates:
+                self.status.show(f"estimating {name}")
+                self._estimates[name] = estimate_seconds(candidate, self.split, spare, self.seed)
+            estimate = self._estimates[name]
             if estimate > spare:
                 self._leave_out(name, describe_lack(estimate, spare))
-                return
+                return True
+            if not at_once and estimate > self.reserve.allow(len(self._list_untried()), refit_share=share):
+                return False
         self._try(candidate, spare)
+        return True
 
     def _try_epochs(self, candidate: Candidate) -> Trial | None:
         """Try a model that trains in epochs: as many as it would choose, or as fit into the time."""
-        untried = [n for n in self.names if MODELS[n].resumable and n not in {*self.leaders, *self.state.left_out}]
+        untried = [name for name in self._list_untried() if MODELS[name].resumable]
         try:
             return self._try(candidate, self.reserve.allow(), watched=self.reserve.allow(len(untried)))
         except TooManyEpochsError as error:
@@ -159,7 +169,7 @@ class Search:
         kept = ranked[: max(2, len(ranked) >> number)]
         tried, gained = 0, False
         for best in sorted(kept, key=lambda trial: trial.seconds):
-            seconds = max(best.seconds * share_of_fit(best.name, best.varies), 1e-3)
+            seconds = max(best.seconds * share_of_fit(best.name, best.varies, self.split.train.shape), 1e-3)
             for _ in range(int(np.clip(VARIATION_SHARE * self.clock.left / seconds, 1, MOST_VARIATIONS))):
                 before = self.leaders[best.name].trial
                 trial = self._try_variation(before)
@@ -183,7 +193,7 @@ class Search:
             candidate = train_for(best.name, self.metric, self.seed, epochs)
             return self._try(candidate, spare, shortened=planned is None or epochs < planned)
         drawn = vary(best.name, best.params, generator)
-        seconds = FIT_SAFETY * best.seconds * share_of_fit(best.name, best.varies)
+        seconds = FIT_SAFETY * best.seconds * share_of_fit(best.name, best.varies, self.split.train.shape)
         if drawn is None or seconds * compare_cost(best.params, drawn.params) > spare:
             return None
         return self._try(drawn, spare)
@@ -290,7 +300,7 @@ class Search:
             dict(candidate.varies),
             value,
             seconds,
-            self._refit_seconds(candidate, model, seconds, parts),
+            self.reserve.refit_seconds(candidate, model, seconds, parts),
             score_seconds,
             getattr(model, "best_epoch_", None),
             shortened,
@@ -325,24 +335,7 @@ class Search:
         """Keep a model for `--resume`; the time shows what saving the one that is fitted on everything will take."""
         started = self.clock.now()
         self.state.save_model(name, model)
-        self._save_seconds[name] = self.clock.now() - started
-
-    def _refit_seconds(
-        self, candidate: Candidate, model: Recommender, seconds: float, parts: tuple[str, ...] = ()
-    ) -> float:
-        """Estimate the time to fit the model on everything, from fits with given settings where there are any.
-
-        The time to save it is in it, as much as it took to save it for `--resume`.
-        """
-        if parts:
-            return sum(self.leaders[part].trial.refit_seconds for part in parts)
-        best_epoch, history = getattr(model, "best_epoch_", None), getattr(model, "history_", [])
-        if best_epoch is not None and history:
-            seconds *= best_epoch / len(history)
-        known = [t.refit_seconds for t in self.state.trials if t.name == candidate.name and t.varies]
-        share = share_of_fit(candidate.name, candidate.varies)
-        estimate = FIT_SAFETY * self.growth * seconds * share + self._save_seconds.get(candidate.name, 0.0)
-        return estimate if candidate.varies else min([estimate, *known])
+        self.reserve.save_seconds[name] = self.clock.now() - started
 
     def _save_state(self) -> None:
         self.state.seconds = self.clock.elapsed

@@ -10,7 +10,7 @@ from recvae.datasets.synthetic import generate
 from recvae.errors import ParameterError
 from recvae.fitting import cost
 from recvae.fitting.candidates import Candidate
-from recvae.fitting.cost import compare_cost, estimate_seconds, is_large
+from recvae.fitting.cost import compare_cost, estimate_seconds, is_large, share_of_fit
 from recvae.models.linear.ease import EASE
 
 SPLIT = strong_generalization(Interactions.from_frame(generate(160, 80).ratings), val_users=32, test_users=32)
@@ -57,3 +57,11 @@ def test_larger_settings_take_longer() -> None:
     best = {"factors": 100, "l2": 3.0, "batch_size": 100}
     assert compare_cost(best, {"factors": 200, "l2": 9.0, "batch_size": 400}) == 2
     assert compare_cost(best, {"factors": 50}) == 1
+
+
+def test_a_fit_with_given_settings_takes_a_share_of_one_that_chooses_them() -> None:
+    assert share_of_fit("ease", {}, (90_000, 9_000)) == 0.35
+    assert share_of_fit("ease", {}, (30_000, 40_000)) == 1  # which chooses on few of the items
+    assert share_of_fit("ease", {"l2": 5.0}, (90_000, 9_000)) == 1
+    assert share_of_fit("als", {}, (30_000, 40_000)) == 0.35
+    assert share_of_fit("multvae", {}, (900, 900)) == 1

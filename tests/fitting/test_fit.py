@@ -18,6 +18,7 @@ from recvae.errors import ArtifactError, DataError, ParameterError, RecvaeError
 from recvae.evaluation.results import read_results
 from recvae.fitting import fit as module
 from recvae.fitting.budget import Clock
+from recvae.fitting.reserve import Reserve
 from recvae.fitting.search import Search
 from recvae.fitting.trial import Leader, Trial
 from recvae.inference.card import describe_artifact, format_card
@@ -192,7 +193,7 @@ def test_a_model_that_there_is_no_time_to_fit_again_is_not_used(refits: tuple[fl
 def test_the_model_that_is_saved_is_one_that_there_is_time_to_fit_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Search, "_refit_seconds", lambda _, candidate, *__: 3600.0 if candidate.name == "ease" else 0.0)
+    monkeypatch.setattr(Reserve, "refit_seconds", lambda _, candidate, *__: 3600.0 if candidate.name == "ease" else 0.0)
     monkeypatch.setattr(Search, "_measure", lambda _, model: 0.9 if isinstance(model, EASE) else 0.1)
     fitted = recvae.fit(SOURCE.ratings, out=tmp_path / "model", **{**QUICK, "show_progress": True})
     assert fitted.name == "popularity"

@@ -21,15 +21,15 @@ from recvae.models.linear.ease import EASE
 from tests.fitting.test_fit import QUICK, SOURCE
 
 
-def interrupt_at(number: int) -> Callable[[Search, str], None]:
+def interrupt_at(number: int) -> Callable[..., bool]:
     """Make a first round in which Ctrl-C comes before the given candidate."""
     original, seen = Search._try_defaults, list[str]()
 
-    def try_defaults(self: Search, name: str) -> None:
+    def try_defaults(self: Search, name: str, at_once: bool = True) -> bool:
         seen.append(name)
         if len(seen) == number:
             raise KeyboardInterrupt
-        original(self, name)
+        return original(self, name, at_once)
 
     return try_defaults
 

@@ -10,6 +10,7 @@ import pytest
 
 from recvae.errors import MissingDependencyError
 from recvae.fitting import search as module
+from recvae.fitting.candidates import Candidate
 from recvae.fitting.epochs import EpochWatch
 from recvae.fitting.reserve import FINISH_SECONDS
 from recvae.fitting.search import Search
@@ -175,6 +176,26 @@ def test_an_autoencoder_trains_as_many_epochs_as_fit(
         assert trial.shortened == (epochs < 6)
         assert trial.seconds == 10 * epochs
         assert search.reserve.spare_seconds() > 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "order"), [(300.0, ["popularity", "ease", "graph"]), (500.0, ["popularity", "graph", "ease"])]
+)
+def test_a_model_that_takes_more_than_its_part_of_the_time_is_tried_last(
+    make: Make, monkeypatch: pytest.MonkeyPatch, seconds: float, order: list[str]
+) -> None:
+    monkeypatch.setattr(module, "is_large", lambda _: True)
+    estimated: list[str] = []
+
+    def estimate(candidate: Candidate, *_: Any) -> float:
+        estimated.append(candidate.name)
+        return {"ease": seconds, "graph": 0.1}[candidate.name]
+
+    monkeypatch.setattr(module, "estimate_seconds", estimate)
+    search = make("popularity,ease,graph", budget=1000)
+    search.run()
+    assert names(search)[:3] == order
+    assert sorted(estimated) == ["ease", "graph"]  # once each
 
 
 def test_a_training_that_was_short_is_longer_when_there_is_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
