@@ -127,7 +127,7 @@ class Search:
         return [name for name in self.names if name not in {BLEND, *self.leaders, *self.state.left_out}]
 
     def _try_defaults(self, name: str, at_once: bool = True) -> bool:
-        """Try a model with its defaults; False if it would take more than its part of the time, unless `at_once`."""
+        """Try a model with its defaults; False if it would take more than half of the time, unless `at_once`."""
         candidate = Candidate(name, run_params(name, self.metric, self.seed))
         if MODELS[name].resumable:
             self._try_epochs(candidate)
@@ -142,7 +142,7 @@ class Search:
             if estimate > spare:
                 self._leave_out(name, describe_lack(estimate, spare))
                 return True
-            if not at_once and estimate > self.reserve.allow(len(self._list_untried()), refit_share=share):
+            if not at_once and estimate > self.reserve.allow(2, refit_share=share):
                 return False
         self._try(candidate, spare)
         return True
