@@ -8,7 +8,7 @@ from cornac.models import BPR, EASE, VAECF, ItemKNN
 from scipy import sparse
 
 from benchmarks.peers.cornac_adapter import make_dataset
-from benchmarks.peers.tuning import Params, Score, Search, Space, main
+from benchmarks.peers.tuning import Params, Score, Space, at_random, main
 
 SPACES: dict[str, Space] = {
     "EASE": {"lamb": (1.0, 5000.0, "log")},
@@ -52,10 +52,5 @@ def fit(model: str, params: Params, matrix: sparse.csr_matrix) -> Score:
     return score
 
 
-def search(searching: Search, seed: int) -> None:
-    """Search at random."""
-    searching.random(SPACES, DEFAULTS, seed)
-
-
 if __name__ == "__main__":
-    main(fit, search, "cornac", "torch", "numpy", "scipy")
+    main(fit, at_random(SPACES, DEFAULTS), "cornac", "torch", "numpy", "scipy")

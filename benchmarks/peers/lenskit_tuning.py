@@ -12,7 +12,7 @@ from lenskit.knn.ease import EASEScorer
 from lenskit.training import TrainingOptions
 from scipy import sparse
 
-from benchmarks.peers.tuning import Params, Score, Search, Space, main
+from benchmarks.peers.tuning import Params, Score, Space, at_random, main
 
 SPACES: dict[str, Space] = {
     "EASE": {"regularization": (1.0, 5000.0, "log")},
@@ -56,10 +56,5 @@ def fit(model: str, params: Params, matrix: sparse.csr_matrix) -> Score:
     return score
 
 
-def search(searching: Search, seed: int) -> None:
-    """Search at random."""
-    searching.random(SPACES, DEFAULTS, seed)
-
-
 if __name__ == "__main__":
-    main(fit, search, "lenskit", "numpy", "scipy")
+    main(fit, at_random(SPACES, DEFAULTS), "lenskit", "numpy", "scipy")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from recbole.config import Config
 from recbole.data import create_dataset
@@ -59,6 +60,12 @@ def write_interactions(train: sparse.csr_matrix, directory: Path) -> None:
         np.savetxt(file, np.column_stack([interactions.row, interactions.col]), fmt="%d", delimiter="\t")
 
 
+def find_columns(dataset: Any, matrix: sparse.csr_matrix) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The items that have interactions, and RecBole's columns of them; its column 0 is padding."""
+    items = np.flatnonzero(np.diff(matrix.tocsc().indptr))
+    return items, dataset.token2id(dataset.iid_field, items.astype(str))
+
+
 def train(run: Run) -> None:
     """Train for the given epochs."""
     settings = run.settings
@@ -68,9 +75,7 @@ def train(run: Run) -> None:
         config = config_of(settings, Path(scratch))
         init_seed(config["seed"], True)
         dataset = create_dataset(config).build()[0]
-        tokens = np.flatnonzero(np.diff(run.task.train.tocsc().indptr)).astype(str)
-        known = tokens.astype(int)
-        column = dataset.token2id(dataset.iid_field, tokens)  # column 0 is padding
+        known, column = find_columns(dataset, run.task.train)
         loader = get_dataloader(config, "train")(config, dataset, None, shuffle=True)
         run.start()
         model = get_model(config["model"])(config, dataset)

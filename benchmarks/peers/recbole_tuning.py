@@ -15,8 +15,8 @@ from recbole.data.utils import get_dataloader
 from recbole.utils import get_model, get_trainer, init_seed
 from scipy import sparse
 
-from benchmarks.peers.recbole_adapter import make_config, write_interactions
-from benchmarks.peers.tuning import Params, Score, Search, Space, main
+from benchmarks.peers.recbole_adapter import find_columns, make_config, write_interactions
+from benchmarks.peers.tuning import Params, Score, Space, at_random, main
 
 TRAINED: Space = {
     "epochs": (10, 200, "whole log"),
@@ -50,8 +50,7 @@ def fit(model: str, params: Params, matrix: sparse.csr_matrix) -> Score:
             trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, fitted)
             for epoch in range(int(params["epochs"])):
                 trainer._train_epoch(loader, epoch)
-    known = np.flatnonzero(np.diff(matrix.tocsc().indptr))
-    column = dataset.token2id(dataset.iid_field, known.astype(str))  # column 0 is padding
+    known, column = find_columns(dataset, matrix)
     fitted.eval()
 
     def score(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
@@ -65,10 +64,5 @@ def fit(model: str, params: Params, matrix: sparse.csr_matrix) -> Score:
     return score
 
 
-def search(searching: Search, seed: int) -> None:
-    """Search at random."""
-    searching.random(SPACES, DEFAULTS, seed)
-
-
 if __name__ == "__main__":
-    main(fit, search, "recbole", "torch", "numpy", "scipy")
+    main(fit, at_random(SPACES, DEFAULTS), "recbole", "torch", "numpy", "scipy")

@@ -12,7 +12,7 @@ from rectools.dataset import Dataset
 from rectools.models import EASEModel, ImplicitALSWrapperModel, ImplicitItemKNNWrapperModel, PureSVDModel
 from scipy import sparse
 
-from benchmarks.peers.tuning import Params, Score, Search, Space, main
+from benchmarks.peers.tuning import Params, Score, Space, at_random, main
 
 SPACES: dict[str, Space] = {
     "EASE": {"regularization": (1.0, 5000.0, "log")},
@@ -65,10 +65,5 @@ def fit(model: str, params: Params, matrix: sparse.csr_matrix) -> Score:
     return score
 
 
-def search(searching: Search, seed: int) -> None:
-    """Search at random."""
-    searching.random(SPACES, DEFAULTS, seed)
-
-
 if __name__ == "__main__":
-    main(fit, search, "rectools", "pm-implicit", "numpy", "scipy")
+    main(fit, at_random(SPACES, DEFAULTS), "rectools", "pm-implicit", "numpy", "scipy")

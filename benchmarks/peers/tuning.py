@@ -191,6 +191,11 @@ class Search:
             yield from sorted(models, key=lambda m: -figures[m])[:2] if late else models
 
 
+def at_random(spaces: Mapping[str, Space], defaults: Mapping[str, Params]) -> Callable[[Search, int], None]:
+    """Give the search of a library without a tuner of its own."""
+    return lambda searching, seed: searching.random(spaces, defaults, seed)
+
+
 def _ring(*_: Any) -> None:
     raise OutOfTimeError
 
