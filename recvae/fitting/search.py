@@ -72,7 +72,6 @@ class Search:
         self.clock, self.growth, self.state, self.status = clock, growth, state, status
         self.leaders: dict[str, Leader] = {}
         self.reserve = Reserve(split, names, growth, clock, self.leaders, state)
-        self._planned_epochs: dict[str, int] = {}
         self._estimates: dict[str, float] = {}
         self._blended: list[Trial] = []
         self._min_gain = MIN_GAIN * max(1.0, (MANY_USERS / max(1, self.validation.n_users)) ** 0.5)
@@ -108,9 +107,10 @@ class Search:
     def _take_over(self) -> None:
         """Load the best models of an earlier run; the time that it used is not taken from the end.
 
-        Models that it had no time for are tried, if there is time now.
+        Models that it had no time for are tried, if there is time now; with a longer budget, all that it left out.
         """
-        for name in [name for name, reason in self.state.left_out.items() if reason == NO_TIME]:
+        longer, self.state.budget = self.clock.budget > self.state.budget, self.clock.budget
+        for name in [name for name, reason in self.state.left_out.items() if longer or reason == NO_TIME]:
             del self.state.left_out[name]
         blended = max((trial.refit_seconds for trial in self.state.trials if trial.name == BLEND), default=0.0)
         for name in dict.fromkeys(trial.name for trial in self.state.trials):
@@ -153,7 +153,6 @@ class Search:
         try:
             return self._try(candidate, self.reserve.allow(), watched=self.reserve.allow(len(untried)))
         except TooManyEpochsError as error:
-            self._planned_epochs[candidate.name] = error.epochs
             spare = self.reserve.allow()
             epochs = error.choose_epochs(self.reserve.allow(len(untried)), spare)
             if epochs is None:
@@ -161,7 +160,8 @@ class Search:
                 return None
             shorter = train_for(candidate.name, self.metric, self.seed, epochs)
             needed = FIT_SAFETY * (epochs + START_EPOCHS) * error.seconds + 1
-            return self._try(replace(shorter, varies={}), needed, shortened=epochs < error.epochs)
+            planned = error.epochs if epochs < error.epochs else None
+            return self._try(replace(shorter, varies={}), needed, planned_epochs=planned)
 
     def _try_variations(self, number: int) -> tuple[int, bool]:
         """Try variations of the better half, of which less is left in each round; count them, tell if one gained."""
@@ -179,19 +179,19 @@ class Search:
         return tried, gained
 
     def _try_variation(self, best: Trial) -> Trial | None:
-        """Try one variation of the best settings; first, all epochs where there was no time for them before."""
+        """Try one variation of the best settings; first, more epochs where there was no time for them."""
         generator = np.random.default_rng([self.seed, len(self.state.trials)])
         fitted_again = best.name in {self.ranking[0].trial.name, *self.ranking[0].parts}
         spare = self.reserve.allow(kept=best.refit_seconds * fitted_again)
         if spare < LEAST_SECONDS:
             return None
-        if best.shortened:
-            planned = self._planned_epochs.get(best.name)
-            epochs = int(min(planned or np.inf, best.params["epochs"] * spare / max(best.seconds, 1e-3) / FIT_SAFETY))
-            if epochs < 1.5 * best.params["epochs"] and epochs != planned:
+        planned, trained = best.planned_epochs, best.params.get("epochs", 0)
+        if planned and not any(t.params["epochs"] > trained for t in self.state.trials if t.name == best.name):
+            epochs = int(min(planned, trained * spare / max(best.seconds, 1e-3) / FIT_SAFETY))
+            if epochs < 1.5 * trained and epochs != planned:
                 return None
             candidate = train_for(best.name, self.metric, self.seed, epochs)
-            return self._try(candidate, spare, shortened=planned is None or epochs < planned)
+            return self._try(candidate, spare, planned_epochs=planned if epochs < planned else None)
         drawn = vary(best.name, best.params, generator)
         seconds = FIT_SAFETY * best.seconds * share_of_fit(best.name, best.varies, self.split.train.shape)
         if drawn is None or seconds * compare_cost(best.params, drawn.params) > spare:
@@ -231,7 +231,12 @@ class Search:
         return parts
 
     def _try(
-        self, candidate: Candidate, allowed: float, *, watched: float | None = None, shortened: bool = False
+        self,
+        candidate: Candidate,
+        allowed: float,
+        *,
+        watched: float | None = None,
+        planned_epochs: int | None = None,
     ) -> Trial | None:
         """Fit a candidate, measure it and keep it; None if it could not be fitted in the seconds allowed.
 
@@ -270,7 +275,7 @@ class Search:
                 raise
             self._leave_out(name, first_line(error), candidate)
             return None
-        return self._keep(candidate, model, value, seconds, self.clock.now() - started, shortened)
+        return self._keep(candidate, model, value, seconds, self.clock.now() - started, planned_epochs)
 
     def _measure(self, model: Recommender) -> float:
         """Measure a model on the validation users; a blend, while they are few, by weights chosen without each user."""
@@ -287,7 +292,7 @@ class Search:
         value: float,
         seconds: float,
         score_seconds: float,
-        shortened: bool,
+        planned_epochs: int | None,
     ) -> Trial:
         name, before = candidate.name, self.leaders.get(candidate.name)
         parts = name_parts(model, self.leaders) if name == BLEND else ()
@@ -303,7 +308,7 @@ class Search:
             self.reserve.refit_seconds(candidate, model, seconds, parts),
             score_seconds,
             getattr(model, "best_epoch_", None),
-            shortened,
+            planned_epochs,
         )
         self.state.trials.append(trial)
         if is_best and len(parts) == 1:

@@ -17,7 +17,7 @@ from recvae.storage.directories import refuse_other_files
 from recvae.storage.files import write_text
 from recvae.storage.locks import hold_lock
 
-KIND, VERSION = "recvae-search", 1
+KIND, VERSION = "recvae-search", 2
 _STATE, _LOCK, _DATA, _MODELS, _ITEMS = "search.json", "lock", "data", "models", "items.parquet"
 
 
@@ -30,8 +30,8 @@ class SearchState:
     directory : Path
     identity : dict
         Data and options that a search must share to be gone on with.
-    seconds : float
-        Time used so far, by all runs.
+    seconds, budget : float
+        Time used so far, by all runs, and the budget of the last one.
     trials : list of Trial
     left_out : dict of str to str
         Models that could not be tried, with the reason.
@@ -40,6 +40,7 @@ class SearchState:
     directory: Path
     identity: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    budget: float = 0.0
     trials: list[Trial] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -55,6 +56,7 @@ class SearchState:
             "format_version": VERSION,
             "identity": self.identity,
             "seconds": self.seconds,
+            "budget": self.budget,
             "trials": [trial.as_dict() for trial in self.trials],
             "left_out": self.left_out,
         }
@@ -75,14 +77,14 @@ class SearchState:
             return False
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-            found, self.seconds = dict(content["identity"]), float(content["seconds"])
+            if (version := content["format_version"]) != VERSION:
+                raise ArtifactError(f"{file} has format_version {version!r}; this version of recvae reads {VERSION}")
+            found = dict(content["identity"])
+            self.seconds, self.budget = float(content["seconds"]), float(content["budget"])
             self.trials = [Trial.from_dict(entry) for entry in content["trials"]]
             self.left_out = {str(name): str(reason) for name, reason in content["left_out"].items()}
-            version = content["format_version"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ArtifactError(f"{file} is damaged: {error!r}; remove {self.directory} to start anew") from None
-        if version != VERSION:
-            raise ArtifactError(f"{file} has format_version {version!r}; this version of recvae reads {VERSION}")
         for key, value in json.loads(json.dumps(dict(identity))).items():
             if found.get(key) != value:
                 raise ParameterError(

@@ -31,8 +31,8 @@ class Trial:
         Estimated time to fit the model on everything, and time to rank for the validation users.
     epochs : int, optional
         Number of the best epoch, for models that train in epochs.
-    shortened : bool
-        Whether fewer epochs were trained than the model would choose.
+    planned_epochs : int, optional
+        Epochs that the model would choose, where fewer were trained.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Trial:
     refit_seconds: float
     score_seconds: float
     epochs: int | None = None
-    shortened: bool = False
+    planned_epochs: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Convert to plain data."""

@@ -173,7 +173,7 @@ def test_an_autoencoder_trains_as_many_epochs_as_fit(
         trial = search.leaders["multvae"].trial
         assert trial.params["epochs"] == epochs
         assert trial.params["initial"] == ("spectral" if epochs < 6 else "random")
-        assert trial.shortened == (epochs < 6)
+        assert trial.planned_epochs == (6 if epochs < 6 else None)
         assert trial.seconds == 10 * epochs
         assert search.reserve.spare_seconds() > 0
 
@@ -198,19 +198,38 @@ def test_a_model_that_takes_more_than_half_of_the_time_is_tried_last(
     assert sorted(estimated) == ["ease", "graph"]  # once each
 
 
-def test_a_training_that_was_short_is_longer_when_there_is_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_training_that_was_short_is_longer_when_there_is_time(
+    make: Make, monkeypatch: pytest.MonkeyPatch, resumed: bool
+) -> None:
     monkeypatch.setattr(module, "interrupt_after", lambda _: nullcontext())
     monkeypatch.setattr("recvae.fitting.epochs.LEAST_EPOCHS", 1)
     search = make("popularity,multvae", budget=120, now=SlowEpochs(monkeypatch))
     search._try_defaults("popularity")
     search._try_defaults("multvae")
     short = search.leaders["multvae"].trial
-    assert (short.params["epochs"], short.shortened, short.varies) == (1, True, {})
+    assert (short.params["epochs"], short.planned_epochs, short.varies) == (1, 6, {})
     search.clock.budget = 1000
-    longer = search._try_variation(short)
+    if resumed:
+        search = make("popularity,multvae", budget=1000, now=search.clock.now)
+        assert search.state.resume({})
+        search._take_over()
+    longer = search._try_variation(search.leaders["multvae"].trial)
     assert longer is not None
-    assert (longer.params["epochs"], longer.shortened, longer.varies) == (6, False, {"epochs": 6})
+    assert (longer.params["epochs"], longer.planned_epochs, longer.varies) == (6, None, {"epochs": 6})
     assert longer.params["initial"] == "spectral"
+
+
+def test_a_longer_training_without_gain_is_not_repeated(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "interrupt_after", lambda _: nullcontext())
+    monkeypatch.setattr("recvae.fitting.epochs.LEAST_EPOCHS", 1)
+    search = make("popularity,multvae", budget=120, now=SlowEpochs(monkeypatch))
+    search._try_defaults("popularity")
+    search._try_defaults("multvae")
+    search.clock.budget = 1000
+    monkeypatch.setattr(Search, "_measure", lambda *_: 0.0)
+    varied = [search._try_variation(search.leaders["multvae"].trial) for _ in range(2)]
+    assert [set(trial.varies) == {"epochs"} for trial in varied if trial] == [True, False]
 
 
 def test_there_is_a_model_however_late_it_is(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,6 +246,18 @@ def test_what_there_was_no_time_for_is_tried_when_a_search_goes_on(make: Make) -
     assert again.state.left_out == {"ease": "no time is left for it"}
     again.run()
     assert set(again.leaders) == {"popularity", "ease"}
+
+
+@pytest.mark.parametrize(("budget", "tried"), [(60.0, False), (90.0, True)])
+def test_what_would_take_too_long_is_tried_with_a_longer_budget(make: Make, budget: float, tried: bool) -> None:
+    first = make("popularity", budget=60)
+    first.run()
+    first.state.left_out["ease"] = "would take about 2:00, and there are 50 s for it"
+    first.state.save()
+    again = make("popularity,ease", budget=budget)
+    assert again.state.resume({})
+    again.run()
+    assert ("ease" in again.leaders) == tried
 
 
 def test_a_search_goes_on_where_it_stopped(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ def trial(name: str, params: dict[str, object], epochs: int | None = None) -> Tr
 
 def kept(directory: Path) -> SearchState:
     directory.mkdir()
-    state = SearchState(directory, dict(IDENTITY), 12.5, [trial("ease", {"l2": 3.0})], {"als": "no implicit"})
+    state = SearchState(directory, dict(IDENTITY), 12.5, 60.0, [trial("ease", {"l2": 3.0})], {"als": "no implicit"})
     state.save()
     return state
 
@@ -30,7 +30,8 @@ def test_what_is_kept_is_read_again(tmp_path: Path) -> None:
     before = kept(tmp_path / "search")
     again = SearchState(tmp_path / "search")
     assert again.resume(IDENTITY)
-    assert (again.seconds, again.trials, again.left_out) == (before.seconds, before.trials, before.left_out)
+    assert (again.seconds, again.budget) == (12.5, 60.0)
+    assert (again.trials, again.left_out) == (before.trials, before.left_out)
     assert not SearchState(tmp_path).resume(IDENTITY)
 
 
