@@ -19,6 +19,8 @@ from recvae.storage.locks import hold_lock
 
 KIND, VERSION = "recvae-search", 2
 _STATE, _LOCK, _DATA, _MODELS, _ITEMS = "search.json", "lock", "data", "models", "items.parquet"
+_TEMPORARY = (f".{_STATE}.", f".{_DATA}.", ".recvae.")
+"""Beginnings of the names of what is being written: the state, the prepared data, and scratch files of an engine."""
 
 
 @dataclass
@@ -126,6 +128,7 @@ def open_state(directory: Path, resume: bool) -> Iterator[SearchState]:
                 stack.enter_context(hold_lock(directory / _LOCK))
             except BlockingIOError:
                 raise ArtifactError(f"{directory} is in use by another search; expected another --out") from None
+            _clear_abandoned(directory)
             if not resume:
                 clear_state(directory)
             state = SearchState(directory)
@@ -147,9 +150,22 @@ def clear_state(directory: Path) -> None:
         shutil.rmtree(directory / name, ignore_errors=True)
 
 
+def _clear_abandoned(directory: Path) -> None:
+    """Remove the temporary files of a search that was killed; the lock says that no other is at work."""
+    for path in directory.iterdir():
+        if not path.name.startswith(_TEMPORARY):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+
+
 def _refuse_foreign(directory: Path) -> None:
     own = (_STATE, _LOCK, _DATA, _MODELS, _ITEMS)
-    refuse_other_files(directory, "the state of an earlier search", lambda name: name in own)
+    refuse_other_files(
+        directory, "the state of an earlier search", lambda name: name in own or name.startswith(_TEMPORARY)
+    )
     if directory.exists() and (directory / _STATE).exists():
         kind = None
         with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):

@@ -91,6 +91,18 @@ def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_a_killed_search_was_writing_is_removed(tmp_path: Path, resume: bool) -> None:
+    kept(tmp_path / "search")
+    for folder in (".data.0123abcd.tmp", ".recvae.x1y2z3"):
+        (tmp_path / "search" / folder).mkdir()
+        (tmp_path / "search" / folder / "lock").touch()
+    (tmp_path / "search" / ".search.json.0123abcd.tmp").touch()
+    with open_state(tmp_path / "search", resume) as state:
+        assert state.resume(IDENTITY) == resume
+        assert not list((tmp_path / "search").glob(".*"))
+
+
 def test_only_one_search_at_a_time_and_no_trace_of_an_empty_one(tmp_path: Path) -> None:
     with open_state(tmp_path / "search", resume=False):
         with (
