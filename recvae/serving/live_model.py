@@ -196,9 +196,12 @@ class ModelReloader:
             If the artifact is not sound; the present model stays.
         """
         async with self._lock:
-            self._seen = _identify(self.variant.path)
+            seen, self._seen = self._seen, _identify(self.variant.path)
             try:
                 model = await asyncio.to_thread(self._load)
+            except asyncio.CancelledError:  # the request for it ran out of time: `watch` loads it
+                self._seen = seen
+                raise
             except Exception as error:
                 self.error = str(error) if isinstance(error, RecvaeError) else f"{type(error).__name__} while loading"
                 self._metrics.reloads.labels("failed").inc()

@@ -117,6 +117,22 @@ def test_a_changed_artifact_is_seen(path: Path) -> None:
     assert asked(settings(path, poll=0.05), question) == ["EASE True", "EASE False", "MultVAE True"]
 
 
+def test_a_reload_that_runs_out_of_time_is_made_up_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def question(http: httpx.AsyncClient) -> list[Any]:
+        save(path, EASE())
+        with monkeypatch.context() as slow:
+            slow.setattr(registry, "load", lambda *_, **__: time.sleep(0.5))
+            late = await http.post("/admin/reload", headers=ADMIN)
+        for _ in range(200):
+            await asyncio.sleep(0.05)
+            if (name := (await http.get("/model")).json()["name"]) == "EASE":
+                break
+        return [late.status_code, name]
+
+    limited = Settings(path, admin_key="admin", poll_seconds=0.3, timeout_seconds=0.1)
+    assert asked(limited, question) == [504, "EASE"]
+
+
 def test_a_first_model_may_come_late(path: Path) -> None:
     aside = path.with_name("aside")
     path.rename(aside)
