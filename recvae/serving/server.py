@@ -17,6 +17,7 @@ from recvae.models import registry
 from recvae.serving.protocol import BoundedHttpProtocol
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import SHARED, log_as_json
+from recvae.store.database import Database
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -48,12 +49,16 @@ def run(model: Path, host: str, port: int, workers: int) -> None:
         If there is no sound artifact at the start, or not all of several are.
     ParameterError
         If a setting has a value that it cannot have.
+    MissingDependencyError
+        If the driver of the store's database is not installed.
     """
     if not 0 <= port < 2**16:
         raise ParameterError(f"--port is {port}; expected 0 to {2**16 - 1}")
     if workers < 1:
         raise ParameterError(f"--workers is {workers}; expected at least 1")
     settings = Settings(model.absolute(), workers=workers)
+    if store := settings.store.get_secret_value():
+        Database(store).close()
     for variant in settings.variants:
         registry.load(variant.path, frozen=True)
     os.environ.update(RECVAE_MODEL=str(settings.model), RECVAE_WORKERS=str(workers))

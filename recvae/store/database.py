@@ -6,11 +6,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from recvae.errors import DataError, MissingDependencyError, ParameterError, RecvaeError
+from recvae.errors import DataError, MissingDependencyError, ParameterError, RecvaeError, first_line
 from recvae.store.events import UserEvent
 
 Result = TypeVar("Result")
 DIALECTS = ("sqlite", "postgresql")
+URLS = "sqlite:///… or postgresql+psycopg://…"
 CONNECTIONS = 8
 CONNECT_SECONDS = 3
 STATEMENT_SECONDS = 5
@@ -37,9 +38,9 @@ class Database:
     Raises
     ------
     ParameterError
-        If it is no URL of such a database.
+        If it is no URL of such a database, or of one in memory.
     MissingDependencyError
-        If sqlalchemy is not installed.
+        If sqlalchemy or the driver that the URL names is not installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -51,15 +52,10 @@ class Database:
             ) from None
         self.sa = sa
         self._url = _parse_url(sa, url)
-        try:
-            dialect = self._url.get_backend_name()
-            if dialect not in DIALECTS:
-                raise ParameterError(f"the store is a {dialect} database; expected {' or '.join(DIALECTS)}")
-            self.engine = sa.create_engine(
-                self._url, pool_pre_ping=True, connect_args=_connect_options(dialect), **_pool_options(dialect)
-            )
-        except sa.exc.NoSuchModuleError as error:
-            raise ParameterError(f"the store is no database URL: {error}") from None
+        dialect = self._url.get_backend_name()
+        if dialect not in DIALECTS:
+            raise ParameterError(f"the store is a {dialect} database; expected {' or '.join(DIALECTS)}")
+        self.engine = _create_engine(sa, self._url, dialect)
         self._is_sqlite = dialect == "sqlite"
         if self._is_sqlite:
             sa.event.listen(self.engine, "connect", _make_durable)
@@ -168,7 +164,7 @@ class Database:
     def _stream(self, statement: Any) -> Iterator[Sequence[Any]]:
         """Run a query that may take long, and yield its rows in batches."""
         name, file = self.name, self._url.database
-        if self._is_sqlite and file and not file.startswith((":memory:", "file:")) and not Path(file).exists():
+        if self._is_sqlite and not file.startswith("file:") and not Path(file).exists():
             raise DataError(f"{name}: no such file")
         try:
             if not self.sa.inspect(self.engine).has_table(EVENTS):
@@ -229,6 +225,22 @@ def _parse_url(sa: Any, url: str) -> Any:
         raise ParameterError(f"the store is no database URL: {error}") from None
     except ValueError:  # it quotes the port, which may be a part of the password
         raise ParameterError("the store is no database URL: its port is no number") from None
+
+
+def _create_engine(sa: Any, url: Any, dialect: str) -> Any:
+    try:
+        engine = sa.create_engine(
+            url, pool_pre_ping=True, connect_args=_connect_options(dialect), **_pool_options(dialect)
+        )
+    except (sa.exc.ArgumentError, ValueError) as error:
+        raise ParameterError(f"the store is no database URL: {first_line(error)}; expected {URLS}") from None
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the store needs {error.name}, which is not installed; expected {URLS}, and recvae's extra 'service'"
+        ) from None
+    if dialect == "sqlite" and url.database in (None, "", ":memory:"):  # each thread would have one of its own
+        raise ParameterError("the store is in memory, and lost with the process; expected a file, sqlite:///…")
+    return engine
 
 
 def _connect_options(dialect: str) -> dict[str, Any]:

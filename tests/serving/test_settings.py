@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from recvae.errors import ParameterError
-from recvae.serving import Settings
+from recvae.serving import Settings, run
+from tests.http_service import save
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,16 @@ def test_settings_that_cannot_be(monkeypatch: pytest.MonkeyPatch, variable: str,
     monkeypatch.setenv(variable, value)
     with pytest.raises(ParameterError, match=said):
         Settings(Path("model"))
+
+
+def test_a_store_that_cannot_be_is_refused_before_workers_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "model")
+    monkeypatch.setenv("RECVAE_STORE", "mysql://host/base")
+    monkeypatch.setattr("uvicorn.run", lambda *_, **__: pytest.fail("workers were started"))
+    with pytest.raises(ParameterError, match="expected sqlite or postgresql"):
+        run(tmp_path / "model", "127.0.0.1", 0, 2)
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

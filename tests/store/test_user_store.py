@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import sqlite3
 import threading
 import time
@@ -11,8 +12,9 @@ from typing import Any
 import httpx
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 
-from recvae.errors import ParameterError
+from recvae.errors import MissingDependencyError, ParameterError
 from recvae.serving import Settings, create_app
 from recvae.store import database
 from recvae.store.database import StoreUnavailableError
@@ -348,8 +350,16 @@ def test_a_full_disk_keeps_nothing_and_says_so(model: Path, tmp_path: Path, monk
         ("nowhere", "no database URL"),
         ("mysql://host/base", "expected sqlite or postgresql"),
         ("oracle+cx://host/base", "expected sqlite or postgresql"),
+        ("sqlite://events.db", "Invalid SQLite URL: sqlite://events.db; expected sqlite:///… or postgresql"),
+        ("sqlite:///events.db?check_same_thread=perhaps", "no database URL: String is not true/false: 'perhaps'"),
+        ("sqlite://", "the store is in memory, and lost with the process; expected a file, sqlite:///…"),
+        ("sqlite:///:memory:", "the store is in memory"),
+        ("postgresql+nothing://host/base", "no database URL: Can't load plugin"),
+        ("postgresql+absent://host/base", "the store needs absent, which is not installed; expected sqlite:///… or"),
     ],
 )
 def test_stores_that_cannot_be(given: str, said: str) -> None:
-    with pytest.raises(ParameterError, match=said):
+    sa.dialects.registry.register("postgresql.absent", "absent.dialect", "Dialect")
+    with pytest.raises((ParameterError, MissingDependencyError), match=re.escape(said)) as refused:
         DatabaseUserStore(given)
+    assert len(str(refused.value).splitlines()) == 1
