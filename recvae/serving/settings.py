@@ -88,8 +88,8 @@ class Settings(BaseSettings):
     def __init__(self, model: Path | None = None, **values: Any) -> None:
         given = values if model is None else {"model": model, **values}
         directory = os.environ.get(SECRETS)
-        if directory is not None and not Path(directory).is_dir():  # a key that is not found would open the service
-            raise ParameterError(f"{SECRETS} is {directory!r}; expected a directory")
+        if directory is not None:
+            _check_secrets(directory)
         try:
             super().__init__(_secrets_dir=directory, **given)
         except ValidationError as error:
@@ -120,6 +120,25 @@ class Settings(BaseSettings):
     def scoring_threads(self) -> int:
         """Threads that score in this worker: workers × threads never exceeds the cores."""
         return self.threads or max(1, min(MOST_THREADS, usable_cores() // self.workers))
+
+
+def _check_secrets(directory: str) -> None:
+    """Check that files of secrets are there and can be read: a key that is not found would open the service."""
+    if not Path(directory).is_dir():
+        raise ParameterError(f"{SECRETS} is {directory!r}; expected a directory")
+    names = {f"{PREFIX}{name}".lower() for name in Settings.model_fields}
+    place: str | Path = directory
+    try:
+        files = [file for file in Path(directory).iterdir() if file.name.lower() in names]
+        for place in files:
+            place.read_text()
+    except (OSError, ValueError) as error:
+        raise ParameterError(f"{place} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not files:
+        raise ParameterError(
+            f"{SECRETS} is {directory!r}, which holds no recvae_api_key, recvae_admin_key or recvae_store; expected a "
+            "file for each secret"
+        )
 
 
 def _parse_models(text: str) -> dict[str, float]:

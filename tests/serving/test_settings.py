@@ -1,5 +1,6 @@
 """Settings of the service: from variables, from files of secrets, and what they cannot be."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,29 @@ def test_secrets_come_from_files_and_are_never_printed(tmp_path: Path, monkeypat
     assert settings.store.get_secret_value() == "sqlite:///secret.db"
     for secret in ("file", "variable", "secret.db"):
         assert secret not in f"{settings!r} {settings}"
+
+
+def empty(directory: Path) -> str:
+    (directory / "api_key").write_text("secret")
+    return "which holds no recvae_api_key, recvae_admin_key or recvae_store"
+
+
+def folder(directory: Path) -> str:
+    (directory / "recvae_api_key").mkdir()
+    return "recvae_api_key cannot be read: Is a directory"
+
+
+def binary(directory: Path) -> str:
+    (directory / "recvae_api_key").write_bytes(b"\xff\xfe")
+    return "recvae_api_key cannot be read: 'utf-8' codec"
+
+
+@pytest.mark.parametrize("spoil", [empty, folder, binary])
+def test_secrets_that_are_not_found_or_read(
+    spoil: Callable[[Path], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service without the key that it was to have would be open."""
+    said = spoil(tmp_path)
+    monkeypatch.setenv("RECVAE_SECRETS_DIR", str(tmp_path))
+    with pytest.raises(ParameterError, match=said):
+        Settings(Path("m"))
