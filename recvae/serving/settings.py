@@ -98,8 +98,9 @@ class Settings(BaseSettings):
     @field_validator("api_key", "admin_key")
     @classmethod
     def _refuse_unsendable_keys(cls, key: SecretStr) -> SecretStr:
-        if not key.get_secret_value().isascii():
-            raise ValueError("holds characters that a header cannot; expected ASCII")
+        text = key.get_secret_value()
+        if not (text.isascii() and text.isprintable() and text == text.strip()):  # a line end of a file is refused too
+            raise ValueError("holds characters that a header cannot; expected printable ASCII, no spaces around it")
         return key
 
     @field_validator("models")

@@ -21,6 +21,8 @@ from tests.http_service import save
         ("RECVAE_TIMEOUT_SECONDS", "0", "RECVAE_TIMEOUT_SECONDS is 0; expected at least 0.001"),
         ("RECVAE_BATCH_WINDOW_MS", "-1", "RECVAE_BATCH_WINDOW_MS is -1; expected at least 0"),
         ("RECVAE_API_KEY", "schlüssel", "RECVAE_API_KEY holds characters"),
+        ("RECVAE_API_KEY", "from a file\n", "RECVAE_API_KEY holds characters that a header cannot; expected printable"),
+        ("RECVAE_ADMIN_KEY", " admin", "RECVAE_ADMIN_KEY holds characters that a header cannot"),
         ("RECVAE_MODELS", "a", "RECVAE_MODELS is 'a'; expected names and shares such as films:0.9,other:0.1"),
         ("RECVAE_MODELS", "a:0.5,b:0", "RECVAE_MODELS is 'a:0.5,b:0'; expected names and shares"),
         ("RECVAE_MODELS", "a:nan", "RECVAE_MODELS is 'a:nan'; expected names and shares"),
