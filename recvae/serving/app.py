@@ -28,7 +28,7 @@ from recvae.serving.middleware import OPEN_PATHS, Middleware
 from recvae.serving.page import add_page
 from recvae.serving.problems import Problem, problem_response, validation_response
 from recvae.serving.routes import add_routes
-from recvae.serving.settings import Settings
+from recvae.serving.settings import Settings, split_list
 from recvae.serving.telemetry import LOGGER, AccessLog, Metrics
 from recvae.store.user_store import DatabaseUserStore
 
@@ -79,8 +79,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     add_page(app)
     app.add_middleware(Middleware, settings=settings, metrics=metrics, log=log)
     if settings.cors:
-        origins = [origin.strip() for origin in settings.cors.split(",")]
-        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
+        origins, methods = split_list(settings.cors), ("GET", "POST", "PUT", "DELETE")
+        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=["*"])
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.openapi = lambda: _openapi(app, settings, backend)  # type: ignore[method-assign]

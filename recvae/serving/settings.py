@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -18,6 +19,9 @@ SECRETS = "RECVAE_SECRETS_DIR"
 """Names a directory with a file for each secret, such as `/run/secrets` with `recvae_api_key` in it."""
 MOST_THREADS = 4
 """A batch takes a few milliseconds; more threads would spend them on waiting for each other."""
+
+ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+")
+"""What browsers send as the origin of a page, or any."""
 
 Count = Annotated[int, Ge(1)]
 Seconds = Annotated[float, Field(ge=1e-3, allow_inf_nan=False)]
@@ -103,6 +107,16 @@ class Settings(BaseSettings):
             raise ValueError("holds characters that a header cannot; expected printable ASCII, no spaces around it")
         return key
 
+    @field_validator("cors")
+    @classmethod
+    def _refuse_wrong_origins(cls, text: str) -> str:
+        for origin in split_list(text):
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"has {origin!r}; expected origins such as https://shop.example, in lower case and without a path"
+                )
+        return text
+
     @field_validator("models")
     @classmethod
     def _refuse_wrong_models(cls, text: str) -> str:
@@ -142,11 +156,16 @@ def _check_secrets(directory: str) -> None:
         )
 
 
+def split_list(text: str) -> list[str]:
+    """Split a list that is written with commas."""
+    return list(filter(None, map(str.strip, text.split(","))))
+
+
 def _parse_models(text: str) -> dict[str, float]:
     """Parse `films:0.9,other:0.1`."""
     expected = "expected names and shares such as films:0.9,other:0.1"
     shares: dict[str, float] = {}
-    for entry in filter(None, map(str.strip, text.split(","))):
+    for entry in split_list(text):
         name, _, number = entry.rpartition(":")
         if name in shares:
             raise ValueError(f"is {text!r}, with {name} more than once; {expected}")

@@ -112,6 +112,21 @@ def test_other_origins_are_let_in_by_name(model: Path) -> None:
     assert asked(Settings(model, cors="https://shop.example"), question) == ["https://shop.example", None]
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
+def test_pages_of_other_origins_may_use_every_route(model: Path, method: str) -> None:
+    wanted = {
+        "origin": "https://shop.example",
+        "access-control-request-method": method,
+        "access-control-request-headers": "x-api-key",
+    }
+    answer = asked(
+        Settings(model, cors="https://one.example, https://shop.example", api_key="secret"),
+        lambda http: http.options("/items/7", headers=wanted),
+    )
+    assert answer.status_code == 200, answer.text
+    assert method in answer.headers["access-control-allow-methods"]
+
+
 @pytest.mark.parametrize(
     ("messages", "status", "said"),
     [

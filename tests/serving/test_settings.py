@@ -23,6 +23,9 @@ from tests.http_service import save
         ("RECVAE_API_KEY", "schlüssel", "RECVAE_API_KEY holds characters"),
         ("RECVAE_API_KEY", "from a file\n", "RECVAE_API_KEY holds characters that a header cannot; expected printable"),
         ("RECVAE_ADMIN_KEY", " admin", "RECVAE_ADMIN_KEY holds characters that a header cannot"),
+        ("RECVAE_CORS", "https://a,https://b/", "RECVAE_CORS has 'https://b/'; expected origins such as"),
+        ("RECVAE_CORS", "shop.example", "RECVAE_CORS has 'shop.example'; expected origins"),
+        ("RECVAE_CORS", "https://Shop.example", "RECVAE_CORS has 'https://Shop.example'; expected origins"),
         ("RECVAE_MODELS", "a", "RECVAE_MODELS is 'a'; expected names and shares such as films:0.9,other:0.1"),
         ("RECVAE_MODELS", "a:0.5,b:0", "RECVAE_MODELS is 'a:0.5,b:0'; expected names and shares"),
         ("RECVAE_MODELS", "a:nan", "RECVAE_MODELS is 'a:nan'; expected names and shares"),
@@ -50,9 +53,9 @@ def test_a_store_that_cannot_be_is_refused_before_workers_start(
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ParameterError, match="RECVAE_MODEL is not set"):
         Settings()
-    for variable, value in (("RECVAE_MODEL", "m"), ("RECVAE_MAX_N", "7"), ("RECVAE_CORS", "a,b")):
+    for variable, value in (("RECVAE_MODEL", "m"), ("RECVAE_MAX_N", "7"), ("RECVAE_CORS", "*, http://a:80")):
         monkeypatch.setenv(variable, value)
-    assert Settings() == Settings(Path("m"), max_n=7, cors="a,b")
+    assert Settings() == Settings(Path("m"), max_n=7, cors="*, http://a:80")
 
 
 def test_several_models_are_in_one_folder() -> None:
