@@ -1,6 +1,7 @@
 """`run`: starts uvicorn with its workers."""
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
@@ -81,7 +82,7 @@ def run(model: Path, host: str, port: int, workers: int) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=int(settings.drain_seconds),
+            timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
         )
 
 

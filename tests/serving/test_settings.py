@@ -1,12 +1,17 @@
 """Settings of the service: from variables, from files of secrets, and what they cannot be."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from recvae.errors import ParameterError
+from recvae.models.linear.ease import EASE
 from recvae.serving import Settings, run
+from tests.contracts import one_thread as one_thread
+from tests.http_service import json_logs as json_logs
 from tests.http_service import save
 
 
@@ -48,6 +53,19 @@ def test_a_store_that_cannot_be_is_refused_before_workers_start(
     monkeypatch.setattr("uvicorn.run", lambda *_, **__: pytest.fail("workers were started"))
     with pytest.raises(ParameterError, match="expected sqlite or postgresql"):
         run(tmp_path / "model", "127.0.0.1", 0, 2)
+
+
+@pytest.mark.parametrize(("seconds", "whole"), [("0.5", 1), ("2.5", 3), ("30", 30)])
+def test_time_to_drain_is_never_shorter_than_was_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, json_logs: None, seconds: str, whole: int
+) -> None:
+    save(tmp_path / "model", EASE())
+    given: dict[str, Any] = {}
+    monkeypatch.setattr("uvicorn.run", lambda *_, **options: given.update(options))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("os.environ", {**os.environ, "RECVAE_DRAIN_SECONDS": seconds})
+    run(tmp_path / "model", "127.0.0.1", 0, 1)
+    assert given["timeout_graceful_shutdown"] == whole
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
