@@ -21,11 +21,23 @@ SAMPLERS = ("tpe", "random", "grid")
 
 @dataclass(frozen=True)
 class Trial:
-    """Finished trial: its number, hyperparameters, and validation metric (None if it was pruned)."""
+    """Finished trial of a study.
+
+    Attributes
+    ----------
+    number : int
+        Finished trials of the study, this one included.
+    params : mapping
+    value : float, optional
+        Validation metric; None if it was pruned.
+    best : float, optional
+        The highest of the study so far; None while every trial was pruned.
+    """
 
     number: int
     params: Mapping[str, Any]
     value: float | None
+    best: float | None
 
 
 @dataclass(frozen=True)
@@ -106,9 +118,10 @@ def tune(
         return evaluate(model, validation, [metric]).mean(metric)
 
     def stop_when_done(study: Any, trial: Any) -> None:
+        done = study.get_trials(deepcopy=False, states=finished)
         if on_trial is not None:
-            on_trial(Trial(trial.number, trial.params, trial.value))
-        if len(study.get_trials(deepcopy=False, states=finished)) >= trials:
+            on_trial(_describe_trial(trial, done))
+        if len(done) >= trials:
             study.stop()
 
     if len(shared.get_trials(deepcopy=False, states=finished)) < trials:
@@ -118,6 +131,11 @@ def tune(
     if pruned == len(done):
         raise TrainingError(f"none of {pruned} trials has a result; every one diverged or was pruned")
     return SearchResult({**shared.best_params, **fixed}, shared.best_value, len(done), pruned)
+
+
+def _describe_trial(trial: Any, done: list[Any]) -> Trial:
+    values = {one.number: one.value for one in done if one.state.name == "COMPLETE"}  # pruned ones have values, too
+    return Trial(len(done), trial.params, values.get(trial.number), max(values.values(), default=None))
 
 
 def _import_optuna() -> Any:

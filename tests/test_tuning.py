@@ -67,9 +67,24 @@ def test_a_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
     seen: list[Trial] = []
     tune("ease", split(), trials=2, storage=storage, on_trial=seen.append)
     found = tune("ease", split(), trials=5, storage=storage, on_trial=seen.append)
-    assert [trial.number for trial in seen] == [0, 1, 2, 3, 4]
+    assert [trial.number for trial in seen] == [1, 2, 3, 4, 5]
+    assert [trial.best for trial in seen] == [max(one.value or 0 for one in seen[: n + 1]) for n in range(5)]
     assert tune("ease", split(), trials=5, storage=storage, on_trial=seen.append) == found
     assert len(seen) == 5
+
+
+def test_an_interrupted_trial_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    with monkeypatch.context() as patched:
+        patched.setattr(MODELS["ease"], "_fit", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tune("ease", split(), trials=1, storage=storage)
+    seen: list[Trial] = []
+    tune("ease", split(), trials=1, storage=storage, on_trial=seen.append)
+    assert [trial.number for trial in seen] == [1]
 
 
 def test_two_processes_share_a_study(url: str) -> None:
@@ -99,10 +114,12 @@ def test_a_database_that_is_not_there() -> None:
 def test_trials_that_lag_behind_are_pruned() -> None:
     params = {"hidden": 8, "latent": 4, "epochs": 12, "encoder": "plain", "gamma": None, "batch_size": 20}
     fixed = {**params, "dropout": 0.5, "metric": "ndcg@10"}
-    found = tune("multvae", split(), trials=14, params=fixed, sampler="random", metric="ndcg@10")
+    seen: list[Trial] = []
+    found = tune("multvae", split(), trials=14, params=fixed, sampler="random", metric="ndcg@10", on_trial=seen.append)
     assert isinstance(found, SearchResult)
     assert set(found.params) == {*fixed, "learning_rate"}
-    assert found.n_pruned > 0
+    assert found.n_pruned == sum(trial.value is None for trial in seen) > 0
+    assert seen[-1].best == found.value
 
 
 def test_every_models_space_is_made_of_values_that_it_takes() -> None:

@@ -304,14 +304,11 @@ def tune(
 def _search(directory: Path, out: Path, model: str, options: dict[str, Any], params: dict[str, Any], seed: int) -> None:
     from recvae import tuning, workflow
 
-    best = -1.0
-
     def show(trial: tuning.Trial) -> None:
-        nonlocal best
-        best = max(best, trial.value or best)
         value = "pruned" if trial.value is None else f"{trial.value:.4f}"
+        best = "" if trial.best is None else f"  best {trial.best:.4f}"
         shown = ", ".join(f"{name} {tried:.4g}" for name, tried in trial.params.items())
-        typer.echo(f"trial {trial.number + 1}/{options['trials']}  {value}  best {best:.4f}  {shown}")
+        typer.echo(f"trial {trial.number}/{options['trials']}  {value}{best}  {shown}")
 
     try:
         lines = workflow.tune(directory, out, model, **options, params=params, seed=seed, on_trial=show)
