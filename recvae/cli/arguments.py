@@ -54,12 +54,12 @@ def artifact_directory(out: str) -> Iterator[Path]:
     typer.echo(f"published {out}")
 
 
-def parse_ids(history: str) -> list[str]:
+def parse_ids(text: str, option: str) -> list[str]:
     """Return the ids of a line of CSV, where quotes keep a comma inside an id."""
     try:
-        rows = list(csv.reader([history], skipinitialspace=True, strict=True))
+        rows = list(csv.reader([text], skipinitialspace=True, strict=True))
     except csv.Error as error:
-        raise RecvaeError(f"--history is {history!r}; expected item ids as in a line of CSV ({error})") from None
+        raise RecvaeError(f"{option} is {text!r}; expected item ids as in a line of CSV ({error})") from None
     return [cell.strip() for row in rows for cell in row if cell.strip()]
 
 

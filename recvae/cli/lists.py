@@ -63,9 +63,10 @@ def recommend(
         _recommend_everybody(model, users, out, n, rules, new_items)
         return
     if (history is None) == (user is None):
-        given = "neither" if user is None else "both"
-        raise RecvaeError(f"{given} of --history and --user given; expected one of them")
-    ids, left_out, candidates = (None if text is None else parse_ids(text) for text in (history, exclude, only))
+        found = "neither" if user is None else "both"
+        raise RecvaeError(f"{found} of --history and --user given; expected one of them")
+    given = {"--history": history, "--exclude": exclude, "--only": only}
+    ids, left_out, candidates = (None if text is None else parse_ids(text, option) for option, text in given.items())
     choice = {"exclude": left_out or (), "only": candidates, "new_items": new_items, **rules}
     answer = recommend_one(model, history=ids, user=user, n=n, **choice)
     if answer.unknown:

@@ -88,6 +88,7 @@ def test_everybodys_lists_by_rules(recvae: Command, made: Path, tmp_path: Path) 
         ),
         ("""--history 1 --filter '{"year": "1990"}'""", "filter.year is '1990'; expected a number"),
         ("""--history 1 --cap '{"genre": 0}'""", "cap.genre is 0; expected a whole number of at least 1"),
+        ("--history 1 --exclude '2,\"3'", "--exclude is '2,\"3'; expected item ids as in a line of CSV"),
         ("--history 1 --diversity 2", "diversity is 2.0; expected a number from 0 to 1"),
         ("--users model/users.parquet --out lists --only 1", "--exclude and --only are for one list"),
         ("""--users model/users.parquet --out lists --boost '{}'""", "boost is no list"),
