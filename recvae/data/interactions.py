@@ -227,14 +227,16 @@ class Interactions:
         if min_rating is not None:
             if data.rating is None:
                 raise ParameterError(f"min_rating is {min_rating} but the data have no ratings")
-            data = data._keep(data.rating >= min_rating, "min_rating", counts, f" {min_rating:g}")
+            data = data._keep(data.rating >= min_rating, "min_rating", min_rating, counts)
         if min_item_users > 1:
-            data = data._keep(_count_of_each(data.item_idx) >= min_item_users, "min_item_users", counts)
+            kept = _count_of_each(data.item_idx) >= min_item_users
+            data = data._keep(kept, "min_item_users", min_item_users, counts)
         if min_user_items > 1:
-            data = data._keep(_count_of_each(data.user_idx) >= min_user_items, "min_user_items", counts)
+            kept = _count_of_each(data.user_idx) >= min_user_items
+            data = data._keep(kept, "min_user_items", min_user_items, counts)
         return data, counts | {"users_dropped": self.n_users - data.n_users}
 
-    def _keep(self, kept: npt.NDArray[np.bool_], name: str, counts: dict[str, int], bound: str = "") -> Self:
+    def _keep(self, kept: npt.NDArray[np.bool_], name: str, bound: float, counts: dict[str, int]) -> Self:
         counts[f"interactions_below_{name}"] = int((~kept).sum())
         if not kept.any():
             raise empty_data_error(counts, bound)
@@ -281,10 +283,10 @@ def check_filters(min_rating: float | None, min_user_items: int, min_item_users:
     whole("min_item_users", min_item_users, minimum=0)
 
 
-def empty_data_error(counts: Mapping[str, int], bound: str) -> DataError:
-    """Make the error for filters that dropped every interaction; `bound` is the last filter's, as text."""
+def empty_data_error(counts: Mapping[str, int], bound: float) -> DataError:
+    """Make the error for filters that dropped every interaction; `bound` is the last filter's."""
     taken = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items() if what != "rows")
-    return DataError(f"no interactions are left of {counts['rows']:,} rows: {taken}{bound}")
+    return DataError(f"no interactions are left of {counts['rows']:,} rows: {taken} {bound:g}")
 
 
 def _count_of_each(idx: IntArray) -> npt.NDArray[np.intp]:

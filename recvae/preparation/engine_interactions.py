@@ -161,17 +161,17 @@ class EngineInteractions:
         check_filters(min_rating, min_user_items, min_item_users)
         counts = {"rows": self.n_interactions + self.n_duplicates, "duplicate_rows": self.n_duplicates}
         n_users = self.engine.read_count(self.table.user_id.nunique())
-        steps: list[tuple[str, Callable[[Any], Any], str]] = []
+        steps: list[tuple[str, float, Callable[[Any], Any]]] = []
         if min_rating is not None:
             if "rating" not in self.table.columns:
                 raise ParameterError(f"min_rating is {min_rating} but the data have no ratings")
-            steps.append(("min_rating", lambda t: t.filter(t.rating >= min_rating), f" {min_rating:g}"))
+            steps.append(("min_rating", min_rating, lambda t: t.filter(t.rating >= min_rating)))
         if min_item_users > 1:
-            steps.append(("min_item_users", lambda t: _keep_frequent(t, "item_id", min_item_users), ""))
+            steps.append(("min_item_users", min_item_users, lambda t: _keep_frequent(t, "item_id", min_item_users)))
         if min_user_items > 1:
-            steps.append(("min_user_items", lambda t: _keep_frequent(t, "user_id", min_user_items), ""))
+            steps.append(("min_user_items", min_user_items, lambda t: _keep_frequent(t, "user_id", min_user_items)))
         data = self
-        for name, keep, bound in steps:
+        for name, bound, keep in steps:
             before = data.n_interactions
             data = replace(data, table=self.engine.materialise(keep(data.table)))
             counts[f"interactions_below_{name}"] = before - data.n_interactions

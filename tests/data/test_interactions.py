@@ -412,7 +412,7 @@ def test_nothing_left_says_which_filter_took_how_many() -> None:
     assert str(error.value) == (
         "no interactions are left of 8 rows: 1 duplicate rows, 3 interactions below min rating, "
         "2 interactions below min item users, "
-        "2 interactions below min user items"
+        "2 interactions below min user items 2"
     )
     with pytest.raises(
         DataError, match=r"no interactions are left of 8 rows: 1 duplicate rows, 7 interactions below min rating 9$"

@@ -347,11 +347,11 @@ def test_other_data_are_not_compared_with_the_published_split(tmp_path: Path, cs
         ),
         (
             {"min_rating": 0, "min_user_items": 900},
-            r"0 interactions below min rating, {rows} interactions below min user items",
+            r"0 interactions below min rating, {rows} interactions below min user items 900",
         ),
         (
             {"min_rating": 0, "min_item_users": 900},
-            r"0 interactions below min rating, {rows} interactions below min item users",
+            r"0 interactions below min rating, {rows} interactions below min item users 900",
         ),
     ],
 )
