@@ -14,6 +14,8 @@ from recvae.store.database import CONNECTIONS, Database
 from recvae.store.events import Event
 
 Result = TypeVar("Result")
+TICK = 1e-6
+"""Seconds between two entries, at least."""
 
 
 class StoredHistory(NamedTuple):
@@ -104,7 +106,7 @@ class DatabaseUserStore:
                 "time": event.time,
                 "weight": event.weight,
                 "list_id": list_id,
-                "at": now + i * 1e-6,
+                "at": now + i * TICK,
             }
             for i, event in enumerate(events)
         ]
@@ -125,9 +127,13 @@ class DatabaseUserStore:
 
     async def put_item(self, item: str, metadata: Mapping[str, Any]) -> None:
         """See `UserStore`; `StoreUnavailableError` if the database cannot be reached or cannot write."""
-        row = {"metadata": orjson.dumps(metadata).decode(), "at": time.time()}
-        statement = self._database.insert(self._database.items).values(item_id=item, **row)
-        statement = statement.on_conflict_do_update(index_elements=["item_id"], set_=row)
+        sa, items, now = self._database.sa, self._database.items, time.time()
+        # Never before what is stored already: workers read on from the latest time, and clocks of machines differ.
+        after = self._select(sa.func.max(items.c.at) + TICK).scalar_subquery()
+        at = sa.case((after > now, after), else_=now)
+        row = self._database.insert(items).values(item_id=item, metadata=orjson.dumps(metadata).decode(), at=at)
+        replaced = {name: row.excluded[name] for name in ("metadata", "at")}
+        statement = row.on_conflict_do_update(index_elements=["item_id"], set_=replaced)
         await self._run(lambda connection: connection.execute(statement))
 
     async def changed_items(self, since: float) -> list[tuple[str, dict[str, Any], float]]:

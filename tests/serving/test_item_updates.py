@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 
 from recvae.serving import Settings, create_app
+from recvae.serving.item_updates import SECONDS
 from tests.contracts import one_thread as one_thread
 from tests.http_service import N_ITEMS, asked, client, item_id, running, save, small
+from tests.store.test_database import execute
 
 ITEMS = pd.DataFrame(
     {
@@ -58,6 +60,19 @@ def test_other_values_and_new_columns_at_once(model: Path, url: str) -> None:
         assert await listed(http, year=1983) == {3}
         assert 3 not in await listed(http, genre=["Drama", "Comedy", "Crime"])
         assert await listed(http, in_stock={"not": True}) == set(range(N_ITEMS)) - {4, 5}
+
+    asked(Settings(model, store=url), question)
+
+
+def test_changes_count_whatever_the_clocks_of_the_workers_say(model: Path, url: str) -> None:
+    async def question(http: httpx.AsyncClient) -> None:
+        await put(http, 3, in_stock=False)
+        execute(url, "UPDATE recvae_items SET at = at + 3600")  # as of a machine whose clock is an hour ahead
+        await asyncio.sleep(2.5 * SECONDS)
+        await put(http, 4, in_stock=False)
+        assert await listed(http, in_stock=False) == {3, 4}
+        await put(http, 3, in_stock=True)
+        assert await listed(http, in_stock=False) == {4}
 
     asked(Settings(model, store=url), question)
 
