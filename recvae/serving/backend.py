@@ -148,7 +148,9 @@ class Backend:
             found = self.models.find(request.variant)
             if found is None:
                 raise ProblemError(404, f"no model is called {request.variant!r}", f"{where}variant")
-            return found
+            if found.current is None:
+                raise ProblemError(503, f"model {request.variant!r} is not loaded: {found.error}")
+            return found.current
         if len(self.models.reloaders) == 1:
             return self.model
         if user is None and isinstance(request, RecommendFields):

@@ -260,9 +260,9 @@ class ServedModels:
         named = [(one.variant.name, one.error) for one in self.reloaders if one.error]
         return "; ".join(f"{name}: {error}" if name else error for name, error in named) or None
 
-    def find(self, name: str) -> LiveModel | None:
-        """Return the model of a name; None if there is none, or it is not loaded."""
-        return next((one.current for one in self.reloaders if one.variant.name == name), None) if name else None
+    def find(self, name: str) -> ModelReloader | None:
+        """Return the reloader of the model of a name; None if there is none."""
+        return next((one for one in self.reloaders if one.variant.name == name), None) if name else None
 
     def choose(self, user: str) -> LiveModel | None:
         """Return the model that answers for a user, always the same one while the shares stay.

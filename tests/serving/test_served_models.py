@@ -122,6 +122,9 @@ def test_each_model_is_described_and_replaced(folder: Path, tmp_path: Path) -> N
             return await http.post("/admin/reload", headers={"x-api-key": "admin"})
 
         missing, ready = (await http.get("/model")).json(), (await http.get("/readyz")).status_code
+        not_yet = await http.post("/recommend", json={"history": [], "variant": "b"})
+        assert not_yet.status_code == 503
+        assert not_yet.json()["detail"].startswith(f"model 'b' is not loaded: {tmp_path / 'b'} is missing")
         everybody = [(await http.get(f"/users/{user}/recommendations")).json() for user in USERS[:30]]
         save(tmp_path / "b", EASE())
         there = (await reload()).json()
