@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from recvae.data.csr import round_weights
+from recvae.errors import UnsupportedError
 from recvae.inference.ids import Id, IdIndex
 from recvae.inference.index import ItemIndex, sample_histories
 from recvae.inference.new_items.decoder_scorer import DecoderScorer
@@ -171,11 +172,16 @@ class Ranker:
     def explain(self, query: Query, ranked: Ranked, n: int) -> Generator[None, None, list[Ranked]]:
         """Find, for each ranked item, at most n items of the history that raise its score most, and by how much.
 
-        It is a generator that yields after each few milliseconds of work, and returns the reasons.
+        It is a generator that yields after each few milliseconds of work, and returns the reasons;
+        `UnsupportedError` if the model ranks only for users it was trained on.
         """
         items = [index for index, _ in ranked if index < len(self.items)]
         if not items or not query.history:
             return [[] for _ in ranked]
+        if not self.model.folds_in:
+            raise UnsupportedError(
+                f"{type(self.model).__name__} gives no reasons, since it ranks only for users it was trained on"
+            )
         history = self._histories([query])
         reasons, lost = yield from self.model.explain_in_steps(history, items, min(n, len(query.history)))
         found = iter([[(i, share) for i, share in row if share > 0] for row in _drop_padding(reasons, lost)])

@@ -1,6 +1,7 @@
 """`Backend`: from checked requests to the content of answers, by the model that is live when they begin."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -170,13 +171,10 @@ class Backend:
         if explained > most:
             detail = f"squares of the explained histories' lengths sum to {explained:,}; expected at most {most:,}"
             raise ProblemError(422, f"{detail}, the cost of one history of max_history items", "requests")
-        try:
-            places = dict[LiveModel, list[int]]()
-            for i, request in enumerate(requests):
-                places.setdefault(self._choose_model(request, where=f"requests[{i}]."), []).append(i)
-            return await self.batcher.submit_steps(self._batch_steps(requests, places))
-        except UnsupportedError as error:
-            raise ProblemError(422, str(error), "history") from None
+        places = dict[LiveModel, list[int]]()
+        for i, request in enumerate(requests):
+            places.setdefault(self._choose_model(request, where=f"requests[{i}]."), []).append(i)
+        return await self.batcher.submit_steps(self._batch_steps(requests, places))
 
     async def judge_history(self, history: Sequence[Id]) -> Content:
         """Say how unusual a history is, in the slow lane."""
@@ -194,13 +192,10 @@ class Backend:
         return {"score": score, "p_value": p_value, "items": items, "unknown": unknown, "model": model.version}
 
     async def _answer(self, query: Query, unknown: list[Id], explain: bool, model: LiveModel) -> Content:
-        try:
+        with _refuse_unsupported(_find_unsupported([query], model)):
             ranked = await self.batcher.submit(model.rank, query)
+        with _refuse_unsupported("explain"):
             reasons = await self.batcher.submit_steps(model.explain(query, ranked)) if explain else None
-        except UnsupportedError as error:
-            raise ProblemError(422, str(error), _unsupported_field(query, model)) from None
-        except RuleError as error:  # a column that was there when the request came
-            raise ProblemError(422, str(error), error.field) from None
         return self._content(ranked, reasons, unknown, model)
 
     def _batch_steps(
@@ -212,10 +207,12 @@ class Backend:
                 queries, unknown = zip(
                     *(self._query(requests[i], model, f"requests[{i}].") for i in block), strict=True
                 )
-                lists = model.rank(queries)
+                with _refuse_unsupported(_find_unsupported(queries, model, [f"requests[{i}]." for i in block])):
+                    lists = model.rank(queries)
                 yield
                 for i, query, ranked, missing in zip(block, queries, lists, unknown, strict=True):
-                    reasons = (yield from model.explain(query, ranked)) if requests[i].explain else None
+                    with _refuse_unsupported(f"requests[{i}].explain"):
+                        reasons = (yield from model.explain(query, ranked)) if requests[i].explain else None
                     answers[i] = orjson.dumps(self._content(ranked, reasons, missing, model))
                     yield
         return answers
@@ -319,9 +316,23 @@ def _restrict(
     return restricted, [*unknown_exclude, *unknown_only]
 
 
-def _unsupported_field(query: Query, model: LiveModel) -> str:
-    """Name the field that asks for what a model cannot do: to fold a history in, or to compare items."""
-    return "diversity" if query.rules and query.rules.diversity and model.ranker.model.folds_in else "history"
+@contextlib.contextmanager
+def _refuse_unsupported(field: str) -> Iterator[None]:
+    """Turn what a model cannot do into a problem with the field that asks for it."""
+    try:
+        yield
+    except UnsupportedError as error:
+        raise ProblemError(422, str(error), field) from None
+
+
+def _find_unsupported(queries: Sequence[Query], model: LiveModel, where: Sequence[str] = ("",)) -> str:
+    """Name the first field that may ask for what a model cannot do: to fold a history in, or to compare items."""
+    for query, begin in zip(queries, where, strict=True):
+        if query.history and query.user is None and not model.ranker.model.folds_in:
+            return f"{begin}history"
+        if query.rules and query.rules.diversity:
+            return f"{begin}diversity"
+    return f"{where[0]}history"
 
 
 def _blocks(requests: Sequence[RecommendFields], places: Sequence[int]) -> Iterator[list[int]]:

@@ -444,11 +444,25 @@ def test_the_document_knows_the_columns(shop: Asker) -> None:
     assert (methods.status_code, methods.headers["allow"]) == (405, "GET, POST")
 
 
-def test_diversity_needs_item_vectors(tmp_path: Path) -> None:
+def test_what_a_model_cannot_do_is_said_with_its_field(tmp_path: Path) -> None:
     save(tmp_path / "popularity", Popularity())
-    refused = Asker(Settings(tmp_path / "popularity"))("POST", "/recommend", json={"history": [], "diversity": 0.5})
-    assert refused.status_code == 422
-    assert refused.json()["errors"][0]["field"] == "diversity"
+    save(tmp_path / "bpr", BPR(factors=4, iterations=5))
+    popularity, bpr = (Asker(Settings(tmp_path / name)) for name in ("popularity", "bpr"))
+    plain: dict[str, Any] = {"history": []}
+    diverse, known = {**plain, "diversity": 0.5}, {"history": [item_id(1)]}
+    cases: list[tuple[Asker, str, dict[str, Any], str]] = [
+        (popularity, "/recommend", diverse, "diversity"),
+        (popularity, "/recommend/batch", {"requests": [plain, known, diverse]}, "requests[2].diversity"),
+        (popularity, "/users/u1/recommendations", {"diversity": 0.5}, "diversity"),
+        (bpr, "/recommend", known, "history"),
+        (bpr, "/recommend/batch", {"requests": [plain, known]}, "requests[1].history"),
+        (bpr, "/users/u1/recommendations", {"explain": True}, "explain"),
+    ]
+    for ask, path, body, field in cases:
+        refused = ask("POST", path, json=body)
+        assert refused.status_code == 422
+        assert [error["field"] for error in refused.json()["errors"]] == [field]
+    assert "BPR gives no reasons" in refused.json()["detail"]
 
 
 def test_weights_of_a_history(model: Path, ask: Asker) -> None:
