@@ -90,9 +90,9 @@ class Backend:
         """Erase a user's interactions from the store, and hide the artifact's history of the user from now on."""
         if self.store is None:
             raise ProblemError(501, NO_STORE)
+        models = self.models.live or [self.model]  # before anything is erased
         erased = await self.store.erase(user)
-        hidden = any(model.ranker.find_user(user) is not None for model in self.models.live or [self.model])
-        return {"erased": erased, "hidden": hidden}
+        return {"erased": erased, "hidden": any(model.ranker.find_user(user) is not None for model in models)}
 
     async def set_item(self, item: Id, given: dict[str, Any]) -> Content:
         """Store an item's metadata, in place of what was stored for it before, for this worker and all others.
@@ -103,7 +103,7 @@ class Backend:
             raise ProblemError(501, NO_STORE)
         spelled = await asyncio.to_thread(self._check_item, item, given)
         await self.store.put_item(str(spelled), given)
-        await self.updates.refresh(self.models)
+        await self.updates.try_refresh(self.models)
         return {"id": spelled, "metadata": given}
 
     def _check_item(self, item: Id, given: Mapping[str, Any]) -> Id:

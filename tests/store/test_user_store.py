@@ -275,6 +275,29 @@ def test_down_and_back(model: Path, postgres: Postgres) -> None:
     assert not {item_id(1), item_id(2)} & set(answers[7:])
 
 
+def test_what_is_answered_503_changes_nothing(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a model nothing is erased, and metadata that are stored are acknowledged though the store goes away."""
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    asked(Settings(model, store=store), lambda http: append(http, "ann", item_id(1)))
+    refused = asked(Settings(tmp_path / "nowhere", store=store), lambda http: http.delete("/users/ann"))
+    assert refused.status_code == 503
+    assert asked(Settings(model, store=store), lambda http: http.delete("/users/ann")).json()["erased"] == 1
+
+    async def go_away(*_: object) -> None:
+        raise StoreUnavailableError("away")
+
+    async def question(http: httpx.AsyncClient) -> list[httpx.Response]:
+        with monkeypatch.context() as later:
+            later.setattr(DatabaseUserStore, "changed_items", go_away)
+            stored = await http.put(f"/items/{item_id(1)}", json={"in_stock": False})
+        await asyncio.sleep(1)
+        return [stored, await http.post("/recommend", json={"history": [], "filter": {"in_stock": False}})]
+
+    stored, after = asked(Settings(model, store=store), question)
+    assert stored.status_code == 200
+    assert [item["id"] for item in after.json()["items"]] == [item_id(1)]
+
+
 def test_what_is_answered_504_is_never_stored(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "interactions.db"
 
