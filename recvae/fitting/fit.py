@@ -312,15 +312,16 @@ class _Run:
         return [first, *(leader for leader in ranking if leader is not first)]
 
     def _choose_finalists(self, ranking: list[Leader], split: Split) -> list[Leader]:
-        """Choose the models to measure on the test users: all, if there is time, the best and popularity first."""
+        """Choose the models to measure on the test users: as many as there is time for, the best first."""
         spare = self.clock.left - ranking[0].trial.refit_seconds
         users = split.test.n_users / max(1, split.validation.n_users if split.validation else 1)
         order = sorted(ranking, key=lambda leader: (leader is not ranking[0], leader.trial.name != "popularity"))
         chosen: list[Leader] = []
         for leader in order:
-            spare -= users * leader.trial.score_seconds
-            if spare > 0 or len(chosen) < 1:
+            seconds = users * leader.trial.score_seconds
+            if seconds < spare or not chosen:
                 chosen.append(leader)
+                spare -= seconds
         return chosen
 
     def _refit(self, ranking: list[Leader], everything: Everything) -> tuple[Leader, Recommender]:

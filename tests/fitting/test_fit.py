@@ -26,6 +26,7 @@ from recvae.inference.recommend import recommend
 from recvae.models import registry
 from recvae.models.linear.ease import EASE
 from recvae.preparation.pipeline import Options, prepare
+from tests.fitting.conftest import SPLIT
 from tests.preparation.test_weights import repeated_visits
 
 SOURCE = generate(120, 40)
@@ -188,6 +189,16 @@ def test_a_model_that_there_is_no_time_to_fit_again_is_not_used(refits: tuple[fl
     ranking = run._keep_affordable([Leader(trial, EASE()) for trial in trials])
     assert ranking[0].trial.name == first
     assert {leader.trial.name for leader in ranking} == {"blend", "als", "ease"}
+
+
+def test_a_model_that_ranks_too_slowly_leaves_the_time_to_others() -> None:
+    names = ("graph", "als", "ease", "popularity")
+    run = module._Run(names, "ndcg@10", 0, Clock(30, now=lambda: 0.0), show_progress=False)
+    trials = [
+        Trial(name, {}, {}, 0.5, 1.0, 5.0, seconds) for name, seconds in zip(names, (1.0, 90.0, 10.0, 1.0), strict=True)
+    ]
+    chosen = run._choose_finalists([Leader(trial, EASE()) for trial in trials], SPLIT)
+    assert [leader.trial.name for leader in chosen] == ["graph", "popularity", "ease"]
 
 
 def test_the_model_that_is_saved_is_one_that_there_is_time_to_fit_again(
