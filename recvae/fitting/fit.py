@@ -215,6 +215,7 @@ class _Run:
         split = choose_scored_users(prepared.split, self.seed)
         if split is None:
             return self._fit_untried(everything, prepared.identity | data.entries, "the split has no validation users")
+        rank_cold_items(MODELS["popularity"](), split, prepared.items)  # refuses items without metadata
         self.status.say(describe_split(split))
         identity = {"data": prepared.identity["split_sha256"], "models": list(self.names), "metric": self.metric}
         state.identity = {**identity, "seed": self.seed}

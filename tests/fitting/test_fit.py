@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,13 @@ def test_a_prepared_directory(tmp_path: Path) -> None:
     assert fitted.results is not None
     assert fitted.results["n_users"] == prepared.split.test.n_users
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "model", "report"]
+
+
+def test_cold_items_without_metadata_are_refused_before_the_search(tmp_path: Path) -> None:
+    prepare(replace(SOURCE, items=None), tmp_path / "data", Options(split="cold-items"))
+    with pytest.raises(DataError, match="the items have no metadata"):
+        recvae.fit(tmp_path / "data", out=tmp_path / "model", **QUICK)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_the_metric_decides(tmp_path: Path) -> None:
