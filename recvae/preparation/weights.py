@@ -1,6 +1,5 @@
 """Weights of interactions: from a column, from the kind of event, from repetition, and from age."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ import pandas as pd
 
 from recvae.data.columns import Columns, parse_timestamps, parse_weights
 from recvae.data.interactions import Interactions
-from recvae.errors import DataError, ParameterError
+from recvae.errors import DataError, ParameterError, real, shorten
 
 LEAST = 1e-6
 """Factor of the oldest interactions: one of 0 would drop them."""
@@ -26,7 +25,7 @@ class WeightOptions:
     Attributes
     ----------
     events : mapping of str to float
-        Weight of each kind of event; rows of kinds that weigh 0 are dropped.
+        Weight of each kind of event, as text; rows of kinds that weigh 0 are dropped.
     repeats : "sum" or "once"
         Whether a pair's weight is the sum of its rows' weights, or the highest.
     half_life : float, optional
@@ -45,11 +44,12 @@ class WeightOptions:
     def __post_init__(self) -> None:
         if self.repeats not in ("sum", "once"):
             raise ParameterError(f"repeats is {self.repeats!r}; expected sum or once")
-        for kind, weight in self.events.items():
-            if not 0 <= weight < math.inf:
-                raise ParameterError(f"event_weights has {kind}={weight:g}; expected 0 or more")
-        if self.half_life is not None and not 0 < self.half_life < math.inf:
-            raise ParameterError(f"half_life is {self.half_life:g} seconds; expected more than 0")
+        if not isinstance(self.events, Mapping):
+            raise ParameterError(f"event_weights is {shorten(self.events)}; expected kinds and numbers")
+        events = {str(kind): real(f"event_weights[{kind!r}]", weight) for kind, weight in self.events.items()}
+        object.__setattr__(self, "events", events)
+        if self.half_life is not None:
+            real("half_life", self.half_life, open_low=True)
 
     @classmethod
     def parse(
@@ -111,7 +111,7 @@ class WeightOptions:
         described: dict[str, Any] = {"column": True} if "weight" in frame else {}
         if self.events:
             weights = weights * self._weigh_events(frame["event"])
-            described["events"] = {kind: float(weight) for kind, weight in self.events.items()}
+            described["events"] = dict(self.events)
         if self.half_life is not None:
             factors, latest = self._weigh_age(frame)
             weights = weights * factors

@@ -252,7 +252,7 @@ ERRORS: dict[str, tuple[dict[str, Any], type[RecvaeError], str]] = {
     "column": ({"user_column": "who"}, DataError, "no column 'who'.*it has: user_id, item_id, rating, timestamp"),
     "rating": ({"min_rating": 6}, DataError, "no interactions are left"),
     "weights": ({"event_weights": "view=1"}, ParameterError, "event_column is missing; expected event_column and"),
-    "half-life": ({"half_life": 0}, ParameterError, "half_life is 0 seconds; expected more than 0"),
+    "half-life": ({"half_life": 0}, ParameterError, "half_life is 0; expected a number above 0"),
     "seed": ({"seed": -1}, ParameterError, "seed is -1; expected a whole number of at least 0"),
     "fraction": ({"min_user_items": 1.5}, ParameterError, "min_user_items is 1.5; expected a whole number"),
     "text": ({"min_rating": "4"}, ParameterError, "min_rating is '4'; expected a number"),

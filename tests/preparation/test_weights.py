@@ -57,6 +57,13 @@ def test_kinds_repeats_and_age() -> None:
     assert both == {("a", 1): 0.25 + 2.5, ("a", 2): 1, ("b", 1): 0.5}
 
 
+def test_kinds_that_are_numbers() -> None:
+    coded = FRAME.assign(event=FRAME["event"].map({"view": 1, "buy": 2, "look": 3}))
+    assert weights(coded, WeightOptions({1: 1, 2: 5, 3: 0})) == weights(FRAME, WeightOptions(EVENTS))  # type: ignore[dict-item]
+    with pytest.raises(DataError, match="event is '3', which event_weights does not name: it has 1, 2, and the table"):
+        weights(coded, WeightOptions({1: 1, 2: 5}))  # type: ignore[dict-item]
+
+
 def test_dates_as_text_and_a_column_of_weights() -> None:
     dated = FRAME.drop(columns="event").assign(
         timestamp=["2024-01-01", "2024-01-11", "2024-01-21", "2024-01-11", "2024-01-21"], weight=[2, 4, 8, 16, 32]
@@ -123,9 +130,12 @@ def test_wrong_options() -> None:
             parse_half_life(text)
     assert [parse_half_life(text) for text in ("90d", "1.5h", "2w")] == [90 * DAY, 5400, 14 * DAY]
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"half_life": 0.0}, "half_life is 0 seconds; expected more than 0"),
-        ({"events": {"view": -1.0}}, "event_weights has view=-1; expected 0 or more"),
-        ({"events": {"view": float("nan")}}, "event_weights has view=nan"),
+        ({"half_life": 0.0}, "half_life is 0.0; expected a number above 0"),
+        ({"half_life": pd.Timedelta(days=9)}, r"half_life is Timedelta\('9 days.*\); expected a number above 0"),
+        ({"events": {"view": -1.0}}, r"event_weights\['view'\] is -1.0; expected a number of at least 0"),
+        ({"events": {"view": float("nan")}}, r"event_weights\['view'\] is nan"),
+        ({"events": {"view": "1"}}, r"event_weights\['view'\] is '1'; expected a number"),
+        ({"events": ["view"]}, r"event_weights is \['view'\]; expected kinds and numbers"),
         ({"repeats": "mean"}, "repeats is 'mean'; expected sum or once"),
     ]
     for options, said in wrong:
