@@ -15,6 +15,8 @@ from recvae.errors import DataError, ParameterError, real, shorten
 
 LEAST = 1e-6
 """Factor of the oldest interactions: one of 0 would drop them."""
+END_OF_DATES = 253_402_300_800
+"""The year 10000 in seconds since 1970; timestamps in milliseconds are later."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
@@ -145,7 +147,11 @@ class WeightOptions:
         if missing := int((pd.isna(times) | np.isin(times, [np.inf, -np.inf])).sum()):
             raise DataError(f"half_life needs timestamps, but {missing:,} of {len(times):,} rows have none")
         in_seconds = times.astype("datetime64[us]").astype(np.int64) / 1e6 if times.dtype.kind == "M" else times
-        latest = float(in_seconds.max())
+        if (latest := float(in_seconds.max())) >= END_OF_DATES:
+            raise DataError(
+                f"half_life needs timestamps in seconds since 1970 or dates; the latest is {latest:,.0f}, which is "
+                "after the year 9999"
+            )
         factors: npt.NDArray[np.float64] = np.maximum(np.exp2((in_seconds - latest) / (self.half_life or 1)), LEAST)
         return factors, latest
 
