@@ -65,15 +65,17 @@ class UserHistories:
         files = tuple(sorted(path.glob("*.parquet"))) if path.is_dir() else (path,)
         if not files:
             raise DataError(f"users is {path}, a folder without *.parquet; expected a Parquet file or a folder of them")
-        opened = [_open_parquet(file) for file in files]
-        columns = [_read_column_types(file, parquet.schema_arrow) for file, parquet in zip(files, opened, strict=True)]
-        for file, found in zip(files, columns, strict=True):
-            if found != columns[0]:
+        columns, n_rows = list[dict[str, pa.DataType]](), list[int]()
+        for file in files:
+            with _open_parquet(file) as parquet:  # one at a time, since there may be more than a process may open
+                columns.append(_read_column_types(file, parquet.schema_arrow))
+                n_rows.append(parquet.metadata.num_rows)
+            if columns[-1] != columns[0]:
                 raise DataError(
-                    f"{file} has {_describe_types(found)}, but {files[0]} has {_describe_types(columns[0])}; "
+                    f"{file} has {_describe_types(columns[-1])}, but {files[0]} has {_describe_types(columns[0])}; "
                     "expected the same"
                 )
-        first_rows = np.cumsum([0, *(parquet.metadata.num_rows for parquet in opened)])
+        first_rows = np.cumsum([0, *n_rows])
         if first_rows[-1] == 0:
             raise DataError(f"users is {path}, which has no rows; expected at least one row")
         return cls(path, files, tuple(first_rows.tolist()), *list(columns[0])[1:])
@@ -136,12 +138,13 @@ class UserHistories:
         for number, (begin, end) in enumerate(pairwise(self.first_rows)):
             if end <= first_row:
                 continue
-            parquet, row = _open_parquet(self.files[number]), begin
-            for group in range(parquet.num_row_groups):
-                n_rows = parquet.metadata.row_group(group).num_rows
-                if row + n_rows > first_row:
-                    yield from self._read_row_group(parquet, number, group, row, first_row, size)
-                row += n_rows
+            row = begin
+            with _open_parquet(self.files[number]) as parquet:
+                for group in range(parquet.num_row_groups):
+                    n_rows = parquet.metadata.row_group(group).num_rows
+                    if row + n_rows > first_row:
+                        yield from self._read_row_group(parquet, number, group, row, first_row, size)
+                    row += n_rows
 
     def _read_row_group(
         self, parquet: pq.ParquetFile, number: int, group: int, row: int, first_row: int, size: int

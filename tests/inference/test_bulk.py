@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 import shlex
 import signal
 import subprocess
@@ -103,6 +104,19 @@ def test_a_folder_is_read_in_the_order_of_names(made: Path, tmp_path: Path) -> N
     write(made / "multvae", tmp_path / "users", tmp_path / "lists")
     write(made / "multvae", made / "users.parquet", tmp_path / "others")
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "lists"), pd.read_parquet(tmp_path / "others"))
+
+
+def test_a_folder_of_more_files_than_a_process_may_open(tmp_path: Path) -> None:
+    for i in range(40):
+        save_users(tmp_path / f"{i:02}.parquet", {"user_id": [i], "history": [[1, 2]]})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    in_use = max(int(opened.name) for opened in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 20, hard))
+    try:
+        users = [user for batch in UserHistories.open(tmp_path).batches() for user in batch["user_id"].to_pylist()]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert users == list(range(40))
 
 
 def test_the_users_of_an_artifact_hold_indices(made: Path, tmp_path: Path) -> None:
