@@ -14,7 +14,6 @@ Credentials are obstore's: environment variables such as AWS_ACCESS_KEY_ID, or t
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import re
@@ -23,31 +22,26 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from recvae.errors import ArtifactError, DownloadError, MissingDependencyError, RecvaeError, first_line, redact_url
-from recvae.storage.cache import cache_dir
+from recvae.errors import ArtifactError, DownloadError, RecvaeError
 from recvae.storage.checksums import digest_file
 from recvae.storage.directories import replace_directory
 from recvae.storage.files import replace_file
 from recvae.storage.manifest import MANIFEST, is_file_name
+from recvae.storage.place import Place, digest_values
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
-    from obstore.store import ObjectStore
 
 SCHEMES = ("s3", "gs", "az")
-PART_BYTES = 32 << 20
 KEPT = timedelta(days=1)
 """Time for which files that no manifest names any more are kept: another writer may be about to name them."""
 FOLLOW_SECONDS = 60.0
 LOGGER = logging.getLogger(__name__)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_BUCKET = re.compile(r"[\w.$-]+")
-_STATUS = re.compile(r"status code: (\d{3})")
 
 
 def is_address(text: str) -> bool:
@@ -68,7 +62,7 @@ def fetch(address: str) -> Path:
     MissingDependencyError
         If obstore is not installed.
     """
-    place = _Place.parse(address)
+    place = Place.parse(address)
     found = place.head(place.name)
     if found is not None:
         return _fetch_file(place, found)
@@ -110,7 +104,7 @@ def publishing(address: str, kind: str) -> Iterator[Path]:
     ArtifactError
         If the address holds something else, or, at the end, cannot be written.
     """
-    place = _Place.parse(address)
+    place = Place.parse(address)
     manifest = place.read(f"{place.name}/{MANIFEST}")
     if (manifest is None and (place.head(place.name) or place.list_objects())) or (
         manifest and _describe(manifest)[0] != kind
@@ -133,7 +127,7 @@ def publish(directory: Path, address: str) -> None:
     DownloadError, ArtifactError
         If the store cannot be read, or written.
     """
-    place = _Place.parse(address)
+    place = Place.parse(address)
     manifest = (directory / MANIFEST).read_bytes()
     files = _describe(manifest)[1]
     before = _describe(place.read(f"{place.name}/{MANIFEST}") or b"{}")[1]
@@ -147,8 +141,8 @@ def publish(directory: Path, address: str) -> None:
         )
 
 
-def _fetch_file(place: "_Place", found: "ObjectMeta") -> Path:
-    version = _digest(found["e_tag"], found["size"], found["last_modified"])
+def _fetch_file(place: Place, found: "ObjectMeta") -> Path:
+    version = digest_values(found["e_tag"], found["size"], found["last_modified"])
     target = place.cache("files") / version / place.last
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +152,7 @@ def _fetch_file(place: "_Place", found: "ObjectMeta") -> Path:
     return target
 
 
-def _fetch_directory(place: "_Place", manifest: bytes) -> Path:
+def _fetch_directory(place: Place, manifest: bytes) -> Path:
     kind, files = _describe(manifest)
     if kind is None or not files:
         raise DownloadError(f"{place.address}: {MANIFEST} does not describe a directory of recvae's")
@@ -178,8 +172,8 @@ def _fetch_directory(place: "_Place", manifest: bytes) -> Path:
     return target
 
 
-def _fetch_folder(place: "_Place", objects: list["ObjectMeta"]) -> Path:
-    version = _digest(*(entry[key] for entry in objects for key in ("path", "e_tag", "size", "last_modified")))
+def _fetch_folder(place: Place, objects: list["ObjectMeta"]) -> Path:
+    version = digest_values(*(entry[key] for entry in objects for key in ("path", "e_tag", "size", "last_modified")))
     target = place.cache("folders") / version / place.last
     if not target.exists():
         partial = target.parent / f"partial-{time.time_ns()}"
@@ -202,116 +196,6 @@ def _fetch_folder(place: "_Place", objects: list["ObjectMeta"]) -> Path:
     return target
 
 
-@dataclass(frozen=True)
-class _Place:
-    """An address: the store of its bucket, and the name in it. Every call explains what the store says."""
-
-    address: str
-    store: "ObjectStore"
-    name: str
-
-    @classmethod
-    def parse(cls, address: str) -> "_Place":
-        scheme, _, rest = address.partition("://")
-        bucket, _, name = rest.partition("/")
-        name = name.strip("/")
-        if "@" in bucket or "?" in address:
-            raise DownloadError(
-                f"{redact_url(address).partition('?')[0]} holds credentials; they belong in the environment"
-            )
-        if not _BUCKET.fullmatch(bucket) or not all(map(is_file_name, name.split("/"))):
-            raise DownloadError(f"{redact_url(address)} is no address of an object; expected such as s3://bucket/name")
-        try:
-            from obstore.exceptions import BaseError
-            from obstore.store import from_url
-        except ModuleNotFoundError:
-            raise MissingDependencyError(f"{address} needs obstore; install recvae[cloud]") from None
-        retries: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
-        try:
-            store = from_url(f"{scheme.lower()}://{bucket}", client_options={"allow_http": True}, retry_config=retries)
-        except (BaseError, ValueError) as error:
-            raise DownloadError(f"{address} cannot be opened: {first_line(error)}") from None
-        return cls(address, store, name)
-
-    @property
-    def last(self) -> str:
-        return self.name.rpartition("/")[2]
-
-    def cache(self, what: str) -> Path:
-        return cache_dir() / "objects" / _digest(self.address.rstrip("/")) / what
-
-    def head(self, path: str) -> "ObjectMeta | None":
-        import obstore
-
-        with self._explain(), contextlib.suppress(FileNotFoundError):
-            return obstore.head(self.store, path)
-        return None
-
-    def read(self, path: str) -> bytes | None:
-        import obstore
-
-        with self._explain(), contextlib.suppress(FileNotFoundError):
-            return bytes(obstore.get(self.store, path).bytes())
-        return None
-
-    def list_objects(self) -> list["ObjectMeta"]:
-        import obstore
-
-        with self._explain():
-            found = [entry for entries in obstore.list(self.store, f"{self.name}/") for entry in entries]
-        inside = [entry for entry in found if entry["path"].startswith(f"{self.name}/")]  # and no mark of a folder
-        return sorted(inside, key=lambda entry: entry["path"])
-
-    def download(self, found: "ObjectMeta", target: Path) -> None:
-        """Copy an object to a file in parts, each of which is tried again where it fails."""
-        import obstore
-
-        with target.open("wb") as stream:
-            for start in range(0, found["size"], PART_BYTES):
-                options: Any = {"range": (start, min(start + PART_BYTES, found["size"]))}
-                if found["e_tag"]:  # all parts are of one version
-                    options["if_match"] = found["e_tag"]
-                with self._explain():
-                    part = obstore.get(self.store, found["path"], options=options).bytes()
-                stream.write(part)
-
-    def put(self, path: str, content: bytes | Path) -> None:
-        import obstore
-
-        with self._explain("written", ArtifactError):
-            obstore.put(self.store, path, content)
-
-    def delete(self, paths: list[str]) -> None:
-        import obstore
-
-        if paths:
-            with self._explain("written", ArtifactError):
-                obstore.delete(self.store, paths)
-
-    @contextmanager
-    def _explain(self, done: str = "read", kind: type[RecvaeError] = DownloadError) -> Iterator[None]:
-        from obstore.exceptions import BaseError
-
-        try:
-            yield
-        except (BaseError, FileNotFoundError) as error:
-            raise kind(f"{self.address} cannot be {done}: {_find_reason(error)}") from None
-
-
-def _find_reason(error: Exception) -> str:
-    text, name = str(error), type(error).__name__
-    status = _STATUS.search(text)
-    if "169.254." in text:  # where a machine of the cloud asks for its role
-        return "no credentials were found; expected them in the environment, such as AWS_ACCESS_KEY_ID"
-    if name in ("PermissionDeniedError", "UnauthenticatedError") or (status and status[1] in ("401", "403")):
-        return "permission denied, with the credentials of the environment"
-    if isinstance(error, FileNotFoundError) or (status and status[1] == "404"):
-        return "there is no such bucket or object"
-    if name == "PreconditionError":
-        return "it was replaced while it was read"
-    return re.sub(r"\?\S*", "", first_line(error))  # a query may be signed
-
-
 def _describe(manifest: bytes) -> tuple[str | None, dict[str, str]]:
     """Read a manifest's format and the SHA-256 of each file; (None, nothing) if it has not the form of one."""
     try:
@@ -325,15 +209,11 @@ def _describe(manifest: bytes) -> tuple[str | None, dict[str, str]]:
     return (kind, digests) if whole and isinstance(kind, str) and is_file_name(kind) else (None, {})
 
 
-def _is_old(place: _Place, entry: "ObjectMeta") -> bool:
+def _is_old(place: Place, entry: "ObjectMeta") -> bool:
     """Check that an object is a published file, and older than what another writer may be about to name."""
     folder, _, file = entry["path"].removeprefix(f"{place.name}/").partition("/")
     published = _SHA256.fullmatch(folder) is not None and is_file_name(file)
     return published and datetime.now(UTC) - entry["last_modified"] > KEPT
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def _remove_siblings(directory: Path) -> None:

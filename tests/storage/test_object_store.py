@@ -24,9 +24,11 @@ from recvae.errors import ArtifactError, DownloadError, MissingDependencyError
 from recvae.models import registry
 from recvae.models.popularity import Popularity
 from recvae.storage import object_store
+from recvae.storage import place as places
 from recvae.storage.directories import replace_directory
 from recvae.storage.manifest import read_manifest, write_manifest
 from recvae.storage.object_store import fetch, follow, is_address, publish, publishing
+from recvae.storage.place import Place
 from tests.contracts import random_interactions
 
 KIND, SECRET = "recvae-test", "very-secret"
@@ -120,7 +122,7 @@ def test_addresses() -> None:
 
 
 def test_a_file_is_copied_once_and_again_when_it_changes(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_store, "PART_BYTES", 3)
+    monkeypatch.setattr(places, "PART_BYTES", 3)
     obstore.put(bucket, "day/plays.csv", b"first version")
     first = fetch("s3://shop/day/plays.csv")
     assert (first.name, first.read_bytes()) == ("plays.csv", b"first version")
@@ -370,7 +372,7 @@ def test_one_line_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_store_that_has_replaced_the_object_meanwhile(bucket: Any, tmp_path: Path) -> None:
     obstore.put(bucket, "plays.csv", b"first")
-    place = object_store._Place.parse("s3://shop/plays.csv")
+    place = Place.parse("s3://shop/plays.csv")
     found = place.head("plays.csv")
     assert found is not None
     obstore.put(bucket, "plays.csv", b"later")
