@@ -105,11 +105,7 @@ def publishing(address: str, kind: str) -> Iterator[Path]:
         If the address holds something else, or, at the end, cannot be written.
     """
     place = Place.parse(address)
-    manifest = place.read(f"{place.name}/{MANIFEST}")
-    if (manifest is None and (place.head(place.name) or place.list_objects())) or (
-        manifest and _describe(manifest)[0] != kind
-    ):
-        raise ArtifactError(f"{address} exists and holds something else; expected a new address or an earlier {kind}")
+    _refuse_foreign(place, kind)
     directory = place.cache("out") / place.last
     yield directory
     try:
@@ -136,8 +132,20 @@ def publish(directory: Path, address: str) -> None:
     place.put(f"{place.name}/{MANIFEST}", manifest)
     named = {f"{place.name}/{digest}/{file}" for file, digest in [*files.items(), *before.items()]}
     with contextlib.suppress(RecvaeError):  # the artifact is published; the next one removes what this one could not
-        place.delete(
-            [entry["path"] for entry in place.list_objects() if _is_old(place, entry) and entry["path"] not in named]
+        published = [entry for entry in place.list_objects() if _is_published(place, entry)]
+        place.delete([entry["path"] for entry in published if _is_old(entry) and entry["path"] not in named])
+
+
+def _refuse_foreign(place: Place, kind: str) -> None:
+    """Raise `ArtifactError` unless the address is new, what an upload that broke off has left, or of this kind."""
+    manifest = place.read(f"{place.name}/{MANIFEST}")
+    if manifest is None:
+        foreign = place.head(place.name) or any(not _is_published(place, entry) for entry in place.list_objects())
+    else:
+        foreign = _describe(manifest)[0] != kind
+    if foreign:
+        raise ArtifactError(
+            f"{place.address} exists and holds something else; expected a new address or an earlier {kind}"
         )
 
 
@@ -209,11 +217,15 @@ def _describe(manifest: bytes) -> tuple[str | None, dict[str, str]]:
     return (kind, digests) if whole and isinstance(kind, str) and is_file_name(kind) else (None, {})
 
 
-def _is_old(place: Place, entry: "ObjectMeta") -> bool:
-    """Check that an object is a published file, and older than what another writer may be about to name."""
+def _is_published(place: Place, entry: "ObjectMeta") -> bool:
+    """Check that an object has the name of a published file."""
     folder, _, file = entry["path"].removeprefix(f"{place.name}/").partition("/")
-    published = _SHA256.fullmatch(folder) is not None and is_file_name(file)
-    return published and datetime.now(UTC) - entry["last_modified"] > KEPT
+    return _SHA256.fullmatch(folder) is not None and is_file_name(file)
+
+
+def _is_old(entry: "ObjectMeta") -> bool:
+    """Check that an object is older than what another writer may be about to name."""
+    return datetime.now(UTC) - entry["last_modified"] > KEPT
 
 
 def _remove_siblings(directory: Path) -> None:

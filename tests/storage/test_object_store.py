@@ -200,10 +200,8 @@ def test_a_manifest_that_is_none(bucket: Any, manifest: bytes) -> None:
         fetch("s3://shop/odd")
 
 
-def test_an_upload_that_breaks_off_leaves_the_former_artifact(
-    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish(write(tmp_path / "old", "old"), "s3://shop/model")
+def cut_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let uploads fail at the manifest."""
     put = obstore.put
 
     def fail_at_manifest(store: Any, path: str, content: Any) -> None:
@@ -212,6 +210,13 @@ def test_an_upload_that_breaks_off_leaves_the_former_artifact(
         put(store, path, content)
 
     monkeypatch.setattr(obstore, "put", fail_at_manifest)
+
+
+def test_an_upload_that_breaks_off_leaves_the_former_artifact(
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(write(tmp_path / "old", "old"), "s3://shop/model")
+    cut_the_line(monkeypatch)
     with (
         pytest.raises(ArtifactError, match=r"s3://shop/model cannot be written: the line is cut; .*is in ") as refused,
         publishing("s3://shop/model", KIND) as directory,
@@ -220,6 +225,19 @@ def test_an_upload_that_breaks_off_leaves_the_former_artifact(
     assert (directory / "data.txt").read_text() == "new"
     assert str(directory) in str(refused.value)
     assert (fetch("s3://shop/model") / "data.txt").read_text() == "old"
+
+
+def test_a_first_upload_that_breaks_off_is_made_good(
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        cut_the_line(broken)
+        with pytest.raises(ArtifactError, match="the line is cut"), publishing("s3://shop/model", KIND) as directory:
+            write(directory, "new")
+    assert len(listing(bucket)) == 2
+    with publishing("s3://shop/model", KIND) as directory:
+        assert (directory / "data.txt").read_text() == "new"
+    assert (fetch("s3://shop/model") / "data.txt").read_text() == "new"
 
 
 def test_readers_beside_a_writer_see_whole_artifacts(bucket: Any, tmp_path: Path) -> None:
