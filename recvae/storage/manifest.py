@@ -31,7 +31,7 @@ def read_manifest(directory: Path, kind: str, *versions: int) -> dict[str, Any]:
     """
     manifest = _parse_manifest(directory, kind, versions)
     for name, expected in manifest["sha256"].items():
-        _verify(directory, name, expected)
+        verify_file(directory, name, expected)
     return manifest
 
 
@@ -50,7 +50,7 @@ def find_file_faults(directory: Path, kind: str, *versions: int) -> tuple[dict[s
     faults = []
     for name, expected in manifest["sha256"].items():
         try:
-            _verify(directory, name, expected)
+            verify_file(directory, name, expected)
         except ArtifactError as error:
             faults.append(str(error))
     others = sorted(entry.name for entry in directory.iterdir() if entry.name not in {MANIFEST, *manifest["sha256"]})
@@ -102,7 +102,8 @@ def versions(*others: str) -> dict[str, str]:
     return found
 
 
-def _verify(directory: Path, name: str, expected: Any) -> None:
+def verify_file(directory: Path, name: str, expected: Any) -> None:
+    """Check that a file is there and has the SHA-256 that is expected; `ArtifactError` otherwise."""
     file = directory / name
     try:
         if not file.is_file():

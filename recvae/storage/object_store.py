@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING
 from recvae.errors import ArtifactError, DownloadError, RecvaeError
 from recvae.storage.checksums import digest_file
 from recvae.storage.directories import replace_directory
-from recvae.storage.files import replace_file
-from recvae.storage.manifest import MANIFEST, is_file_name
+from recvae.storage.files import check_path, replace_file
+from recvae.storage.manifest import MANIFEST, is_file_name, verify_file
 from recvae.storage.place import Place, digest_values
 
 if TYPE_CHECKING:
@@ -115,17 +115,29 @@ def publishing(address: str, kind: str) -> Iterator[Path]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def publish(directory: Path, address: str) -> None:
+def publish(directory: str | Path, address: str) -> None:
     """Upload a directory with a manifest, the manifest last.
 
     Raises
     ------
     DownloadError, ArtifactError
         If the store cannot be read, or written.
+    ArtifactError
+        If the directory is none of recvae's or is damaged, or the address holds something else.
     """
-    place = Place.parse(address)
-    manifest = (directory / MANIFEST).read_bytes()
-    files = _describe(manifest)[1]
+    place, directory = Place.parse(address), check_path(directory)
+    try:
+        manifest = (directory / MANIFEST).read_bytes()
+    except OSError:
+        manifest = b""
+    kind, files = _describe(manifest)
+    if kind is None:
+        raise ArtifactError(
+            f"directory is {directory}, which has no manifest of recvae's; expected an artifact or prepared data"
+        )
+    for file, digest in files.items():
+        verify_file(directory, file, digest)
+    _refuse_foreign(place, kind)
     before = _describe(place.read(f"{place.name}/{MANIFEST}") or b"{}")[1]
     for file, digest in files.items():
         place.put(f"{place.name}/{digest}/{file}", directory / file)

@@ -20,7 +20,7 @@ import pytest
 from obstore.store import from_url
 
 from recvae.datasets.synthetic import generate
-from recvae.errors import ArtifactError, DownloadError, MissingDependencyError
+from recvae.errors import ArtifactError, DownloadError, MissingDependencyError, ParameterError
 from recvae.models import registry
 from recvae.models.popularity import Popularity
 from recvae.storage import object_store
@@ -262,9 +262,9 @@ def test_readers_beside_a_writer_see_whole_artifacts(bucket: Any, tmp_path: Path
 def test_old_files_that_no_manifest_names_are_removed(
     bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    obstore.put(bucket, "model/notes.txt", b"not ours")
     for content in ("first", "second"):
         publish(write(tmp_path / "saved", content), "s3://shop/model")
+    obstore.put(bucket, "model/notes.txt", b"not ours")
     before = listing(bucket)
     publish(write(tmp_path / "saved", "third"), "s3://shop/model")
     assert set(before) < set(listing(bucket))  # a day has not passed
@@ -285,6 +285,29 @@ def test_publishing_refuses_an_address_that_holds_something_else(bucket: Any, tm
             publishing(f"s3://shop/{name}", "recvae-model"),
         ):
             pytest.fail("the work was begun")
+
+
+def test_only_what_is_sound_is_published(bucket: Any, tmp_path: Path) -> None:
+    """At an address that is new, or has an earlier one of its kind: whatever is there stays."""
+    saved = write(tmp_path / "saved", "sound")
+    publish(str(saved), "s3://shop/model")
+    obstore.put(bucket, "thesis/mine.txt", b"mine")
+    with pytest.raises(ArtifactError, match="s3://shop/thesis exists and holds something else"):
+        publish(saved, "s3://shop/thesis")
+    shutil.copytree(saved, tmp_path / "damaged")
+    (tmp_path / "damaged" / "data.txt").write_text("changed")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.json").write_text("{}")
+    for name, said in (
+        ("damaged", "data.txt is damaged: its SHA-256"),
+        ("other", "other, which has no manifest of recvae's; expected an artifact or prepared data"),
+        ("missing", "missing, which has no manifest of recvae's"),
+    ):
+        with pytest.raises(ArtifactError, match=said):
+            publish(tmp_path / name, "s3://shop/model")
+    assert (fetch("s3://shop/model") / "data.txt").read_text() == "sound"
+    with pytest.raises(ParameterError, match="path is a NoneType; expected the path of a directory"):
+        publish(None, "s3://shop/model")  # type: ignore[arg-type]
 
 
 def test_follow_fetches_what_is_published_later(bucket: Any, tmp_path: Path) -> None:
