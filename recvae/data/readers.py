@@ -1,5 +1,6 @@
 """Readers of interaction tables: text, JSON lines, Parquet, lists of items; messages name the line that is wrong."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import pyarrow.parquet
 
 from recvae.data.columns import Columns, DescribeRow, parse_ratings, parse_timestamps, parse_weights
 from recvae.data.delimited import COMPRESSED, NO_NUMBER, WHOLE_NUMBER, DelimitedText, parse_ids, trim
-from recvae.errors import DataError, first_line
+from recvae.errors import LARGEST, DataError, first_line
 
 JSON_LINES = (".jsonl", ".ndjson")
+_JSON_FAULT = re.compile(r"JSON parse error: (.*) in row (\d+)")
 _PARSERS = {"rating": parse_ratings, "weight": parse_weights, "timestamp": parse_timestamps}
 
 
@@ -111,7 +113,7 @@ def read_json_lines(path: Path) -> pa.Table:
     Raises
     ------
     DataError
-        If the file is missing, empty or damaged, or a line is no such object.
+        If the file is missing, empty or damaged, a line is no such object, or a column changes its type.
     """
     try:
         with pa.input_stream(path, compression="detect") as stream:
@@ -119,7 +121,21 @@ def read_json_lines(path: Path) -> pa.Table:
         table.validate(full=True)  # Arrow's reader takes text in any encoding
         return table
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not readable as JSON lines: {first_line(error)}") from None
+        found = _find_json_fault(path) if _JSON_FAULT.fullmatch(str(error)) else None
+        raise DataError(found or f"{path} is not readable as JSON lines: {first_line(error)}") from None
+
+
+def _find_json_fault(path: Path) -> str | None:
+    """Describe the first wrong row; the file is read again, as one block, because Arrow counts anew in each."""
+    with pa.input_stream(path, compression="detect") as stream:
+        content = stream.read()
+    try:
+        pa.json.read_json(pa.BufferReader(content), pa.json.ReadOptions(block_size=min(len(content) + 1, LARGEST)))
+    except pa.ArrowInvalid as error:
+        if found := _JSON_FAULT.fullmatch(str(error)):
+            row, fault = int(found[2]) + 1, found[1].rstrip(".")
+            return f"{path} row {row}: {fault}; expected an object a line, and values of one type in each column"
+    return None
 
 
 def _read_parquet(path: Path, columns: Columns) -> pd.DataFrame:

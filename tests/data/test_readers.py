@@ -362,7 +362,12 @@ def test_json_lines(tmp_path: Path, name: str) -> None:
         ('{"user_id": 7}\n', "has no column 'item_id'"),
         ('{"user_id": 7, "item_id": null}\n{"user_id": 7, "item_id": 1}\n', "row 1: item_id is missing"),
         ('{"user_id": 7, "item_id": 1, "rating": "good"}\n', "rating has values of type string; expected numbers"),
-        ("user_id,item_id\n1,2\n", "is not readable as JSON lines"),
+        ("user_id,item_id\n1,2\n", "row 1: Invalid value; expected an object a line"),
+        ('[{"user_id": 7, "item_id": 1}]\n', "row 1: .* from object to array; expected an object a line"),
+        (
+            '{"user_id": 7, "item_id": 1}\n' * 50_000 + '{"user_id": "x", "item_id": 1}\n',
+            r"row 50001: Column\(/user_id\) changed from number to string; expected an object a line, and values",
+        ),
         ("", "is not readable as JSON lines: Empty JSON file"),
         ('{"user_id": "\udcfc", "item_id": 1}\n', "is not readable as JSON lines: .*UTF8"),
     ):
