@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from recvae.data.columns import Columns
 from recvae.data.frames import to_frame
@@ -170,7 +171,11 @@ def _write_items(items: Any, folder: Path) -> Path:
     if "item_id" not in frame:
         raise DataError(f"items has no column 'item_id'; it has: {', '.join(map(str, frame.columns))}")
     path = folder / "items.parquet"
-    frame.to_parquet(path, index=False)
+    try:
+        frame.to_parquet(path, index=False)
+    except (pa.ArrowException, ValueError) as error:
+        reason = "; ".join(map(str, error.args))
+        raise DataError(f"items: {reason}; expected columns of different names, each with values of one type") from None
     return path
 
 

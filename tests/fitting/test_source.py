@@ -144,6 +144,18 @@ def test_titles(tmp_path: Path, file: Path, as_file: bool) -> None:
         opened(file, tmp_path, items=SOURCE.items[["title"]])
 
 
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        (pd.DataFrame({"item_id": [1, 2], "title": ["Alien", 1984]}), "items: .*'int' object.* column title .* type"),
+        (pd.DataFrame([[1, "a", "b"]], columns=["item_id", "title", "title"]), "items: Duplicate column names .*title"),
+    ],
+)
+def test_titles_that_no_file_can_hold(tmp_path: Path, file: Path, items: pd.DataFrame, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        opened(file, tmp_path, items=items)
+
+
 def test_a_backend(tmp_path: Path, file: Path) -> None:
     pytest.importorskip("ibis", reason="the extra 'scale' is not installed")
     options = Options(split="auto", backend="duckdb")
