@@ -177,6 +177,12 @@ def test_what_is_published_is_read_again(bucket: Any, tmp_path: Path) -> None:
     assert (copy / "data.txt").read_text() == "new"
 
 
+def test_a_copy_of_which_a_file_was_deleted_is_made_whole(bucket: Any, tmp_path: Path) -> None:
+    publish(write(tmp_path / "saved", "content"), "s3://shop/model")
+    (fetch("s3://shop/model") / "data.txt").unlink()
+    assert (fetch("s3://shop/model") / "data.txt").read_text() == "content"
+
+
 def test_a_directory_that_another_tool_copied(bucket: Any, tmp_path: Path) -> None:
     saved = write(tmp_path / "saved", "old")
     for file in saved.iterdir():
