@@ -100,9 +100,15 @@ class BatchRecommender:
 
         Raises
         ------
+        DataError
+            If the users are no such table.
         ParameterError
             If the model ranks only for users it was trained on and one of these is not.
         """
+        if not isinstance(users, pa.Table):
+            raise DataError(f"users is a {type(users).__name__}; expected an Arrow table")
+        if not {"user_id", "history"} <= set(users.column_names):
+            raise DataError(f"users has columns {', '.join(users.column_names)}; expected user_id and history")
         weights = users["weights"] if "weights" in users.column_names else None
         histories, n_unknown = to_user_items(users["history"], IdIndex(self.item_ids), weights)
         ids, scores = self._rank(users, histories)

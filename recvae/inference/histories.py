@@ -200,10 +200,12 @@ def to_user_items(
     Raises
     ------
     DataError
-        Unless each item has a weight above 0, where there are weights.
+        If the histories are no lists of ids, or an item has no weight above 0, where there are weights.
     """
     if pa.types.is_null(column.type):  # every history is empty
         column = column.cast(pa.list_(items.array.type))
+    if not _is_list(column.type) or pa.types.is_nested(column.type.value_type):
+        raise DataError(f"history is {column.type}; expected a list of item ids for each user")
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     found = items.find_column(pc.list_flatten(column))
     row = np.repeat(np.arange(len(lengths)), lengths)

@@ -76,6 +76,21 @@ def test_a_batch_without_users(model: Path) -> None:
     assert found.columns.tolist() == ["user_id", "items", "scores", "n_unknown"]
 
 
+@pytest.mark.parametrize(
+    ("users", "said"),
+    [
+        (pa.table({"user_id": ["ann"]}), "users has columns user_id; expected user_id and history"),
+        (pa.table({"id": ["ann"], "history": [[1]]}), "users has columns id, history; expected user_id and history"),
+        (pa.table({"user_id": [1], "history": ["1|2"]}), "history is string; expected a list of item ids"),
+        (pa.table({"user_id": [1], "history": [[[1]]]}), "history is list<.*; expected a list of item ids"),
+        ({"user_id": [1], "history": [[1]]}, "users is a dict; expected an Arrow table"),
+    ],
+)
+def test_users_that_cannot_be(model: Path, users: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        BatchRecommender(model)(users)
+
+
 def test_any_batches_give_what_the_command_writes(model: Path, users: Path, lists: pd.DataFrame) -> None:
     stage, table = BatchRecommender(model, 7), pa.parquet.read_table(users)
     tables = [stage(table[start : start + 13]) for start in range(0, len(table), 13)]
