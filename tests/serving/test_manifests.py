@@ -73,6 +73,13 @@ def test_the_service_finds_its_pods_and_the_probes_their_routes() -> None:
     assert {name.removeprefix(PREFIX).lower() for name in ours} <= set(Settings.model_fields)
 
 
+def test_the_documentation_builds_the_images_of_the_pods() -> None:
+    text = (ROOT / "docs" / "deployment.md").read_text().partition("\n## Kubernetes\n")[2]
+    built = dict(re.findall(r"docker build --file service/(\S*Dockerfile) --tag (\S+) \.", text))
+    images = {name: pod["containers"][0]["image"] for name, pod in PODS.items()}
+    assert built == {"Dockerfile": images["service"], "fit.Dockerfile": images["job"]}
+
+
 def parse_fit(arguments: list[str]) -> dict[str, Any]:
     """The options of a command line, as the program reads them."""
     name, *given = arguments
