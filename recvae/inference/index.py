@@ -64,7 +64,7 @@ class ItemIndex:
         MissingDependencyError
             If faiss is not installed.
         """
-        faiss = _import_faiss()
+        faiss = import_faiss()
         weight, bias = model.output_layer()
         items = np.hstack([weight, bias[:, None]])
         clusters = max(1, int(2 * np.sqrt(len(items))))
@@ -148,7 +148,8 @@ def _queries(model: Decoder, histories: sparse.csr_matrix) -> npt.NDArray[np.flo
     return np.hstack([hidden, np.ones((len(hidden), 1), dtype=np.float32)])
 
 
-def _import_faiss() -> Any:
+def import_faiss() -> Any:
+    """Import faiss; `MissingDependencyError` if it is not installed."""
     try:
         return import_module("faiss")
     except ImportError:

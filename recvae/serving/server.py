@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from recvae.errors import ParameterError
-from recvae.models import registry
+from recvae.inference.index import import_faiss
+from recvae.models.autoencoders.decoder import Decoder
+from recvae.serving.live_model import LiveModel
 from recvae.serving.protocol import BoundedHttpProtocol
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import SHARED, log_as_json
@@ -51,7 +53,7 @@ def run(model: Path, host: str, port: int, workers: int) -> None:
     ParameterError
         If a setting has a value that it cannot have.
     MissingDependencyError
-        If the driver of the store's database is not installed.
+        If the driver of the store's database is not installed, or faiss where a catalogue is large.
     """
     if not 0 <= port < 2**16:
         raise ParameterError(f"--port is {port}; expected 0 to {2**16 - 1}")
@@ -61,7 +63,9 @@ def run(model: Path, host: str, port: int, workers: int) -> None:
     if store := settings.store.get_secret_value():
         Database(store).close()
     for variant in settings.variants:
-        registry.load(variant.path, frozen=True)
+        ranker = LiveModel(variant.path, sys.maxsize).ranker  # without an index, which each worker makes
+        if len(ranker.items) > settings.exact_items and isinstance(ranker.model, Decoder):
+            import_faiss()
     os.environ.update(RECVAE_MODEL=str(settings.model), RECVAE_WORKERS=str(workers))
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, str(settings.scoring_threads))

@@ -1,13 +1,14 @@
 """Settings of the service: from variables, from files of secrets, and what they cannot be."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from recvae.errors import ParameterError
+from recvae.errors import ArtifactError, MissingDependencyError, ParameterError
 from recvae.models.linear.ease import EASE
 from recvae.serving import Settings, run
 from tests.contracts import one_thread as one_thread
@@ -53,6 +54,20 @@ def test_a_store_that_cannot_be_is_refused_before_workers_start(
     monkeypatch.setattr("uvicorn.run", lambda *_, **__: pytest.fail("workers were started"))
     with pytest.raises(ParameterError, match="expected sqlite or postgresql"):
         run(tmp_path / "model", "127.0.0.1", 0, 2)
+
+
+def test_what_workers_could_not_load_is_refused_before_they_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uvicorn.run", lambda *_, **__: pytest.fail("workers were started"))
+    save(tmp_path / "weights", EASE(), data={"filters": {"weights": {"events": {"buy": "much"}}}})
+    with pytest.raises(ArtifactError, match="weights of the data are"):
+        run(tmp_path / "weights", "127.0.0.1", 0, 1)
+    save(tmp_path / "large")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.setenv("RECVAE_EXACT_ITEMS", "10")
+    with pytest.raises(MissingDependencyError, match="a catalogue this large needs faiss"):
+        run(tmp_path / "large", "127.0.0.1", 0, 1)
 
 
 @pytest.mark.parametrize(("seconds", "whole"), [("0.5", 1), ("2.5", 3), ("30", 30)])
