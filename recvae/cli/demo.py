@@ -1,5 +1,6 @@
 """`recvae demo`: the best model for MovieLens-100K, and a list."""
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -24,19 +25,23 @@ def run(out: Path, console: Console) -> None:
     fitted = fit(_load_source(console), budget=BUDGET, models=MODELS, out=model, report=report)
     if fitted.results is not None:
         console.print(console_table(fitted.results, choose_shown_metrics(fitted.results)))
-    console.print(f"saved {model}: {fitted.name}, fitted on everything; {report} has the figures", highlight=False)
+    _print(console, f"saved {model}: {fitted.name}, fitted on everything; {report} has the figures")
 
     console.rule("recommend")
     user = fitted.users["user_id"].iloc[0]
-    console.print(f"ten titles for user {user}: recvae recommend {model} --user {user}", highlight=False)
+    _print(console, f"ten titles for user {user}: recvae recommend {shlex.quote(str(model))} --user {user}")
     for rank, item in enumerate(recommend(model, user=str(user)).items, start=1):
         title = escape_control_characters(str(item["title"] or item["id"]))
-        console.print(f"{rank:3}  {title}", highlight=False, markup=False)
+        _print(console, f"{rank:3}  {title}")
+
+
+def _print(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _load_source(console: Console) -> Dataset:
     try:
         return load("ml-100k")
     except DownloadError as error:
-        console.print(f"continuing with generated data, since {error}", highlight=False, markup=False, soft_wrap=True)
+        _print(console, f"continuing with generated data, since {error}")
         return generate()

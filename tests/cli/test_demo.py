@@ -33,7 +33,10 @@ def printed(out: Path) -> list[str]:
 
 def test_without_a_data_set_it_says_so_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "load", unreachable)
-    lines = printed(tmp_path / "demo")
+    lines = printed(tmp_path / "a demo [of a model]")
+    model = tmp_path / "a demo [of a model]" / "model"
+    assert any(line.startswith(f"saved {model}: ") and line.endswith(" has the figures") for line in lines)
+    assert any(line.endswith(f": recvae recommend '{model}' --user 1") for line in lines)
     (said,) = [line for line in lines if "not found" in line]
     assert said.startswith("continuing with generated data, since ml-100k was not found: ")
     assert said.endswith("no connection")
