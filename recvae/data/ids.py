@@ -77,10 +77,10 @@ def _check_one_kind(ids: pd.Index, name: str) -> None:
         raise DataError(f"{name} has {examples}; expected ids of one kind, numbers or text")
     ((kind, value),) = kinds.items()
     try:
-        nested = pa.types.is_nested(pa.array([value]).type)
+        stored = pa.array([value]).type
     except (pa.ArrowException, TypeError):
-        nested = True
-    if nested:
+        stored = pa.null()
+    if pa.types.is_null(stored) or pa.types.is_nested(stored) or isinstance(stored, pa.BaseExtensionType):
         raise DataError(f"{name} has values of type {kind} such as {value!r}; expected numbers or text")
 
 
