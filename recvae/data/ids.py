@@ -80,7 +80,8 @@ def _check_one_kind(ids: pd.Index, name: str) -> None:
         stored = pa.array([value]).type
     except (pa.ArrowException, TypeError):
         stored = pa.null()
-    if pa.types.is_null(stored) or pa.types.is_nested(stored) or isinstance(stored, pa.BaseExtensionType):
+    refused = (pa.types.is_null, pa.types.is_nested, pa.types.is_binary)
+    if any(is_refused(stored) for is_refused in refused) or isinstance(stored, pa.BaseExtensionType):
         raise DataError(f"{name} has values of type {kind} such as {value!r}; expected numbers or text")
 
 

@@ -1,5 +1,6 @@
 """Readers of interaction tables: text, JSON lines, Parquet, lists of items; messages name the line that is wrong."""
 
+import contextlib
 import re
 import sys
 from pathlib import Path
@@ -162,11 +163,14 @@ def _finish(table: pa.Table, columns: Columns, path: Path) -> pd.DataFrame:
 def convert_values(rows: Any, path: Path) -> Any:
     """Convert ratings and weights to float64, and trim text timestamps, in a table or batch of a file with types.
 
+    Bytes that are text become text.
+
     Raises
     ------
     DataError
         If ratings or weights are no numbers.
     """
+    rows = decode_texts(rows)
     for position, (name, kind) in enumerate(zip(rows.schema.names, rows.schema.types, strict=True)):
         if name in ("rating", "weight"):
             try:
@@ -176,6 +180,15 @@ def convert_values(rows: Any, path: Path) -> Any:
         elif name == "timestamp" and is_text(kind):
             texts = rows[name].cast(pa.large_string()) if pa.types.is_string_view(kind) else rows[name]
             rows = rows.set_column(position, name, trim(texts, NO_NUMBER))
+    return rows
+
+
+def decode_texts(rows: Any) -> Any:
+    """Make text of columns of bytes that are UTF-8: some writers of Parquet, such as Impala, do not mark texts."""
+    for position, (name, kind) in enumerate(zip(rows.schema.names, rows.schema.types, strict=True)):
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            with contextlib.suppress(pa.ArrowInvalid):
+                rows = rows.set_column(position, name, rows[name].cast(pa.string()))
     return rows
 
 

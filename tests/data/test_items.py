@@ -43,6 +43,9 @@ def test_the_column_of_ids_may_have_another_name(tmp_path: Path) -> None:
 def test_a_parquet_file(tmp_path: Path) -> None:
     pd.DataFrame({"sku": [1, 2], "title": ["a", "b"]}).to_parquet(tmp_path / "items.parquet")
     assert read_items(tmp_path / "items.parquet", "sku")["item_id"].tolist() == [1, 2]
+    pd.DataFrame({"item_id": [b"a", b"b"], "image": [b"\xff", b"\xfe"]}).to_parquet(tmp_path / "bytes.parquet")
+    items = read_items(tmp_path / "bytes.parquet")
+    assert items.to_dict("list") == {"item_id": ["a", "b"], "image": [b"\xff", b"\xfe"]}
     pd.DataFrame({"item_id": [1.0, 2.0]}).to_parquet(tmp_path / "floats.parquet")
     assert match_items(read_items(tmp_path / "floats.parquet"), pd.Index(["1", "x"]))[0]["item_id"].tolist() == ["1"]
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -57,6 +58,15 @@ def test_delimited_text(tmp_path: Path, name: str, true: bytes, data: st.DataObj
 def test_parquet_files(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "interactions.parquet").write_bytes(content)
     judge(tmp_path / "interactions.parquet")
+
+
+def test_texts_that_a_parquet_file_has_as_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pd.DataFrame({"user_id": [b"ann", "bäm".encode()], "item_id": [1, 2], "rating": [b"3", b"4"]}).to_parquet(path)
+    expected = {"user_id": ["ann", "bäm"], "item_id": [1, 2], "rating": [3.0, 4.0]}
+    assert read_table(path).to_dict("list") == expected
+    staged = stage(path, Columns(), tmp_path / "staged.parquet")
+    assert pd.read_parquet(staged.path).drop(columns="row").to_dict("list") == expected
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
