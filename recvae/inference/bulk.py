@@ -161,7 +161,9 @@ def _refuse_unknown(stage: BatchRecommender, part: dict[str, Any], users: pa.Tab
 def _read_summary(path: Path, job: dict[str, Any]) -> dict[str, Any]:
     """Return the summary that a part file or `_SUCCESS` carries, if it belongs to this job."""
     try:
-        text = path.read_bytes() if path.name == SUCCESS else pq.read_metadata(path).metadata[_JOB]
+        text = path.read_bytes() if path.name == SUCCESS else (pq.read_metadata(path).metadata or {}).get(_JOB)
+        if text is None:
+            raise ArtifactError(f"{path} holds no lists of recvae's; expected a new directory")
         part: dict[str, Any] = json.loads(text)
         theirs = part["job"]
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:

@@ -274,6 +274,15 @@ def test_a_damaged_part_is_named(made: Path, tmp_path: Path, content: bytes) -> 
         write(made / "popularity", made / "users.parquet", out)
 
 
+def test_parts_of_another_program_are_not_called_damaged(made: Path, tmp_path: Path) -> None:
+    """Such as those of the users, which nobody should be told to remove."""
+    users = save_users(tmp_path / "part-00000.parquet", {"user_id": [1], "history": [[1, 2]]})
+    before = users.read_bytes()
+    with pytest.raises(ArtifactError, match=r"part-00000\.parquet holds no lists of recvae's; expected a new dir"):
+        write(made / "popularity", tmp_path, tmp_path)
+    assert parts(tmp_path) == {users.name: before}
+
+
 def test_two_runs_never_write_one_directory(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, recommend, refused = tmp_path / "lists", BatchRecommender.__call__, list[str]()
 
