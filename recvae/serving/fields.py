@@ -82,25 +82,28 @@ class EventItem(Request):
 
 
 def _tell_kind(entry: Any) -> str:
-    return "object" if isinstance(entry, dict | Request) else "plain"
+    return "an-object" if isinstance(entry, dict | Request) else "an-id"
 
 
 HistoryItem = Annotated[
-    Annotated[ItemId, Tag("plain")] | Annotated[WeightedItem, Tag("object")], Discriminator(_tell_kind)
+    Annotated[ItemId, Tag("an-id")] | Annotated[WeightedItem, Tag("an-object")], Discriminator(_tell_kind)
 ]
-EventEntry = Annotated[Annotated[ItemId, Tag("plain")] | Annotated[EventItem, Tag("object")], Discriminator(_tell_kind)]
+EventEntry = Annotated[
+    Annotated[ItemId, Tag("an-id")] | Annotated[EventItem, Tag("an-object")], Discriminator(_tell_kind)
+]
 
 LONGEST_VALUE, MOST_COLUMNS, MOST_OF_A_SET = 1000, 64, 100
 _Text = Annotated[str, Field(strict=True, max_length=LONGEST_VALUE)]
 _Number = Annotated[float, Field(strict=True, ge=-(2**53), le=2**53)]
 
 
-def _kind_of_value(value: Any) -> str:
+def _kind_of_value(value: Any) -> str | None:
     if isinstance(value, list):
         return "a-list-of-numbers" if value and _is_number(value[0]) else "a-list-of-texts"
     if value is None:
-        return "nothing"
-    return "a-number" if _is_number(value) else "a-text" if isinstance(value, str) else "a-truth"
+        return "no-value"
+    kinds = {bool: "a-truth", int: "a-number", float: "a-number", str: "a-text"}
+    return kinds.get(type(value))
 
 
 def _is_number(value: Any) -> bool:
@@ -108,11 +111,15 @@ def _is_number(value: Any) -> bool:
 
 
 MetadataValue = Annotated[
-    Annotated[None, Tag("nothing")]
+    Annotated[None, Tag("no-value")]
     | Annotated[bool, Field(strict=True), Tag("a-truth")]
     | Annotated[_Number, Tag("a-number")]
     | Annotated[_Text, Tag("a-text")]
     | Annotated[list[_Text], Field(max_length=MOST_OF_A_SET), Tag("a-list-of-texts")]
     | Annotated[list[_Number], Field(max_length=MOST_OF_A_SET), Tag("a-list-of-numbers")],
-    Discriminator(_kind_of_value),
+    Discriminator(
+        _kind_of_value,
+        custom_error_type="metadata",
+        custom_error_message="expected a text, a number, true or false, a list of texts or of numbers, or null",
+    ),
 ]

@@ -11,8 +11,8 @@ from starlette.responses import Response
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
 LOCATIONS = ("body", "query", "path")
-KINDS = ("constrained-int", "constrained-str", "plain", "object", "[key]")
-KINDS_OF_VALUES = ("a-truth", "a-number", "a-text", "nothing", "a-list-of-texts", "a-list-of-numbers")
+KINDS = ("constrained-int", "constrained-str", "an-id", "an-object", "[key]")
+KINDS_OF_VALUES = ("a-truth", "a-number", "a-text", "no-value", "a-list-of-texts", "a-list-of-numbers")
 """Steps of pydantic's locations that name what was tried, not a place in the request."""
 MOST_ERRORS, MOST_IN_DETAIL = 20, 3
 """Errors listed in a problem, and errors repeated in its one-line detail."""
