@@ -261,11 +261,15 @@ def _estimate_memory(path: Path) -> int:
     return path.stat().st_size * MEMORY_A_BYTE.get(path.suffix.lower(), MEMORY_A_TEXT_BYTE)
 
 
-def _refuse_split_in_memory(source: Path, options: Options) -> None:
-    """Raise `ParameterError` for splits that no engine makes; the message says why there is one that nobody named."""
+def _refuse_work_in_memory(source: Path, options: Options) -> None:
+    """Raise `ParameterError` for what no engine makes; the message says why there is one that nobody named."""
     if options.split == "given":
         raise ParameterError("split is 'given' but a backend reads no train.txt and test.txt; leave it out")
-    if options.split != "cold-items":
+    if options.columns.weight or options.columns.event or not options.weights.are_default:
+        work = "weights are made in memory"
+    elif options.split == "cold-items":
+        work = "split is 'cold-items', which is made in memory"
+    else:
         return
     advice = "leave backend out"
     if options.backend is None and source.is_dir():
@@ -273,7 +277,7 @@ def _refuse_split_in_memory(source: Path, options: Options) -> None:
     elif options.backend is None:
         needed, free = _estimate_memory(source) / 1e9, (available_bytes() or 0) / 1e9
         advice = f"{source} takes about {needed:.1f} GB, and {free:.1f} GB are free"
-    raise ParameterError(f"split is 'cold-items', which is made in memory; {advice}")
+    raise ParameterError(f"{work}; {advice}")
 
 
 def _prepare_in_engine(
@@ -285,16 +289,11 @@ def _prepare_in_engine(
     except ImportError as error:
         raise MissingDependencyError(f"backend {backend} needs {error.name}; install recvae[scale]") from None
 
-    if options.columns.weight or options.columns.event or not options.weights.are_default:
-        raise ParameterError(
-            f"weights are for data that are prepared in memory, and the backend is {backend}; leave out weight_column, "
-            "event_column, event_weights, repeats and half_life"
-        )
     if source in NAMES or source == "-":
         raise ParameterError(
             f"backend is {backend}, which reads a file, a folder of Parquet files or a table: {source}"
         )
-    _refuse_split_in_memory(Path(source), options)
+    _refuse_work_in_memory(Path(source), options)
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with open_engine(backend, out.absolute().parent) as engine:
         whole = read_source(engine, source, options.columns)

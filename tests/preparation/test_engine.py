@@ -21,6 +21,7 @@ from recvae.data.prepared import read_prepared
 from recvae.errors import DataError, MissingDependencyError, ParameterError, RecvaeError
 from recvae.preparation import pipeline, staging
 from recvae.preparation.pipeline import Options, prepare
+from recvae.preparation.weights import WeightOptions
 from tests.http_service import Postgres
 
 pytest.importorskip("ibis", reason="the extra 'scale' is not installed")
@@ -236,7 +237,7 @@ def test_what_is_too_large_for_memory_goes_to_an_engine(tmp_path: Path, monkeypa
         )
 
 
-def test_cold_items_of_a_source_that_goes_to_an_engine_by_itself(
+def test_work_in_memory_for_a_source_that_goes_to_an_engine_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table().to_csv(tmp_path / "interactions.csv", index=False)
@@ -251,6 +252,8 @@ def test_cold_items_of_a_source_that_goes_to_an_engine_by_itself(
     ):
         with pytest.raises(ParameterError, match=f"split is 'cold-items', which is made in memory; {advice}"):
             prepare(tmp_path / source, tmp_path / "out", Options(split="cold-items"))
+        with pytest.raises(ParameterError, match=f"weights are made in memory; {advice}"):
+            prepare(tmp_path / source, tmp_path / "out", Options(weights=WeightOptions(repeats="sum")))
 
 
 @pytest.mark.parametrize(

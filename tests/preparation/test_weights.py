@@ -228,5 +228,5 @@ def test_an_engine_refuses_weights(tmp_path: Path) -> None:
         Options(backend="duckdb", weights=WeightOptions(repeats="sum")),
         Options(backend="duckdb", columns=Columns(weight="w")),
     ):
-        with pytest.raises(ParameterError, match="weights are for data that are prepared in memory"):
+        with pytest.raises(ParameterError, match="weights are made in memory; leave backend out"):
             prepare(tmp_path / "visits.csv", tmp_path / "data", options)
