@@ -189,8 +189,8 @@ def find_dataset(source: str | Path, options: Options, data_dir: Path | None = N
         return load(path)
     if str(source) != "-" and not path.exists():
         raise DataError(f"{source} is neither a file, a folder nor a data set's name ({', '.join(NAMES)})")
-    if str(source) == "-":
-        text, name = sys.stdin.buffer.read(), "standard input"
+    if str(source) == "-" or path.is_fifo():  # a pipe can be read only once
+        text, name = (path.read_bytes(), str(path)) if path.is_fifo() else (sys.stdin.buffer.read(), "standard input")
         ratings = read_delimited(text, options.columns, where=name)
         return Dataset(name, ratings, None, name, {}, OWN_DATA, note_lines(text, len(ratings)))
     ratings = read_table(source, options.columns)

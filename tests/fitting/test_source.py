@@ -1,6 +1,8 @@
 """Data of a search from every kind of source."""
 
 import io
+import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,16 @@ def test_standard_input(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(ParameterError, match="standard input is closed"):
         opened("-", tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe(tmp_path: Path, file: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(file.read_bytes(),))
+    writer.start()
+    digest = opened(tmp_path / "pipe", tmp_path).prepared.identity["split_sha256"]
+    writer.join()
+    assert digest == opened(file, tmp_path).prepared.identity["split_sha256"]
 
 
 @pytest.mark.parametrize("given", ["path", "text", "prepared"])
