@@ -8,6 +8,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from sqlalchemy import make_url
 from typer.main import get_command
 
 from recvae.cli.main import app
@@ -52,6 +53,14 @@ def test_pods_are_confined(name: str) -> None:
     user = f"USER {pod['securityContext']['runAsUser']}\n"
     file = {"service": "Dockerfile", "job": "fit.Dockerfile"}[name]
     assert user in (ROOT / "service" / file).read_text()
+
+
+def test_the_password_of_the_database_is_in_no_url() -> None:
+    """It may hold any character there, such as @ and %, which a URL would have escaped."""
+    service = yaml.safe_load((ROOT / "service" / "compose.yaml").read_text())["services"]["recvae"]
+    assert service["environment"]["PGPASSWORD"] == "${POSTGRES_PASSWORD:?}"
+    assert "POSTGRES_PASSWORD" not in service["environment"]["RECVAE_STORE"]
+    assert make_url(service["environment"]["RECVAE_STORE"]).password is None
 
 
 def test_secrets_are_references() -> None:
