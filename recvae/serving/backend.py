@@ -16,20 +16,18 @@ from recvae.inference.ranker import Query
 from recvae.inference.rules.item_column import RuleError
 from recvae.inference.rules.selection import Ranked, parse_rules
 from recvae.serving.batching import Batcher, Steps
-from recvae.serving.fields import EventItem, WeightedItem
+from recvae.serving.fields import EventItem, WeightedItem, parse_events
 from recvae.serving.item_updates import ItemUpdates
 from recvae.serving.live_model import LiveModel, ServedModels
 from recvae.serving.problems import ProblemError
 from recvae.serving.schemas import EventsFields, ListFields, RecommendFields
 from recvae.serving.settings import Settings
 from recvae.serving.telemetry import Metrics
-from recvae.store.events import Event
 from recvae.store.user_store import StoredHistory, UserStore
 
 REQUESTS_A_STEP, IDS_A_STEP = 16, 2000
 """Requests of a batch that are ranked in one step of the slow lane, and the most ids in them."""
 
-DAY = 86_400.0
 NO_STORE = "there is no store of interactions; RECVAE_STORE names a database"
 
 Content = dict[str, Any]
@@ -78,7 +76,7 @@ class Backend:
         """Store events of a user, all or none."""
         if self.store is None:
             raise ProblemError(501, NO_STORE)
-        model, events = self._check_loaded(self.models.choose(user)), _parse_events(request.items)
+        model, events = self._check_loaded(self.models.choose(user)), parse_events(request.items)
         stored = await self.store.append(user, events, request.list_id)
         if request.list_id is not None:
             self.metrics.count_answers(request.list_id, len(events))
@@ -233,26 +231,6 @@ class Backend:
         self.metrics.count_history(len(request.history), len(unknown))
         query, unlisted = _restrict(Query(history, weights=weights), request, model, unknown, where)
         return query, [*unknown, *unlisted]
-
-
-def _parse_events(given: Sequence[Id | EventItem]) -> list[Event]:
-    """Return events as the store keeps them; problem 409 for one that comes twice, or long before its time."""
-    latest, places = time.time() + DAY, dict[tuple[str, str, float], int]()
-    events = []
-    for i, entry in enumerate(given):
-        if not isinstance(entry, EventItem):
-            event = Event(str(entry))
-        else:
-            event = Event(str(entry.id), entry.type or "", entry.weight, entry.time or 0.0)
-        if event.time > latest:
-            raise ProblemError(409, f"items[{i}].time is more than a day ahead", f"items[{i}].time")
-        before = places.setdefault((event.item, event.type, event.time), i)
-        if before != i:
-            raise ProblemError(
-                409, f"items[{i}] is items[{before}] again; a repetition has another time", f"items[{i}]"
-            )
-        events.append(event)
-    return events
 
 
 def _find_history(

@@ -1,13 +1,18 @@
-"""Types of what requests hold: ids, weights, times, items with these, and values of metadata."""
+"""Types of what requests hold: ids, weights, times, items with these, events, and values of metadata."""
 
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
-from recvae.inference.ids import LARGEST_NUMBER
+from recvae.inference.ids import LARGEST_NUMBER, Id
+from recvae.serving.problems import ProblemError
+from recvae.store.events import Event
 
 LONGEST_ID, LONGEST_TYPE = 256, 64
+DAY = 86_400.0
 MOST_WEIGHT = 1e9
 NO_NUL = r"^[^\x00]*$"
 """PostgreSQL cannot keep NUL in a text."""
@@ -123,3 +128,23 @@ MetadataValue = Annotated[
         custom_error_message="expected a text, a number, true or false, a list of texts or of numbers, or null",
     ),
 ]
+
+
+def parse_events(given: Sequence[Id | EventItem]) -> list[Event]:
+    """Return events as the store keeps them; problem 409 for one that comes twice, or long before its time."""
+    latest, places = time.time() + DAY, dict[tuple[str, str, float], int]()
+    events = []
+    for i, entry in enumerate(given):
+        if not isinstance(entry, EventItem):
+            event = Event(str(entry))
+        else:
+            event = Event(str(entry.id), entry.type or "", entry.weight, entry.time or 0.0)
+        if event.time > latest:
+            raise ProblemError(409, f"items[{i}].time is more than a day ahead", f"items[{i}].time")
+        before = places.setdefault((event.item, event.type, event.time), i)
+        if before != i:
+            raise ProblemError(
+                409, f"items[{i}] is items[{before}] again; a repetition has another time", f"items[{i}]"
+            )
+        events.append(event)
+    return events
