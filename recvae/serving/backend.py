@@ -61,14 +61,16 @@ class Backend:
         stored = await self._stored_history(user)
         appended = model.event_weights.weigh(stored.events, time.time())
         known = None if stored.erased else model.ranker.find_user(user)
-        popular = known is None and not appended
+        # A model of known users can make nothing of what others do.
+        popular = known is None and not (appended and model.ranker.model.folds_in)
         if popular and self.settings.unknown_users == "refuse":
             raise ProblemError(404, f"user {user!r} is not known", "user_id")
         row, history = known or (None, [])
         items, weights, unknown = _add_history(
             history, None if row is None else model.ranker.find_weights(row), appended, model
         )
-        query, unlisted = _restrict(Query(items, user=row, weights=weights), request, model, unknown)
+        query = Query([]) if popular else Query(items, user=row, weights=weights)
+        query, unlisted = _restrict(query, request, model, list(appended) if popular else unknown)
         content = await self._answer(query, [*unknown, *unlisted], request.explain, model)
         return {**content, "popular": True} if popular else content
 

@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from recvae.errors import MissingDependencyError, ParameterError
+from recvae.models.factorization import BPR
 from recvae.serving import Settings, create_app
 from recvae.store import database
 from recvae.store.database import StoreUnavailableError
@@ -209,6 +210,30 @@ def test_users_of_whom_nothing_is_known_get_the_popular_items(model: Path, url: 
     assert len(set(ids)) == 4
     assert nobody == erased == {**popular, "popular": True}
     assert "popular" not in known
+
+
+def test_a_model_of_known_users_lists_the_popular_items_for_others_whatever_they_do(tmp_path: Path) -> None:
+    """It cannot use their events, and lists what they are of no more."""
+    save(tmp_path / "bpr", BPR(factors=4, iterations=5))
+
+    async def question(http: httpx.AsyncClient) -> list[httpx.Response]:
+        popular = (await http.post("/recommend", json={"history": [], "n": 25})).json()["items"]
+        await append(http, "new", popular[0]["id"], "later")
+        await append(http, "u3", item_id(1))
+        await http.delete("/users/u4")
+        await append(http, "u4", popular[1]["id"])
+        lists = [await http.get(f"/users/{user}/recommendations", params={"n": 25}) for user in ("new", "u3", "u4")]
+        return [popular, *lists]
+
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    popular, new, known, erased = asked(Settings(tmp_path / "bpr", store=store, unknown_users="popular"), question)
+    assert new.json()["items"] == popular[1:]
+    assert new.json()["unknown"] == ["later"]
+    assert erased.json()["items"] == [popular[0], *popular[2:]]
+    assert new.json()["popular"] is erased.json()["popular"] is True
+    assert "popular" not in known.json()
+    refused = asked(Settings(tmp_path / "bpr", store=store), lambda http: http.get("/users/new/recommendations"))
+    assert refused.status_code == 404
 
 
 def test_a_restart_loses_nothing(model: Path, url: str) -> None:
