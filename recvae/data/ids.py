@@ -56,13 +56,17 @@ def index_ids(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
 
 def make_whole(ids: pd.Index, name: str) -> pd.Index:
     """Convert numbers to int64, if it holds all of them; raise `DataError` for floats that are not exact."""
-    if is_float_dtype(ids.dtype) or infer_dtype(ids) in ("floating", "mixed-integer-float"):
+    kind = "floating" if is_float_dtype(ids.dtype) else infer_dtype(ids)
+    if kind in ("floating", "mixed-integer-float"):
         values = ids.to_numpy(dtype=np.float64)
         if (np.abs(values) >= FIRST_INEXACT).any():
             raise DataError(
                 f"{name} has floats of 2^53 and more, which do not tell all whole numbers apart; expected text"
             )
         if (values % 1 != 0).any():
+            return ids
+    elif kind == "decimal":
+        if any(number % 1 or abs(number) > np.iinfo(np.int64).max for number in ids):
             return ids
     elif not is_integer_dtype(ids.dtype) or ids.max() > np.iinfo(np.int64).max:
         return ids

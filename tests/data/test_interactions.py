@@ -2,12 +2,14 @@
 
 import datetime
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,6 +84,8 @@ def test_ids_of_any_kind(ids: Any, in_order: list[Any] | None) -> None:
         pd.array([2, 1, 2], dtype="UInt8"),
         np.array([2, 1.0, 2.0], dtype=object),
         pd.Categorical([2.0, 1.0, 2.0]),
+        [Decimal(2), Decimal("1.0"), Decimal(2)],
+        pd.Series([2, 1, 2], dtype=pd.ArrowDtype(pa.decimal128(20, 0))),
     ],
 )
 def test_whole_numbers_of_any_type_are_the_same_ids(ids: Any) -> None:
@@ -93,6 +97,9 @@ def test_whole_numbers_of_any_type_are_the_same_ids(ids: Any) -> None:
 def test_numbers_that_int64_does_not_hold_stay_what_they_are() -> None:
     large = Interactions.from_frame(pd.DataFrame({"user_id": np.array([2**63, 1], np.uint64), "item_id": [5, 6]}))
     assert large.user_ids.tolist() == [1, 2**63]
+    for number in (Decimal(2**63), Decimal("1.5")):
+        kept = Interactions.from_frame(pd.DataFrame({"user_id": [Decimal(1), number], "item_id": [5, 6]}))
+        assert kept.user_ids.tolist() == [Decimal(1), number]
 
 
 def test_columns_are_named_by_text_or_number() -> None:
