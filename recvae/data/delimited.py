@@ -17,6 +17,7 @@ from recvae.data.columns import Columns
 from recvae.errors import DataError, first_line
 
 COMPRESSED = (".gz", ".zst")
+JSON_LINES = (".jsonl", ".ndjson")
 NO_NUMBER = ["", "NaN", "nan", "NA"]  # a missing rating or timestamp
 WHOLE_NUMBER = r"^(0|-?[1-9]\d{0,17})$"
 _DELIMITERS = ",\t;|"
@@ -81,6 +82,11 @@ class DelimitedText:
             )
         if not head:
             raise DataError(f"{where} is empty; expected a header line and at least one row")
+        if head.lstrip().startswith(('{"', "[{")) or head.strip() in ("{", "["):
+            raise DataError(
+                f"{where} is JSON; expected text with a header line, or JSON lines in a file that ends in "
+                f"{' or '.join(JSON_LINES)}"
+            )
         delimiter = delimiter or max(_DELIMITERS, key=head.count)
         header = names or [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
         mapping = columns.map_names(header, where) if columns else {name: name for name in header}

@@ -12,10 +12,9 @@ import pyarrow.json
 import pyarrow.parquet
 
 from recvae.data.columns import Columns, DescribeRow, parse_ratings, parse_timestamps, parse_weights
-from recvae.data.delimited import COMPRESSED, NO_NUMBER, WHOLE_NUMBER, DelimitedText, parse_ids, trim
+from recvae.data.delimited import COMPRESSED, JSON_LINES, NO_NUMBER, WHOLE_NUMBER, DelimitedText, parse_ids, trim
 from recvae.errors import LARGEST, DataError, first_line
 
-JSON_LINES = (".jsonl", ".ndjson")
 _JSON_FAULT = re.compile(r"JSON parse error: (.*) in row (\d+)")
 _PARSERS = {"rating": parse_ratings, "weight": parse_weights, "timestamp": parse_timestamps}
 

@@ -326,6 +326,12 @@ def test_compressed_and_binary_files_are_refused(tmp_path: Path) -> None:
         read_table(path)
 
 
+@pytest.mark.parametrize("text", ['{"user_id": 7, "item_id": 1}\n', '[{"user_id": 7}]', "[\n  {\n", "{\n"])
+def test_json_without_its_name_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DataError, match=r"rows\.json is JSON; expected .* in a file that ends in \.jsonl or \.ndjson"):
+        read_table(packed(tmp_path / "rows.json", text))
+
+
 ROWS = "user_id,item_id,rating\n7,x,4.5\n8,y,3\n7,y,1\n"
 
 
