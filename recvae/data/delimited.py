@@ -77,7 +77,7 @@ class DelimitedText:
             raise _unreadable(where, error) from None
         if any(ord(character) < 32 and character != "\t" for character in head):
             raise DataError(
-                f"{where} is not text of one row a line; "
+                f"{where} is not UTF-8 text of one row a line; "
                 f"compressed files must end in {' or '.join(COMPRESSED)}, others be unpacked first"
             )
         if not head:
