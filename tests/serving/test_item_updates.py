@@ -95,6 +95,25 @@ def test_titles(model: Path, url: str) -> None:
     asked(Settings(model, store=url), question)
 
 
+def test_filters_know_the_titles_that_were_set(tmp_path: Path) -> None:
+    titled = ITEMS.assign(title=[f"Film {i}" for i in range(N_ITEMS)])
+    save(tmp_path / "model", items=titled)
+
+    async def question(http: httpx.AsyncClient) -> None:
+        assert await listed(http, title="Film 3") == {3}
+        await put(http, 3, title=" Premiere|2 ")
+        for _ in range(2):
+            assert await listed(http, title="Premiere|2") == {3}
+            assert await listed(http, title="Film 3") == set()
+            assert await listed(http, title=["Film 4", "Premiere|2"]) == {3, 4}
+            assert (await http.put("/items/7", json={"title": "New", "genre": "Drama"})).status_code == 200
+        assert await listed(http, title="New") == {7 - item_id(0)}
+        await put(http, 3, year=1983)
+        assert await listed(http, title="Film 3") == {3}
+
+    asked(Settings(tmp_path / "model", store=f"sqlite:///{tmp_path / 'items.db'}"), question)
+
+
 def test_search_knows_the_titles_that_were_set(model: Path, tmp_path: Path) -> None:
     async def question(http: httpx.AsyncClient) -> None:
         async def search(text: str, n: int = N_ITEMS) -> list[int]:

@@ -47,10 +47,17 @@ class Metadata:
         One row for each item.
     more : mapping, optional
         `item_id` and `title` of items that follow those of the table, and have no other values.
+    titles : mapping of item index to str, optional
+        In place of those of the table.
     """
 
-    def __init__(self, table: pa.Table, more: Mapping[str, Sequence[Any]] | None = None) -> None:
-        self.table, self._more = table, more or {"item_id": [], "title": []}
+    def __init__(
+        self,
+        table: pa.Table,
+        more: Mapping[str, Sequence[Any]] | None = None,
+        titles: Mapping[int, str] | None = None,
+    ) -> None:
+        self.table, self._more, self._titles = table, more or {"item_id": [], "title": []}, titles or {}
         self._columns: dict[str, ItemColumn] = {}
         # Bound methods would make a circle: what clients' changes replace would stay until the garbage collector ran.
         own = proxy(self)
@@ -121,7 +128,7 @@ class Metadata:
     def extended(self, ids: Sequence[int | str], titles: Sequence[str | None]) -> "Metadata":
         """Add items that have an id and a title, and no other values."""
         more = {"item_id": [*self._more["item_id"], *ids], "title": [*self._more["title"], *titles]}
-        metadata = Metadata(self.table, more)
+        metadata = Metadata(self.table, more, self._titles)
         of_all = {name: column for name, column in self._columns.items() if name not in WHOLE}
         metadata._columns = {name: column.extended(len(ids)) for name, column in of_all.items()}
         return metadata
@@ -134,8 +141,10 @@ class Metadata:
         changes : mapping of item index to values by column
             Values that do not fit their column are left out.
         """
-        metadata, by_column = Metadata(self.table, self._more), dict[str, dict[int, list[Any]]]()
-        metadata._columns = dict(self._columns)
+        titles = {item: title for item, given in changes.items() if isinstance(title := given.get("title"), str)}
+        metadata = Metadata(self.table, self._more, {**self._titles, **titles})
+        by_column = dict[str, dict[int, list[Any]]]()
+        metadata._columns = {name: column for name, column in self._columns.items() if name != "title"}
         for item, given in changes.items():
             for name, value in given.items():
                 with contextlib.suppress(RuleError):
@@ -171,6 +180,8 @@ class Metadata:
             found = ItemColumn.read(self.table[name], name, f"{field}.{name}").extended(len(self) - first)
             more = enumerate(self._more.get(name, ()), start=first)
             given = {item: [] if value is None else [value] for item, value in more}
+            if name == "title":
+                given |= {item: [title] if (title := text.strip()) else [] for item, text in self._titles.items()}
             self._columns[name] = found = found.replace_values(given) if given else found
         return found
 
