@@ -330,5 +330,11 @@ def _sweep(directory: Path, out: Path, model: str, knob: str, values: str | None
         count = f"{len(planned.points)}/{len(planned.trainings)}"
         typer.echo("  ".join([count, f"{knob} {point['value']:g}", f"seed {point['seed']}", *(shown or ["diverged"])]))
 
-    for line in sweep.sweep(directory, out, planned, show):
+    try:
+        lines = sweep.sweep(directory, out, planned, show)
+    except KeyboardInterrupt:
+        hint = f"; {out / sweep.RESULTS} has the trainings that were finished" if planned.points else ""
+        typer.echo(f"recvae: interrupted{hint}", err=True)
+        sys.exit(INTERRUPTED)
+    for line in lines:
         typer.echo(line)

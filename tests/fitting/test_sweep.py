@@ -14,6 +14,7 @@ from recvae.datasets.synthetic import generate
 from recvae.errors import ArtifactError, ParameterError
 from recvae.evaluation.evaluate import evaluate
 from recvae.fitting.sweep import CONSTANT_BETA, plan_sweep, sweep
+from recvae.models.linear.ease import EASE
 from recvae.models.registry import MODELS
 from recvae.preparation.pipeline import Options, prepare
 from tests.contracts import one_thread as one_thread
@@ -107,6 +108,29 @@ def test_finished_trainings_survive_ctrl_c(tmp_path: Path, prepared: Path) -> No
         sweep(prepared, tmp_path / "sweep", plan_sweep("ease", "l2", [10, 100]), interrupt)
     assert len(json.loads((tmp_path / "sweep" / "sweep.json").read_text())["points"]) == 1
     assert (tmp_path / "sweep" / "sweep.html").is_file()
+
+
+@pytest.mark.parametrize("finished", [0, 1])
+def test_ctrl_c_says_where_finished_trainings_are(
+    tmp_path: Path,
+    prepared: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    finished: int,
+) -> None:
+    fit, fitted = EASE.fit, list[EASE]()
+
+    def interrupted(self: EASE, *args: Any, **options: Any) -> EASE:
+        if len(fitted) == finished:
+            raise KeyboardInterrupt
+        fitted.append(fit(self, *args, **options))
+        return self
+
+    monkeypatch.setattr(EASE, "fit", interrupted)
+    line = f"tune {prepared} --model ease --out {tmp_path / 'sweep'} --sweep l2 --values 10,100"
+    status, _, err = run(line, monkeypatch, capsys)
+    hint = f"; {tmp_path / 'sweep' / 'sweep.json'} has the trainings that were finished" if finished else ""
+    assert (status, err) == (130, f"recvae: interrupted{hint}\n")
 
 
 def test_other_files_are_not_overwritten(tmp_path: Path, prepared: Path) -> None:
