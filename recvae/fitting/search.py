@@ -256,7 +256,7 @@ class Search:
                 self.clock.now,
                 lambda done, of: self.status.show(f"{doing}, epoch {done} of {of or '?'}"),
             )
-            started = self.clock.now()
+            began = started = self.clock.now()
             with interrupt_after(allowed):
                 model.fit(
                     self.split.train,
@@ -268,7 +268,8 @@ class Search:
                 started = self.clock.now()
                 value = self._measure(model)
         except OutOfTimeError:
-            self._leave_out(name, f"not done in the {format_seconds(allowed)} there were for it", candidate)
+            taken = format_seconds(self.clock.now() - began)
+            self._leave_out(name, f"not done after {taken}, all the time that there was for it", candidate)
             return None
         except (RecvaeError, MemoryError, ModuleNotFoundError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "allocate" not in str(error):

@@ -50,10 +50,10 @@ def test_a_blend_that_could_not_be_fitted_again_is_left_out(make: Make) -> None:
     lead(search, ease=20, bm25=20)
     search._try_blend()
     assert search.state.left_out == {"blend": "no time is left to fit two models again on everything"}
-    search.state.left_out["blend"] = "not done in the 7 s there were for it"
+    search.state.left_out["blend"] = "not done after 7 s, all the time that there was for it"
     lead(search, ease=21, bm25=21)
     search._try_blend()
-    assert search.state.left_out == {"blend": "not done in the 7 s there were for it"}
+    assert search.state.left_out == {"blend": "not done after 7 s, all the time that there was for it"}
 
 
 def test_a_blend_of_lesser_models_takes_no_time_from_the_best(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from recvae.errors import MissingDependencyError
 from recvae.fitting import search as module
 from recvae.fitting.candidates import Candidate
 from recvae.fitting.epochs import EpochWatch
+from recvae.fitting.interruption import OutOfTimeError
 from recvae.fitting.reserve import FINISH_SECONDS
 from recvae.fitting.search import Search
 from recvae.models.base import Recommender
@@ -103,7 +104,7 @@ def test_a_model_that_takes_too_long_is_ended(make: Make, monkeypatch: pytest.Mo
     started = time.monotonic()
     search.run()
     assert time.monotonic() - started < 8
-    assert search.state.left_out["ease"].startswith("not done in the ")
+    assert search.state.left_out["ease"].startswith("not done after ")
     assert set(names(search)) == {"popularity", "graph"}
 
 
@@ -156,6 +157,21 @@ class SlowEpochs:
 
     def __call__(self) -> float:
         return self.seconds
+
+
+def test_training_that_gets_slower_is_left_out_with_the_time_that_it_took(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        clock.seconds += 90
+        raise OutOfTimeError
+
+    clock = SlowEpochs(monkeypatch)
+    monkeypatch.setattr(EpochWatch, "__call__", stop)
+    search = make("popularity,multvae", budget=1000, now=clock)
+    search._try_defaults("popularity")
+    search._try_defaults("multvae")
+    assert search.state.left_out["multvae"].startswith("not done after 1:30, ")
 
 
 @pytest.mark.parametrize(("budget", "epochs"), [(1000, 6), (180, 6), (150, 2), (120, 1), (60, None)])
