@@ -72,6 +72,20 @@ class Columns:
         return mapping
 
 
+def select_columns(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """Select the columns of a table in memory that are read, and its column `part`, by the standard names.
+
+    Raises
+    ------
+    DataError
+        As `Columns.map_names`.
+    """
+    mapping = columns.map_names(list(table.columns), "the table")
+    if "part" in table:
+        mapping.setdefault("part", "part")
+    return table[list(mapping)].rename(columns=mapping)
+
+
 def parse_ratings(ratings: pd.Series, describe_row: DescribeRow | None = None) -> npt.NDArray[np.float64]:
     """Parse ratings; `DataError` unless all are finite numbers."""
     numbers = pd.to_numeric(ratings, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)

@@ -11,7 +11,14 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
-from recvae.data.columns import Columns, parse_ratings, parse_timestamps, parse_weights, refuse_first
+from recvae.data.columns import (
+    Columns,
+    parse_ratings,
+    parse_timestamps,
+    parse_weights,
+    refuse_first,
+    select_columns,
+)
 from recvae.data.csr import list_entries
 from recvae.data.frames import to_frame
 from recvae.data.ids import IntArray, index_ids, renumber
@@ -117,12 +124,7 @@ class Interactions:
         DataError
             If a column is missing, an id or rating is missing, a value is of the wrong kind, or there are no rows.
         """
-        columns = columns or Columns()
-        frame = to_frame(frame, "the table")
-        mapping = columns.map_names(list(frame.columns), "the table")
-        if "part" in frame:
-            mapping.setdefault("part", "part")
-        frame = frame[list(mapping)].rename(columns=mapping)
+        frame = select_columns(to_frame(frame, "the table"), columns or Columns())
         if sum_repeats and "weight" not in frame:
             frame = frame.assign(weight=1.0)
         if frame.empty:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from recvae.data.columns import Columns
+from recvae.data.columns import Columns, select_columns
 from recvae.data.frames import to_frame
 from recvae.data.interactions import Interactions
 from recvae.data.items import read_items
@@ -191,7 +191,7 @@ def _read_dataset(source: Source, options: Options) -> Dataset:
     if isinstance(source, Interactions):
         frame = _list_rows(source)
     else:
-        frame = _map_columns(to_frame(source, "the table"), options.columns)
+        frame = select_columns(to_frame(source, "the table"), options.columns)
     recipe = replace(OWN_DATA, split="given") if "part" in frame else OWN_DATA
     return Dataset(_TABLE, frame, None, "memory", {}, recipe)
 
@@ -213,14 +213,6 @@ def _list_rows(data: Interactions) -> pd.DataFrame:
         rows["part"] = repeats.side
     rows = pd.concat([frame.drop(index=pd.Index(repeats.place)), rows])
     return rows.sort_index(kind="stable")  # the order in which pairs first occur decides what a strong split holds out
-
-
-def _map_columns(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
-    """Select the columns that are read, by the names that `prepare` knows them by."""
-    mapping = columns.map_names(list(frame.columns), "the table")
-    if "part" in frame:
-        mapping.setdefault("part", "part")
-    return frame[list(mapping)].rename(columns=mapping)
 
 
 def _read_unsplit(dataset: Dataset, options: Options, error: Exception) -> tuple[Interactions, dict[str, Any]]:
