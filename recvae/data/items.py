@@ -9,7 +9,7 @@ import pyarrow.parquet
 
 from recvae.data.delimited import DelimitedText, trim
 from recvae.data.ids import make_whole
-from recvae.data.readers import decode_texts, is_json_lines, read_json_lines
+from recvae.data.readers import decode_texts, is_json_lines, read_json_lines, unreadable_parquet
 from recvae.errors import DataError
 
 
@@ -109,4 +109,4 @@ def _read_parquet(path: Path, id_column: str) -> pa.Table:
         table = decode_texts(pa.parquet.read_table(path))
         return table.rename_columns(list(_map_names(table.column_names, id_column, path).values()))
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
+        raise unreadable_parquet(path, error) from None

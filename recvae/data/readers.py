@@ -142,9 +142,13 @@ def _read_parquet(path: Path, columns: Columns) -> pd.DataFrame:
     try:
         mapping = columns.map_names(pa.parquet.read_schema(path).names, str(path))
         table = pa.parquet.read_table(path, columns=list(mapping))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable_parquet(path, error) from None
     return _finish(table, columns, path)
+
+
+def unreadable_parquet(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is not a readable Parquet file: {first_line(error)}")
 
 
 def _finish(table: pa.Table, columns: Columns, path: Path) -> pd.DataFrame:

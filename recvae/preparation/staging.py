@@ -15,7 +15,7 @@ import pyarrow.parquet
 
 from recvae.data.columns import Columns, DescribeRow, parse_dates, parse_ratings
 from recvae.data.delimited import DelimitedText, parse_whole_numbers
-from recvae.data.readers import convert_values, is_json_lines, is_text
+from recvae.data.readers import convert_values, is_json_lines, is_text, unreadable_parquet
 from recvae.errors import DataError
 
 _ROWS_A_BATCH = 1 << 18
@@ -100,8 +100,7 @@ def _read_parquet(source: Path, columns: Columns, staged: StagedFile) -> Iterato
                 named = batch.rename_columns([mapping[name] for name in batch.schema.names])
                 yield _count_dates(convert_values(named, source), staged)
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{source} is not a readable Parquet file: {reason}") from None
+        raise unreadable_parquet(source, error) from None
 
 
 def _count_dates(batch: pa.RecordBatch, staged: StagedFile) -> pa.RecordBatch:
