@@ -159,7 +159,7 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # Starlette names those of the first route of a path
         routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
         methods = {method for route in routes if route.path == routes[0].path for method in route.methods}
-        response.headers["allow"] = ", ".join(sorted(methods))
+        response.headers["allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
     return response
 
 

@@ -441,7 +441,7 @@ def test_the_document_knows_the_columns(shop: Asker) -> None:
     request = document["components"]["schemas"]["RecommendRequest"]["properties"]
     assert set(request["filter"]["anyOf"][0]["properties"]) == set(request["cap"]["properties"]) == set(ITEMS.columns)
     methods = shop("PUT", "/users/u1/recommendations")
-    assert (methods.status_code, methods.headers["allow"]) == (405, "GET, POST")
+    assert (methods.status_code, methods.headers["allow"]) == (405, "GET, HEAD, POST")
 
 
 def test_what_a_model_cannot_do_is_said_with_its_field(tmp_path: Path) -> None:

@@ -57,6 +57,16 @@ def test_workers_share_figures_and_all_take_another_model(model: Path) -> None:
     save(model)
 
 
+def test_head_is_get_without_a_body(model: Path) -> None:
+    """As health checks of some proxies and `wget --spider` ask."""
+    with running(model) as (address, _), httpx.Client(base_url=address, timeout=60) as http:
+        for path in ("/healthz", "/readyz", "/users/u1/recommendations", "/nowhere", "/healthz"):
+            got, head = http.get(path), http.head(path)
+            assert (head.status_code, head.content) == (got.status_code, b"")
+            assert head.headers["content-type"] == got.headers["content-type"]
+        assert http.head("/recommend").status_code == 405
+
+
 def test_sigterm_drains(model: Path) -> None:
     answers: list[int] = []
     with running(model, RECVAE_BATCH_SIZE="1") as (address, process):
