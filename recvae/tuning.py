@@ -151,6 +151,8 @@ def _choose_space(name: str, fixed: Mapping[str, Any], validation: Holdout) -> S
     if name not in MODELS:
         raise ParameterError(f"model is {name!r}; expected one of {', '.join(MODELS)}")
     space = {parameter: values for parameter, values in MODELS[name].SPACE.items() if parameter not in fixed}
+    if not space and (given := MODELS[name].SPACE):
+        raise ParameterError(f"{', '.join(given)} of {name} are set, and it has no other to search; leave one out")
     if not space:
         only_known = bool((validation.train_rows >= 0).all())
         tunable = ", ".join(key for key, model in MODELS.items() if model.SPACE and (model.folds_in or only_known))

@@ -143,7 +143,7 @@ def test_what_it_refuses(tmp_path: Path) -> None:
         ({"name": "ease", "params": {"density": 7}}, "density is 7; "),
         (
             {"name": "ease", "params": {"l2": 3.0, "dropout": 0.5, "user_exponent": 0.5}},
-            "ease has no hyperparameter to search",
+            "l2, dropout, user_exponent of ease are set, and it has no other to search; leave one out",
         ),
         ({"name": "nonsense"}, "model is 'nonsense'"),
         ({"name": "ease", "sampler": "luck"}, "sampler is 'luck'"),
