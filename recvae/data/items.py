@@ -24,8 +24,8 @@ def read_items(source: str | Path, id_column: str = "item_id") -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with `item_id`, and every other column of the file under its own name, such as `title`. Ids of delimited
-    text are text; see `match_items`.
+    DataFrame with `item_id`, and every other column of the file that has a name, such as `title`. Ids of delimited text
+    are text; see `match_items`.
 
     Raises
     ------
@@ -98,7 +98,8 @@ def _map_names(names: list[str], id_column: str, path: Path) -> dict[str, str]:
 def _read_text(path: Path, id_column: str) -> pa.Table:
     text = DelimitedText.open(path, None)
     # By these names ids and titles stay text, as they are written: 007 is not 7, and 1984 a title.
-    table = replace(text, mapping=_map_names(text.header, id_column, path)).read()
+    named = [name for name in text.header if name]  # rows of a spreadsheet may end in columns without a name
+    table = replace(text, mapping=_map_names(named, id_column, path)).read()
     for name in {"item_id", "title"} & set(table.column_names):
         table = table.set_column(table.schema.get_field_index(name), name, trim(table[name], [""]))
     return table

@@ -25,6 +25,11 @@ def test_every_column_is_read(tmp_path: Path) -> None:
     assert items["price"].tolist() == [2.5, 3.0]
 
 
+def test_columns_without_a_name_are_left_out(tmp_path: Path) -> None:
+    items = read_items(write(tmp_path / "items.csv", ",item_id,title,,\n0,7,x,,\n1,8,y,,\n"))
+    assert items.to_dict("list") == {"item_id": ["7", "8"], "title": ["x", "y"]}
+
+
 def test_columns_named_as_those_of_interactions_are_what_they_look_like(tmp_path: Path) -> None:
     path = write(tmp_path / "items.csv", "item_id,rating,weight,event,timestamp\n1,PG-13,1kg,2,1999\n2,R,,3,2000\n")
     items = read_items(path)
