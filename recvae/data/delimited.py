@@ -88,7 +88,10 @@ class DelimitedText:
                 f"{' or '.join(JSON_LINES)}"
             )
         delimiter = delimiter or max(_DELIMITERS, key=head.count)
-        header = names or [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
+        try:
+            header = names or [name.strip() for name in next(csv.reader([head], delimiter=delimiter))]
+        except csv.Error as error:  # a name of more than 128 KiB
+            raise DataError(f"{where} has no header line: {error}") from None
         mapping = columns.map_names(header, where) if columns else {name: name for name in header}
         return cls(source, where, delimiter, header, 0 if names else number, mapping, columns is not None)
 

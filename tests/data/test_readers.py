@@ -327,6 +327,9 @@ def test_compressed_and_binary_files_are_refused(tmp_path: Path) -> None:
     path.write_text("user_id,item_id\n1,2\n", encoding="utf-16")
     with pytest.raises(DataError, match="is not UTF-8 text of one row a line"):
         read_table(path)
+    path.write_text("x" * 200_000)
+    with pytest.raises(DataError, match="has no header line: field larger than field limit"):
+        read_table(path)
 
 
 @pytest.mark.parametrize("text", ['{"user_id": 7, "item_id": 1}\n', '[{"user_id": 7}]', "[\n  {\n", "{\n"])
