@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "genre": [("Drama", "Comedy|Crime", "Crime")[i % 3] for i in range(N_ITEMS)],
             "year": range(1950, 1950 + N_ITEMS),
             "in_stock": [i % 2 == 0 for i in range(N_ITEMS)],
-            "seen_on": pd.date_range("2020-01-01", periods=N_ITEMS),
+            "seen_on": pd.date_range("2020-01-01 15:30", periods=N_ITEMS),
             "blurb": [f"About film {i}, at length" for i in range(N_ITEMS)],
         }
     )
@@ -165,6 +165,12 @@ def test_filters_narrow_the_list(browser: Browser, address: str, width: int) -> 
     page.get_by_role("button", name="Remove all filters").click()
     expect(page.get_by_role("status")).to_have_text("Popular titles")
     expect(count).to_be_hidden()
+    seen = page.get_by_role("group", name="seen on")
+    seen.get_by_label("from").fill("2020-01-07")
+    seen.get_by_label("to").fill("2020-01-08")
+    expect(page.locator("#items .title")).to_have_count(2)
+    assert sorted(page.locator("#items .title").all_inner_texts()) == ["Film 06", "Film 07"]
+    page.get_by_role("button", name="Remove all filters").click()
     page.get_by_label("variety").fill("0.9")
     expect(count).to_have_text("1")
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -119,7 +119,8 @@ function offerBounds(name, column) {
   const dated = column.kind === "date", shown = (bound) => dated ? bound.slice(0, 10) : String(bound);
   const [least, largest] = [["from", column.least], ["to", column.largest]].map(([text, bound]) =>
     [text, made("input", "", { type: dated ? "date" : "number", step: "any", placeholder: shown(bound), min: shown(column.least), max: shown(column.largest) })]);
-  const bound = ([, input], operator) => input.value === "" ? {} : { [operator]: dated ? input.value : Number(input.value) };
+  const day = (input, operator) => operator === "le" ? `${input.value}T23:59:59.999999` : input.value;  // the whole day
+  const bound = ([, input], operator) => input.value === "" ? {} : { [operator]: dated ? day(input, operator) : Number(input.value) };
   widgets.push(() => {
     const condition = { ...bound(least, "ge"), ...bound(largest, "le") };
     return Object.keys(condition).length ? { [name]: condition } : {};
