@@ -268,7 +268,8 @@ def _add_operations(app: FastAPI, backend: Backend) -> None:
         try:
             changed = await backend.models.reload()
         except RecvaeError as error:
-            raise ProblemError(409, f"the present model stays: {error}") from None
+            what = "the present model stays" if backend.models.current else "no model is loaded"
+            raise ProblemError(409, f"{what}: {error}") from None
         return _json({"changed": changed, "model": backend.model.version})
 
     async def check_alive() -> Response:

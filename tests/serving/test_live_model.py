@@ -133,6 +133,12 @@ def test_a_reload_that_runs_out_of_time_is_made_up_for(path: Path, monkeypatch: 
     assert asked(limited, question) == [504, "EASE"]
 
 
+def test_a_reload_without_a_model_does_not_speak_of_a_present_one(tmp_path: Path) -> None:
+    refused = asked(settings(tmp_path / "nowhere"), lambda http: http.post("/admin/reload", headers=ADMIN))
+    assert refused.status_code == 409
+    assert refused.json()["detail"].startswith("no model is loaded: ")
+
+
 def test_a_first_model_may_come_late(path: Path) -> None:
     aside = path.with_name("aside")
     path.rename(aside)
