@@ -171,7 +171,7 @@ class ModelReloader:
         self._prepare = prepare
         self.variant, self._exact_items, self._metrics = variant, exact_items, metrics
         self._lock = asyncio.Lock()
-        self._seen: tuple[int, ...] | None = None
+        self._seen: tuple[object, ...] | None = None
         self.current: LiveModel | None = None
         self.error: str | None = None
 
@@ -305,10 +305,12 @@ def _draw(name: str, user: str) -> float:
     return -math.log((int.from_bytes(digest[:6], "big") + 0.5) / 2**48)
 
 
-def _identify(path: Path) -> tuple[int, ...] | None:
-    """Return what tells one artifact at a path from the next without reading it."""
+def _identify(path: Path) -> tuple[object, ...] | None:
+    """Return what tells one artifact at a path from the next, and half of one from the whole, without reading it."""
     try:
-        directory, manifest = path.stat(), (path / MANIFEST).stat()
+        files = {file.name: file.stat() for file in sorted(path.iterdir())}
+        directory = path.stat()
     except OSError:
         return None
-    return directory.st_ino, directory.st_mtime_ns, manifest.st_ino, manifest.st_mtime_ns, manifest.st_size
+    parts = [(name, file.st_ino, file.st_mtime_ns, file.st_size) for name, file in files.items()]
+    return (directory.st_ino, directory.st_mtime_ns, *parts) if MANIFEST in files else None

@@ -155,6 +155,26 @@ def test_a_first_model_may_come_late(path: Path) -> None:
     assert asked(settings(path, poll=0.05), question) == [503, 200]
 
 
+def test_an_artifact_that_is_copied_into_place_is_loaded_once_it_is_whole(path: Path) -> None:
+    """However slow: the last file grows without a change of the directory or the manifest."""
+    weights = path / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+
+    async def question(http: httpx.AsyncClient) -> list[int]:
+        await asyncio.sleep(0.2)
+        first = (await http.get("/readyz")).status_code
+        with weights.open("ab") as stream:
+            stream.write(whole[-100:])
+        for _ in range(200):
+            await asyncio.sleep(0.05)
+            if (later := (await http.get("/readyz")).status_code) == 200:
+                break
+        return [first, later]
+
+    assert asked(settings(path, poll=0.05), question) == [503, 200]
+
+
 def pause(seconds: Sequence[float]) -> Sequence[float]:
     time.sleep(max(seconds))
     return seconds
