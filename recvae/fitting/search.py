@@ -297,7 +297,9 @@ class Search:
     ) -> Trial:
         name, before = candidate.name, self.leaders.get(candidate.name)
         parts = name_parts(model, self.leaders) if name == BLEND else ()
-        is_best = before is None or value > before.trial.value
+        # A blend that was chosen among newer models says more of these than an earlier one with a higher figure.
+        renewed = name == BLEND and before is not None and {*before.parts} <= {part.name for part in self._blended}
+        is_best = before is None or renewed or value > before.trial.value
         if is_best and name != BLEND:  # it is quickly blended again
             self._save_model(name, model)
         trial = Trial(

@@ -61,6 +61,23 @@ def test_a_blend_that_is_one_model_alone_is_left_out(
     assert blended == [f"blend is left out: {search.state.left_out['blend']}"]
 
 
+def test_a_blend_of_newer_models_takes_the_place_of_the_earlier_one(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choice = WeightChoice(np.array([0.5, 0.5]), 0.3)
+    monkeypatch.setattr("recvae.models.blending.blend.choose_weights", lambda _: choice)
+    search = make("bm25,ease,blend")
+    search._try_defaults("bm25")
+    search._try_defaults("ease")
+    search._try_blend()
+    monkeypatch.setattr(Search, "_measure", lambda _, model: 0.9 if isinstance(model, EASE) else 0.1)
+    search._try_variation(search.leaders["ease"].trial)
+    assert search.ranking[0].trial.name == "ease"
+    search._try_blend()
+    best = search.ranking[0]
+    assert (best.trial.name, best.trial.value, best.parts) == ("blend", 0.1, ("bm25", "ease"))
+
+
 @pytest.mark.parametrize(("share", "rounds"), [(0.0, 8), (1.0, 2)])  # one variation a round, or four
 def test_the_search_ends_with_eight_variations_in_vain(
     make: Make, monkeypatch: pytest.MonkeyPatch, share: float, rounds: int
