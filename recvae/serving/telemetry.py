@@ -13,6 +13,8 @@ import orjson
 from opentelemetry.trace import Span
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
+from recvae.errors import ParameterError
+
 ACCESS = logging.getLogger("recvae.access")
 LOGGER = logging.getLogger("recvae")
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
@@ -32,6 +34,8 @@ class Metrics:
         own = CollectorRegistry()
         self._registry = own
         if directory := os.environ.get(SHARED):
+            if not Path(directory).is_dir():
+                raise ParameterError(f"{SHARED} is {directory!r}; expected an empty folder")
             _forget_dead_workers(Path(directory))
             self._registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ import pytest
 
 from recvae.errors import ArtifactError, MissingDependencyError, ParameterError
 from recvae.models.linear.ease import EASE
-from recvae.serving import Settings, run
+from recvae.serving import Settings, create_app, run
 from tests.contracts import one_thread as one_thread
 from tests.http_service import json_logs as json_logs
 from tests.http_service import save
@@ -68,6 +68,12 @@ def test_what_workers_could_not_load_is_refused_before_they_start(
     monkeypatch.setenv("RECVAE_EXACT_ITEMS", "10")
     with pytest.raises(MissingDependencyError, match="a catalogue this large needs faiss"):
         run(tmp_path / "large", "127.0.0.1", 0, 1)
+
+
+def test_a_folder_of_metrics_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(ParameterError, match=r"PROMETHEUS_MULTIPROC_DIR is '.*nowhere'; expected an empty folder"):
+        create_app(Settings(tmp_path))
 
 
 @pytest.mark.parametrize(("seconds", "whole"), [("0.5", 1), ("2.5", 3), ("30", 30)])
