@@ -196,6 +196,8 @@ class ItemColumn:
         """Check one value, and convert it to what the column holds."""
         match self.kind:
             case "text" if isinstance(given, str):
+                if self.starts is not None and BAR in given and given.strip() not in self._index:
+                    raise RuleError(field, f"is {shorten(given)}, several values; expected a list of them")
                 return given.strip()
             case "truth value" if isinstance(given, bool):
                 return given

@@ -82,6 +82,8 @@ def test_what_a_filter_keeps(metadata: Metadata, given: dict[str, Any], kept: li
         ({"colour": 1}, "filter.colour", "expected one of code, genre, in_stock, item_id, price, released, shape, "),
         ({"shape": 1}, "filter.shape", "which rules cannot compare"),
         ({"genre": 3}, "filter.genre", "is 3; expected text"),
+        ({"genre": "Drama|Crime"}, "filter.genre", "is 'Drama|Crime', several values; expected a list of them"),
+        ({"genre": {"not": ["Drama|Crime"]}}, "filter.genre.not[0]", "is 'Drama|Crime', several values"),
         ({"genre": ["Drama", None]}, "filter.genre[1]", "is None; expected text"),
         ({"genre": []}, "filter.genre", "is empty; expected texts"),
         ({"genre": {"ge": "A"}}, "filter.genre.ge", "needs numbers or dates, but the column holds texts"),
@@ -104,6 +106,11 @@ def test_wrong_filters(metadata: Metadata, given: Any, field: str, said: str) ->
     assert caught.value.field == field
     assert said in str(caught.value)
     assert len(str(caught.value)) < 200
+
+
+def test_values_of_lists_may_hold_bars() -> None:
+    metadata = Metadata(pa.table({"item_id": [1, 2], "tags": [["a|b"], ["c"]]}))
+    assert metadata.mask(metadata.parse_filter({"tags": "a|b"})).tolist() == [True, False]
 
 
 def test_items_without_rows() -> None:
