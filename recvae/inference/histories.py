@@ -248,7 +248,8 @@ def _read_column_types(file: Path, schema: pa.Schema) -> dict[str, pa.DataType]:
         ids["history"] = types["history"].value_type
     for name, kind in ids.items():
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_integer(kind) or is_text(kind)):
+        empty = name == "history" and pa.types.is_null(kind)  # no list of the file holds anything
+        if not (pa.types.is_integer(kind) or is_text(kind) or empty):
             raise DataError(f"{file}: {name} holds {kind}; expected whole numbers or text")
     return types
 

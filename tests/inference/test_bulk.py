@@ -106,6 +106,16 @@ def test_a_folder_is_read_in_the_order_of_names(made: Path, tmp_path: Path) -> N
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "lists"), pd.read_parquet(tmp_path / "others"))
 
 
+def test_users_without_any_history_get_the_popular_items(made: Path, tmp_path: Path) -> None:
+    """Their lists are of no type, as pandas and Arrow write them."""
+    users = save_users(tmp_path / "users.parquet", {"user_id": ["ann", "bob"], "history": [[], []]})
+    write(made / "multvae", users, tmp_path / "lists", n=3)
+    lists = pd.read_parquet(tmp_path / "lists")
+    counts = registry.load(made / "multvae").model.item_counts_
+    popular = BatchRecommender(made / "multvae").item_ids.take(np.argsort(-counts, kind="stable")[:3])
+    assert [list(items) for items in lists["items"]] == [popular.to_pylist()] * 2
+
+
 def test_a_folder_of_more_files_than_a_process_may_open(tmp_path: Path) -> None:
     for i in range(40):
         save_users(tmp_path / f"{i:02}.parquet", {"user_id": [i], "history": [[1, 2]]})
