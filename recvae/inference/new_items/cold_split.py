@@ -52,7 +52,8 @@ class ColdItemRanker:
         self.scorer = NewItemScorer.learn(metadata, titles, counts.astype(np.float32))
         if not self.scorer.features.n:
             raise DataError(
-                "split is 'cold-items', but the items have no metadata that several share; give a table with --items"
+                "split is 'cold-items', but the items have no metadata that several share; expected data "
+                "prepared with a table of the items (recvae prepare --items)"
             )
         self.features = self.scorer.features.encode(metadata, titles, np.arange(len(items)))
 

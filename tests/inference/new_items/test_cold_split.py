@@ -54,5 +54,5 @@ def test_other_splits_are_ranked_by_the_model_itself(data: tuple[Split, pd.DataF
 
 def test_cold_items_need_metadata(data: tuple[Split, pd.DataFrame]) -> None:
     split, items = data
-    with pytest.raises(DataError, match="items have no metadata that several share; give a table with --items"):
+    with pytest.raises(DataError, match="items have no metadata that several share; expected data prepared with"):
         rank_cold_items(create("popularity"), split, items[["item_id"]])
