@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gc
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
 from importlib import metadata
 from typing import Any
@@ -37,6 +37,7 @@ SWITCH_SECONDS = 0.0005
 products; at Python's default of 5 ms it waits for the event loop ten times as long as it computes."""
 
 QUEUE_SECONDS = 0.5
+CANCEL_SECONDS = 0.5
 YOUNG_OBJECTS = 10_000
 """New objects after which the garbage collector looks for cycles; Python's 700 are made by a few requests."""
 
@@ -132,12 +133,18 @@ async def _run(backend: Backend) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        for watcher in watchers:
-            watcher.cancel()
-        await asyncio.gather(*watchers, return_exceptions=True)
+        await _cancel(watchers)
         await backend.batcher.stop()
         if backend.store is not None:
             backend.store.close()
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended: one whose call to the store is being committed goes on at first."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=CANCEL_SECONDS)
 
 
 async def _report_queue(backend: Backend) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from recvae.serving import Settings, create_app
 from recvae.serving.item_updates import SECONDS
+from recvae.store.user_store import DatabaseUserStore
 from tests.contracts import one_thread as one_thread
 from tests.http_service import N_ITEMS, asked, client, item_id, running, save, small
 from tests.store.test_database import execute
@@ -252,6 +253,27 @@ def test_deeply_nested_values_are_refused(model: Path, tmp_path: Path) -> None:
         return await http.put(f"/items/{item_id(1)}", content=body, headers={"content-type": "application/json"})
 
     assert asked(Settings(model, store=f"sqlite:///{tmp_path / 'items.db'}"), question).status_code == 422
+
+
+def test_the_service_ends_while_it_looks_for_changes(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up: list[float] = []
+
+    async def looks(*_: object) -> list[Any]:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:  # as one whose transaction is being committed
+            given_up.append(time.monotonic())
+        return []
+
+    async def serve() -> None:
+        async with asyncio.timeout(30), client(create_app(Settings(model, store=f"sqlite:///{tmp_path}/items.db"))):
+            monkeypatch.setattr(DatabaseUserStore, "changed_items", looks)
+            await asyncio.sleep(2 * SECONDS)
+
+    asyncio.run(serve())
+    assert len(given_up) == 1
 
 
 def test_unknown_items_and_no_store(model: Path, tmp_path: Path) -> None:
