@@ -37,7 +37,7 @@ SWITCH_SECONDS = 0.0005
 products; at Python's default of 5 ms it waits for the event loop ten times as long as it computes."""
 
 QUEUE_SECONDS = 0.5
-CANCEL_SECONDS = 0.5
+CANCEL_SECONDS = 0.1
 YOUNG_OBJECTS = 10_000
 """New objects after which the garbage collector looks for cycles; Python's 700 are made by a few requests."""
 
