@@ -1,5 +1,6 @@
 """RecBole's MultiVAE and RecVAE as contestants."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,12 @@ def find_columns(dataset: Any, matrix: sparse.csr_matrix) -> tuple[npt.NDArray[n
     return items, dataset.token2id(dataset.iid_field, items.astype(str))
 
 
+def make_trainer(config: Config, model: Any, directory: Path) -> Any:
+    """RecBole's trainer; it opens a log in the working directory, which is another one meanwhile."""
+    with contextlib.chdir(directory):
+        return get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+
+
 def train(run: Run) -> None:
     """Train for the given epochs."""
     settings = run.settings
@@ -79,7 +86,7 @@ def train(run: Run) -> None:
         loader = get_dataloader(config, "train")(config, dataset, None, shuffle=True)
         run.start()
         model = get_model(config["model"])(config, dataset)
-        trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+        trainer = make_trainer(config, model, Path(scratch))
 
         def rank(fold_in: sparse.csr_matrix) -> Ids:
             histories = np.zeros((fold_in.shape[0], dataset.item_num), dtype=np.float32)

@@ -12,10 +12,10 @@ import torch
 from recbole.data import create_dataset
 from recbole.data.interaction import Interaction
 from recbole.data.utils import get_dataloader
-from recbole.utils import get_model, get_trainer, init_seed
+from recbole.utils import get_model, init_seed
 from scipy import sparse
 
-from benchmarks.peers.recbole_adapter import find_columns, make_config, write_interactions
+from benchmarks.peers.recbole_adapter import find_columns, make_config, make_trainer, write_interactions
 from benchmarks.peers.tuning import Params, Score, Space, at_random, main
 
 TRAINED: Space = {
@@ -47,7 +47,7 @@ def fit(model: str, params: Params, matrix: sparse.csr_matrix) -> Score:
         fitted = get_model(config["model"])(config, dataset)  # without epochs this is all
         if "epochs" in params:
             loader = get_dataloader(config, "train")(config, dataset, None, shuffle=True)
-            trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, fitted)
+            trainer = make_trainer(config, fitted, Path(scratch))
             for epoch in range(int(params["epochs"])):
                 trainer._train_epoch(loader, epoch)
     known, column = find_columns(dataset, matrix)
