@@ -60,12 +60,7 @@ def run(model: Path, host: str, port: int, workers: int) -> None:
     if workers < 1:
         raise ParameterError(f"--workers is {workers}; expected at least 1")
     settings = Settings(model.absolute(), workers=workers)
-    if store := settings.store.get_secret_value():
-        Database(store).close()
-    for variant in settings.variants:
-        ranker = LiveModel(variant.path, sys.maxsize).ranker  # without an index, which each worker makes
-        if len(ranker.items) > settings.exact_items and isinstance(ranker.model, Decoder):
-            import_faiss()
+    _refuse_unservable(settings)
     os.environ.update(RECVAE_MODEL=str(settings.model), RECVAE_WORKERS=str(workers))
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, str(settings.scoring_threads))
@@ -88,6 +83,16 @@ def run(model: Path, host: str, port: int, workers: int) -> None:
             server_header=False,
             timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
         )
+
+
+def _refuse_unservable(settings: Settings) -> None:
+    """Raise what each worker would raise. No model is kept, since each worker loads its own."""
+    if store := settings.store.get_secret_value():
+        Database(store).close()
+    for variant in settings.variants:
+        ranker = LiveModel(variant.path, sys.maxsize).ranker  # without an index, which each worker makes
+        if len(ranker.items) > settings.exact_items and isinstance(ranker.model, Decoder):
+            import_faiss()
 
 
 def _end_with_parent() -> None:

@@ -21,7 +21,7 @@ MOST_THREADS = 4
 """A batch takes a few milliseconds; more threads would spend them on waiting for each other."""
 
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+")
-"""What browsers send as the origin of a page, or any."""
+"""The origin of a page, as browsers send it, or any."""
 
 Count = Annotated[int, Ge(1)]
 Seconds = Annotated[float, Field(ge=1e-3, allow_inf_nan=False)]
