@@ -187,10 +187,11 @@ def find_dataset(source: str | Path, options: Options, data_dir: Path | None = N
     if path.is_dir():
         refuse_columns(options, f"{path} is a folder", "leave it out, or name the file in it")
         return load(path)
-    if str(source) != "-" and not path.exists():
+    is_stdin = str(source) == "-"
+    if not is_stdin and not path.exists():
         raise DataError(f"{source} is neither a file, a folder nor a data set's name ({', '.join(NAMES)})")
-    if str(source) == "-" or path.is_fifo():  # a pipe can be read only once
-        text, name = (path.read_bytes(), str(path)) if path.is_fifo() else (sys.stdin.buffer.read(), "standard input")
+    if is_stdin or path.is_fifo():  # they can be read only once
+        text, name = (sys.stdin.buffer.read(), "standard input") if is_stdin else (path.read_bytes(), str(path))
         ratings = read_delimited(text, options.columns, where=name)
         return Dataset(name, ratings, None, name, {}, OWN_DATA, note_lines(text, len(ratings)))
     ratings = read_table(source, options.columns)
