@@ -70,12 +70,8 @@ def run_params(name: str, metric: str, seed: int) -> dict[str, Any]:
 
 
 def train_for(name: str, metric: str, seed: int, epochs: int) -> Candidate:
-    """A model's defaults with fewer epochs than it would choose, from singular vectors on where it can start so.
-
-    A tenth of the epochs are then nearly enough (`benchmarks/results/tried.md`).
-    """
-    start = {"initial": "spectral"} if "initial" in MODELS[name].parameter_names() else {}
-    return Candidate(name, {**run_params(name, metric, seed), **start, "epochs": epochs}, {"epochs": epochs})
+    """A model's defaults with fewer epochs than it would choose."""
+    return Candidate(name, {**run_params(name, metric, seed), "epochs": epochs}, {"epochs": epochs})
 
 
 def vary(name: str, best: Mapping[str, Any], generator: np.random.Generator) -> Candidate | None:

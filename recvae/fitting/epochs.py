@@ -73,13 +73,13 @@ class EpochWatch:
 
     def __call__(self, epoch: int, seconds: float, loss: float) -> None:
         """Called after each epoch."""
-        del epoch, seconds, loss
+        del epoch, loss
         self.done += 1
         elapsed = self.now() - self.started
         epochs = self._count_epochs()
         self.report(self.done, epochs)
-        if epochs is not None and (self.done == EPOCHS_TO_MEASURE or (self.done == 1 and elapsed >= LONG_EPOCH)):
-            an_epoch = max(elapsed - self.first, 1e-6)
+        if epochs is not None and (self.done == EPOCHS_TO_MEASURE or (self.done == 1 and seconds >= LONG_EPOCH)):
+            an_epoch = max(elapsed - self.first, 1e-6) if self.first else seconds  # not what comes before the first
             if elapsed + an_epoch * (epochs - self.done) > self.allowed:
                 raise TooManyEpochsError(epochs, an_epoch)
         if self.done == 1:

@@ -205,7 +205,6 @@ def test_an_autoencoder_trains_as_many_epochs_as_fit(
     else:
         trial = search.leaders["multvae"].trial
         assert trial.params["epochs"] == epochs
-        assert trial.params["initial"] == ("spectral" if epochs < 6 else "random")
         assert trial.planned_epochs == (6 if epochs < 6 else None)
         assert trial.seconds == 10 * epochs
         assert search.reserve.spare_seconds() > 0
@@ -250,7 +249,6 @@ def test_a_training_that_was_short_is_longer_when_there_is_time(
     longer = search._try_variation(search.leaders["multvae"].trial)
     assert longer is not None
     assert (longer.params["epochs"], longer.planned_epochs, longer.varies) == (6, None, {"epochs": 6})
-    assert longer.params["initial"] == "spectral"
 
 
 def test_a_longer_training_without_gain_is_not_repeated(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

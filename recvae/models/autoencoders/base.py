@@ -17,6 +17,7 @@ from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.architecture import FIT_NUMBERS, Architecture, check_state
 from recvae.models.autoencoders.network import TRAINING_COPIES, AutoencoderNetwork, refuse_if_too_large
 from recvae.models.autoencoders.settings import (
+    SPECTRAL_EPOCHS,
     EpochRule,
     MatrixSize,
     choose_batch_size,
@@ -71,7 +72,7 @@ class Autoencoder(AnomalyDetector):
     schedule: str = "constant"
     passes: int = 1
     parallel: str = "users"
-    initial: str = "random"
+    initial: str | None = "random"
 
     def __init__(
         self,
@@ -119,9 +120,13 @@ class Autoencoder(AnomalyDetector):
             raise ParameterError("initial is 'spectral', but parallel is 'items'; expected 'users'")
         return parallel
 
+    def _is_spectral(self) -> bool:
+        """Tell if layers start from singular vectors; where that is left open, unless processes divide the items."""
+        return self.initial == "spectral" or (self.initial is None and self.parallel == "users")
+
     def _prepare_training(self, user_items: sparse.csr_matrix, generator: torch.Generator) -> None:
         """Adapt the fresh network to the data."""
-        if self.initial == "spectral":
+        if self._is_spectral():
             module = self.module_
             vectors = item_vectors(user_items, module.encoder.input.weight.shape[1], generator)
             start_from_vectors(module.encoder.input.weight, vectors, INPUT_SCALE)
@@ -134,7 +139,7 @@ class Autoencoder(AnomalyDetector):
 
     def _choose(self, size: MatrixSize) -> dict[str, Any]:
         """Values of the hyperparameters that are left to the data, by name."""
-        epochs = self.epochs or self.EPOCHS.choose(size)
+        epochs = self.epochs or self.EPOCHS.choose(size, SPECTRAL_EPOCHS if self._is_spectral() else 1.0)
         rules = {
             "epochs": epochs,
             "batch_size": choose_batch_size(size.users),

@@ -33,8 +33,8 @@ class MultVAE(VariationalAutoencoder):
     Preset "paper" (the constructor's defaults) is the publication's model. Its one known difference from the authors'
     TensorFlow code is Adam's ε, which there is added before the bias correction of the second moment, not after it as
     in PyTorch: it is larger in the first updates. "recommended" has RecVAE's encoder, a linear decoder, γ·|x| and a
-    one-cycle learning rate: RecVAE without its alternation and composite prior; the data decide γ, dropout, batches and
-    epochs. "fast" starts from singular vectors and trains for 15 epochs.
+    one-cycle learning rate: RecVAE without its alternation and composite prior; layers start from singular vectors, and
+    the data decide γ, dropout, batches and epochs. "fast" trains for 15 epochs.
 
     Parameters
     ----------
@@ -45,10 +45,11 @@ class MultVAE(VariationalAutoencoder):
     encoder : "plain" or "dense"
         "plain": tanh layers, and a decoder that mirrors them. "dense": RecVAE's, where the sum of all layers before is
         added to each, with swish and LayerNorm, and a linear decoder; deep encoders train well only in this way.
-    initial : "random" or "spectral"
+    initial : "random" or "spectral", optional
         Initial weights of the first layer and of a linear decoder: random, or the leading singular vectors of the
-        normalised matrix of interactions (see `recvae.nn.spectrum`), from which few epochs are enough: a tenth of those
-        that the rules choose has 94 to 99% of the quality.
+        normalised matrix of interactions (see `recvae.nn.spectrum`), from which half of the epochs are enough, and a
+        tenth has 94 to 99% of the quality. None is spectral, but random with `n_negatives` or with items divided among
+        processes: catalogues so large that the vectors of all items are to be avoided.
     dropout : float, optional
         Probability that an interaction is left out of the input in training. None is 0.7 for sparse data, else 0.5 (see
         `recvae.models.autoencoders.settings.choose_dropout`).
@@ -69,7 +70,8 @@ class MultVAE(VariationalAutoencoder):
     epochs, batch_size : int, optional
         Passes over the users, and users an update. None chooses by the number of training users: batches of a fortieth
         of them, from 125 to 500, and from 30 to 100 epochs, so that about 900,000 histories are seen,
-        and longer where items have few interactions (`recvae.models.autoencoders.settings.EpochRule`).
+        and longer where items have few interactions (`recvae.models.autoencoders.settings.EpochRule`); half of that
+        from singular vectors on.
     learning_rate : float
         Adam's step size, at its peak.
     schedule : str
@@ -106,6 +108,7 @@ class MultVAE(VariationalAutoencoder):
             "hidden": (600,) * 5,
             "latent": None,
             "encoder": "dense",
+            "initial": None,
             "gamma": None,
             "dropout": None,
             "total_anneal_steps": None,
@@ -123,7 +126,7 @@ class MultVAE(VariationalAutoencoder):
         hidden: int | Sequence[int] = (600,),
         latent: int | None = 200,
         encoder: str = "plain",
-        initial: str = "random",
+        initial: str | None = "random",
         dropout: float | None = 0.5,
         likelihood: str = "multinomial",
         gamma: float | None = None,
@@ -144,7 +147,7 @@ class MultVAE(VariationalAutoencoder):
     ) -> None:
         super().__init__(epochs, batch_size, learning_rate, patience, metric, seed, device, precision)
         self.encoder = check.one_of("encoder", encoder, ENCODERS)
-        self.initial = check.one_of("initial", initial, INITIAL)
+        self.initial = None if initial is None else check.one_of("initial", initial, INITIAL)
         self.hidden = (check.equal_sizes if encoder == "dense" else check.sizes)("hidden", hidden)
         self.latent = None if latent is None else check.whole("latent", latent, maximum=check.LARGEST_LAYER)
         self.dropout = None if dropout is None else check.real("dropout", dropout, 0.0, 0.99)
@@ -174,6 +177,9 @@ class MultVAE(VariationalAutoencoder):
         if self.gamma is None and self.total_anneal_steps is None:
             chosen["gamma"] = self._choose_gamma(size)
         return chosen
+
+    def _is_spectral(self) -> bool:
+        return super()._is_spectral() and (self.initial is not None or self.n_negatives is None)
 
     def _architecture(self, n_items: int) -> Architecture:
         return Architecture(self.encoder, self.hidden, self._latent(n_items), variational=True)

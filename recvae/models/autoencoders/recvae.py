@@ -49,7 +49,8 @@ class RecVAE(VariationalAutoencoder):
     instead of .1. The old posteriors are stored for each training user at the moment of the copy, instead of being
     computed by an old encoder in each batch, which gives the same numbers. And those of the first epoch are the initial
     encoder's own, not those of another encoder with random weights. In preset "recommended" the data decide γ, dropout,
-    batches and epochs, and the learning rate rises and falls (one-cycle): at a constant one, RecVAE overfits.
+    batches and epochs, layers start from singular vectors, and the learning rate rises and falls (one-cycle): at a
+    constant one, RecVAE overfits.
 
     Parameters
     ----------
@@ -67,7 +68,7 @@ class RecVAE(VariationalAutoencoder):
         Passes over the users an epoch.
     epochs, batch_size : int, optional
         None chooses by the number of training users: batches as for `MultVAE`, and from 15 to 25 epochs, so that about
-        450,000 histories are seen, and longer where items have few interactions.
+        450,000 histories are seen, and longer where items have few interactions; half of that from singular vectors on.
     learning_rate : float
         Adam's step size, at its peak.
     schedule : str
@@ -87,6 +88,7 @@ class RecVAE(VariationalAutoencoder):
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {},
         "recommended": {
+            "initial": None,
             "gamma": None,
             "dropout": None,
             "epochs": None,
@@ -118,10 +120,10 @@ class RecVAE(VariationalAutoencoder):
         device: str = "auto",
         precision: str = "float32",
         parallel: str = "users",
-        initial: str = "random",
+        initial: str | None = "random",
     ) -> None:
         super().__init__(epochs, batch_size, learning_rate, patience, metric, seed, device, precision)
-        self.initial = check.one_of("initial", initial, INITIAL)
+        self.initial = None if initial is None else check.one_of("initial", initial, INITIAL)
         self.hidden = check.equal_sizes("hidden", hidden)
         self.latent = check.whole("latent", latent, maximum=check.LARGEST_LAYER)
         self.dropout = None if dropout is None else check.real("dropout", dropout, 0.0, 0.99)

@@ -21,6 +21,8 @@ FEW_EPOCHS = 0.5
 """Share of the rule's epochs below which the KL weight is smaller."""
 MANY_INTERACTIONS = 30
 """Interactions an item from which on items are not scarce: with fewer the KL weight is larger, and training longer."""
+SPECTRAL_EPOCHS = 0.5
+"""Share of the rule's epochs that is enough from singular vectors on."""
 SPARSE_DENSITY, SPARSE_DROPOUT, DROPOUT = 0.003, 0.7, 0.5
 FEWEST_PATIENT = 5
 
@@ -57,9 +59,9 @@ class EpochRule:
     fewest: int
     most: int
 
-    def choose(self, size: MatrixSize) -> int:
-        """Epochs for a matrix."""
-        return round(size.scarcity * max(self.fewest, min(self.most, round(self.histories / size.users))))
+    def choose(self, size: MatrixSize, share: float = 1.0) -> int:
+        """Epochs for a matrix, or a share of them."""
+        return round(share * size.scarcity * max(self.fewest, min(self.most, round(self.histories / size.users))))
 
 
 def choose_batch_size(users: int) -> int:

@@ -77,6 +77,27 @@ def test_training_is_longer_where_items_have_few_interactions(interactions: int,
     assert EpochRule(900_000, 30, 100).choose(MatrixSize(700, 100, interactions)) == epochs
 
 
+@pytest.mark.parametrize(
+    ("name", "params", "spectral"),
+    [
+        ("multvae", {}, True),
+        ("recvae", {}, True),
+        ("multdae", {}, False),
+        ("multvae", {"initial": "random"}, False),
+        ("recvae", {"initial": "random"}, False),
+        ("multvae", {"n_negatives": 5}, False),
+        ("multvae", {"n_negatives": 5, "initial": "spectral"}, True),
+        ("multvae", {"parallel": "items"}, False),
+        ("recvae", {"parallel": "items"}, False),
+    ],
+)
+def test_half_of_the_epochs_are_enough_from_singular_vectors(name: str, params: dict[str, Any], spectral: bool) -> None:
+    model: Any = create(name, latent=8, **params)
+    size = MatrixSize(1_000, 500, 30_000)
+    all_epochs = {"multvae": 100, "recvae": 25, "multdae": 100}[name]
+    assert model._choose(size)["epochs"] == (all_epochs // 2 if spectral else all_epochs)
+
+
 @pytest.mark.parametrize(("epochs", "patience"), [(100, 33), (30, 10), (8, 5), (1, 5)])
 def test_patience_is_a_share_of_the_epochs(epochs: int, patience: int) -> None:
     assert choose_patience(epochs) == patience
