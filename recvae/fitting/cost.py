@@ -14,8 +14,8 @@ from recvae.fitting.budget import format_seconds
 from recvae.fitting.candidates import Candidate
 from recvae.fitting.interruption import OutOfTimeError, interrupt_after
 
-LARGE_INTERACTIONS, LARGE_ITEMS = 500_000, 8_000
-"""Smaller data are not sampled: they take seconds."""
+LARGE_INTERACTIONS, LARGE_ITEMS = 100_000, 2_000
+"""Smaller data are not sampled: they take a second or two."""
 CUBIC = ("ease",)
 """Models whose time grows with the cube of the matrix's sides, whatever small samples show: an inverse."""
 LEAST_GROWTH, USUAL_GROWTH, MOST_GROWTH, CUBIC_GROWTH = 1.5, 4.0, 6.0, 8.0

@@ -35,7 +35,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_large_kl_weight_empties_the_latent_dimensions_without_test_users() -> None:
     seen: list[dict[str, Any]] = []
-    params = {**QUICK, "epochs": 30, "learning_rate": 5e-3}
+    params = {**QUICK, "initial": "random", "epochs": 30, "learning_rate": 5e-3}
     planned = plan_sweep("multvae", "gamma", [10.0, 1e-4], seeds=2, seed=3, params=params)
     planned.run(split(), seen.append)
     assert seen == planned.points
