@@ -17,7 +17,6 @@ from recvae.models import hyperparameters as check
 from recvae.models.autoencoders.architecture import FIT_NUMBERS, Architecture, check_state
 from recvae.models.autoencoders.network import TRAINING_COPIES, AutoencoderNetwork, refuse_if_too_large
 from recvae.models.autoencoders.settings import (
-    SPECTRAL_EPOCHS,
     EpochRule,
     MatrixSize,
     choose_batch_size,
@@ -139,7 +138,7 @@ class Autoencoder(AnomalyDetector):
 
     def _choose(self, size: MatrixSize) -> dict[str, Any]:
         """Values of the hyperparameters that are left to the data, by name."""
-        epochs = self.epochs or self.EPOCHS.choose(size, SPECTRAL_EPOCHS if self._is_spectral() else 1.0)
+        epochs = self.epochs or self.EPOCHS.choose(size, self._is_spectral())
         rules = {
             "epochs": epochs,
             "batch_size": choose_batch_size(size.users),

@@ -47,8 +47,8 @@ class MultVAE(VariationalAutoencoder):
         added to each, with swish and LayerNorm, and a linear decoder; deep encoders train well only in this way.
     initial : "random" or "spectral", optional
         Initial weights of the first layer and of a linear decoder: random, or the leading singular vectors of the
-        normalised matrix of interactions (see `recvae.nn.spectrum`), from which half of the epochs are enough, and a
-        tenth has 94 to 99% of the quality. None is spectral, but random with `n_negatives` or with items divided among
+        normalised matrix of interactions (see `recvae.nn.spectrum`), from which fewer epochs are enough, and a tenth
+        has 94 to 99% of the quality. None is spectral, but random with `n_negatives` or with items divided among
         processes: catalogues so large that the vectors of all items are to be avoided.
     dropout : float, optional
         Probability that an interaction is left out of the input in training. None is 0.7 for sparse data, else 0.5 (see
@@ -69,9 +69,9 @@ class MultVAE(VariationalAutoencoder):
         γ·|x|.
     epochs, batch_size : int, optional
         Passes over the users, and users an update. None chooses by the number of training users: batches of a fortieth
-        of them, from 125 to 500, and from 30 to 100 epochs, so that about 900,000 histories are seen,
-        and longer where items have few interactions (`recvae.models.autoencoders.settings.EpochRule`); half of that
-        from singular vectors on.
+        of them, from 125 to 500, and from 30 to 100 epochs, from singular vectors on to 50, so that about 900,000
+        histories are seen, and longer where items have few interactions
+        (`recvae.models.autoencoders.settings.EpochRule`).
     learning_rate : float
         Adam's step size, at its peak.
     schedule : str

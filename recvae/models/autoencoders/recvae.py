@@ -68,7 +68,7 @@ class RecVAE(VariationalAutoencoder):
         Passes over the users an epoch.
     epochs, batch_size : int, optional
         None chooses by the number of training users: batches as for `MultVAE`, and from 15 to 25 epochs, so that about
-        450,000 histories are seen, and longer where items have few interactions; half of that from singular vectors on.
+        450,000 histories are seen, or 15 from singular vectors on, and longer where items have few interactions.
     learning_rate : float
         Adam's step size, at its peak.
     schedule : str

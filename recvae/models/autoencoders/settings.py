@@ -21,8 +21,6 @@ FEW_EPOCHS = 0.5
 """Share of the rule's epochs below which the KL weight is smaller."""
 MANY_INTERACTIONS = 30
 """Interactions an item from which on items are not scarce: with fewer the KL weight is larger, and training longer."""
-SPECTRAL_EPOCHS = 0.5
-"""Share of the rule's epochs that is enough from singular vectors on."""
 SPARSE_DENSITY, SPARSE_DROPOUT, DROPOUT = 0.003, 0.7, 0.5
 FEWEST_PATIENT = 5
 
@@ -53,15 +51,19 @@ class MatrixSize:
 
 @dataclass(frozen=True)
 class EpochRule:
-    """Number of epochs in which about so many `histories` are seen, from `fewest` to `most`, times the scarcity."""
+    """Number of epochs in which about so many `histories` are seen, from `fewest` to `most`, times the scarcity.
+
+    From singular vectors on half of `most` is enough, as it is not of `fewest`, with 50,000 users.
+    """
 
     histories: int
     fewest: int
     most: int
 
-    def choose(self, size: MatrixSize, share: float = 1.0) -> int:
-        """Epochs for a matrix, or a share of them."""
-        return round(share * size.scarcity * max(self.fewest, min(self.most, round(self.histories / size.users))))
+    def choose(self, size: MatrixSize, spectral: bool = False) -> int:
+        """Epochs for a matrix, at random or from singular vectors on."""
+        most = self.most // 2 if spectral else self.most
+        return round(size.scarcity * max(self.fewest, min(most, round(self.histories / size.users))))
 
 
 def choose_batch_size(users: int) -> int:
