@@ -48,8 +48,9 @@ class MultVAE(VariationalAutoencoder):
     initial : "random" or "spectral", optional
         Initial weights of the first layer and of a linear decoder: random, or the leading singular vectors of the
         normalised matrix of interactions (see `recvae.nn.spectrum`), from which fewer epochs are enough, and a tenth
-        has 94 to 99% of the quality. None is spectral, but random with `n_negatives` or with items divided among
-        processes: catalogues so large that the vectors of all items are to be avoided.
+        has 94 to 99% of the quality. None is spectral, but random where users are fewer than the first layer's columns,
+        with `n_negatives`, and with items divided among processes: catalogues so large that the vectors of all items
+        are to be avoided.
     dropout : float, optional
         Probability that an interaction is left out of the input in training. None is 0.7 for sparse data, else 0.5 (see
         `recvae.models.autoencoders.settings.choose_dropout`).
@@ -178,8 +179,8 @@ class MultVAE(VariationalAutoencoder):
             chosen["gamma"] = self._choose_gamma(size)
         return chosen
 
-    def _is_spectral(self) -> bool:
-        return super()._is_spectral() and (self.initial is not None or self.n_negatives is None)
+    def _choose_initial(self, size: MatrixSize) -> str:
+        return super()._choose_initial(size) if self.n_negatives is None else "random"
 
     def _architecture(self, n_items: int) -> Architecture:
         return Architecture(self.encoder, self.hidden, self._latent(n_items), variational=True)

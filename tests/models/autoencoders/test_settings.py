@@ -93,10 +93,22 @@ def test_training_is_longer_where_items_have_few_interactions(interactions: int,
 )
 def test_fewer_epochs_are_enough_from_singular_vectors(name: str, params: dict[str, Any], spectral: bool) -> None:
     model: Any = create(name, latent=8, **params)
-    few_users, many_users = MatrixSize(1_000, 500, 30_000), MatrixSize(90_000, 500, 1_000_000)
+    model.item_counts_ = np.ones(500, np.float32)
+    few_users, many_users = MatrixSize(600, 500, 30_000), MatrixSize(90_000, 500, 1_000_000)
     all_epochs, fewer, fewest = {"multvae": (100, 50, 30), "recvae": (25, 15, 15), "multdae": (100, 50, 30)}[name]
     assert model._choose(few_users)["epochs"] == (fewer if spectral else all_epochs)
     assert model._choose(many_users)["epochs"] == fewest
+
+
+def test_fewer_users_than_columns_have_no_singular_vectors_to_start_from() -> None:
+    model = MultVAE(hidden=(41,), latent=4, initial=None, epochs=None)
+    model.fit(random_interactions(), show_progress=False)
+    assert model.fitted_params()["initial"] == "random"
+    narrower = MultVAE(hidden=(40,), latent=4, initial=None, epochs=None).fit(
+        random_interactions(), show_progress=False
+    )
+    assert narrower.fitted_params()["initial"] == "spectral"
+    assert narrower.fitted_params()["epochs"] < model.fitted_params()["epochs"]
 
 
 @pytest.mark.parametrize(("epochs", "patience"), [(100, 33), (30, 10), (8, 5), (1, 5)])
