@@ -11,7 +11,7 @@ from recvae.models.base import Recommender
 from recvae.models.hyperparameters import RealRange, WholeRange
 from recvae.models.registry import MODELS, seed_params
 
-DEFAULT_MODELS = ("popularity", "bm25", "ease", "graph", "als", "multvae", "recvae", "multdae", "blend")
+DEFAULT_MODELS = ("popularity", "bm25", "ease", "graph", "als", "multvae", "multdae", "recvae", "blend")
 """Candidates in the order in which they are tried, cheap ones first."""
 SPREAD = 2.0
 """A variation of a setting lies between the best so far divided by this and multiplied by it."""
