@@ -62,10 +62,13 @@ class Reserve:
     def allow(self, n: int = 1, *, refit_share: float = 1.0, kept: float = 0.0) -> float:
         """Seconds that each of `n` candidates may take, so that one of them can be fitted again beside the best.
 
-        `kept` are seconds that are kept already to fit the candidate's model again.
+        `kept` are seconds that are kept already to fit the candidate's model again. Tried in vain, candidates leave the
+        time for a blend of those before.
         """
         spare = self.spare_seconds()
-        allowed = min(spare, (spare + kept) / (n + self.growth * FIT_SAFETY * refit_share))
+        allowed = min(
+            spare - self._partner_seconds(spare), (spare + kept) / (n + self.growth * FIT_SAFETY * refit_share)
+        )
         return allowed if self.leaders else max(allowed, LEAST_SECONDS)  # there is to be a model, however late
 
     def spare_seconds(self) -> float:
@@ -74,6 +77,13 @@ class Reserve:
         likely = [leader for leader in ranked if leader is ranked[0] or leader.trial.name == BLEND]
         refit = max((leader.trial.refit_seconds for leader in likely), default=0.0)
         return self.clock.left - self.blend_seconds() - self.measure_seconds() - refit
+
+    def _partner_seconds(self, spare: float) -> float:
+        """Seconds to fit a model again that could be blended with the best, until there is a blend."""
+        if not self.blends or BLEND in {*self.leaders, *self.state.left_out}:
+            return 0.0
+        partners = [leader.trial for leader in rank(self.leaders.values()) if leader.model.folds_in][1:]
+        return next((trial.refit_seconds for trial in partners if trial.refit_seconds <= spare), 0.0)
 
     def refit_seconds(
         self, candidate: Candidate, model: Recommender, seconds: float, parts: Sequence[str] = ()
