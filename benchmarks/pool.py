@@ -26,6 +26,7 @@ from recvae.memory import available_bytes
 Result = dict[str, Any]
 Work = Callable[[Any], Result]
 MOST_WAITING = 16
+SECONDS_TO_LEAVE = 10.0
 SPARE_MEMORY = 0.8  # of what is available, so that an estimate may be wrong
 
 
@@ -129,8 +130,7 @@ def run(
             _collect(staff, done, min(left, 3600.0))
     finally:
         for worker in staff:
-            worker.process.kill()
-            worker.process.join()
+            _end(worker)
         signal.signal(signal.SIGTERM, previous)
 
 
@@ -178,6 +178,15 @@ def _collect(staff: list[_Worker], done: Callable[[Any, Result], None], timeout:
             staff.remove(worker)
         if task is not None:
             done(task.what, {"seconds": monotonic() - worker.started, **result})
+
+
+def _end(worker: _Worker) -> None:
+    """Let a worker without a task leave by itself, so that it cleans up after the libraries; kill any other."""
+    worker.connection.close()
+    if worker.task is None:
+        worker.process.join(SECONDS_TO_LEAVE)
+    worker.process.kill()
+    worker.process.join()
 
 
 def _serve(connection: Connection, module: str, function: str) -> None:

@@ -1,5 +1,6 @@
 """Quality tables: cells measured in processes of their own, kept, and put together."""
 
+import atexit
 import os
 import signal
 import subprocess
@@ -145,6 +146,21 @@ def test_failures_cost_only_themselves() -> None:
     assert found["die"]["error"] == "the process ended with code 3"
     assert found["fail"]["error"] == "ValueError: no luck"
     assert found["fine"]["figure"] == 4
+
+
+def leave_a_mark(path: str) -> dict[str, Any]:
+    """Work of the pool's test whose process writes a file when it ends by itself."""
+    atexit.register(Path(path).touch)
+    return {}
+
+
+def test_a_worker_without_a_task_ends_by_itself(tmp_path: Path) -> None:
+    """A process that is killed leaves the semaphores of its libraries behind."""
+    tasks = [pool.Task(str(tmp_path / "mark"))]
+    assert pool.run(
+        leave_a_mark, lambda: tasks.pop() if tasks else None, lambda *_: None, workers=1, cores=1, seconds=60.0
+    )
+    assert (tmp_path / "mark").exists()
 
 
 def test_small_tasks_overtake_what_waits_for_cores() -> None:
