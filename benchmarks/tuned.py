@@ -122,10 +122,11 @@ def main() -> None:
     except RecvaeError as error:
         sys.exit(f"not run: {error}")
     sets = ",".join(arguments.sets)
-    command = f"python -m benchmarks.tuned --sets {sets} --budget {arguments.budget:g}"
+    users = f" --users {arguments.users}"
+    command = f"python -m benchmarks.tuned --sets {sets} --budget {arguments.budget:g}{users}"
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_results(arguments.out / "tuned.json", {"format_version": 1, "rows": rows, **record.provenance(command, 0)})
-    page = tabulate(rows, [f"python -m benchmarks.regret --sets {sets} --trials N", command])
+    page = tabulate(rows, [f"python -m benchmarks.regret --sets {sets} --trials N{users}", command])
     (arguments.out / "tuned.md").write_text(page, encoding="utf8")
     print(page)
 
