@@ -15,8 +15,8 @@ from recvae.data.splitting import Split
 from recvae.errors import ArtifactError, MissingDependencyError, ParameterError
 from recvae.evaluation import compare as comparison
 from recvae.evaluation import evaluate as ev
-from recvae.evaluation.report import write_report
-from recvae.evaluation.results import write_results
+from recvae.evaluation.report import render_report
+from recvae.evaluation.results import format_results
 from recvae.inference.new_items.cold_split import rank_cold_items
 from recvae.memory import peak_memory
 from recvae.models import registry
@@ -27,6 +27,7 @@ from recvae.models.registry import MODELS, seed_params
 from recvae.nn.parallelism import join_process_group
 from recvae.storage import artifact
 from recvae.storage.directories import follow_link, refuse_foreign, refuse_other_files
+from recvae.storage.files import write_together
 from recvae.training import checkpoint
 
 RESULTS, REPORT = "results.json", "report.html"
@@ -287,12 +288,11 @@ def refuse_other_report(out: Path) -> None:
 def write_results_and_report(out: Path, results: Mapping[str, Any]) -> list[Path]:
     """Write results.json, and report.html where matplotlib is installed, into a directory; return what was written."""
     follow_link(out).mkdir(parents=True, exist_ok=True)
-    write_results(out / RESULTS, results)
-    written = [out / RESULTS]
+    texts = {out / RESULTS: format_results(results)}
     with contextlib.suppress(MissingDependencyError):  # the figures are safe without the plots
-        write_report(out / REPORT, results)
-        written.append(out / REPORT)
-    return written
+        texts[out / REPORT] = render_report(results)
+    write_together(texts)
+    return list(texts)
 
 
 def _draw_maps(

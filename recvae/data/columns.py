@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pandas.api.types import infer_dtype, is_datetime64_any_dtype
+import pyarrow as pa
+from pandas.api.types import infer_dtype, is_datetime64_any_dtype, is_timedelta64_dtype
 
 from recvae.errors import DataError
 
@@ -105,6 +106,12 @@ def parse_weights(weights: pd.Series, describe_row: DescribeRow | None = None) -
 
 def parse_timestamps(times: pd.Series, describe_row: DescribeRow | None = None) -> npt.NDArray[Any]:
     """Parse timestamps as numbers or as datetime64 in UTC; `DataError` if one is neither."""
+    if isinstance(times.dtype, pd.PeriodDtype):
+        times = times.dt.to_timestamp()
+    elif isinstance(times.dtype, pd.ArrowDtype) and pa.types.is_date(times.dtype.pyarrow_dtype):
+        times = times.astype("datetime64[ms]")
+    elif is_timedelta64_dtype(times):
+        refuse_first("timestamp", times, times.notna().to_numpy(), DATE, describe_row)
     if not is_datetime64_any_dtype(times):
         if infer_dtype(times) == "boolean":  # with missing ones among them, too
             refuse_first("timestamp", times, times.notna().to_numpy(), DATE, describe_row)

@@ -16,7 +16,7 @@ import pyarrow.csv
 from recvae.data.columns import Columns
 from recvae.errors import DataError, first_line
 
-COMPRESSED = (".gz", ".zst")
+COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 JSON_LINES = (".jsonl", ".ndjson")
 NO_NUMBER = ["", "NaN", "nan", "NA"]  # a missing rating or timestamp
 WHOLE_NUMBER = r"^(0|-?[1-9]\d{0,17})$"
@@ -42,6 +42,8 @@ class DelimitedText:
         The file's own names of the columns that are read → `user_id`, `item_id`, `rating`, `timestamp`.
     of_interactions : bool
         Whether `rating` and `weight` are numbers and `event` is text; in other tables they are what they look like.
+    texts : tuple of str
+        Columns, by the names that `mapping` gives, that are not guessed to be numbers or dates.
     """
 
     source: Path | bytes
@@ -51,6 +53,7 @@ class DelimitedText:
     n_skipped: int
     mapping: dict[str, str]
     of_interactions: bool = True
+    texts: tuple[str, ...] = ("user_id", "item_id", "title")
 
     @classmethod
     def open(
@@ -178,12 +181,13 @@ class DelimitedText:
     def _read(self, use_threads: bool) -> pa.Table:
         return pa.csv.read_csv(self._open_input(), **self._options(use_threads))
 
-    def _open_input(self) -> Path | BinaryIO:
-        # Arrow unpacks a file by the end of its name.
-        return io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
+    def _open_input(self) -> Path | BinaryIO | pa.NativeFile:
+        if isinstance(self.source, bytes):
+            return io.BytesIO(self.source)
+        return unpack(self.source) if _is_compressed(self.source) else self.source
 
     def _options(self, use_threads: bool, **others: pa.DataType) -> dict[str, Any]:
-        types = {**dict.fromkeys(("user_id", "item_id", "title"), pa.string()), **others}
+        types = {**dict.fromkeys(self.texts, pa.string()), **others}
         if self.of_interactions:
             types |= {"rating": pa.float64(), "weight": pa.float64(), "event": pa.string()}
         return {
@@ -262,8 +266,13 @@ def _open(source: Path | bytes) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
     if _is_compressed(source):
-        return io.BufferedReader(pa.input_stream(source, compression="detect"))
+        return io.BufferedReader(unpack(source))
     return source.open("rb")
+
+
+def unpack(path: Path) -> pa.NativeFile:
+    """Open a file, unpacked where its name ends in .gz or .zst; Arrow itself does not know .GZ."""
+    return pa.input_stream(path, compression=COMPRESSED.get(path.suffix.lower()))
 
 
 def _is_compressed(source: Path | bytes) -> bool:

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet
 
 from recvae.data.delimited import DelimitedText, trim
 from recvae.data.ids import make_whole
 from recvae.data.readers import decode_texts, is_json_lines, read_json_lines, unreadable_parquet
 from recvae.errors import DataError
+
+_CODE = r"^\s*[-+]?0\d"
 
 
 def read_items(source: str | Path, id_column: str = "item_id") -> pd.DataFrame:
@@ -38,18 +41,23 @@ def read_items(source: str | Path, id_column: str = "item_id") -> pd.DataFrame:
     if path.suffix.lower() == ".parquet":
         table = _read_parquet(path, id_column)
     elif is_json_lines(path):
-        table = read_json_lines(path)
+        table = read_json_lines(path, {id_column, "item_id", "title"})
         table = table.rename_columns(list(_map_names(table.column_names, id_column, path).values()))
     else:
         table = _read_text(path, id_column)
     items: pd.DataFrame = table.to_pandas()
-    if items["item_id"].isna().any():
-        raise DataError(f"{path}: item_id is missing in {items['item_id'].isna().sum():,} rows")
-    items["item_id"] = make_whole(pd.Index(items["item_id"]), f"{path}: item_id")
-    if items["item_id"].duplicated().any():
-        repeated_id = items["item_id"][items["item_id"].duplicated()].tolist()[0]
-        raise DataError(f"{path} has item_id {repeated_id!r} more than once; expected a row for each item")
+    items["item_id"] = check_item_ids(items["item_id"], str(path))
     return items
+
+
+def check_item_ids(column: pd.Series, where: str) -> pd.Index:
+    """Make the ids of a table of items whole numbers, if all are; `DataError` if one is missing or there twice."""
+    if column.isna().any():
+        raise DataError(f"{where}: item_id is missing in {column.isna().sum():,} rows")
+    ids = make_whole(pd.Index(column), f"{where}: item_id")
+    if (repeated := ids[ids.duplicated()]).size:
+        raise DataError(f"{where} has item_id {repeated.tolist()[0]!r} more than once; expected a row for each item")
+    return ids
 
 
 def match_items(items: pd.DataFrame, item_ids: pd.Index) -> tuple[pd.DataFrame, str]:
@@ -99,10 +107,25 @@ def _read_text(path: Path, id_column: str) -> pa.Table:
     text = DelimitedText.open(path, None)
     # By these names ids and titles stay text, as they are written: 007 is not 7, and 1984 a title.
     named = [name for name in text.header if name]  # rows of a spreadsheet may end in columns without a name
-    table = replace(text, mapping=_map_names(named, id_column, path)).read()
-    for name in {"item_id", "title"} & set(table.column_names):
+    text = replace(text, mapping=_map_names(named, id_column, path))
+    table = text.read()
+    texts = {"item_id", "title", *_find_codes(text, table)}
+    if codes := texts - set(text.texts):
+        table = replace(text, texts=(*text.texts, *codes)).read()
+    for name in texts & set(table.column_names):
         table = table.set_column(table.schema.get_field_index(name), name, trim(table[name], [""]))
     return table
+
+
+def _find_codes(text: DelimitedText, table: pa.Table) -> list[str]:
+    """Find the columns of numbers of which one is written with a leading zero, as postal codes are."""
+    numbers = [f.name for f in table.schema if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
+    if not numbers:
+        return []
+    chosen = {given: name for given, name in text.mapping.items() if name in numbers}
+    written = replace(text, mapping=chosen, texts=tuple(numbers)).read()
+    matches = {name: pa.compute.match_substring_regex(written[name], _CODE) for name in numbers}
+    return [name for name, found in matches.items() if pa.compute.any(found).as_py()]
 
 
 def _read_parquet(path: Path, id_column: str) -> pa.Table:

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,16 @@ import pyarrow.json
 import pyarrow.parquet
 
 from recvae.data.columns import Columns, DescribeRow, parse_ratings, parse_timestamps, parse_weights
-from recvae.data.delimited import COMPRESSED, JSON_LINES, NO_NUMBER, WHOLE_NUMBER, DelimitedText, parse_ids, trim
+from recvae.data.delimited import (
+    COMPRESSED,
+    JSON_LINES,
+    NO_NUMBER,
+    WHOLE_NUMBER,
+    DelimitedText,
+    parse_ids,
+    trim,
+    unpack,
+)
 from recvae.errors import LARGEST, DataError, first_line
 
 _JSON_FAULT = re.compile(r"JSON parse error: (.*) in row (\d+)")
@@ -52,7 +62,7 @@ def read_table(source: str | Path, columns: Columns | None = None) -> pd.DataFra
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path, columns)
     if is_json_lines(path):
-        return _finish(read_json_lines(path), columns, path)
+        return _finish(read_json_lines(path, (columns.user, columns.item)), columns, path)
     return read_delimited(path, columns)
 
 
@@ -107,8 +117,14 @@ def is_json_lines(path: Path) -> bool:
     return plain.suffix.lower() in JSON_LINES
 
 
-def read_json_lines(path: Path) -> pa.Table:
+def read_json_lines(path: Path, texts: Collection[str]) -> pa.Table:
     """Read JSON lines: an object a line, with the names of the columns.
+
+    Parameters
+    ----------
+    path : Path
+    texts : collection of str
+        Columns whose texts stay as they are written, though they look like dates.
 
     Raises
     ------
@@ -116,8 +132,11 @@ def read_json_lines(path: Path) -> pa.Table:
         If the file is missing, empty or damaged, a line is no such object, or a column changes its type.
     """
     try:
-        with pa.input_stream(path, compression="detect") as stream:
-            table = pa.json.read_json(stream)
+        table = _read_json(path, pa.schema([]))
+        dates = [field.name for field in table.schema if field.name in texts and pa.types.is_timestamp(field.type)]
+        if dates:
+            names = table.column_names
+            table = _read_json(path, pa.schema([(name, pa.string()) for name in dates])).select(names)
         table.validate(full=True)  # Arrow's reader takes text in any encoding
         return table
     except (pa.ArrowException, OSError) as error:
@@ -125,9 +144,14 @@ def read_json_lines(path: Path) -> pa.Table:
         raise DataError(found or f"{path} is not readable as JSON lines: {first_line(error)}") from None
 
 
+def _read_json(path: Path, kinds: pa.Schema) -> pa.Table:
+    with unpack(path) as stream:
+        return pa.json.read_json(stream, parse_options=pa.json.ParseOptions(explicit_schema=kinds))
+
+
 def _find_json_fault(path: Path) -> str | None:
     """Describe the first wrong row; the file is read again, as one block, because Arrow counts anew in each."""
-    with pa.input_stream(path, compression="detect") as stream:
+    with unpack(path) as stream:
         content = stream.read()
     try:
         pa.json.read_json(pa.BufferReader(content), pa.json.ReadOptions(block_size=min(len(content) + 1, LARGEST)))
@@ -166,18 +190,20 @@ def _finish(table: pa.Table, columns: Columns, path: Path) -> pd.DataFrame:
 def convert_values(rows: Any, path: Path) -> Any:
     """Convert ratings and weights to float64, and trim text timestamps, in a table or batch of a file with types.
 
-    Bytes that are text become text.
+    Bytes that are text become text, and decimals as timestamps int64, or float64 if they have fractions.
 
     Raises
     ------
     DataError
-        If ratings or weights are no numbers.
+        If ratings or weights are no numbers, or timestamps larger than an int64.
     """
     rows = decode_texts(rows)
     for position, (name, kind) in enumerate(zip(rows.schema.names, rows.schema.types, strict=True)):
-        if name in ("rating", "weight"):
+        decimal = name == "timestamp" and pa.types.is_decimal(kind)
+        if name in ("rating", "weight") or decimal:
+            number = pa.int64() if decimal and kind.scale <= 0 else pa.float64()
             try:
-                rows = rows.set_column(position, name, rows[name].cast(pa.float64()))
+                rows = rows.set_column(position, name, rows[name].cast(number))
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
                 raise DataError(f"{path}: {name} has values of type {kind}; expected numbers") from None
         elif name == "timestamp" and is_text(kind):

@@ -251,18 +251,29 @@ class MemoryBackend:
         return mask
 
 
-def find_times(data: SplitBackend) -> tuple[Any, Any]:
-    """Find the time points at which validation and test begin by default, if every interaction has a timestamp.
+def find_times(data: SplitBackend, val_time: Any = None, test_time: Any = None) -> tuple[Any, Any]:
+    """Find the time points at which validation and test begin, if every interaction has a timestamp.
 
     The last tenth of the interactions is test, the tenth before it validation; where most have the earliest time of
-    all, halves of those that came later.
+    all, halves of those that came later. If one of the points is given, validation is the last ninth of what comes
+    before the test, or test the later half of what comes after training.
     """
     n = data.n_interactions
+    if val_time is not None and test_time is not None:
+        return val_time, test_time
+    if test_time is not None:
+        return data.find_timestamp(_count_before(data, test_time) * 8 // 9), test_time
+    if val_time is not None:
+        return val_time, data.find_timestamp(min((_count_before(data, val_time) + n) // 2, n - 1))
     first, *usual = (data.find_timestamp(int(share * n)) for share in (0, 0.8, 0.9))
     later = n if usual[0] > first else bisect_right(range(n), first, key=data.find_timestamp)
     if later == n:
         return usual[0], usual[1]
     return data.find_timestamp(later), data.find_timestamp((later + n) // 2)
+
+
+def _count_before(data: SplitBackend, time: Any) -> int:
+    return int(data.assign_by_time(time, time).count_sides()[TRAIN])
 
 
 def invert_index(idx: Indices, size: int) -> npt.NDArray[np.int32]:

@@ -105,7 +105,8 @@ def temporal(data: Interactions | SplitBackend, *, val_time: Any = None, test_ti
 
     Interactions from `test_time` on are held out of the test users, interactions from `val_time` on and before
     `test_time` of the validation users. By default the last tenth of the interactions is test, the tenth before it
-    validation; where most have the earliest time of all, halves of those that came later.
+    validation; where most have the earliest time of all, halves of those that came later. If only `test_time` is given,
+    validation is the last ninth of what comes before it; if only `val_time`, test is the later half of what follows.
 
     Parameters
     ----------
@@ -121,11 +122,11 @@ def temporal(data: Interactions | SplitBackend, *, val_time: Any = None, test_ti
     """
     data = _to_backend(data)
     dates = _check_timestamps(data, "temporal").kind == "M"
-    usual = find_times(data) if val_time is None or test_time is None else (val_time, test_time)
-    val_time, test_time = (
-        found if time is None else _parse_time(name, time, dates)
-        for name, time, found in zip(("val_time", "test_time"), (val_time, test_time), usual, strict=True)
+    given = (
+        None if time is None else _parse_time(name, time, dates)
+        for name, time in (("val_time", val_time), ("test_time", test_time))
     )
+    val_time, test_time = find_times(data, *given)
     sided = data.assign_by_time(val_time, test_time)
     for count, stretch in zip(
         sided.count_sides(), ("before val_time", "from val_time on", "from test_time on"), strict=True

@@ -3,14 +3,12 @@
 import html
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from recvae.evaluation.figures import Figures
 from recvae.evaluation.maps import render_map
 from recvae.evaluation.results import choose_shown_metrics
 from recvae.evaluation.tables import html_table
-from recvae.storage.files import write_text
 
 STYLE = """
 :root { color-scheme: light; }
@@ -72,19 +70,6 @@ MAPS = {
         "mouse: popular items that it expects of a user most, beyond their popularity; not the history",
     ),
 }
-
-
-def write_report(path: Path, results: Mapping[str, Any]) -> None:
-    """Write report.html in one step: whole, or not at all.
-
-    Raises
-    ------
-    MissingDependencyError
-        If matplotlib is not installed.
-    DataError
-        If the file cannot be written.
-    """
-    write_text(path, render_report(results))
 
 
 def render_report(results: Mapping[str, Any]) -> str:

@@ -22,16 +22,15 @@ def write_results(path: str | Path, results: Results) -> None:
     DataError
         If the results hold values that JSON cannot express, or the file cannot be written.
     """
-    try:
-        text = format_results(results)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"results for {path} are not JSON: {error}") from error
-    write_text(Path(path), text)
+    write_text(Path(path), format_results(results))
 
 
 def format_results(results: Results) -> str:
-    """Text of results.json."""
-    return json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """Text of results.json; `DataError` for values that JSON cannot express."""
+    try:
+        return json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise DataError(f"results are not JSON: {error}") from error
 
 
 def read_results(path: str | Path) -> dict[str, Any]:

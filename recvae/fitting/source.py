@@ -13,7 +13,7 @@ import pyarrow as pa
 from recvae.data.columns import Columns, select_columns
 from recvae.data.frames import to_frame
 from recvae.data.interactions import Interactions
-from recvae.data.items import read_items
+from recvae.data.items import check_item_ids, read_items
 from recvae.data.prepared import KIND, Prepared, read_prepared
 from recvae.datasets import Dataset
 from recvae.errors import DataError, ParameterError
@@ -170,10 +170,11 @@ def _write_items(items: Any, folder: Path) -> Path:
     frame = to_frame(items, "items")
     if "item_id" not in frame:
         raise DataError(f"items has no column 'item_id'; it has: {', '.join(map(str, frame.columns))}")
+    check_item_ids(frame["item_id"], "items")
     path = folder / "items.parquet"
     try:
         frame.to_parquet(path, index=False)
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, ValueError, TypeError) as error:
         reason = "; ".join(map(str, error.args))
         raise DataError(f"items: {reason}; expected columns of different names, each with values of one type") from None
     return path

@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -60,6 +61,7 @@ def run(model: Path, host: str, port: int, workers: int) -> None:
     if workers < 1:
         raise ParameterError(f"--workers is {workers}; expected at least 1")
     settings = Settings(model.absolute(), workers=workers)
+    _refuse_taken(host, port)
     _refuse_unservable(settings)
     os.environ.update(RECVAE_MODEL=str(settings.model), RECVAE_WORKERS=str(workers))
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -83,6 +85,18 @@ def run(model: Path, host: str, port: int, workers: int) -> None:
             server_header=False,
             timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
         )
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    """Raise `ParameterError` if nothing can listen there; uvicorn would say so among its lines of JSON."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uvicorn does: a restart finds it free
+            listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ParameterError(f"--host {host} --port {port}: {reason}; expected an address that is free") from None
 
 
 def _refuse_unservable(settings: Settings) -> None:

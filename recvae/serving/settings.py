@@ -53,9 +53,9 @@ class Settings(BaseSettings):
     models: str = ""
     """Several artifacts in the folder `model`, and their shares of the users: `films:0.9,other:0.1`."""
     api_key: SecretStr = SecretStr("")
-    """Key that requests must carry as `X-API-Key` or `Authorization: Bearer`; none when empty."""
+    """Key that requests must carry as `X-API-Key` or `Authorization: Bearer`; where it is not given, none."""
     admin_key: SecretStr = SecretStr("")
-    """Key for `/admin/…`, which is off when empty."""
+    """Key for `/admin/…`, which is off where it is not given."""
     store: SecretStr = SecretStr("")
     """Database URL where interactions are appended, `sqlite:///…` or `postgresql+psycopg://…`; none when empty."""
     unknown_users: Literal["refuse", "popular"] = "refuse"
@@ -98,6 +98,9 @@ class Settings(BaseSettings):
             super().__init__(_secrets_dir=directory, **given)
         except ValidationError as error:
             raise ParameterError(_first_wrong_value(error)) from None
+        for name in ("api_key", "admin_key"):  # what renders a secret may render nothing, and open the service
+            if name in self.model_fields_set and not getattr(self, name).get_secret_value():
+                raise ParameterError(f"{PREFIX}{name.upper()} is empty; expected a key, or no such variable")
 
     @field_validator("api_key", "admin_key")
     @classmethod
@@ -143,12 +146,16 @@ def _check_secrets(directory: str) -> None:
         raise ParameterError(f"{SECRETS} is {directory!r}; expected a directory")
     names = {f"{PREFIX}{name}".lower() for name in Settings.model_fields}
     place: str | Path = directory
+    empty = []
     try:
         files = [file for file in Path(directory).iterdir() if file.name.lower() in names]
         for place in files:
-            place.read_text()
+            if not place.read_text().strip():
+                empty.append(place)
     except (OSError, ValueError) as error:
         raise ParameterError(f"{place} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if empty:
+        raise ParameterError(f"{empty[0]} is empty; expected a secret in it, or no such file")
     if not files:
         raise ParameterError(
             f"{SECRETS} is {directory!r}, which holds no recvae_api_key, recvae_admin_key or recvae_store; expected a "

@@ -4,7 +4,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,24 @@ def write_text(path: Path, text: str) -> None:
         with replace_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path} cannot be written: {reason}") from error
+        raise _unwritable(path, error) from error
+
+
+def write_together(texts: Mapping[Path, str]) -> None:
+    """Write several text files: each in one step, and none takes its place before all are written.
+
+    Raises
+    ------
+    DataError
+        If one cannot be written; what was there is unchanged.
+    """
+    path = None
+    try:
+        with contextlib.ExitStack() as stack:
+            for path, text in texts.items():
+                stack.enter_context(replace_file(path)).write_text(text, encoding="utf-8")
+    except (OSError, RuntimeError) as error:
+        raise _unwritable(path, error) from error
 
 
 def sync(path: Path) -> None:
@@ -77,6 +93,10 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _unwritable(path: Path | None, error: Exception) -> DataError:
+    return DataError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}")
 
 
 def check_path(path: Any, what: str = "a directory") -> Path:

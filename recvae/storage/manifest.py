@@ -59,7 +59,8 @@ def find_file_faults(directory: Path, kind: str, *versions: int) -> tuple[dict[s
 
 def _parse_manifest(directory: Path, kind: str, versions: tuple[int, ...]) -> dict[str, Any]:
     if not directory.is_dir():
-        raise ArtifactError(f"{directory} is missing; expected a {kind} directory")
+        state = "a file" if directory.is_file() else "missing"
+        raise ArtifactError(f"{directory} is {state}; expected a {kind} directory")
     try:
         manifest = json.loads((directory / MANIFEST).read_bytes())
     except FileNotFoundError:

@@ -78,3 +78,27 @@ def test_dates_with_spaces_around_them(tmp_path: Path) -> None:
         times = Interactions.from_file(tmp_path / name).timestamp
         assert times is not None
         assert times.astype("datetime64[D]").astype(str).tolist() == ["2020-01-01", "2020-01-02"]
+
+
+@pytest.mark.parametrize("kind", ["period[D]", "date32[pyarrow]", "timestamp[us][pyarrow]"])
+def test_dates_of_other_types(kind: str) -> None:
+    days = pd.to_datetime(pd.Series(["2020-01-01", "2020-01-02"]))
+    column = days.dt.to_period("D") if kind == "period[D]" else pd.Series(days, dtype=kind)
+    times = Interactions.from_frame(pd.DataFrame({"user_id": [1, 2], "item_id": [3, 4], "timestamp": column})).timestamp
+    assert times is not None
+    assert times.astype("datetime64[D]").astype(str).tolist() == ["2020-01-01", "2020-01-02"]
+
+
+def test_durations_are_no_times() -> None:
+    frame = pd.DataFrame({"user_id": [1], "item_id": [3], "timestamp": pd.to_timedelta([5], unit="D")})
+    with pytest.raises(DataError, match=r"timestamp is Timedelta.* in row 0; expected a number or an ISO 8601 date"):
+        Interactions.from_frame(frame)
+
+
+@pytest.mark.parametrize(("scale", "kind"), [(0, "int64"), (2, "float64")])
+def test_decimals_as_times(tmp_path: Path, scale: int, kind: str) -> None:
+    times = pa.array([1720673629, 5]).cast(pa.decimal128(38, scale))
+    pa.parquet.write_table(pa.table({"user_id": [1, 2], "item_id": [3, 4], "timestamp": times}), tmp_path / "x.parquet")
+    found = read_table(tmp_path / "x.parquet", Columns())["timestamp"]
+    assert found.dtype == kind
+    assert found.tolist() == [1720673629, 5]

@@ -25,6 +25,28 @@ def test_every_column_is_read(tmp_path: Path) -> None:
     assert items["price"].tolist() == [2.5, 3.0]
 
 
+def test_codes_are_no_numbers(tmp_path: Path) -> None:
+    """A postal code or a brand's code has its leading zeros, and 007 is another than 7."""
+    text = "item_id,zip,sku,price,stock\n1,00024,7,0.5,0\n2,10001,007,12,\n"
+    items = read_items(write(tmp_path / "items.csv", text))
+    assert items.drop(columns="stock").to_dict("list") == {
+        "item_id": ["1", "2"],
+        "zip": ["00024", "10001"],
+        "sku": ["7", "007"],
+        "price": [0.5, 12.0],
+    }
+    assert pd.api.types.is_float_dtype(items["stock"])
+
+
+def test_ids_and_titles_of_json_lines_may_look_like_dates(tmp_path: Path) -> None:
+    rows = [{"item_id": f"2024-01-0{day}", "title": "2024-02-01", "since": "2024-03-01"} for day in (1, 2)]
+    pd.DataFrame(rows).to_json(tmp_path / "items.jsonl", orient="records", lines=True)
+    items = read_items(tmp_path / "items.jsonl")
+    assert items["item_id"].tolist() == ["2024-01-01", "2024-01-02"]
+    assert items["title"].tolist() == ["2024-02-01"] * 2
+    assert pd.api.types.is_datetime64_any_dtype(items["since"])
+
+
 def test_columns_without_a_name_are_left_out(tmp_path: Path) -> None:
     items = read_items(write(tmp_path / "items.csv", ",item_id,title,,\n0,7,x,,\n1,8,y,,\n"))
     assert items.to_dict("list") == {"item_id": ["7", "8"], "title": ["x", "y"]}

@@ -392,3 +392,21 @@ def test_numbers_that_floats_confuse_are_no_ids(tmp_path: Path) -> None:
     rows = "".join(f'{{"user_id": {2**64 + i}, "item_id": {i}}}\n' for i in range(9))
     with pytest.raises(DataError, match=r"^user_id has floats of 2\^53 and more"):
         Interactions.from_frame(read_table(packed(tmp_path / "rows.jsonl", rows)))
+
+
+def test_ids_of_json_lines_that_look_like_dates_stay_text(tmp_path: Path) -> None:
+    """As of a newspaper's issues: the same ids as from CSV, and two ways to write a moment are two ids."""
+    frame = pd.DataFrame({"day": ["2024-01-05", "2024-01-05 00:00:00"], "item_id": [1, 2], "timestamp": "2024-02-01"})
+    frame.to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    for name in ("rows.jsonl", "rows.csv"):
+        found = read_table(tmp_path / name, Columns(user="day"))
+        assert found["user_id"].tolist() == frame["day"].tolist()
+        assert found["timestamp"].astype("datetime64[s]").astype(str).tolist() == ["2024-02-01"] * 2
+
+
+@pytest.mark.parametrize("name", ["rows.csv.GZ", "rows.JSONL.GZ"])
+def test_compressed_files_in_upper_case(tmp_path: Path, name: str) -> None:
+    text = b'{"user_id": 1, "item_id": 2}\n' if "JSONL" in name else b"user_id,item_id\n1,2\n"
+    (tmp_path / name).write_bytes(gzip.compress(text))
+    assert columns_of(read_table(tmp_path / name)) == {"user_id": [1], "item_id": [2]}

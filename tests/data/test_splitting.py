@@ -331,6 +331,16 @@ def test_temporal_default_is_the_last_two_tenths() -> None:
     assert interactions_of(split.test.held_out, split.test.user_ids, split.item_ids) == {(3, 3), (4, 3)}
 
 
+@pytest.mark.parametrize(
+    ("point", "found"),
+    [({"test_time": 9}, ("8", "9.0")), ({"val_time": 16}, ("16.0", "18")), ({"val_time": 17}, ("17.0", "18"))],
+)
+def test_the_other_time_point_follows_the_given_one(point: dict[str, float], found: tuple[str, str]) -> None:
+    frame = pd.DataFrame([(k % 5, k // 5, k) for k in range(20)], columns=["user_id", "item_id", "timestamp"])
+    protocol = temporal(Interactions.from_frame(frame), **point).protocol
+    assert (protocol["val_time"], protocol["test_time"]) == found
+
+
 def test_temporal_of_dates() -> None:
     dates = TIMED.assign(timestamp=pd.to_datetime("2024-01-01") + pd.to_timedelta(TIMED["timestamp"], unit="D"))
     by_number = temporal(Interactions.from_frame(TIMED), val_time=30, test_time=40)

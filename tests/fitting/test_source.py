@@ -200,3 +200,12 @@ def test_one_user_and_one_item(tmp_path: Path, n_users: int, n_items: int, reaso
 def test_no_interactions_left(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"are left of 40 rows: .*40 interactions below min user items 5$"):
         opened(table(20, 2), tmp_path)
+
+
+def test_a_table_of_items_is_named_as_one(tmp_path: Path) -> None:
+    items = pd.DataFrame({"item_id": [1, 1], "title": "x"})
+    with pytest.raises(DataError, match=r"^items has item_id 1 more than once"):
+        opened(SOURCE.ratings, tmp_path, items=items)
+    sparse = pd.DataFrame({"item_id": [1, 2], "drama": pd.arrays.SparseArray([0, 1])})
+    with pytest.raises(DataError, match=r"^items: Sparse pandas data"):
+        opened(SOURCE.ratings, tmp_path, items=sparse)

@@ -1,6 +1,7 @@
 """`recvae serve` as a process: its workers, their figures and their end."""
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -102,6 +103,15 @@ def test_without_fastapi_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(MissingDependencyError, match="extra 'service'"):
         serving.create_app  # noqa: B018
+
+
+def test_an_address_that_is_taken(model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = [sys.executable, "-m", "recvae", "serve", str(model), "--port", str(taken.getsockname()[1])]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert "Address already in use; expected an address that is free" in ended.stderr
+    assert "startup" not in ended.stderr
 
 
 def test_the_settings_are_documented() -> None:

@@ -28,6 +28,7 @@ from tests.http_service import save
         ("RECVAE_BATCH_WINDOW_MS", "-1", "RECVAE_BATCH_WINDOW_MS is -1; expected at least 0"),
         ("RECVAE_API_KEY", "schlüssel", "RECVAE_API_KEY holds characters"),
         ("RECVAE_API_KEY", "from a file\n", "RECVAE_API_KEY holds characters that a header cannot; expected printable"),
+        ("RECVAE_API_KEY", "", "RECVAE_API_KEY is empty; expected a key"),
         ("RECVAE_ADMIN_KEY", " admin", "RECVAE_ADMIN_KEY holds characters that a header cannot"),
         ("RECVAE_CORS", "https://a,https://b/", "RECVAE_CORS has 'https://b/'; expected origins such as"),
         ("RECVAE_CORS", "shop.example", "RECVAE_CORS has 'shop.example'; expected origins"),
@@ -140,7 +141,12 @@ def binary(directory: Path) -> str:
     return "recvae_api_key cannot be read: 'utf-8' codec"
 
 
-@pytest.mark.parametrize("spoil", [empty, folder, binary])
+def blank(directory: Path) -> str:
+    (directory / "recvae_api_key").write_text("\n")
+    return "recvae_api_key is empty; expected a secret in it, or no such file"
+
+
+@pytest.mark.parametrize("spoil", [empty, folder, binary, blank])
 def test_secrets_that_are_not_found_or_read(
     spoil: Callable[[Path], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

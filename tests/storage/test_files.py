@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recvae.errors import DataError, ParameterError
-from recvae.storage.files import check_path, replace_file, write_text
+from recvae.storage.files import check_path, replace_file, write_text, write_together
 
 
 def test_a_file_is_replaced_and_keeps_its_mode(tmp_path: Path) -> None:
@@ -65,6 +65,14 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
         fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_several_files_are_all_written_or_none(tmp_path: Path) -> None:
+    write_together({tmp_path / "a": "old", tmp_path / "b": "old"})
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match="absent/b cannot be written: "):
+        write_together({tmp_path / "a": "new", tmp_path / "folder" / "absent" / "b": "new"})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()} == {"a": "old", "b": "old"}
 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
