@@ -76,7 +76,9 @@ def write_together(texts: Mapping[Path, str]) -> None:
     try:
         with contextlib.ExitStack() as stack:
             for path, text in texts.items():
-                stack.enter_context(replace_file(path)).write_text(text, encoding="utf-8")
+                temporary = stack.enter_context(replace_file(path))
+                temporary.write_text(text, encoding="utf-8")
+                sync(temporary)  # a full disk may show only here
     except (OSError, RuntimeError) as error:
         raise _unwritable(path, error) from error
 

@@ -213,7 +213,7 @@ def test_a_manifest_of_something_else(content: str, saved: Path) -> None:
 def test_a_missing_directory_or_manifest(saved: Path) -> None:
     with pytest.raises(ArtifactError, match=r"absent is missing; expected a recvae-test directory$"):
         read_manifest(saved.parent / "absent", KIND, 1)
-    with pytest.raises(ArtifactError, match=r"data\.txt is missing; expected a recvae-test directory$"):
+    with pytest.raises(ArtifactError, match=r"data\.txt is a file; expected a recvae-test directory$"):
         read_manifest(saved / "data.txt", KIND, 1)
     (saved / "manifest.json").unlink()
     with pytest.raises(ArtifactError, match=r"saved has no manifest\.json; expected a recvae-test directory$"):
