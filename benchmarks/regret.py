@@ -218,6 +218,7 @@ class Search:
         out, arguments = self.arguments.out, self.arguments
         rows = [self._summarise(cell) for cell in self.cells]
         command = f"python -m benchmarks.regret --sets {','.join(arguments.sets)} --trials {arguments.trials}"
+        command += f" --users {arguments.users}"
         out.mkdir(parents=True, exist_ok=True)
         content = {"format_version": 1, "command": command, "metric": "ndcg@100", "models": {}, "rows": rows}
         write_results(out / "regret.json", content)

@@ -109,23 +109,24 @@ def _read_text(path: Path, id_column: str) -> pa.Table:
     named = [name for name in text.header if name]  # rows of a spreadsheet may end in columns without a name
     text = replace(text, mapping=_map_names(named, id_column, path))
     table = text.read()
-    texts = {"item_id", "title", *_find_codes(text, table)}
-    if codes := texts - set(text.texts):
-        table = replace(text, texts=(*text.texts, *codes)).read()
-    for name in texts & set(table.column_names):
-        table = table.set_column(table.schema.get_field_index(name), name, trim(table[name], [""]))
+    texts = {name: table[name] for name in ("item_id", "title") if name in table.column_names}
+    for name, column in (texts | _read_codes(text, table)).items():
+        table = table.set_column(table.schema.get_field_index(name), name, trim(column, [""]))
     return table
 
 
-def _find_codes(text: DelimitedText, table: pa.Table) -> list[str]:
-    """Find the columns of numbers of which one is written with a leading zero, as postal codes are."""
+def _read_codes(text: DelimitedText, table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """Read as text the columns of numbers of which one is written with a leading zero, as postal codes are."""
     numbers = [f.name for f in table.schema if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
     if not numbers:
-        return []
+        return {}
     chosen = {given: name for given, name in text.mapping.items() if name in numbers}
     written = replace(text, mapping=chosen, texts=tuple(numbers)).read()
-    matches = {name: pa.compute.match_substring_regex(written[name], _CODE) for name in numbers}
-    return [name for name, found in matches.items() if pa.compute.any(found).as_py()]
+    return {
+        name: written[name]
+        for name in numbers
+        if pa.compute.any(pa.compute.match_substring_regex(written[name], _CODE)).as_py()
+    }
 
 
 def _read_parquet(path: Path, id_column: str) -> pa.Table:
