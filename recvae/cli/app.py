@@ -16,7 +16,9 @@ Out = Annotated[str, typer.Option(help="Artifact directory to write, or s3://…
 Set = Annotated[list[str] | None, typer.Option("--set", help="Hyperparameter as name=value; may be repeated.")]
 Items = Annotated[
     Path | None,
-    typer.Option(help="CSV, TSV or Parquet file of items: item_id, title and other columns.", parser=parse_input),
+    typer.Option(
+        help="CSV, TSV, JSON lines or Parquet file of items: item_id, title and other columns.", parser=parse_input
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers in training.")]
 

@@ -47,7 +47,9 @@ def fit(
     out: Out,
     source: Annotated[
         str | None,
-        typer.Argument(help="Data set name, folder, CSV, TSV or Parquet file, prepared directory, or - for stdin."),
+        typer.Argument(
+            help="Data set name, folder, CSV, TSV, JSON lines or Parquet file, prepared directory, or - for stdin."
+        ),
     ] = None,
     budget: Annotated[str, typer.Option(help="Time for everything, such as 90s, 10m or 1h30m.")] = "10m",
     items: Items = None,
@@ -124,7 +126,9 @@ def _fit(started: float | None, source: str | None, out: Path, budget: str, **op
 
 @app.command()
 def prepare(
-    source: Annotated[str, typer.Argument(help="Data set name, folder, CSV, TSV or Parquet file, or - for stdin.")],
+    source: Annotated[
+        str, typer.Argument(help="Data set name, folder, CSV, TSV, JSON lines or Parquet file, or - for stdin.")
+    ],
     out: Annotated[Path, typer.Option(help="Directory to write.", parser=parse_path)],
     min_rating: MinRating = None,
     min_user_items: MinUserItems = None,

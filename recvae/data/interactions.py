@@ -144,7 +144,7 @@ class Interactions:
 
     @classmethod
     def from_file(cls, source: str | Path, columns: Columns | None = None) -> Self:
-        """Read a CSV, TSV or Parquet file, or standard input (`-`); see `recvae.data.readers.read_table`."""
+        """Read a CSV, TSV, JSON lines or Parquet file, or standard input (`-`); see `readers.read_table`."""
         return cls.from_frame(read_table(source, columns))
 
     @classmethod

@@ -9,7 +9,7 @@ Beyond-accuracy metrics take `ids`, the lists themselves: int32 of shape (n_user
 Every function raises `ParameterError` if the lists have fewer than `k` columns: short lists are padded.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -242,18 +242,18 @@ METRICS: Mapping[str, AccuracyMetric | CatalogueMetric | ListMetric | PairMetric
 )
 
 
-def parse_metric(metric: str) -> tuple[str, int]:
+def parse_metric(metric: str, known: Collection[str] = METRICS) -> tuple[str, int]:
     """Parse a metric with its cutoff: `"ndcg@100"` → `("ndcg", 100)`.
 
     Raises
     ------
     ParameterError
-        If the name is not in `METRICS` or the cutoff is no whole number above 0.
+        If the name is not one of those known or the cutoff is no whole number above 0.
     """
     name, _, cutoff = metric.partition("@") if isinstance(metric, str) else ("", "", "")
-    if name not in METRICS or not (cutoff.isascii() and cutoff.isdigit() and len(cutoff) < 10) or int(cutoff) < 1:
-        known = ", ".join(f"{known}@K" for known in METRICS)
-        raise ParameterError(f"metric is {shorten(metric)}; expected one of {known} with K a whole number above 0")
+    if name not in known or not (cutoff.isascii() and cutoff.isdigit() and len(cutoff) < 10) or int(cutoff) < 1:
+        expected = ", ".join(f"{one}@K" for one in known)
+        raise ParameterError(f"metric is {shorten(metric)}; expected one of {expected} with K a whole number above 0")
     return name, int(cutoff)
 
 

@@ -1,6 +1,6 @@
 """The users on which models choose their settings, and the metric by which they do."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ that is to be found.
 """
 
 
-def check_metric(metric: Any) -> str:
+def check_metric(metric: str) -> str:
     """Check the name of a metric that has a value for each user.
 
     Raises
@@ -36,9 +36,7 @@ def check_metric(metric: Any) -> str:
     ParameterError
         For anything else.
     """
-    if not isinstance(metric, str) or parse_metric(metric)[0] not in ACCURACY_METRICS:
-        raise ParameterError(f"metric is {metric!r}; expected one of {', '.join(ACCURACY_METRICS)} with its cutoff")
-    if parse_metric(metric)[1] > LARGEST_CUTOFF:
+    if parse_metric(metric, ACCURACY_METRICS)[1] > LARGEST_CUTOFF:
         raise ParameterError(f"metric is {metric!r}; expected a cutoff of at most {LARGEST_CUTOFF:,}")
     return metric
 

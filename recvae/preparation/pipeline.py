@@ -69,7 +69,8 @@ class Options:
         The database engine to prepare in, "duckdb" or a URL that Ibis knows; None prepares in memory, unless the source
         is too large.
     items : Path, optional
-        A CSV, TSV or Parquet file with `item_id` (or the item column's name in `columns`), `title` and other columns.
+        A CSV, TSV, JSON lines or Parquet file with `item_id` (or the name in `columns` of the item column), `title` and
+        other columns.
     weights : WeightOptions
         Sources of the interactions' weights, beside the column that `columns` names.
 
@@ -108,8 +109,8 @@ def prepare(
     Parameters
     ----------
     source : str, Path or Dataset
-        A data set's name, a folder, a CSV, TSV or Parquet file, or `-` for standard input; with a backend a file, a
-        folder of Parquet files, or the name of a table in the backend.
+        A data set's name, a folder, a CSV, TSV, JSON lines or Parquet file, or `-` for standard input; with a backend a
+        file, a folder of Parquet files, or the name of a table in the backend.
     data_dir : Path, optional
         First place to look for a data set that is given by name.
 

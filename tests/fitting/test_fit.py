@@ -246,7 +246,7 @@ def test_data_of_which_nothing_can_be_held_out(tmp_path: Path, capsys: pytest.Ca
 ERRORS: dict[str, tuple[dict[str, Any], type[RecvaeError], str]] = {
     "model": ({"models": "asl"}, ParameterError, "models has 'asl'; expected some of popularity, als"),
     "metric": ({"metric": "ndcg"}, ParameterError, "ndcg"),
-    "metric of lists": ({"metric": "coverage@10"}, ParameterError, "metric is 'coverage@10'"),
+    "metric of lists": ({"metric": "coverage@10"}, ParameterError, "metric is 'coverage@10'; expected one of recall@K"),
     "budget": ({"budget": "soon"}, ParameterError, "budget is 'soon'; expected a time such as 90s"),
     "small budget": ({"budget": "2s"}, ParameterError, "budget is '2s'; expected at least 5s"),
     "column": ({"user_column": "who"}, DataError, "no column 'who'.*it has: user_id, item_id, rating, timestamp"),
