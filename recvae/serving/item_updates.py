@@ -30,6 +30,7 @@ class ItemUpdates:
         self._lock = asyncio.Lock()
         self._changes: dict[Id, Mapping[str, Any]] = {}
         self._latest = 0.0
+        self._failure = ""
 
     async def watch(self, models: ServedModels) -> None:
         """Look for changes until cancelled."""
@@ -38,13 +39,19 @@ class ItemUpdates:
             await self.try_refresh(models)
 
     async def try_refresh(self, models: ServedModels) -> None:
-        """Refresh the live models; a store that is away changes nothing."""
+        """Refresh the live models; a store that is away changes nothing, and is logged once until it is back."""
         try:
             await self.refresh(models)
         except StoreUnavailableError as error:
-            LOGGER.error("items: %s", error)
+            if str(error) != self._failure:
+                LOGGER.error("items: %s", error)
+            self._failure = str(error)
         except Exception:
             LOGGER.exception("items were not updated")
+        else:
+            if self._failure:
+                LOGGER.info("items: the store answers again")
+            self._failure = ""
 
     async def refresh(self, models: ServedModels) -> None:
         """Read what is new in the store, and bring the live models up to date.

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pandas as pd
 import pytest
 
 from recvae.serving import Settings, create_app
-from recvae.serving.item_updates import SECONDS
+from recvae.serving.item_updates import SECONDS, ItemUpdates
+from recvae.store.database import StoreUnavailableError
 from recvae.store.user_store import DatabaseUserStore
 from tests.contracts import one_thread as one_thread
 from tests.http_service import N_ITEMS, asked, client, item_id, running, save, small
@@ -63,6 +65,32 @@ def test_other_values_and_new_columns_at_once(model: Path, url: str) -> None:
         assert await listed(http, in_stock={"not": True}) == set(range(N_ITEMS)) - {4, 5}
 
     asked(Settings(model, store=url), question)
+
+
+def test_a_store_that_is_away_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    answers: list[Exception | None] = [StoreUnavailableError("refused")] * 3 + [None] * 2 + [StoreUnavailableError("full")]
+
+    class Store:
+        async def changed_items(self, since: float) -> list[Any]:
+            if (failure := answers.pop(0)) is not None:
+                raise failure
+            return []
+
+    class Models:
+        reloaders = ()
+
+    async def look() -> None:
+        updates = ItemUpdates(Store())  # type: ignore[arg-type]
+        while answers:
+            await updates.try_refresh(Models())  # type: ignore[arg-type]
+
+    with caplog.at_level(logging.INFO, logger="recvae"):
+        asyncio.run(look())
+    assert [record.getMessage() for record in caplog.records] == [
+        "items: refused",
+        "items: the store answers again",
+        "items: full",
+    ]
 
 
 def test_changes_count_whatever_the_clocks_of_the_workers_say(model: Path, url: str) -> None:
