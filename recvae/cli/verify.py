@@ -43,7 +43,7 @@ def _find_model_faults(directory: Path) -> list[str]:
     from recvae.inference.self_check import check_lists
     from recvae.models import registry
 
-    manifest, faults = find_file_faults(directory, artifact.KIND, artifact.VERSION)
+    manifest, faults = find_file_faults(directory, artifact.KIND, *artifact.READABLE)
     if manifest is None:
         return faults
     try:

@@ -76,7 +76,7 @@ class BatchRecommender:
         self.new_items = None if new_items is None else Path(new_items).absolute()
         self.new_items_sha256 = digest_file(self.new_items) if self.new_items and self.new_items.is_file() else None
         self.rules = _as_json(rules or {})
-        self.identity = _identity(read_manifest(self.path, artifact.KIND, artifact.VERSION))
+        self.identity = _identity(read_manifest(self.path, artifact.KIND, *artifact.READABLE))
         n_items = len(self.item_ids)
         if not 1 <= n <= n_items:
             raise ParameterError(f"n is {n}; expected 1 to {n_items:,}, the items of the catalogue")

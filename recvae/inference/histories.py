@@ -1,7 +1,7 @@
 """`UserHistories`: users and their histories from Parquet files of any size, in batches, from any row on.
 
 A file has one of two forms: one row a user (`user_id` and `history`, a list of item ids) or one row an interaction
-(`user_id` and `item_id`), sorted by `user_id`.
+(`user_id` and `item_id`), sorted by `user_id`. A model's own `users.parquet` is read where it lies.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ from recvae.inference.ids import IdIndex, decode_ids, is_text
 from recvae.storage.artifact import KIND as MODEL
 from recvae.storage.checksums import digest_file
 from recvae.storage.manifest import MANIFEST
+from recvae.storage.tables import ITEM_ROWS
 
 USERS_A_BATCH, INTERACTIONS_A_BATCH = 4096, 1 << 17
 
@@ -41,7 +42,8 @@ class UserHistories:
     first_rows : tuple of int
         Number of the row with which each file begins, counted through all files; the last entry is the number of rows.
     item_column : str
-        `history` where a row is a user, `item_id` where it is an interaction.
+        `history` where a row is a user, `item_id` where it is an interaction; a model's has `item_rows`, or `history`
+        in version 1 of its format.
     weight_column : str, optional
         `weights`, lists, or `weight`, where the files have them.
 
@@ -78,7 +80,13 @@ class UserHistories:
         first_rows = np.cumsum([0, *n_rows])
         if first_rows[-1] == 0:
             raise DataError(f"users is {path}, which has no rows; expected at least one row")
-        return cls(path, files, tuple(first_rows.tolist()), *list(columns[0])[1:])
+        found = cls(path, files, tuple(first_rows.tolist()), *list(columns[0])[1:])
+        if found.item_column == ITEM_ROWS and found._artifact_ids is None:
+            raise DataError(
+                f"{path} has {ITEM_ROWS}, as a model's users.parquet, but is not beside the model; expected history, a "
+                "list of item ids"
+            )
+        return found
 
     @property
     def n_rows(self) -> int:
@@ -104,7 +112,7 @@ class UserHistories:
             return
         for row, table in self._read_rows(first_row, USERS_A_BATCH):
             if self._artifact_ids is not None:
-                history = _one_array(table["history"])
+                history = _one_array(table[self.item_column])
                 named = self._artifact_ids.take(history.flatten())
                 lengths = pc.fill_null(pc.list_value_length(history), 0)
                 table = table.set_column(1, "history", _list_array(named, np.cumsum([0, *lengths.to_numpy()])))
@@ -230,8 +238,8 @@ def _open_parquet(file: Path) -> pq.ParquetFile:
 
 
 def _read_column_types(file: Path, schema: pa.Schema) -> dict[str, pa.DataType]:
-    """Return the types of `user_id` and of `history` or `item_id`."""
-    item_column = "history" if "history" in schema.names else "item_id"
+    """Return the types of `user_id`, of `history`, `item_rows` or `item_id`, and of weights."""
+    item_column = next((name for name in ("history", ITEM_ROWS) if name in schema.names), "item_id")
     if missing := [name for name in ("user_id", item_column) if name not in schema.names]:
         raise DataError(
             f"{file} has columns {', '.join(schema.names)} and lacks {missing[-1]}; expected user_id and history (a "
@@ -239,16 +247,16 @@ def _read_column_types(file: Path, schema: pa.Schema) -> dict[str, pa.DataType]:
         )
     types = {name: schema.field(name).type for name in ("user_id", item_column)}
     ids = dict(types)
-    weight_column = "weights" if item_column == "history" else "weight"
+    weight_column = "weight" if item_column == "item_id" else "weights"
     if weight_column in schema.names:
         types[weight_column] = schema.field(weight_column).type
-    if item_column == "history":
-        if not _is_list(types["history"]):
-            raise DataError(f"{file}: history is {types['history']}; expected a list of item ids")
-        ids["history"] = types["history"].value_type
+    if item_column != "item_id":
+        if not _is_list(types[item_column]):
+            raise DataError(f"{file}: {item_column} is {types[item_column]}; expected a list of item ids")
+        ids[item_column] = types[item_column].value_type
     for name, kind in ids.items():
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        empty = name == "history" and pa.types.is_null(kind)  # no list of the file holds anything
+        empty = name == item_column and pa.types.is_null(kind)  # no list of the file holds anything
         if not (pa.types.is_integer(kind) or is_text(kind) or empty):
             raise DataError(f"{file}: {name} holds {kind}; expected whole numbers or text")
     return types

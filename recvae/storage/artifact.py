@@ -3,7 +3,7 @@
     manifest.json        class, hyperparameters, n_items, where and when it was trained; checksums of the other files
     model.safetensors    what `fit` learned, as named arrays, and `item_counts`, the training interactions of each item
     items.parquet        one row for each item index: `item_id`, and `title` and more where given
-    users.parquet        where given: `user_id` and `history`, a list of item indices
+    users.parquet        where given: `user_id` and `item_rows`, the history as a list of item indices
 
 This module knows arrays and tables, not models: `recvae.models.registry` rebuilds a model from them.
 """
@@ -26,9 +26,9 @@ from safetensors import SafetensorError, safe_open
 from recvae.errors import ArtifactError
 from recvae.storage.directories import Identity, read_consistently, replace_directory
 from recvae.storage.manifest import read_manifest, write_manifest
-from recvae.storage.tables import check_items, check_users, read_table
+from recvae.storage.tables import ITEM_ROWS, check_items, check_users, read_table
 
-KIND, VERSION = "recvae-model", 1
+KIND, VERSION, READABLE = "recvae-model", 2, (1, 2)
 Arrays = dict[str, npt.NDArray[Any]]
 _MODEL, _ITEMS, _USERS = "model.safetensors", "items.parquet", "users.parquet"
 _COUNTS = "item_counts"
@@ -80,9 +80,9 @@ def write_artifact(path: Path, stored: StoredModel, known: Identity | None = Non
     with replace_directory(path, KIND, known) as directory:
         arrays = {name: np.ascontiguousarray(array) for name, array in stored.arrays.items()}
         safetensors.numpy.save_file(arrays | {_COUNTS: stored.item_counts}, directory / _MODEL)
-        for name, table in ((_ITEMS, stored.items), (_USERS, stored.users)):
-            if table is not None:
-                _write_table(table, directory / name)
+        _write_table(stored.items, directory / _ITEMS)
+        if stored.users is not None:
+            _write_table(_rename(stored.users, "history", ITEM_ROWS), directory / _USERS)
         write_manifest(directory, KIND, VERSION, {**stored.manifest, "n_items": len(stored.item_counts)})
 
 
@@ -104,6 +104,10 @@ def read_artifact(path: Path, *, mapped: bool = False) -> StoredModel:
     return read_consistently(path, lambda directory: _read(directory, mapped))
 
 
+def _rename(table: pa.Table, column: str, name: str) -> pa.Table:
+    return table.rename_columns([name if given == column else given for given in table.column_names])
+
+
 def _write_table(table: pa.Table, file: Path) -> None:
     try:
         pyarrow.parquet.write_table(table, file)
@@ -112,7 +116,7 @@ def _write_table(table: pa.Table, file: Path) -> None:
 
 
 def _read(directory: Path, mapped: bool) -> StoredModel:
-    manifest = read_manifest(directory, KIND, VERSION)
+    manifest = read_manifest(directory, KIND, *READABLE)
     for entry in ("data", "metrics", "versions"):
         if not isinstance(manifest.get(entry), dict):
             raise ArtifactError(f"{directory}: the manifest's {entry} is {manifest.get(entry)!r}; expected an object")
@@ -135,6 +139,7 @@ def _read(directory: Path, mapped: bool) -> StoredModel:
         check_items(items, len(counts))
         if users is not None:
             name = _USERS
+            users = users if manifest["format_version"] == 1 else _rename(users, ITEM_ROWS, "history")
             check_users(users, len(counts))
     except ValueError as error:
         raise ArtifactError(f"{directory / name} {error}") from None

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+ITEM_ROWS = "item_rows"
+"""A history in a model's file: rows of its items, under a name that no reader takes for ids."""
 BYTES_FOR_ANY_FILE, BYTES_FOR_EACH_BYTE = 64 * 2**20, 100
 """A table may take so many bytes in memory, and so many more for each byte of its file."""
 
@@ -67,6 +69,8 @@ def make_user_table(users: "pd.DataFrame | pa.Table | None", n_items: int) -> pa
         table = _as_table(users)
         if table is None:
             raise ValueError(f"is a {type(users).__name__}; expected a DataFrame with user_id and history")
+        if ITEM_ROWS in table.column_names:
+            raise ValueError(f"has a column {ITEM_ROWS}, as the file names the history; expected another name")
         check_users(table, n_items)
     except (pa.ArrowException, TypeError) as error:
         raise ParameterError(f"users cannot be stored: {_one_line(error)}; expected ids of one type") from None

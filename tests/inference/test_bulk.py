@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pandas.testing import assert_frame_equal
 
 from recvae import workflow
 from recvae.cli import main as cli
@@ -137,6 +138,27 @@ def test_the_users_of_an_artifact_hold_indices(made: Path, tmp_path: Path) -> No
         for place in (0, len(lists) - 1):
             answer = inference.recommend(made / name, user=str(lists["user_id"][place]))
             assert list(lists["items"][place]) == [item["id"] for item in answer.items]
+
+
+def test_users_of_an_artifact_elsewhere_are_refused(made: Path, tmp_path: Path) -> None:
+    """Their indices would be taken for ids."""
+    pd.read_parquet(made / "multvae" / "users.parquet")[:5].to_parquet(tmp_path / "some.parquet")
+    with pytest.raises(DataError, match=r"some\.parquet has item_rows, as a model's users\.parquet, but .*; expected"):
+        write(made / "multvae", tmp_path / "some.parquet", tmp_path / "lists")
+    assert not (tmp_path / "lists").exists()
+
+
+def test_users_of_a_former_artifact(tmp_path: Path) -> None:
+    """Version 1 of the format names the indices `history`."""
+    former, saved = Path(__file__).parents[1] / "fixtures" / "v0_1_0" / "models" / "ease", tmp_path / "saved"
+    artifact = registry.load(former)
+    registry.save(artifact.model, saved, items=artifact.items, users=artifact.users)
+    assert pq.read_schema(former / "users.parquet").names == ["user_id", "history"]
+    assert pq.read_schema(saved / "users.parquet").names == ["user_id", "item_rows"]
+    assert_frame_equal(registry.load(saved).users, artifact.users)
+    for model, out in ((former, tmp_path / "before"), (saved, tmp_path / "after")):
+        write(model, model / "users.parquet", out, 3)
+    assert_frame_equal(pd.read_parquet(tmp_path / "before"), pd.read_parquet(tmp_path / "after"))
 
 
 def test_users_and_items_of_every_kind(made: Path, tmp_path: Path) -> None:

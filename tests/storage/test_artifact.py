@@ -218,8 +218,8 @@ def test_a_manifest_of_something_else(content: str, saved: Path) -> None:
 
 
 def test_an_unknown_version(saved: Path) -> None:
-    edit(saved, format_version=2)
-    assert "has format_version 2; this version of recvae reads 1" in refused(saved)
+    edit(saved, format_version=3)
+    assert "has format_version 3; this version of recvae reads 1 and 2" in refused(saved)
 
 
 @pytest.mark.parametrize("name", ["os.system", "Recommender", "Autoencoder", "multvae", "", None, 3, ["MultVAE"], {}])
@@ -338,6 +338,7 @@ BAD_ITEMS: dict[str, tuple[list[Any], str]] = {
 }
 BAD_USERS: dict[str, tuple[dict[str, list[Any]], str]] = {
     "no history": ({"user_id": ["a"]}, "has columns user_id; expected user_id and history"),
+    "rows of items": ({"user_id": ["a"], "history": [[0]], "item_rows": [[0]]}, "has a column item_rows, as the file"),
     "a user twice": ({"user_id": ["a", "a"], "history": [[0], [1]]}, "user_id a more than once"),
     "a missing user": ({"user_id": ["a", None], "history": [[0], [1]]}, "1 rows without user_id"),
     "mixed users": ({"user_id": ["a", 3], "history": [[0], [1]]}, "expected ids of one type"),
