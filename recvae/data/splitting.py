@@ -331,7 +331,8 @@ def _check_timestamps(data: SplitBackend, split: str) -> np.dtype[Any]:
     kind = data.timestamp_type
     if kind is None:
         raise ParameterError(
-            f"split is {split!r} but the data have no timestamps; name their column with timestamp_column (--timestamp-column)"
+            f"split is {split!r} but the data have no timestamps; name their column by timestamp_column "
+            "(--timestamp-column)"
         )
     if missing := data.count_missing_timestamps():
         raise ParameterError(

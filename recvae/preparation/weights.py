@@ -142,7 +142,9 @@ class WeightOptions:
     def _weigh_age(self, frame: pd.DataFrame) -> tuple[npt.NDArray[np.float64], float]:
         """Compute the factor of each row, and the time that age is counted from, in seconds."""
         if "timestamp" not in frame:
-            raise ParameterError("half_life needs timestamps; name their column with timestamp_column (--timestamp-column)")
+            raise ParameterError(
+                "half_life needs timestamps; name their column by timestamp_column (--timestamp-column)"
+            )
         times = parse_timestamps(frame["timestamp"])
         if missing := int((pd.isna(times) | np.isin(times, [np.inf, -np.inf])).sum()):
             raise DataError(f"half_life needs timestamps, but {missing:,} of {len(times):,} rows have none")

@@ -68,7 +68,8 @@ def test_other_values_and_new_columns_at_once(model: Path, url: str) -> None:
 
 
 def test_a_store_that_is_away_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    answers: list[Exception | None] = [StoreUnavailableError("refused")] * 3 + [None] * 2 + [StoreUnavailableError("full")]
+    refused, full = StoreUnavailableError("refused"), StoreUnavailableError("full")
+    answers: list[Exception | None] = [refused, refused, None, None, full]
 
     class Store:
         async def changed_items(self, since: float) -> list[Any]:
