@@ -155,7 +155,10 @@ def test_users_of_a_former_artifact(tmp_path: Path) -> None:
     registry.save(artifact.model, saved, items=artifact.items, users=artifact.users)
     assert pq.read_schema(former / "users.parquet").names == ["user_id", "history"]
     assert pq.read_schema(saved / "users.parquet").names == ["user_id", "item_rows"]
-    assert_frame_equal(registry.load(saved).users, artifact.users)
+    users = registry.load(saved).users
+    assert users is not None
+    assert artifact.users is not None
+    assert_frame_equal(users, artifact.users)
     for model, out in ((former, tmp_path / "before"), (saved, tmp_path / "after")):
         write(model, model / "users.parquet", out, 3)
     assert_frame_equal(pd.read_parquet(tmp_path / "before"), pd.read_parquet(tmp_path / "after"))
