@@ -372,10 +372,10 @@ def test_users_that_load_would_refuse_are_not_saved(case: str, model: MultVAE, s
     assert contents(saved) == before
 
 
-@pytest.mark.parametrize("case", [case for case in BAD_USERS if not case.startswith("mixed")])
+@pytest.mark.parametrize("case", [case for case in BAD_USERS if case not in ("mixed users", "rows of items")])
 def test_users_in_a_file_are_checked_every_one(case: str, saved: Path) -> None:
     users, message = BAD_USERS[case]
-    pq.write_table(pa.table(users), saved / USERS)
+    pq.write_table(pa.table({"item_rows" if name == "history" else name: users[name] for name in users}), saved / USERS)
     reseal(saved)
     assert message in refused(saved)
 
