@@ -382,7 +382,8 @@ def test_more_users_to_validate_on_than_the_lists_have(tmp_path: Path, lists: Pa
 
 
 def test_leave_last_without_times_names_the_option(tmp_path: Path, lists: Path) -> None:
-    refused(ParameterError, r"no timestamps; .* timestamp_column \(--timestamp-column\)", lists, tmp_path / "out", split="leave-last")
+    message = r"no timestamps; .* timestamp_column \(--timestamp-column\)"
+    refused(ParameterError, message, lists, tmp_path / "out", split="leave-last")
 
 
 def test_a_source_that_is_nowhere(tmp_path: Path) -> None:
