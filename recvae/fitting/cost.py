@@ -52,6 +52,8 @@ def estimate_seconds(candidate: Candidate, split: Split, allowed: float, seed: i
             return estimate
         if share == SAMPLES[0]:
             continue
+        if before is not None and seconds > CUBIC_GROWTH * before:  # no model's time grows so; other work had the cores
+            seconds = min(seconds, _time_sample(candidate, split, share, seconds, seed) or seconds)
         growth = USUAL_GROWTH if before is None else min(max(seconds / before, LEAST_GROWTH), MOST_GROWTH)
         if candidate.name in CUBIC:
             growth = CUBIC_GROWTH if min(split.train.shape) >= LONG_SIDE else MOST_GROWTH

@@ -204,7 +204,8 @@ def whiten(item_factors: npt.NDArray[np.float32], regularization: float) -> npt.
     for batch in row_batches(n_items, 8 * n_factors):
         rows = item_factors[batch].astype(np.float64)
         gram += rows.T @ rows
-    values, vectors = linalg.eigh(gram)
+    with ONE_BLAS_THREAD:
+        values, vectors = linalg.eigh(gram)
     values = np.maximum(values, 0) + regularization
     kept = values > np.finfo(np.float32).eps * values.max(initial=0)
     scale = np.where(kept, 1 / np.sqrt(np.where(kept, values, 1)), 0)

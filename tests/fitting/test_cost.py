@@ -31,6 +31,13 @@ def test_the_growth_from_sample_to_sample_goes_on(
     assert looked == [1 / 16, 1 / 8, 1 / 4]
 
 
+def test_a_sample_that_other_work_held_up_is_timed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = [9.0, 0.5, 5.0, 1.0]
+    monkeypatch.setattr(cost, "_time_sample", lambda *_: seconds.pop(0))
+    assert estimate_seconds(Candidate("graph", {}), SPLIT, 200, 0) == pytest.approx(1.0 * 2**2)
+    assert not seconds
+
+
 def test_an_inverse_is_cubic_whatever_small_samples_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "_time_sample", lambda *_: 0.1)
     assert estimate_seconds(Candidate("ease", {}), SPLIT, 10, 0) == pytest.approx(0.1 * 36)  # few users, few items

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from recvae.data.csr import normalise_by_degrees, raise_degrees
 from recvae.errors import TrainingError
+from recvae.machine.blas import ONE_BLAS_THREAD
 from recvae.memory import row_batches
 from recvae.types import FloatArray
 
@@ -58,7 +59,9 @@ class Spectrum:
             # NumPy's QR takes two to three times as long, and its threads spin where they wait for each other.
             basis = torch.linalg.qr(torch.from_numpy(shorter @ (longer @ basis))).Q.numpy()
         images = longer @ basis
-        ascending, rotation = np.linalg.eigh(images.T @ images)
+        gram = images.T @ images
+        with ONE_BLAS_THREAD:
+            ascending, rotation = np.linalg.eigh(gram)
         kept = np.flatnonzero(ascending > SMALLEST_EIGENVALUE)[::-1][:factors]
         if not len(kept):  # the largest is 1, unless sums overflow
             raise TrainingError("the weights of user_items sum to more than float32 holds; expected smaller ones")
