@@ -1,12 +1,13 @@
 """Leading singular vectors of a user-item matrix, against a dense singular value decomposition."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from numpy.testing import assert_allclose
 from scipy import sparse
 
 from recvae.models.autoencoders.base import INPUT_SCALE
@@ -95,3 +96,52 @@ def test_a_decoder_with_hidden_layers_starts_at_random(interactions: sparse.csr_
     before = module.output.weight.detach().clone()
     model._prepare_training(interactions, generator())
     assert torch.equal(module.output.weight, before)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(
+    ("large", "used", "expected"),
+    [
+        (1e9, {}, [1, 1, 1]),  # a small matrix
+        (0, {1: 2.0, 2: 1.0}, [2, 1, 2]),  # a quiet machine
+        (0, {1: 2.0, 2: 9.0}, [2, 1, 1]),  # beside a busy process
+    ],
+)
+def test_a_basis_is_found_by_the_number_of_threads_that_is_faster(
+    monkeypatch: pytest.MonkeyPatch, large: float, used: dict[int, float], expected: list[int]
+) -> None:
+    clock, threads = [0.0], list[int]()
+    find = spectrum._find_basis
+
+    def timed(matrix: torch.Tensor) -> torch.Tensor:
+        threads.append(torch.get_num_threads())
+        clock[0] += used.get(threads[-1], 1.0)
+        return find(matrix)
+
+    monkeypatch.setattr(spectrum, "LARGE", large)
+    monkeypatch.setattr(spectrum, "THREADS_ARE_GIVEN", False)
+    monkeypatch.setattr(spectrum, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(spectrum, "_find_basis", timed)
+    orthonormalise = spectrum.Orthonormaliser()
+    matrix = torch.randn(30, 5, generator=generator())
+    for _ in expected:
+        basis = orthonormalise(matrix)
+        assert torch.get_num_threads() == 2
+    assert threads == expected
+    assert_allclose(basis.T @ basis, np.eye(5), atol=1e-5)
+    assert_allclose(basis @ (basis.T @ matrix), matrix, atol=1e-5)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_number_of_threads_that_is_given_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spectrum, "THREADS_ARE_GIVEN", True)
+    monkeypatch.setattr(spectrum, "_find_basis", lambda _: torch.get_num_threads())
+    assert spectrum.Orthonormaliser()(torch.ones(3, 2)) == 2

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from recvae.errors import ParameterError, UnsupportedError
+from recvae.machine.blas import ONE_BLAS_THREAD
 from recvae.models import hyperparameters as check
 from recvae.models.base import Recommender, State
 from recvae.models.blending.weights import choose_weights, collect_candidates, standardise
@@ -130,7 +131,9 @@ class Blend(Recommender):
         return deepcopy(model).fit(rest, show_progress=False, validation=validation)
 
     def _choose_weights(self, models: Sequence[Recommender], validation: ValidationUsers) -> None:
-        choice = choose_weights(collect_candidates(models, validation, self.metric, self.seed))
+        candidates = collect_candidates(models, validation, self.metric, self.seed)
+        with ONE_BLAS_THREAD:
+            choice = choose_weights(candidates)
         self.weights_, self.cross_fitted_ = choice.weights, choice.cross_fitted
 
     def _parts(self) -> list[Recommender]:

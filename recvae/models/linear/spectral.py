@@ -48,6 +48,8 @@ class Spectrum:
         """
         import torch  # here, since a process that only ranks needs no torch
 
+        from recvae.nn.spectrum import Orthonormaliser
+
         interactions = normalise_by_degrees(user_items)
         by_item = interactions.T.tocsr()
         longer, shorter = (
@@ -55,9 +57,10 @@ class Spectrum:
         )
         n = longer.shape[1]
         basis = np.random.default_rng(seed).standard_normal((n, min(n, factors + EXTRA_VECTORS))).astype(np.float32)
+        orthonormalise = Orthonormaliser()
         for _ in range(ITERATIONS):
             # NumPy's QR takes two to three times as long, and its threads spin where they wait for each other.
-            basis = torch.linalg.qr(torch.from_numpy(shorter @ (longer @ basis))).Q.numpy()
+            basis = orthonormalise(torch.from_numpy(shorter @ (longer @ basis))).numpy()
         images = longer @ basis
         gram = images.T @ images
         with ONE_BLAS_THREAD:
