@@ -201,15 +201,15 @@ def whiten(item_factors: npt.NDArray[np.float32], regularization: float) -> npt.
     """
     n_items, n_factors = item_factors.shape
     gram = np.zeros((n_factors, n_factors))
-    for batch in row_batches(n_items, 8 * n_factors):
-        rows = item_factors[batch].astype(np.float64)
-        gram += rows.T @ rows
     with ONE_BLAS_THREAD:
+        for batch in row_batches(n_items, 8 * n_factors):
+            rows = item_factors[batch].astype(np.float64)
+            gram += rows.T @ rows
         values, vectors = linalg.eigh(gram)
-    values = np.maximum(values, 0) + regularization
-    kept = values > np.finfo(np.float32).eps * values.max(initial=0)
-    scale = np.where(kept, 1 / np.sqrt(np.where(kept, values, 1)), 0)
-    whitened: npt.NDArray[np.float32] = item_factors @ (vectors * scale).astype(np.float32)
+        values = np.maximum(values, 0) + regularization
+        kept = values > np.finfo(np.float32).eps * values.max(initial=0)
+        scale = np.where(kept, 1 / np.sqrt(np.where(kept, values, 1)), 0)
+        whitened: npt.NDArray[np.float32] = item_factors @ (vectors * scale).astype(np.float32)
     return whitened
 
 
