@@ -12,7 +12,8 @@ before: as many threads as cores throughout, which spin as OpenMP's do by defaul
 epoch is the mean over a training of some seconds, in which the number of threads is still to be found. The service's
 figure is the 99th percentile of requests one after another. With `--peers` an epoch of RecBole's, Cornac's and
 irspack's Mult-VAE and a fit of LensKit's EASE are measured under the same conditions, as they are shipped. Give it a
-machine with nothing else to do. Writes `benchmarks/results/neighbours.json` and `neighbours.md`.
+machine with nothing else to do. Writes `benchmarks/results/neighbours.json` and `neighbours.md`, in which rows that are
+not measured again stay.
 """
 
 import recvae  # noqa: F401 before torch is loaded, which then learns how its threads are to wait
@@ -40,6 +41,7 @@ from benchmarks.contestants import Contestant, ContestantError, Track
 from benchmarks.shapes import histories, make_training_task
 from recvae.machine import cgroup
 from recvae.machine.cores import THREADS, WAITING, assigned_cores
+from recvae.models.blending.blend import Blend
 from recvae.models.registry import create
 from tests.http_service import running
 
@@ -135,6 +137,18 @@ def rank_everybody(user_items: sparse.csr_matrix) -> float:
     return median(time_call(lambda: model.recommend(users, user_items, N=100)) for _ in range(RANKINGS))
 
 
+def blend_models(user_items: sparse.csr_matrix) -> float:
+    """Seconds in which a blend of three fitted models finds its weights on a thousand users."""
+    train, others = user_items[:-1000], user_items[-1000:]
+    models = [create("popularity"), create("ease", l2=500.0), create("als", factors=64, alpha=5.0, regularization=60.0)]
+    models = [model.fit(train, show_progress=False) for model in models]
+    held_out = others.copy()
+    held_out.data[:] = np.arange(held_out.nnz) % 5 == 0  # every fifth interaction
+    held_out.eliminate_zeros()
+    validation = (others - held_out).tocsr(), held_out
+    return time_call(lambda: Blend(models).fit(train, show_progress=False, validation=validation))
+
+
 def answer_requests(user_items: sparse.csr_matrix) -> float:
     """99th percentile of the seconds in which a service with a network of this size answers a request."""
     n_items = user_items.shape[1]
@@ -152,6 +166,10 @@ WORK: Mapping[str, Callable[[sparse.csr_matrix], float]] = {
         lambda: create("ease", l2=500.0, dropout=0.5, user_exponent=0.5).fit(x, show_progress=False)
     ),
     "graph": lambda x: time_call(lambda: create("graph").fit(x, show_progress=False)),
+    "als": lambda x: time_call(
+        lambda: create("als", factors=256, alpha=5.0, regularization=60.0).fit(x, show_progress=False)
+    ),
+    "blend": blend_models,
     "ranking": rank_everybody,
     "service": answer_requests,
 }
@@ -195,15 +213,14 @@ def measure(only: list[str], peers: bool, table: dict[str, dict[str, list[float]
                 print(f"{condition} was not measured: {error}", flush=True)
 
 
-def markdown(
-    table: Mapping[str, Mapping[str, list[float]]], command: str, machine: Mapping[str, Any], rounds: int
-) -> str:
+def markdown(table: Mapping[str, Mapping[str, list[float]]], origins: Mapping[str, Mapping[str, Any]]) -> str:
     """Write the table: seconds when quiet, and how many times as long everything else took; medians."""
+    machines = {command: origin["machine"] for command, origin in origins.items()}
     lines = [
         "# Beside busy neighbours and under quotas\n",
-        f"Made by `{command}` on {machine['cpu']}, {machine['cores']} cores. Seconds of an epoch, a fit, a ranking",
-        "of all users, or the 99th percentile of a request's, at ML-1M's shape when quiet; elsewhere how many",
-        f"times as long. Medians of {rounds} rounds.\n",
+        *(f"Made by `{command}` on {on['cpu']}, {on['cores']} cores." for command, on in machines.items()),
+        "Seconds of an epoch, a fit, a ranking of all users, or the 99th percentile of a request's, at ML-1M's shape",
+        "when quiet; elsewhere how many times as long. Medians of the rounds.\n",
         f"| | {' | '.join(CONDITIONS)} |",
         f"| --- {'| ---: ' * len(CONDITIONS)}|",
     ]
@@ -230,13 +247,16 @@ def main() -> None:
         return
     peers = " --peers" if arguments.peers else ""
     command = f"python -m benchmarks.neighbours --only {','.join(arguments.only)}{peers} --rounds {arguments.rounds}"
+    file, origin = arguments.out / "neighbours.json", record.provenance(command, 0)
+    before = record.read(file)["parts"].get("table", {"seconds": {}, "rows": {}, "origins": {}})
     table: dict[str, dict[str, list[float]]] = {}
-    origin = record.provenance(command, 0)
-    for number in range(1, arguments.rounds + 1):
+    for _ in range(arguments.rounds):
         measure(arguments.only, arguments.peers, table)
-        record.merge(arguments.out / "neighbours.json", "table", {"seconds": table, "origin": origin})
-        page = markdown(table, command, origin["machine"], number)
-        (arguments.out / "neighbours.md").write_text(page, encoding="utf8")
+        seconds, rows = before["seconds"] | table, before["rows"] | dict.fromkeys(table, command)
+        made = {**before["origins"], command: origin}
+        origins = {name: made[name] for name in made if name in rows.values()}
+        record.merge(file, "table", {"seconds": seconds, "rows": rows, "origins": origins})
+        (arguments.out / "neighbours.md").write_text(markdown(seconds, origins), encoding="utf8")
 
 
 if __name__ == "__main__":
