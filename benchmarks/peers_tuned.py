@@ -114,6 +114,8 @@ def tune_peer(entry: Entry, split: Split) -> tuple[Ids, dict[str, Any], float]:
             lists: Ids = arrays["test"]
     tried = [trial for trial in found["trials"] if "validation" in trial]
     params = {"model": found["model"], **found["params"], "validation": found["validation"], "trials": len(tried)}
+    if failed := {trial["model"] for trial in found["trials"]} - {trial["model"] for trial in tried}:
+        params["failed"] = " and ".join(sorted(failed))
     return lists, {**params, "versions": found["versions"]}, float(found["seconds"])
 
 

@@ -47,7 +47,8 @@ def fit(model: str, params: Params, matrix: sparse.csr_matrix) -> Score:
     fitted = create(model, params).fit(make_dataset(matrix, 0))
 
     def score(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-        return np.stack([np.asarray(fitted.score(int(row)), dtype=np.float32) for row in rows])
+        # EASE gives a matrix of one row, the others an array.
+        return np.stack([np.asarray(fitted.score(int(row)), dtype=np.float32).ravel() for row in rows])
 
     return score
 

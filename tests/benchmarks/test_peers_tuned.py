@@ -127,7 +127,7 @@ def test_a_table_with_a_peer(
         lists[:, :n_items] = np.arange(n_items)
         np.savez(out / "lists.npz", test=lists)
         found = {"model": "iALS", "params": {"reg": 0.5}, "validation": 0.1, "seconds": 7.0}
-        trials = [{"validation": 0.1}, {"error": "no"}]
+        trials = [{"model": "iALS", "validation": 0.1}, {"model": "IPS", "error": "no"}]
         (out / "found.json").write_text(json.dumps({**found, "trials": trials, "versions": {"irspack": "0.5"}}))
 
     monkeypatch.setattr(Track, "call", call)
@@ -141,4 +141,4 @@ def test_a_table_with_a_peer(
     assert results["models"].keys() == {"popularity", "irspack"}
     assert results["refused"] == {kept.OURS: "no time"}
     page = (tmp_path / "peers-gowalla.md").read_text(encoding="utf8")
-    assert "- irspack 0.5: iALS (reg 0.5, validation 0.1, trials 1)" in page
+    assert "- irspack 0.5: iALS (reg 0.5, validation 0.1, trials 1, failed IPS)" in page
