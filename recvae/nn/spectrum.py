@@ -13,9 +13,9 @@ from recvae.nn.item_layers import weighted_sum
 
 ITERATIONS = 4
 MAX_INTERACTIONS = 4_000_000
-LARGE = 1_500_000_000
+LARGE = 400_000_000
 """Rows times squared columns of a matrix from which on a decomposition may have more threads than one: a smaller one
-takes a twentieth of a second longer with one, if no other process is busy.
+takes a hundredth of a second longer with one, if no other process is busy.
 """
 
 

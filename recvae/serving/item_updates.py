@@ -39,19 +39,24 @@ class ItemUpdates:
             await self.try_refresh(models)
 
     async def try_refresh(self, models: ServedModels) -> None:
-        """Refresh the live models; a store that is away changes nothing, and is logged once until it is back."""
+        """Refresh the live models; a failure changes nothing, and is logged once until it is over."""
         try:
             await self.refresh(models)
         except StoreUnavailableError as error:
-            if str(error) != self._failure:
+            if self._is_new(error):
                 LOGGER.error("items: %s", error)
-            self._failure = str(error)
-        except Exception:
-            LOGGER.exception("items were not updated")
+        except Exception as error:
+            if self._is_new(error):
+                LOGGER.exception("items were not updated")
         else:
             if self._failure:
                 LOGGER.info("items: the store answers again")
             self._failure = ""
+
+    def _is_new(self, error: Exception) -> bool:
+        """Tell whether a look failed otherwise than the one before."""
+        before, self._failure = self._failure, repr(error)
+        return self._failure != before
 
     async def refresh(self, models: ServedModels) -> None:
         """Read what is new in the store, and bring the live models up to date.

@@ -68,8 +68,8 @@ def test_other_values_and_new_columns_at_once(model: Path, url: str) -> None:
 
 
 def test_a_store_that_is_away_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    refused, full = StoreUnavailableError("refused"), StoreUnavailableError("full")
-    answers: list[Exception | None] = [refused, refused, None, None, full]
+    refused, unforeseen = StoreUnavailableError("refused"), KeyError()
+    answers: list[Exception | None] = [refused, refused, None, None, unforeseen, unforeseen, refused]
 
     class Store:
         async def changed_items(self, since: float) -> list[Any]:
@@ -90,7 +90,8 @@ def test_a_store_that_is_away_is_logged_once(caplog: pytest.LogCaptureFixture) -
     assert [record.getMessage() for record in caplog.records] == [
         "items: refused",
         "items: the store answers again",
-        "items: full",
+        "items were not updated",
+        "items: refused",
     ]
 
 
