@@ -1,10 +1,13 @@
-"""Cornac's EASE, VAECF, item neighbours and BPR, tuned by a random search in stated ranges."""
+"""Cornac's EASE, VAECF and BPR, tuned by a random search in stated ranges.
+
+Its item neighbours predict ratings: on interactions that all count 1 every item gets the same score.
+"""
 
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from cornac.models import BPR, EASE, VAECF, ItemKNN
+from cornac.models import BPR, EASE, VAECF
 from scipy import sparse
 
 from benchmarks.peers.cornac_adapter import make_dataset
@@ -19,7 +22,6 @@ SPACES: dict[str, Space] = {
         "batch_size": (50, 500, "whole log"),
         "beta": (0.01, 1.0, "log"),
     },
-    "ItemKNN": {"k": (10, 500, "whole log")},
     "BPR": {
         "k": (20, 300, "whole log"),
         "max_iter": (50, 500, "whole log"),
@@ -37,8 +39,6 @@ def create(model: str, params: Params) -> Any:
     if model == "VAECF":
         others = {name: value for name, value in params.items() if name != "hidden"}
         return VAECF(autoencoder_structure=[params["hidden"]], seed=0, verbose=False, likelihood="mult", **others)
-    if model == "ItemKNN":
-        return ItemKNN(similarity="cosine", verbose=False, **params)
     return BPR(seed=0, verbose=False, **params)
 
 
