@@ -16,7 +16,7 @@ from recvae.fitting.interruption import OutOfTimeError
 from recvae.fitting.reserve import FINISH_SECONDS
 from recvae.fitting.search import Search
 from recvae.models.base import Recommender
-from recvae.models.blending.weights import WeightChoice
+from recvae.models.blending.weights import Candidates, WeightChoice
 from recvae.models.linear.ease import EASE
 from recvae.models.registry import MODELS
 from tests.fitting.conftest import Make
@@ -27,8 +27,13 @@ def names(search: Search) -> list[str]:
 
 
 def test_defaults_then_the_blend_then_variations_of_the_better_half(
-    make: Make, capsys: pytest.CaptureFixture[str]
+    make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def weigh_alike(candidates: Candidates) -> WeightChoice:  # 30 users may prefer one model alone, by chance
+        n_models = len(candidates.scores)
+        return WeightChoice(np.full(n_models, 1 / n_models), 0.9)
+
+    monkeypatch.setattr("recvae.models.blending.blend.choose_weights", weigh_alike)
     search = make("popularity,bm25,ease,graph,blend")
     search.run()
     assert names(search)[:5] == ["popularity", "bm25", "ease", "graph", "blend"]

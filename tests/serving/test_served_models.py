@@ -30,7 +30,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(folder: Path, tmp_path: Path) -> Settings:
     store = f"sqlite:///{tmp_path / 'events.db'}"
-    return Settings(folder, models="a:0.75,b:0.25", store=store, admin_key="admin", unknown_users="popular")
+    shares = "a:0.75,b:0.25"
+    # No test waits for a poll, which could load a model before `/admin/reload` does.
+    return Settings(folder, models=shares, store=store, admin_key="admin", unknown_users="popular", poll_seconds=3600.0)
 
 
 def ids(answer: dict[str, Any]) -> list[int]:
