@@ -30,6 +30,8 @@ ROUGH, EXACT = (64, 8), (128, 15)
 """Factors and iterations, at most, of the models that choose: first where to look, then alpha."""
 COARSE, FINE = 3.0, 3.0**0.5
 """Factors by which the search for regularization and alpha goes on."""
+MORE_FACTORS, LEAST_GAIN = 1.5, 0.01
+"""By what the number of factors is multiplied, and the share of the metric that it must gain: it slows serving down."""
 FURTHEST = 3.0**7
 """The search goes no further than this times the rule's value, or the rule's value divided by it."""
 
@@ -42,7 +44,8 @@ class ALS(Factorization):
     Parameters
     ----------
     factors : int, optional
-        None takes 16.7 times the cube root of the number of users or items, whichever is smaller, but at most 512.
+        None takes 16.7 times the cube root of the number of users or items, whichever is smaller, and half as many
+        again as long as each step makes the lists of validation users better by 1%, but at most 512.
     regularization, alpha : float, optional
         Regularization, and confidence of an interaction, where a missing interaction has 1. None chooses on at most
         1,000 validation users, with few factors: the regularization, then both together, are multiplied or divided by
@@ -99,7 +102,7 @@ class ALS(Factorization):
         self.factors_ = self.factors or min(MOST_FACTORS, round(FACTORS_PER_CUBE_ROOT * cube_root))
         self.alpha_ = self.alpha or ALPHA_BY_DENSITY * (n_users * n_items / user_items.nnz) ** (1 / 3)
         self.regularization_ = self._rule(user_items) if self.regularization is None else self.regularization
-        if self.alpha is None or self.regularization is None:
+        if None in (self.factors, self.alpha, self.regularization):
             found = find_validation(user_items, context.validation, self.seed)
             if found is not None:
                 self._choose(*found)
@@ -112,13 +115,16 @@ class ALS(Factorization):
     def _choose(self, user_items: sparse.csr_matrix, validation: ValidationUsers) -> None:
         """Choose the regularization, alpha at its ratio, and the regularization more finely, going on while it helps.
 
-        Models rank for the first validation users, small ones until the last step.
+        Models rank for the first validation users, small ones until the last step; then more factors are tried.
         """
         users = validation[0][:VALIDATION_USERS], validation[1][:VALIDATION_USERS]
         found: dict[tuple[float, ...], float] = {}
 
+        sizes = (ROUGH, EXACT, (self.factors_, EXACT[1]))
+        rough, exact, whole = ((min(n, self.factors_), min(i, self.iterations)) for n, i in sizes)
+
         def rank(size: tuple[int, int], regularization: float, alpha: float) -> float:
-            factors, iterations = min(size[0], self.factors_), min(size[1], self.iterations)
+            factors, iterations = size
             settings = factors, regularization, alpha, iterations
             if settings not in found:
                 model = ALS(factors, regularization, alpha, iterations=iterations, seed=self.seed)
@@ -126,15 +132,17 @@ class ALS(Factorization):
             return found[settings]
 
         if self.regularization is None:
-            self.regularization_ = search_line(lambda x: rank(ROUGH, x, self.alpha_), self.regularization_, COARSE)
+            self.regularization_ = search_line(lambda x: rank(rough, x, self.alpha_), self.regularization_, COARSE)
         if self.alpha is None:
             # The best regularization grows with alpha, so that both are multiplied, where both are free.
             ratio, start = self.regularization_ / self.alpha_, self.regularization
-            alpha = search_line(lambda x: rank(EXACT, ratio * x if start is None else start, x), self.alpha_, COARSE)
+            alpha = search_line(lambda x: rank(exact, ratio * x if start is None else start, x), self.alpha_, COARSE)
             self.alpha_, self.regularization_ = alpha, ratio * alpha if start is None else start
-        if self.regularization is None:
-            size = self.factors_, EXACT[1]  # the more factors, the larger the best regularization may be
-            self.regularization_ = search_line(lambda x: rank(size, x, self.alpha_), self.regularization_, FINE)
+        if self.regularization is None:  # the more factors, the larger the best may be
+            self.regularization_ = search_line(lambda x: rank(whole, x, self.alpha_), self.regularization_, FINE)
+        if self.factors is None:
+            fewer = rank(exact, self.regularization_, self.alpha_)
+            self.factors_ = grow(lambda n: rank((n, whole[1]), self.regularization_, self.alpha_), self.factors_, fewer)
 
     def _rule(self, user_items: sparse.csr_matrix) -> float:
         """Regularization by the mean number of interactions of an item, bounded so that not all factors vanish."""
@@ -184,6 +192,16 @@ def search_line(quality: Callable[[float], float], start: float, factor: float) 
         if best != start:
             break
     return best
+
+
+def grow(quality: Callable[[int], float], factors: int, fewer: float) -> int:
+    """Multiply the number of factors by 1.5 as long as the step before gained 1%; `fewer` is the quality of fewer."""
+    now = quality(factors)
+    while now > (1 + LEAST_GAIN) * fewer and (more := min(MOST_FACTORS, round(MORE_FACTORS * factors))) > factors:
+        fewer, now = now, quality(more)
+        if now > (1 + LEAST_GAIN) * fewer:
+            factors = more
+    return factors
 
 
 def whiten(item_factors: npt.NDArray[np.float32], regularization: float) -> npt.NDArray[np.float32]:

@@ -17,7 +17,7 @@ from recvae.data.splitting import Holdout, strong_generalization
 from recvae.datasets import load
 from recvae.errors import ArtifactError, ParameterError, TrainingError
 from recvae.evaluation.evaluate import evaluate
-from recvae.models.als import ALS, COARSE, fold_in, search_line, whiten
+from recvae.models.als import ALS, COARSE, fold_in, grow, search_line, whiten
 from recvae.models.fit_context import FitContext
 from recvae.models.validation import validate
 from tests.contracts import random_interactions
@@ -109,6 +109,39 @@ def test_choosing_takes_few_factors_and_fitting_all(monkeypatch: pytest.MonkeyPa
     assert model.item_factors_.shape == (60, 7)
     assert sizes == sorted(sizes)
     assert set(sizes) == {2, 4, 7}
+
+
+@pytest.mark.parametrize(
+    ("figures", "found", "asked"),
+    [
+        ({64: 0.5, 200: 0.502}, 200, 1),  # the rule's number gains too little to try more
+        ({64: 0.5, 200: 0.52, 300: 0.523}, 200, 2),
+        ({64: 0.5, 200: 0.52, 300: 0.53, 450: 0.532}, 300, 3),
+        ({64: 0.5, 200: 0.52, 300: 0.53, 450: 0.54, 512: 0.56}, 512, 4),
+        ({64: np.nan, 200: np.nan}, 200, 1),
+    ],
+)
+def test_factors_grow_while_each_step_gains(figures: dict[int, float], found: int, asked: int) -> None:
+    fewer, *others = figures.values()
+    seen: list[int] = []
+
+    def quality(factors: int) -> float:
+        seen.append(factors)
+        return figures[factors]
+
+    assert grow(quality, 200, fewer) == found
+    assert len(seen) == len(others) == asked
+
+
+def test_factors_that_validation_users_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recvae.models.als.EXACT", (2, 15))
+    monkeypatch.setattr("recvae.models.als.MOST_FACTORS", 8)
+    monkeypatch.setattr("recvae.models.als.FACTORS_PER_CUBE_ROOT", 4 / 60 ** (1 / 3))
+    monkeypatch.setattr("recvae.models.als.validate", lambda model, *_: model.factors_)
+    data = split()
+    model = ALS(regularization=3.0, alpha=2.0).fit(data.train, show_progress=False, validation=data.validation)
+    assert model.factors_ == model.item_factors_.shape[1] == 8  # 4, 6, 8
+    assert model.refit(data.train, show_progress=False).factors_ == 8
 
 
 def test_without_validation_users_are_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
