@@ -10,7 +10,8 @@ has seen the validation users more often than the default has, so that regret on
 
 Data sets are taken from `--data`, a folder of prepared directories by name, or prepared. Of more than `--users` test
 users a random part is evaluated. Work goes first where the least time has been spent. Finished trials are kept in
-`--keep`, and a run that was cut off goes on where it stood. Writes `regret.json` and `regret.md` into `--out`.
+`--keep`, and a run that was cut off goes on where it stood. Writes `regret.json` and `regret.md` into `--out`, where
+the rows of other models and data sets stay.
 """
 
 import argparse
@@ -216,12 +217,18 @@ class Search:
     def write(self) -> None:
         """Write regret.json and regret.md of what there is."""
         out, arguments = self.arguments.out, self.arguments
-        rows = [self._summarise(cell) for cell in self.cells]
-        command = f"python -m benchmarks.regret --sets {','.join(arguments.sets)} --trials {arguments.trials}"
-        command += f" --users {arguments.users}"
+        command = f"python -m benchmarks.regret --sets {','.join(arguments.sets)}"
+        if set(arguments.models) != set(MODELS):
+            command += f" --models {','.join(arguments.models)}"
+        command += f" --trials {arguments.trials} --users {arguments.users}"
+        new = {(cell.data, cell.model): self._summarise(cell) | {"command": command} for cell in self.cells}
+        file = out / "regret.json"
+        old = json.loads(file.read_text(encoding="utf8"))["rows"] if file.exists() else []
+        rows = list(({(row["data"], row["model"]): row for row in old} | new).values())
+        rows.sort(key=lambda row: SETS.index(row["data"]) if row["data"] in SETS else len(SETS))
         out.mkdir(parents=True, exist_ok=True)
-        content = {"format_version": 1, "command": command, "metric": "ndcg@100", "models": {}, "rows": rows}
-        write_results(out / "regret.json", content)
+        content = {"format_version": 1, "metric": "ndcg@100", "rows": rows}
+        write_results(file, content)
         (out / "regret.md").write_text(tabulate(content), encoding="utf8")
         self.written = monotonic()
 

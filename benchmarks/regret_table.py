@@ -18,7 +18,8 @@ def tabulate(content: Mapping[str, Any]) -> str:
     """Make the page from the content of regret.json."""
     rows: Sequence[Row] = content["rows"]
     sets = list(dict.fromkeys(row["data"] for row in rows))
-    parts = [f"# Regret of the defaults\n\nMade by `{content['command']}`. Metric: {content['metric']}.\n"]
+    commands = ", ".join(f"`{command}`" for command in dict.fromkeys(row["command"] for row in rows))
+    parts = [f"# Regret of the defaults\n\nMade by {commands}. Metric: {content['metric']}.\n"]
     parts += [
         f"\n## Regret on {side} users, percent\n\n{_overview(rows, sets, side)}" for side in ("test", "validation")
     ]

@@ -47,9 +47,14 @@ def test_the_search_of_a_set(
     monkeypatch.setattr(sys, "argv", [*command, "--trials", "3"])
     regret.main()
     assert "trial 1 " not in capsys.readouterr().out
-    popularity, cosine = sorted(
-        json.loads((tmp_path / "regret.json").read_text(encoding="utf8"))["rows"], key=lambda row: row["trials"]
-    )
+    monkeypatch.setattr(sys, "argv", [*command[:3], "--models", "tfidf", *command[5:], "--trials", "1"])
+    regret.main()
+    rows = json.loads((tmp_path / "regret.json").read_text(encoding="utf8"))["rows"]
+    popularity, tfidf, cosine = sorted(rows, key=lambda row: row["trials"])  # those of before stay
+    assert tfidf["model"] == "tfidf"
+    page = (tmp_path / "regret.md").read_text(encoding="utf8")
+    for models, trials in (("popularity,cosine", 3), ("tfidf", 1)):
+        assert f"`python -m benchmarks.regret --sets gowalla --models {models} --trials {trials} --users 50`" in page
     assert "best" not in popularity
     assert cosine["trials"] == 3
     assert cosine["best"]["params"].keys() == {"K"}
@@ -65,6 +70,7 @@ def row(model: str, default: float, best: float, stderr: float) -> dict[str, Any
         "data": "lastfm",
         "model": model,
         "failed": "",
+        "command": "python -m benchmarks.regret",
         "trials": 30,
         "seconds": 60.0,
         "default": figures,
@@ -77,8 +83,9 @@ def row(model: str, default: float, best: float, stderr: float) -> dict[str, Any
 def test_the_page_says_what_is_wrong() -> None:
     rows = [row("ease", 0.40, 0.41, 0.02), row("recvae", 0.20, 0.40, 0.01), row("als", 0.40, 0.40, 0.01)]
     popularity = {"data": "lastfm", "model": "popularity", "failed": "", "trials": 0, "seconds": 1.0}
+    popularity["command"] = "python -m benchmarks.regret"
     popularity["default"] = {"validation": 0.3, "test": 0.3, "fit_seconds": 0.0}
-    page = tabulate({"command": "x", "metric": "ndcg@100", "rows": [*rows, popularity]})
+    page = tabulate({"metric": "ndcg@100", "rows": [*rows, popularity]})
     assert "| recvae | 50.0 ±1.0 |" in page
     assert "1 of 3 cells have a regret of at most 2% on test users; of the 2 others 1 are above" in page
     assert "two standard errors (recvae on lastfm)." in page
