@@ -260,7 +260,9 @@ def compare(
     settings = {name: dict(values) for name, values in (params or {}).items()}
     for name in settings:
         if name not in names:
-            raise ParameterError(f"--set {name}.… sets a model that is not among those compared: {', '.join(names)}")
+            raise ParameterError(
+                f"params (--set) has settings of {name}, which is not among those compared: {', '.join(names)}"
+            )
     models: dict[str, list[Recommender]] = {}
     # A model that consists of others comes last and shares those beside it, so that each is fitted once.
     for name in sorted(names, key=lambda name: name in MODELS and MODELS[name].consists_of_models):

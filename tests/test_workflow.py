@@ -354,7 +354,11 @@ def test_compare_says_who_cannot_take_part(tmp_path: Path, strong: Path) -> None
     [
         ([], {}, "models is empty; expected at least one"),
         (["popularity", "alss"], {}, "model is 'alss'; expected one of popularity, als, "),
-        (["popularity"], {"als": {"factors": 4}}, "--set als.* not among those compared: popularity"),
+        (
+            ["popularity"],
+            {"als": {"factors": 4}},
+            "params .--set. has settings of als, .* not among those compared: popularity",
+        ),
         (["als"], {"als": {"factor": 4}}, "als has no hyperparameter 'factor'; it has factors, "),
         (["als"], {"als": {"factors": 0}}, "factors is 0; expected"),
         (["multvae"], {"multvae": {"preset": "best"}}, "preset is 'best'; multvae has "),

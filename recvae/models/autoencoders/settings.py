@@ -25,8 +25,10 @@ SPARSE_DENSITY, SPARSE_DROPOUT, DROPOUT = 0.003, 0.7, 0.5
 FEWEST_PATIENT = 5
 
 WHOLE_NUMBERS = ("best_epoch", "epochs", "batch_size", "patience", "latent")
-NUMBERS = (*WHOLE_NUMBERS, "dropout", "gamma")
-"""Order of the best epoch and the chosen settings in an artifact."""
+NUMBERS = (*WHOLE_NUMBERS, "dropout", "gamma", "spectral")
+"""Order of the best epoch and the chosen settings in an artifact; the last, 1 or 0, says what `initial` is."""
+WITHOUT_INITIAL = len(NUMBERS) - 1
+"""As many as artifacts of before `initial` was kept have."""
 
 
 @dataclass(frozen=True)
@@ -100,17 +102,23 @@ def choose_patience(epochs: int) -> int:
     return max(FEWEST_PATIENT, round(epochs / 3))
 
 
-def pack_numbers(numbers: Mapping[str, Any]) -> npt.NDArray[np.float64]:
+def pack_numbers(chosen: Mapping[str, Any]) -> npt.NDArray[np.float64]:
     """The best epoch and the chosen settings in the order of `NUMBERS`, NaN where there is none."""
+    numbers = {**chosen, "spectral": float(chosen["initial"] == "spectral")} if "initial" in chosen else chosen
     return np.array([numbers.get(name, np.nan) for name in NUMBERS], dtype=np.float64)
 
 
 def unpack_numbers(packed: npt.NDArray[Any]) -> dict[str, Any]:
     """The inverse of `pack_numbers`; raises `ArtifactError` for anything that it does not give."""
-    if packed.dtype != np.float64 or packed.shape != (len(NUMBERS),):
+    if packed.dtype != np.float64 or packed.shape not in ((len(NUMBERS),), (WITHOUT_INITIAL,)):
         raise ArtifactError(f"fit_numbers is {packed.dtype} {packed.shape}; expected float64 ({len(NUMBERS)},)")
-    numbers = {name: float(value) for name, value in zip(NUMBERS, packed, strict=True) if not np.isnan(value)}
+    numbers = {name: float(value) for name, value in zip(NUMBERS, packed, strict=False) if not np.isnan(value)}
     for name in WHOLE_NUMBERS:
         if name in numbers and not (numbers[name].is_integer() and numbers[name] >= 1):
             raise ArtifactError(f"fit_numbers has {name} {numbers[name]}; expected a whole number of at least 1")
-    return {name: int(value) if name in WHOLE_NUMBERS else value for name, value in numbers.items()}
+    chosen: dict[str, Any] = {name: int(x) if name in WHOLE_NUMBERS else x for name, x in numbers.items()}
+    if (spectral := chosen.pop("spectral", None)) is not None:
+        if spectral not in (0, 1):
+            raise ArtifactError(f"fit_numbers has spectral {spectral}; expected 0 or 1")
+        chosen["initial"] = "spectral" if spectral else "random"
+    return chosen

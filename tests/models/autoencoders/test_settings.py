@@ -184,12 +184,13 @@ def test_a_loaded_model_knows_what_was_chosen_and_can_be_fitted_again(name: str,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda numbers: numbers[:-1], r"fit_numbers is float64 \(6,\)"),
-        (lambda numbers: numbers.astype(np.float32), r"fit_numbers is float32 \(7,\)"),
+        (lambda numbers: numbers[:-2], r"fit_numbers is float64 \(6,\)"),
+        (lambda numbers: numbers.astype(np.float32), r"fit_numbers is float32 \(8,\)"),
+        (lambda numbers: np.append(numbers[:-1], 0.5), "spectral 0.5; expected 0 or 1"),
         (lambda numbers: numbers * 0, "best_epoch 0.0; expected a whole number"),
         (lambda numbers: numbers + 0.5, "best_epoch 2.5; expected a whole number"),
         (lambda numbers: numbers + np.inf, "best_epoch inf; expected a whole number"),
-        (lambda numbers: numbers + np.array([0, 0, 0, 0, 0, 3, 0]), "dropout is 3.5; expected"),
+        (lambda numbers: numbers + np.array([0, 0, 0, 0, 0, 3, 0, 0]), "dropout is 3.5; expected"),
     ],
 )
 def test_damaged_numbers_are_refused(change: Any, message: str) -> None:
@@ -199,6 +200,21 @@ def test_damaged_numbers_are_refused(change: Any, message: str) -> None:
     loaded.item_counts_ = model.item_counts_
     with pytest.raises((ArtifactError, ParameterError), match=message):
         loaded._restore({**state, "fit_numbers": change(state["fit_numbers"])})
+
+
+@pytest.mark.parametrize("columns", [8, 600], ids=["spectral", "random"])
+def test_a_loaded_model_knows_how_it_started(columns: int) -> None:
+    interactions = random_interactions()
+    model = MultVAE(initial=None, hidden=(columns,), latent=4, epochs=2).fit(interactions, show_progress=False)
+    state = model._state()
+    for packed, initial in (
+        (state["fit_numbers"], "spectral" if columns == 8 else "random"),
+        (state["fit_numbers"][:-1], None),  # as saved before it was kept
+    ):
+        loaded = MultVAE(initial=None, hidden=(columns,), latent=4, epochs=2)
+        loaded.item_counts_ = model.item_counts_
+        loaded._restore({**state, "fit_numbers": packed})
+        assert loaded.fitted_params()["initial"] == initial
 
 
 def test_without_its_numbers_a_loaded_model_ranks_but_is_not_fitted_again() -> None:
