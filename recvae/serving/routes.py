@@ -22,6 +22,7 @@ from recvae.serving.problems import MEDIA_TYPE, ProblemError
 from recvae.serving.telemetry import TEXT
 
 JSON = "application/json"
+OPERATIONS = "operations"
 FEW_IDS = 10
 """Most ids of a list in an address: headers are limited, and an id may have hundreds of characters."""
 Id = Annotated[fields.TextId, Path(openapi_examples={"MovieLens": {"value": "50"}})]
@@ -52,7 +53,10 @@ class _JsonRequest(Request):
 
 
 class _JsonRoute(APIRoute):
-    """Route that reads bodies with orjson, as strict as JSON is, and several times faster than the standard library."""
+    """Route that reads bodies with orjson, as strict as JSON is, and several times faster than the standard library.
+
+    It refuses parameters that it does not have, as bodies refuse fields, except where probes ask, which may add some.
+    """
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match as Starlette does, but `DELETE /users/ann/events` is none of the user `ann/events`."""
@@ -67,8 +71,13 @@ class _JsonRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        known = {parameter.alias for parameter in self.dependant.query_params}
+        strict = OPERATIONS not in self.tags
 
         async def handle_json(request: Request) -> Response:
+            if request.scope["query_string"] and strict and (unknown := sorted({*request.query_params} - known)):
+                message = f"Extra inputs are not permitted; expected {', '.join(sorted(known)) or 'no parameters'}"
+                raise RequestValidationError([{"type": "extra", "loc": ("query", x), "msg": message} for x in unknown])
             return await handle(_JsonRequest(request.scope, request.receive))
 
         return handle_json
@@ -286,7 +295,7 @@ def _add_operations(app: FastAPI, backend: Backend) -> None:
         backend.metrics.queue.set(len(backend.batcher))
         return Response(backend.metrics.exposition(), media_type=TEXT)
 
-    tag = "operations"
+    tag = OPERATIONS
     _add(app, tag, "/model", get_model, schemas.ModelInfo, 401, 503)
     _add(app, tag, "/admin/reload", reload_model, schemas.ReloadResponse, 401, 404, 409, 504, method="POST")
     _add(app, tag, "/healthz", check_alive, schemas.ServiceStatus)

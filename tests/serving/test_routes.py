@@ -182,6 +182,11 @@ def test_the_model_is_described(model: Path, ask: Asker) -> None:
     assert len(about["version"]) == 12
 
 
+def test_probes_may_add_parameters(ask: Asker) -> None:
+    for path in ("/healthz", "/readyz", "/model", "/metrics"):
+        assert ask("GET", f"{path}?probe=1").status_code == 200
+
+
 def test_probes_and_documentation(ask: Asker) -> None:
     assert ask("GET", "/healthz").json() == {"status": "alive"}
     assert ask("GET", "/readyz").json() == {"status": "ready"}
@@ -290,6 +295,10 @@ def test_wrong_bytes(ask: Asker, content: bytes, kind: str, status: int) -> None
         ("GET", "/users//recommendations", 422, "user_id"),
         ("GET", f"/items/{item_id(1)}/similar?n=9999999999999999999999", 422, "n"),
         ("GET", f"/items?query={'x' * 300}", 422, "query"),
+        ("GET", "/users/u1/recommendations?N=3", 422, "N"),
+        ("GET", f"/items/{item_id(1)}/similar?n=3&explain=true", 422, "explain"),
+        ("POST", "/recommend?n=3", 422, "n"),
+        ("DELETE", "/users/u1?dry_run=true", 422, "dry_run"),
         ("GET", "/nowhere", 404, None),
         ("GET", "/recommend", 405, None),
         ("DELETE", "/model", 405, None),
