@@ -44,8 +44,9 @@ class ALS(Factorization):
     Parameters
     ----------
     factors : int, optional
-        None takes 16.7 times the cube root of the number of users or items, whichever is smaller, and half as many
-        again as long as each step makes the lists of validation users better by 1%, but at most 512.
+        None takes 16.7 times the cube root of the number of users or items, whichever is smaller, but at most 512. If
+        these are more than 128, and make the lists of validation users better by 1% than 128 do, half as many again are
+        tried, and so on as long as each step gains 1%.
     regularization, alpha : float, optional
         Regularization, and confidence of an interaction, where a missing interaction has 1. None chooses on at most
         1,000 validation users, with few factors: the regularization, then both together, are multiplied or divided by
