@@ -75,8 +75,7 @@ def assert_same_as_one(folder: Path, name: str, size: int, make: Callable[[], Au
     for rank in range(size):
         with np.load(folder / f"{name}.{rank}.npz") as found, np.load(folder / f"{name}.0.npz") as first:
             assert_array_equal(found["ids"], whole["ids"])
-            # Rounding differs between processors, and every step of training multiplies it.
-            assert_allclose(found["scores"], whole["scores"], rtol=1e-5, atol=1e-4)
+            assert_allclose(found["scores"], whole["scores"], rtol=1e-5, atol=1e-5)
             assert all(np.array_equal(found[weight], first[weight]) for weight in whole)
 
 

@@ -221,7 +221,10 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "compare data --models '' --out new": ("models is empty", "expected at least one"),
     "compare data --models ' , ' --out new": ("models is empty", "expected at least one"),
     "compare data --models popularity,asl --out new": ("model is 'asl'", "expected one of popularity, als"),
-    "compare data --models popularity --set als.factors=3 --out new": ("(--set)", "als", "compared: popularity"),
+    "compare data --models popularity --set als.factors=3 --out new": (
+        "params (--set) has settings of als",
+        "compared: popularity",
+    ),
     "compare data --models als --set factors=3 --out new": ("--set factors=", "expected MODEL.name=value"),
     "compare data --models als --set als.factor=3 --out new": ("no hyperparameter 'factor'", "it has factors"),
     "compare data --models multvae --set multvae.preset=best --out new": ("preset is 'best'", "multvae has "),
