@@ -118,8 +118,8 @@ def _fit(started: float | None, source: str | None, out: Path, budget: str, **op
         Console().print(console_table(fitted.results, choose_shown_metrics(fitted.results)))
     counts = fitted.data["fitted_counts"]
     everything = f"{counts['users']:,} users, {counts['items']:,} items, {counts['interactions']:,} interactions"
-    best = "" if fitted.results is None else ", the best on validation users"
-    typer.echo(f"saved {out}: {fitted.name}{best}, fitted on everything: {everything}")
+    chosen = "" if fitted.results is None else ", chosen on validation users"
+    typer.echo(f"saved {out}: {fitted.name}{chosen}, fitted on everything: {everything}")
     if fitted.written:
         typer.echo(f"wrote {' and '.join(map(str, fitted.written))}")
 

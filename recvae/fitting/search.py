@@ -231,12 +231,7 @@ class Search:
         return parts
 
     def _try(
-        self,
-        candidate: Candidate,
-        allowed: float,
-        *,
-        watched: float | None = None,
-        planned_epochs: int | None = None,
+        self, candidate: Candidate, allowed: float, *, watched: float | None = None, planned_epochs: int | None = None
     ) -> Trial | None:
         """Fit a candidate, measure it and keep it; None if it could not be fitted in the seconds allowed.
 
@@ -330,8 +325,9 @@ class Search:
         return trial
 
     def _leave_out(self, name: str, reason: str, candidate: Candidate | None = None) -> None:
-        if name in self.leaders:
-            self.status.say(f"{name}{describe_settings(candidate.varies if candidate else {})}: {reason}")
+        if name in self.leaders:  # which stay
+            if reason != NO_TIME:
+                self.status.say(f"{name}{describe_settings(candidate.varies if candidate else {})}: {reason}")
             return
         said = reason == self.state.left_out.get(name)
         self.state.left_out[name] = reason

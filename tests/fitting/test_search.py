@@ -275,6 +275,19 @@ def test_there_is_a_model_however_late_it_is(make: Make, capsys: pytest.CaptureF
     assert capsys.readouterr().err.splitlines()[1:] == ["no time is left for ease, graph, multvae"]
 
 
+def test_without_time_for_another_try_the_first_stays_and_nothing_is_said(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = make("ease")
+    search._try_defaults("ease")
+    before, lines = search.leaders["ease"], capsys.readouterr().err
+    assert search._try(Candidate("ease", {}), 0.0) is None
+    assert capsys.readouterr().err == ""
+    assert "ease " in lines
+    assert search.leaders["ease"] is before
+    assert search.state.left_out == {}
+
+
 def test_what_there_was_no_time_for_is_tried_when_a_search_goes_on(make: Make) -> None:
     make("popularity,ease", budget=5, now=lambda: 0.0, before=6).run()
     again = make("popularity,ease")
