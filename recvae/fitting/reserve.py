@@ -73,7 +73,7 @@ class Reserve:
 
     def spare_seconds(self) -> float:
         """Seconds left beside those of the end."""
-        ranked = rank(self.leaders.values())
+        ranked = rank(self.leaders.values(), self.n_validation)
         likely = [leader for leader in ranked if leader is ranked[0] or leader.trial.name == BLEND]
         refit = max((leader.trial.refit_seconds for leader in likely), default=0.0)
         return self.clock.left - self.blend_seconds() - self.measure_seconds() - refit
@@ -82,7 +82,7 @@ class Reserve:
         """Seconds to fit a model again that could be blended with the best, until there is a blend."""
         if not self.blends or BLEND in {*self.leaders, *self.state.left_out}:
             return 0.0
-        partners = [leader.trial for leader in rank(self.leaders.values()) if leader.model.folds_in][1:]
+        partners = [leader.trial for leader in rank(self.leaders.values(), self.n_validation) if leader.model.folds_in][1:]
         return next((trial.refit_seconds for trial in partners if trial.refit_seconds <= spare), 0.0)
 
     def refit_seconds(

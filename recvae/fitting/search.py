@@ -79,7 +79,7 @@ class Search:
     @property
     def ranking(self) -> list[Leader]:
         """The best of each model, best first; of equal ones that which was tried first."""
-        return rank(self.leaders.values())
+        return rank(self.leaders.values(), self.validation.n_users)
 
     def run(self) -> None:
         """Search until the time is used up or nothing gets better."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from recvae.models.base import Recommender
+from recvae.models.blending.weights import MOST_USERS
 
 BLEND = "blend"
 
@@ -75,13 +76,16 @@ class Leader:
     parts: tuple[str, ...] = ()
 
 
-def rank(leaders: Iterable[Leader]) -> list[Leader]:
-    """Order models by their figure, best first, but a blend before all models that it was chosen from.
+def rank(leaders: Iterable[Leader], n_users: int) -> list[Leader]:
+    """Order models by their figure on so many users, best first, but by few a blend before its parts.
 
-    A single model's figure is the highest of many, a blend's that of users who had no part in its weights; had a model
-    been clearly better, the blend would be that model alone (`recvae.models.blending.weights.choose_weights`).
+    By few users a single model's figure is the highest of many, a blend's that of users who had no part in its weights;
+    had a model been clearly better, the blend would be that model alone
+    (`recvae.models.blending.weights.choose_weights`). Of more than `MOST_USERS` the others may say otherwise.
     """
     ranked = sorted(leaders, key=lambda leader: -leader.trial.value)
+    if n_users > MOST_USERS:
+        return ranked
     for blend in [leader for leader in ranked if leader.trial.name == BLEND]:
         ranked.remove(blend)
         parts = {id(model) for model in blend.model.models}  # type: ignore[attr-defined]
