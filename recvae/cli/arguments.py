@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from recvae.errors import RecvaeError
+from recvae.errors import RecvaeError, first_line, shorten
 
 
 def parse_path(text: str) -> Path:
@@ -67,8 +67,8 @@ def parse_json(text: str | None, option: str) -> Any:
     """Return the value of an option that is written as JSON; None where it is not given."""
     try:
         return None if text is None else json.loads(text)
-    except ValueError as error:
-        raise RecvaeError(f"{option} is {text!r}; expected JSON ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise RecvaeError(f"{option} is {shorten(text)}; expected JSON ({first_line(error)})") from None
 
 
 def parse_numbers(text: str, option: str) -> list[int | float]:
@@ -108,6 +108,6 @@ def _parse_value(text: str) -> Any:
     """Return a JSON number, truth value, list or null; `600,200` and `(600, 200)` are lists; else the text itself."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         entries = text.strip("()").split(",")  # also a tuple as Python writes it
         return [_parse_value(entry.strip()) for entry in entries if entry.strip()] if len(entries) > 1 else text

@@ -7,6 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.json
@@ -25,6 +27,14 @@ from recvae.data.delimited import (
 )
 from recvae.errors import LARGEST, DataError, first_line
 
+DEEPEST = 200
+"""Levels that are read; Arrow crashes from some thousands on."""
+LONGEST_ROW = 2**24
+"""Bytes of one object, at most."""
+_GAP = 100
+"""Bytes between two rows, at most; with more, they are taken for one."""
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|([\[{])|([\]}])', re.DOTALL)
+_NEWLINE, _SPACE, _BRACKET, _BRACE, _END = b"\n [{}"
 _JSON_FAULT = re.compile(r"JSON parse error: (.*) in row (\d+)")
 _PARSERS = {"rating": parse_ratings, "weight": parse_weights, "timestamp": parse_timestamps}
 
@@ -129,9 +139,11 @@ def read_json_lines(path: Path, texts: Collection[str]) -> pa.Table:
     Raises
     ------
     DataError
-        If the file is missing, empty or damaged, a line is no such object, or a column changes its type.
+        If the file is missing, empty or damaged, a line is no such object, a column changes its type, or values are
+        nested very deep.
     """
     try:
+        refuse_deep(path)
         table = _read_json(path, pa.schema([]))
         dates = [field.name for field in table.schema if field.name in texts and pa.types.is_timestamp(field.type)]
         if dates:
@@ -160,6 +172,48 @@ def _find_json_fault(path: Path) -> str | None:
             row, fault = int(found[2]) + 1, found[1].rstrip(".")
             return f"{path} row {row}: {fault}; expected an object a line, and values of one type in each column"
     return None
+
+
+def refuse_deep(path: Path) -> None:
+    """Raise `DataError` if values in JSON lines are nested deeper than `DEEPEST`.
+
+    Rows end where } ends a line and { begins the next: no text goes over the end of a line, and nothing that is open
+    may go on like that. Brackets are matched only in rows that have many.
+    """
+    rest = b""
+    with unpack(path) as stream:
+        while read := stream.read(LONGEST_ROW):
+            block = rest + read
+            codes = np.frombuffer(block, dtype=np.uint8)
+            opening = np.flatnonzero((codes == _BRACKET) | (codes == _BRACE))
+            starts = [0, *_find_rows(block, codes, opening), len(block)]
+            for row in np.flatnonzero(np.diff(np.searchsorted(opening, starts)) > DEEPEST):
+                _match_brackets(block[starts[row] : starts[row + 1]], path)
+            rest = block[starts[-2] :]
+            if len(rest) > LONGEST_ROW:
+                raise DataError(f"{path} has a row of more than {LONGEST_ROW:,} bytes; expected an object a line")
+
+
+def _find_rows(block: bytes, codes: npt.NDArray[np.uint8], opening: npt.NDArray[np.intp]) -> list[int]:
+    """Find where rows begin, but for the first of the block."""
+    braces = opening[(codes[opening] == _BRACE) & (opening > 1)]
+    braces = braces[codes[braces - 1] <= _SPACE]
+    usual = (codes[braces - 1] == _NEWLINE) & (codes[braces - 2] == _END)
+    found: list[int] = braces[usual].tolist()
+    for place in braces[~usual].tolist():  # blank lines, spaces, line ends of Windows
+        gap = block[max(0, place - _GAP) : place]
+        before = gap.rstrip()
+        if before.endswith(b"}") and b"\n" in gap[len(before) :]:
+            found.append(place)
+    return sorted(found)
+
+
+def _match_brackets(text: bytes, path: Path) -> None:
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        depth += bool(token[1]) - bool(token[2])
+        if depth > DEEPEST:
+            raise DataError(f"{path} has values nested deeper than {DEEPEST} levels; expected an object a line")
 
 
 def _read_parquet(path: Path, columns: Columns) -> pd.DataFrame:

@@ -82,7 +82,8 @@ class Reserve:
         """Seconds to fit a model again that could be blended with the best, until there is a blend."""
         if not self.blends or BLEND in {*self.leaders, *self.state.left_out}:
             return 0.0
-        partners = [leader.trial for leader in rank(self.leaders.values(), self.n_validation) if leader.model.folds_in][1:]
+        ranked = rank(self.leaders.values(), self.n_validation)
+        partners = [leader.trial for leader in ranked if leader.model.folds_in][1:]
         return next((trial.refit_seconds for trial in partners if trial.refit_seconds <= spare), 0.0)
 
     def refit_seconds(

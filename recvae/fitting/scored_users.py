@@ -55,9 +55,11 @@ def compute_growth(everything: Everything, split: Split) -> float:
 
 def describe_split(split: Split) -> str:
     """Say in one line how the data are split, and between how many users."""
+    missing = split.protocol.get("missing_timestamps")
+    why = f", as {missing:,} interactions have no timestamp" if missing else ""
     how = {
         "temporal": "by time, since users come back: what came later is to be found",
-        "strong": "by users: a fifth of each held-out user's interactions is to be found",
+        "strong": f"by users{why}: a fifth of each held-out user's interactions is to be found",
         "leave-last": "by time: each user's last interactions are to be found",
         "given": "as the source itself is",
         "cold-items": "by items: those that nobody has played are to be found, by their metadata",

@@ -86,7 +86,7 @@ class SearchState:
             self.trials = [Trial.from_dict(entry) for entry in content["trials"]]
             self.left_out = {str(name): str(reason) for name, reason in content["left_out"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ArtifactError(f"{file} is damaged: {error!r}; remove {self.directory} to start anew") from None
+            raise _describe_damage(self.directory, error) from None
         for key, value in json.loads(json.dumps(dict(identity))).items():
             if found.get(key) != value:
                 raise ParameterError(
@@ -167,8 +167,13 @@ def _refuse_foreign(directory: Path) -> None:
         directory, "the state of an earlier search", lambda name: name in own or name.startswith(_TEMPORARY)
     )
     if directory.exists() and (directory / _STATE).exists():
-        kind = None
-        with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
+        try:
             kind = json.loads((directory / _STATE).read_text(encoding="utf-8")).get("format")
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
+            raise _describe_damage(directory, error) from None
         if kind != KIND:
             raise ArtifactError(f"{directory} exists and holds something else ({_STATE}); expected a new path")
+
+
+def _describe_damage(directory: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(f"{directory / _STATE} is damaged: {error!r}; remove {directory} to start anew")

@@ -1,5 +1,7 @@
 """The split of data whose user names none: by time where that leaves enough users, else by users."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from recvae.data.interactions import Interactions
@@ -16,7 +18,8 @@ def split_automatically(data: Interactions | SplitBackend, seed: int) -> Split:
 
     Enough are 100 users, or a tenth where that is fewer, who have interactions in training and in validation, and as
     many with interactions before the test time and after it. Held out are a tenth of the users each for validation and
-    for test, at most 5,000, and at least 50 unless that is more than a fifth.
+    for test, at most 5,000, and at least 50 unless that is more than a fifth. Where some interactions have a timestamp
+    and others none, the protocol's `missing_timestamps` says how many have none.
 
     Raises
     ------
@@ -25,10 +28,12 @@ def split_automatically(data: Interactions | SplitBackend, seed: int) -> Split:
     """
     backend = MemoryBackend.from_interactions(data) if isinstance(data, Interactions) else data
     n_users = len(backend.user_ids)
-    if _count_known_users(backend) >= max(1, min(FEWEST_KNOWN_USERS, n_users // 10)):
+    n_missing = 0 if backend.timestamp_type is None else backend.count_missing_timestamps()
+    if not n_missing and _count_known_users(backend) >= max(1, min(FEWEST_KNOWN_USERS, n_users // 10)):
         return temporal(backend)
     n_held_out = count_held_out_users(n_users)
-    return strong_generalization(backend, val_users=n_held_out, test_users=n_held_out, seed=seed)
+    split = strong_generalization(backend, val_users=n_held_out, test_users=n_held_out, seed=seed)
+    return replace(split, protocol={**split.protocol, "missing_timestamps": n_missing}) if n_missing else split
 
 
 def count_held_out_users(n_users: int) -> int:
@@ -38,7 +43,7 @@ def count_held_out_users(n_users: int) -> int:
 
 def _count_known_users(data: SplitBackend) -> int:
     """Count the users that a split by time could ask, in validation or in test, whichever is fewer; 0 without times."""
-    if data.timestamp_type is None or data.count_missing_timestamps():
+    if data.timestamp_type is None:
         return 0
     sided = data.assign_by_time(*find_times(data))
     if not all(sided.count_sides()):

@@ -40,9 +40,10 @@ def make_item_table(items: "pd.DataFrame | pa.Table | Iterable[Any] | None", n_i
         elif (given := _as_table(items)) is not None:
             table = given
         else:
-            table = pa.table({"item_id": pa.array(list(items), from_pandas=True)})
+            ids = items if hasattr(items, "dtype") else list(items)  # whose type Arrow takes over, such as uint64
+            table = pa.table({"item_id": pa.array(ids, from_pandas=True)})
         check_items(table, n_items)
-    except (pa.ArrowException, TypeError) as error:
+    except (pa.ArrowException, TypeError, OverflowError) as error:
         raise ParameterError(f"items cannot be stored: {_one_line(error)}; expected ids of one type") from None
     except ValueError as error:
         raise ParameterError(f"items {error}") from None

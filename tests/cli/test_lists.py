@@ -82,6 +82,7 @@ def test_everybodys_lists_by_rules(recvae: Command, made: Path, tmp_path: Path) 
     ("arguments", "said"),
     [
         ("--history 1 --filter genre=Drama", "--filter is 'genre=Drama'; expected JSON"),
+        (f"--history 1 --boost {'[' * 100_000}", "[[['; expected JSON (maximum recursion depth exceeded"),
         (
             """--history 1 --filter '{"colour": 1}'""",
             "filter.colour is no column of the items; expected one of genre",

@@ -239,6 +239,10 @@ def test_missing_timestamps_stay_missing() -> None:
         (table((1, True), (1, 2)), "item_id has bool such as True and numbers such as 2; expected ids of one kind"),
         (table(((2, "a"), 1), ((1, "b"), 1)), r"user_id has values of type tuple such as \(2, 'a'\); expected numbers"),
         (table((b"7", 1), (b"8", 1)), "user_id has values of type bytes such as b'7'; expected numbers or text"),
+        (
+            table((1, 1), (2, 1)).assign(user_id=pd.Series(["b", "\ud800a"], dtype=object)),
+            r"user_id is '.ud800a' somewhere, which no file can hold \(surrogates not allowed\)",
+        ),
         (table((UUID(int=7), 1), (UUID(int=8), 1)), r"user_id has values of type UUID such as UUID\(.*\); expected "),
         (table((1, {"x"}.__class__), (1, 2)), "item_id has numbers such as 2 and type such as"),
         (table((1, 2, 3.0), (1, 3, None)), "rating is nan in row 1; expected a number"),

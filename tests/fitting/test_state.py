@@ -84,6 +84,9 @@ def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "search.json").write_text('{"mine": 1}')
     with pytest.raises(ArtifactError, match=r"holds something else \(search.json\)"), open_state(tmp_path, False):
         pass
+    (tmp_path / "search.json").write_text('{"format": "recvae-sea')
+    with pytest.raises(ArtifactError, match=r"search.json is damaged: .*; remove .* to start anew"):
+        open_state(tmp_path, True).__enter__()
     (tmp_path / "search.json").unlink()
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(ArtifactError, match=r"holds something else \(thesis.txt\)"), open_state(tmp_path, False):

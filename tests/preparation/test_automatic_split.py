@@ -8,7 +8,9 @@ import pytest
 
 from recvae.data.interactions import Interactions
 from recvae.errors import ParameterError
+from recvae.fitting.scored_users import describe_split
 from recvae.preparation.automatic_split import count_held_out_users, split_automatically
+from recvae.preparation.notes import summarise
 
 
 def interactions(n_users: int, *, spread: bool, timestamps: bool = True) -> Interactions:
@@ -25,6 +27,16 @@ def interactions(n_users: int, *, spread: bool, timestamps: bool = True) -> Inte
 )
 def test_users_to_hold_out(n_users: int, expected: int) -> None:
     assert count_held_out_users(n_users) == expected
+
+
+def test_one_missing_timestamp_is_told() -> None:
+    frame = next(interactions(60, spread=True).iter_frames(600))
+    frame["timestamp"] = frame["timestamp"].astype(float).where(np.arange(600) != 7)
+    split = split_automatically(Interactions.from_frame(frame), 3)
+    assert (split.protocol["split"], split.protocol["missing_timestamps"]) == ("strong", 1)
+    told = "without a timestamp: 1 interactions, so that nothing is split by time"
+    assert told in summarise({"rows": 600}, split)
+    assert describe_split(split).startswith("split by users, as 1 interactions have no timestamp: a fifth of")
 
 
 def test_by_time_where_users_come_back() -> None:

@@ -134,7 +134,7 @@ def test_wrong_options() -> None:
         ({"half_life": 0.0}, "half_life is 0.0; expected a number above 0"),
         ({"half_life": pd.Timedelta(days=9)}, r"half_life is Timedelta\('9 days.*\); expected a number above 0"),
         ({"events": {"view": -1.0}}, r"event_weights\['view'\] is -1.0; expected a number of at least 0"),
-        ({"events": {"view": 1e39}}, r"event_weights\['view'\] is 1e\+39; expected a number of at least 0 and at most 3.4"),
+        ({"events": {"view": 1e39}}, r"event_weights\['view'\] is 1e\+39; expected a number .* at most 3.4"),
         ({"events": {"view": float("nan")}}, r"event_weights\['view'\] is nan"),
         ({"events": {"view": "1"}}, r"event_weights\['view'\] is '1'; expected a number"),
         ({"events": ["view"]}, r"event_weights is \['view'\]; expected kinds and numbers"),

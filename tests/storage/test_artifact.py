@@ -334,6 +334,7 @@ BAD_ITEMS: dict[str, tuple[list[Any], str]] = {
     "a missing id": ([*map(str, range(N_ITEMS - 1)), None], "1 rows without item_id"),
     "no number": ([*map(float, range(N_ITEMS - 1)), float("nan")], "1 rows without item_id"),
     "mixed ids": ([*range(N_ITEMS - 1), "x"], "expected ids of one type"),
+    "numbers too large": ([*range(N_ITEMS - 1), 2**64], "expected ids of one type"),
     "tuples and numbers": ([*range(N_ITEMS - 1), (1, 2)], "expected ids of one type"),
 }
 BAD_USERS: dict[str, tuple[dict[str, list[Any]], str]] = {
@@ -404,6 +405,13 @@ def to_polars(values: Any) -> Any:
 @pytest.mark.parametrize("make", [pd.Series, np.array, lambda ids: pa.chunked_array([ids]), to_polars])
 @pytest.mark.parametrize("ids", [SOUND["items"]["item_id"], list(range(100, 100 + N_ITEMS))], ids=["texts", "numbers"])
 def test_ids_of_other_libraries_are_saved(make: Any, ids: list[Any], model: MultVAE, tmp_path: Path) -> None:
+    registry.save(model, tmp_path / "model", items=make(ids))
+    assert registry.load(tmp_path / "model").item_table["item_id"].to_pylist() == ids
+
+
+@pytest.mark.parametrize("make", [pd.Series, pd.Index, np.array])
+def test_numbers_that_int64_does_not_hold_are_saved(make: Any, model: MultVAE, tmp_path: Path) -> None:
+    ids = list(range(2**63, 2**63 + N_ITEMS))
     registry.save(model, tmp_path / "model", items=make(ids))
     assert registry.load(tmp_path / "model").item_table["item_id"].to_pylist() == ids
 
