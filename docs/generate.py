@@ -60,7 +60,7 @@ def http() -> str:
     schemas = document["components"]["schemas"]
     lines = [
         "# HTTP",
-        "The service describes itself at `/docs` and `/openapi.json`. Every error is a problem document of "
+        "The service describes itself at `/docs` and `/openapi.json`. Every error of a route is a problem document of "
         "[RFC 9457](https://www.rfc-editor.org/rfc/rfc9457), `application/problem+json`.",
     ]
     for path, methods in document["paths"].items():
@@ -138,7 +138,7 @@ README_MODELS = ("recvae fit", "blend", "ease", "als", "multvae", "multdae", "re
 README_COLUMNS = (
     ("ml-100k", "ML-100K", "ndcg@100"),
     ("ml-1m", "ML-1M", "ndcg@100"),
-    ("ml-10m-likes", "ML-10M", "ndcg@100"),
+    ("ml-10m-likes", "ML-10M likes", "ndcg@100"),
     ("lastfm", "Last.fm", "ndcg@100"),
     ("gowalla", "Gowalla", "recall_full@20"),
     ("yelp2018", "Yelp2018", "recall_full@20"),

@@ -41,6 +41,8 @@ class Holdout:
 class Split:
     """Training matrix, validation and test users, all over one item vocabulary: the training users' items.
 
+    After `cold_items`, the vocabulary has the cold items too, of which `train` has no interaction.
+
     Attributes
     ----------
     train : csr_matrix, float32, shape (n_train_users, n_items)

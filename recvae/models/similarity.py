@@ -132,7 +132,7 @@ class SimilaritySearch:
         Raises
         ------
         UnsupportedError
-            If the model has no user vectors, or stores none and `user_items` is missing.
+            If the model has no user vectors, stores none and `user_items` is missing, or stores them and it is given.
         ParameterError
             If a user is not among the rows.
         """

@@ -259,7 +259,7 @@ def _add_items(app: FastAPI, backend: Backend) -> None:
 
 def _add_columns(app: FastAPI, backend: Backend) -> None:
     async def list_columns() -> Response:
-        """List the columns that filters, boosts and caps can name, with their most frequent values or their bounds."""
+        """List the columns, beside `item_id` and `title`, that rules can name, with frequent values or bounds."""
         return _json({"columns": await asyncio.to_thread(lambda: backend.model.ranker.metadata.choices)})
 
     _add(app, "items", "/columns", list_columns, schemas.ColumnsResponse, 401, 503, 504)

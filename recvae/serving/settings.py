@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     poll_seconds: Seconds = 1.0
     """Time between two looks for a changed artifact."""
     exact_items: Count = 100_000
-    """Largest catalogue of which every item is scored; larger ones use an approximate index."""
+    """Largest catalogue of which autoencoders score every item; for larger ones they use an approximate index."""
     threads: Annotated[int, Ge(0)] = 0
     """Threads that score in each worker; 0 shares the cores between the workers, at most `MOST_THREADS` each."""
     workers: Count = 1
