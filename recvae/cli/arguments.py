@@ -17,6 +17,8 @@ def parse_path(text: str) -> Path:
     """Return a path; `~` is the home directory even where no shell has expanded it."""
     from recvae.storage.object_store import is_address
 
+    if not text:
+        raise RecvaeError("path is empty; expected a path, or . for the current directory")
     if is_address(text):
         raise RecvaeError(f"{text} is in an object store; expected a path on this machine")
     try:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 
-from recvae.errors import ArtifactError, RecvaeError
+from recvae.errors import ArtifactError, RecvaeError, first_line
 from recvae.storage import artifact
 from recvae.storage.manifest import MANIFEST, find_file_faults
 
@@ -34,7 +34,9 @@ def _read_kind(directory: Path) -> object:
         return json.loads((directory / MANIFEST).read_bytes()).get("format")
     except OSError as error:
         raise ArtifactError(f"{directory / MANIFEST} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError, AttributeError):
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{directory / MANIFEST} is damaged: {first_line(error)}") from None
+    except AttributeError:
         return None
 
 

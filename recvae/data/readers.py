@@ -249,10 +249,12 @@ def convert_values(rows: Any, path: Path) -> Any:
     Raises
     ------
     DataError
-        If ratings or weights are no numbers, or timestamps larger than an int64.
+        If ids are lists or the like, ratings or weights are no numbers, or timestamps larger than an int64.
     """
     rows = decode_texts(rows)
     for position, (name, kind) in enumerate(zip(rows.schema.names, rows.schema.types, strict=True)):
+        if name in ("user_id", "item_id") and pa.types.is_nested(kind):
+            raise DataError(f"{path}: {name} has values of type {kind}; expected numbers or text")
         decimal = name == "timestamp" and pa.types.is_decimal(kind)
         if name in ("rating", "weight") or decimal:
             number = pa.int64() if decimal and kind.scale <= 0 else pa.float64()

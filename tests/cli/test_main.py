@@ -140,6 +140,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
         "expected a new path",
     ),
     "prepare interactions.csv --out popularity": ("popularity exists and holds something else (recvae-model)",),
+    "prepare interactions.csv --out ''": ("path is empty", "expected a path, or . for the current directory"),
     "prepare interactions.csv --out empty.csv": ("empty.csv exists and is not a directory", "expected a new path"),
     "prepare interactions.csv --out empty.csv/data": ("empty.csv/data could not be written",),
     "train data --out thesis": ("thesis exists and holds something else (mine.txt)", "expected a new path"),

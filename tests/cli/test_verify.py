@@ -91,6 +91,9 @@ def test_scores_that_are_not_finite_are_a_fault(tmp_path: Path) -> None:
 def test_other_directories_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"manifest.json cannot be read: No such file"):
         find_faults(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"format": "recvae-mo')
+    with pytest.raises(ArtifactError, match=r"manifest.json is damaged: Unterminated string"):
+        find_faults(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": "something else"}')
     with pytest.raises(ArtifactError, match="expected one of recvae-model, recvae-data, recvae-checkpoint"):
         find_faults(tmp_path)

@@ -61,6 +61,15 @@ def test_the_row_of_a_wrong_value_of_other_files(tmp_path: Path, wrong: dict[str
         assert f"{name} {message}" in str(error.value)
 
 
+def test_lists_are_no_ids(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"user_id": [1, 2], "item_id": [[3], [4]]})
+    frame.to_parquet(tmp_path / "rows.parquet")
+    frame.to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
+    for name in ("rows.parquet", "rows.jsonl"):
+        with pytest.raises(DataError, match=rf"{name}: item_id has values of type list<.*>; expected numbers or text"):
+            read_table(tmp_path / name)
+
+
 def test_truth_values_are_ratings_and_no_timestamps() -> None:
     frame = pd.DataFrame({"user_id": [1, 2], "item_id": [3, 4], "rating": [True, False]})
     ratings = Interactions.from_frame(frame).rating
