@@ -12,13 +12,15 @@ import typer
 
 from recvae.errors import RecvaeError, first_line, shorten
 
+PATH = "expected a path, or . for the current directory"
+
 
 def parse_path(text: str) -> Path:
     """Return a path; `~` is the home directory even where no shell has expanded it."""
     from recvae.storage.object_store import is_address
 
     if not text:
-        raise RecvaeError("path is empty; expected a path, or . for the current directory")
+        raise typer.BadParameter(PATH)  # which names the option
     if is_address(text):
         raise RecvaeError(f"{text} is in an object store; expected a path on this machine")
     try:
@@ -38,6 +40,8 @@ def parse_source(text: str) -> str:
     """Return the source of a data set, a name or a path; of an object store's address, the path of a copy."""
     from recvae.storage.object_store import is_address
 
+    if not text:
+        raise typer.BadParameter(PATH, param_hint="'source'")
     return str(parse_input(text)) if is_address(text) or text.startswith("~") else text
 
 
@@ -46,6 +50,8 @@ def artifact_directory(out: str) -> Iterator[Path]:
     """Give the directory to write an artifact to; at an object store's address, it is published there afterwards."""
     from recvae.storage.object_store import is_address, publishing
 
+    if not out:
+        raise typer.BadParameter(PATH, param_hint="'--out'")
     if not is_address(out):
         yield parse_path(out)
         return

@@ -80,13 +80,10 @@ def _check_one_kind(ids: pd.Index, name: str) -> None:
         examples = " and ".join(f"{kind} such as {value!r}" for kind, value in sorted(kinds.items()))
         raise DataError(f"{name} has {examples}; expected ids of one kind, numbers or text")
     ((kind, value),) = kinds.items()
-    if kind == "text":
-        try:
-            pa.array(ids)
-        except UnicodeEncodeError as error:
-            raise DataError(f"{name} is {error.object!r} somewhere, which no file can hold ({error.reason})") from None
     try:
-        stored = pa.array([value]).type
+        stored = pa.array(ids if kind == "text" else [value]).type
+    except UnicodeEncodeError as error:
+        raise DataError(f"{name} is {error.object!r} somewhere, which no file can hold ({error.reason})") from None
     except (pa.ArrowException, TypeError):
         stored = pa.null()
     refused = (pa.types.is_null, pa.types.is_nested, pa.types.is_binary)

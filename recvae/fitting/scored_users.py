@@ -56,7 +56,7 @@ def compute_growth(everything: Everything, split: Split) -> float:
 def describe_split(split: Split) -> str:
     """Say in one line how the data are split, and between how many users."""
     missing = split.protocol.get("missing_timestamps")
-    why = f", as {missing:,} interactions have no timestamp" if missing else ""
+    why = f", as some interactions ({missing:,}) have no timestamp" if missing else ""
     how = {
         "temporal": "by time, since users come back: what came later is to be found",
         "strong": f"by users{why}: a fifth of each held-out user's interactions is to be found",

@@ -53,7 +53,7 @@ def summarise(counts: Mapping[str, int], split: Split, *, summed: bool = False) 
         f"{sizes['train_interactions']:,} interactions"
     )
     if missing := split.protocol.get("missing_timestamps"):
-        lines.append(f"without a timestamp: {missing:,} interactions, so that nothing is split by time")
+        lines.append(f"interactions without a timestamp: {missing:,}, so that nothing is split by time")
     if cold := split.protocol.get("cold_items"):
         lines.append(f"cold: {cold:,} of these items, held out with all their interactions")
     lines += [_summarise_side(side, sizes) for side in ("validation", "test") if f"{side}_users" in sizes]

@@ -13,7 +13,7 @@ from recvae.data.columns import Columns, parse_timestamps, parse_weights
 from recvae.data.interactions import Interactions
 from recvae.errors import DataError, ParameterError, real, shorten
 
-LARGEST = float(np.finfo(np.float32).max)
+LARGEST_WEIGHT = float(np.finfo(np.float32).max)
 LEAST = 1e-6
 """Factor of the oldest interactions: one of 0 would drop them."""
 END_OF_DATES = 253_402_300_800
@@ -50,7 +50,8 @@ class WeightOptions:
         if not isinstance(self.events, Mapping):
             raise ParameterError(f"event_weights is {shorten(self.events)}; expected kinds and numbers")
         events = {
-            str(kind): real(f"event_weights[{kind!r}]", weight, high=LARGEST) for kind, weight in self.events.items()
+            str(kind): real(f"event_weights[{kind!r}]", weight, high=LARGEST_WEIGHT)
+            for kind, weight in self.events.items()
         }
         object.__setattr__(self, "events", events)
         if self.half_life is not None:

@@ -34,9 +34,9 @@ def test_one_missing_timestamp_is_told() -> None:
     frame["timestamp"] = frame["timestamp"].astype(float).where(np.arange(600) != 7)
     split = split_automatically(Interactions.from_frame(frame), 3)
     assert (split.protocol["split"], split.protocol["missing_timestamps"]) == ("strong", 1)
-    told = "without a timestamp: 1 interactions, so that nothing is split by time"
+    told = "interactions without a timestamp: 1, so that nothing is split by time"
     assert told in summarise({"rows": 600}, split)
-    assert describe_split(split).startswith("split by users, as 1 interactions have no timestamp: a fifth of")
+    assert describe_split(split).startswith("split by users, as some interactions (1) have no timestamp: a fifth of")
 
 
 def test_by_time_where_users_come_back() -> None:
