@@ -42,6 +42,8 @@ class Reserve:
     ----------
     save_seconds : dict of str to float
         Time that it took to save a model, by name.
+    unfinished_blend : float
+        The longest time in which a blend was not done.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Reserve:
         self.blends, self.growth, self.clock, self.leaders, self.state = BLEND in names, growth, clock, leaders, state
         self.shape = split.train.shape
         self.save_seconds: dict[str, float] = {}
+        self.unfinished_blend = 0.0
         self.n_validation = split.validation.n_users if split.validation else 0
         self.n_test = split.test.n_users
 
@@ -115,6 +118,7 @@ class Reserve:
         if not self.blends or len(parts) < 2:
             return 0.0
         usual = BLEND_SECONDS * min(len(parts), MOST_PARTS) * min(self.n_validation, MOST_USERS)
+        usual = max(usual, 2 * self.unfinished_blend)
         return FIT_SAFETY * max((trial.seconds for trial in self.state.trials if trial.name == BLEND), default=usual)
 
 

@@ -214,7 +214,8 @@ class Search:
         kept, best = sum(part.trial.refit_seconds for part in parts), self.ranking[0].trial
         if can_be_fitted_again(best, self.clock):  # which may be none of the parts, and is used if they are not better
             kept = max(kept, best.refit_seconds)
-        self._try(Candidate(BLEND, params), self.clock.left - self.reserve.measure_seconds() - kept)
+        if not self._try(Candidate(BLEND, params), self.clock.left - self.reserve.measure_seconds() - kept):
+            self._try_blend()  # of fewer parts, if it was not done: more time is kept for it now
 
     def _list_parts(self) -> list[Leader]:
         """The models that can be parts of a blend, best first."""
@@ -264,6 +265,8 @@ class Search:
                 value = self._measure(model)
         except OutOfTimeError:
             taken = format_seconds(self.clock.now() - began)
+            if name == BLEND:
+                self.reserve.unfinished_blend = max(allowed, self.reserve.unfinished_blend)
             self._leave_out(name, f"not done after {taken}, all the time that there was for it", candidate)
             return None
         except (RecvaeError, MemoryError, ModuleNotFoundError, RuntimeError) as error:

@@ -6,6 +6,7 @@ import pytest
 
 from recvae.fitting import search as module
 from recvae.fitting.candidates import Candidate
+from recvae.fitting.interruption import OutOfTimeError
 from recvae.fitting.reserve import FINISH_SECONDS
 from recvae.fitting.search import Search
 from recvae.fitting.state import SearchState
@@ -65,6 +66,22 @@ def test_a_blend_that_could_not_be_fitted_again_is_left_out(make: Make) -> None:
     lead(search, ease=21, bm25=21)
     search._try_blend()
     assert search.state.left_out == {"blend": "not done after 7 s, all the time that there was for it"}
+
+
+def test_a_blend_that_is_not_done_is_tried_of_fewer_models(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def fit(blend: Blend, *_: object, **__: object) -> None:
+        tried.append(len(blend.models))
+        raise OutOfTimeError
+
+    monkeypatch.setattr(Blend, "fit", fit)
+    search = make("bm25,ease,als,blend", budget=40 + FINISH_SECONDS, now=lambda: 0.0)
+    lead(search, ease=10, als=10, bm25=12)
+    search._try_blend()
+    assert tried == [3, 2]
+    assert search.reserve.unfinished_blend == pytest.approx(20)
+    assert search.state.left_out["blend"].startswith("not done after ")
 
 
 def test_a_blend_of_lesser_models_takes_no_time_from_the_best(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
