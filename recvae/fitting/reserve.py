@@ -20,7 +20,7 @@ LATE = 0.1
 """A model whose fit on everything is expected to end later than this share of the budget after it is not used."""
 MOST_PARTS = 6
 BLEND_SECONDS = 0.001
-"""Time to choose a blend's weights, for a validation user and a part, until a blend has shown it."""
+"""Time to choose a blend's weights, for a validation user and a part, beside the scores, until a blend has shown it."""
 
 
 class Reserve:
@@ -113,13 +113,18 @@ class Reserve:
         return FINISH_SECONDS * self.clock.slowdown + times * scoring * (2 if self.blends else 1)
 
     def blend_seconds(self) -> float:
-        """Seconds to blend the best models once more."""
-        parts = [leader for leader in self.leaders.values() if leader.trial.name != BLEND and leader.model.folds_in]
+        """Seconds to blend the best models once more, and to measure the blend."""
+        ranked = rank(self.leaders.values(), self.n_validation)
+        parts = [leader.trial for leader in ranked if leader.trial.name != BLEND and leader.model.folds_in][:MOST_PARTS]
         if not self.blends or len(parts) < 2:
             return 0.0
-        usual = BLEND_SECONDS * min(len(parts), MOST_PARTS) * min(self.n_validation, MOST_USERS)
-        usual = max(usual, 2 * self.unfinished_blend)
-        return FIT_SAFETY * max((trial.seconds for trial in self.state.trials if trial.name == BLEND), default=usual)
+        known = [trial.seconds + trial.score_seconds for trial in self.state.trials if trial.name == BLEND]
+        if known:
+            return FIT_SAFETY * max(known)
+        chosen_by = min(self.n_validation, MOST_USERS)
+        scored = chosen_by + self.n_validation * (self.n_validation > MOST_USERS)  # few are not ranked once more
+        scoring = sum(trial.score_seconds for trial in parts) * scored / max(1, self.n_validation)
+        return FIT_SAFETY * max(BLEND_SECONDS * len(parts) * chosen_by + scoring, 2 * self.unfinished_blend)
 
 
 def can_be_fitted_again(trial: Trial, clock: Clock) -> bool:

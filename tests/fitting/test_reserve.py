@@ -1,5 +1,6 @@
 """The time that a search keeps for its end, and what that leaves for the next candidate."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,11 +8,12 @@ import pytest
 from recvae.fitting import search as module
 from recvae.fitting.candidates import Candidate
 from recvae.fitting.interruption import OutOfTimeError
-from recvae.fitting.reserve import FINISH_SECONDS
+from recvae.fitting.reserve import BLEND_SECONDS, FINISH_SECONDS, FIT_SAFETY
 from recvae.fitting.search import Search
 from recvae.fitting.state import SearchState
 from recvae.fitting.trial import Leader, Trial
 from recvae.models.blending.blend import Blend
+from recvae.models.blending.weights import MOST_USERS
 from recvae.models.linear.ease import EASE
 from tests.fitting.conftest import Make
 
@@ -82,6 +84,20 @@ def test_a_blend_that_is_not_done_is_tried_of_fewer_models(make: Make, monkeypat
     assert tried == [3, 2]
     assert search.reserve.unfinished_blend == pytest.approx(20)
     assert search.state.left_out["blend"].startswith("not done after ")
+
+
+def test_time_is_kept_to_score_what_a_blend_ranks(make: Make) -> None:
+    search = make("bm25,ease,als,blend", budget=100 + FINISH_SECONDS, now=lambda: 0.0)
+    lead(search, ease=1, als=1, bm25=1)
+    for name, leader in search.leaders.items():
+        search.leaders[name] = replace(leader, trial=replace(leader.trial, score_seconds=2.0))
+    reserve = search.reserve
+    reserve.n_validation = MOST_USERS
+    assert reserve.blend_seconds() == pytest.approx(FIT_SAFETY * (MOST_USERS * 3 * BLEND_SECONDS + 3 * 2))
+    reserve.n_validation = 2 * MOST_USERS  # half of them choose the weights, and all are ranked by the blend
+    assert reserve.blend_seconds() == pytest.approx(FIT_SAFETY * (MOST_USERS * 3 * BLEND_SECONDS + 3 * (1 + 2)))
+    reserve.state.trials.append(Trial("blend", {}, {}, 0.9, seconds=5.0, refit_seconds=3.0, score_seconds=4.0))
+    assert reserve.blend_seconds() == pytest.approx(FIT_SAFETY * 9)
 
 
 def test_a_blend_of_lesser_models_takes_no_time_from_the_best(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
