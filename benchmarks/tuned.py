@@ -7,7 +7,7 @@ The best single model of a data set is the one with the highest NDCG@100 on the 
 settings that were tried, the defaults among them. It stands for what a user gets from `recvae tune` for each model.
 `recvae fit` searches for `--budget` seconds, and the model that it chose is fitted on the same training users. Both are
 compared on the test users, which chose neither: t of the paired difference, two-sided. Writes `tuned.json` and
-`tuned.md` into `--out`.
+`tuned.md` into `--out`, where the rows of other data sets stay.
 """
 
 import argparse
@@ -85,11 +85,12 @@ def compare(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def tabulate(rows: Sequence[Row], commands: Sequence[str]) -> str:
+def tabulate(rows: Sequence[Row]) -> str:
     """Write the page."""
-    made = "".join(f"    {command}\n" for command in commands)
+    made = "".join(f"    {command}\n" for command in dict.fromkeys(row["command"] for row in rows))
     lines = [
-        f"# recvae fit beside the best single model of a search\n\nMade by\n\n{made}",
+        "# recvae fit beside the best single model of a search\n",
+        f"Made of the trials of [regret.md](regret.md) by\n\n{made}",
         f"{METRIC} of the test users. The single model has the highest figure on the validation users of all models",
         "and settings that the search tried; its trials are those of that model, beside its defaults.\n",
         "| data | users | best single model | trials | test | fit | seconds | difference | t |",
@@ -107,6 +108,21 @@ def tabulate(rows: Sequence[Row], commands: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write(rows: Sequence[Row], arguments: argparse.Namespace) -> str:
+    """Write rows beside those of other data sets that there are already, and return the page."""
+    sets = ",".join(arguments.sets)
+    command = f"python -m benchmarks.tuned --sets {sets} --budget {arguments.budget:g} --users {arguments.users}"
+    new = {row["data"]: {**row, **record.provenance(command, 0)} for row in rows}
+    file = arguments.out / "tuned.json"
+    old = json.loads(file.read_text(encoding="utf8"))["rows"] if file.exists() else []
+    every = list(({row["data"]: row for row in old} | new).values())
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    write_results(file, {"format_version": 1, "rows": every})
+    page = tabulate(every)
+    (arguments.out / "tuned.md").write_text(page, encoding="utf8")
+    return page
+
+
 def main() -> None:
     """Fit, compare and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -121,14 +137,7 @@ def main() -> None:
         rows = [compare(name, arguments) for name in arguments.sets]
     except RecvaeError as error:
         sys.exit(f"not run: {error}")
-    sets = ",".join(arguments.sets)
-    users = f" --users {arguments.users}"
-    command = f"python -m benchmarks.tuned --sets {sets} --budget {arguments.budget:g}{users}"
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    write_results(arguments.out / "tuned.json", {"format_version": 1, "rows": rows, **record.provenance(command, 0)})
-    page = tabulate(rows, [f"python -m benchmarks.regret --sets {sets} --trials N{users}", command])
-    (arguments.out / "tuned.md").write_text(page, encoding="utf8")
-    print(page)
+    print(write(rows, arguments))
 
 
 if __name__ == "__main__":

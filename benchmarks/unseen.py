@@ -6,11 +6,12 @@ Each CSV file in the folder is prepared and compared as a user's own file is: th
 model with its defaults, and `recvae fit` within so many seconds. Test users are scored once and choose nothing; what is
 seen here is not to change a default, or it is unseen no longer.
 
-Writes `benchmarks/results/unseen.json` and `unseen.md`. Finished runs are kept in `--keep`, as those of
-`benchmarks.quality`.
+Writes `unseen.json` and `unseen.md` into `--out`, where the rows of other data sets stay. Finished runs are kept in
+`--keep`, as those of `benchmarks.quality`.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 from benchmarks import kept, record
 from benchmarks.pool import run
 from benchmarks.quality import KEEP, Tables, measure
+from benchmarks.regret_table import figure
 from recvae.data.prepared import Prepared
 from recvae.errors import RecvaeError
 from recvae.evaluation.results import write_results
@@ -53,26 +55,26 @@ def summarise(table: Mapping[str, Any], prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def markdown(found: Mapping[str, Mapping[str, Any]], command: str, machine: str) -> str:
-    """Write a column for each data set: its sizes, then the figure of every row."""
-    rows = dict.fromkeys(row for data in found.values() for row in data[METRIC])
+def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Write a row for each data set: its sizes, then the figure of every model."""
+    models = list(dict.fromkeys(row for data in found.values() for row in data[METRIC]))
+    origins = [(data["command"], data["machine"]) for data in found.values()]
+    made = dict.fromkeys(f"`{command}` on {machine['cpu']}, {machine['cores']} cores" for command, machine in origins)
+    counts = ("users", "items", "interactions", "test users")
     lines = [
         "# Data that no setting was chosen on\n",
-        f"Made by `{command}` on {machine}.",
-        f"{METRIC} of test users, one seed. Bold: the best of a column, and what is not significantly",
-        f"behind it (paired t-tests, Holm-corrected p ≥ {SIGNIFICANCE_LEVEL}).\n",
-        f"| | {' | '.join(found)} |",
-        f"| --- {'| ---: ' * len(found)}|",
+        f"Made by {' and '.join(made)}.",
+        f"{METRIC} of test users, one seed. Bold: the best of a row, and what is not significantly behind it (paired",
+        f"t-tests, Holm-corrected p ≥ {SIGNIFICANCE_LEVEL}). Empty: not run.\n",
+        f"| data | {' | '.join([*counts, *models])} |",
+        f"| --- {'| ---: ' * (len(counts) + len(models))}|",
     ]
-    for name in ("users", "items", "interactions", "test users"):
-        cells = [f"{data['counts'][name]:,}" for data in found.values()]
+    for name, data in found.items():
+        cells = [f"{data['counts'][count]:,}" for count in counts]
+        for model in models:
+            cell = figure(data[METRIC][model]["mean"]) if model in data[METRIC] else ""
+            cells.append(f"**{cell}**" if model in data["as_good_as_the_best"] else cell)
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    for row in rows:
-        cells = []
-        for data in found.values():
-            figure = f"{data[METRIC][row]['mean']:.4f}" if row in data[METRIC] else "not run"
-            cells.append(f"**{figure}**" if row in data["as_good_as_the_best"] else figure)
-        lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -108,11 +110,15 @@ def main() -> None:
         )
     )
     run(measure, tables.take, tables.done, workers=1, cores=assigned_cores(), seconds=float("inf"))
-    found = {name: summarise(table, tables.data[name]) for name in names if (table := tables.write(name))}
     command = f"python -m benchmarks.unseen FOLDER --fit {arguments.fit:g}"
+    origin = record.provenance(command, 0)
+    new = {n: {**summarise(table, tables.data[n]), **origin} for n in names if (table := tables.write(n))}
+    file = arguments.out / "unseen.json"
+    old = json.loads(file.read_text(encoding="utf8"))["data"] if file.exists() else {}
+    found = old | new
     arguments.out.mkdir(parents=True, exist_ok=True)
-    write_results(arguments.out / "unseen.json", {**record.provenance(command, 0), "data": found})
-    (arguments.out / "unseen.md").write_text(markdown(found, command, kept.describe_machine()), encoding="utf8")
+    write_results(file, {"data": found})
+    (arguments.out / "unseen.md").write_text(markdown(found), encoding="utf8")
 
 
 if __name__ == "__main__":

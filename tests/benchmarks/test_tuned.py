@@ -28,7 +28,8 @@ def test_the_best_trial_of_all_models_is_compared(
     tuned.main()
     page = capsys.readouterr().out
     assert page.strip() == (tmp_path / "tuned.md").read_text(encoding="utf8").strip()
-    (row,) = json.loads((tmp_path / "tuned.json").read_text(encoding="utf8"))["rows"]
+    file = tmp_path / "tuned.json"
+    (row,) = json.loads(file.read_text(encoding="utf8"))["rows"]
     kept = [json.loads(path.read_text(encoding="utf8")) for path in (tmp_path / "keep" / "gowalla").glob("*.json")]
     best = max(kept, key=lambda trial: trial["validation"])
     single = row["single"]
@@ -37,3 +38,10 @@ def test_the_best_trial_of_all_models_is_compared(
     assert row["difference"]["mean"] == pytest.approx(row["fit"]["test"] - single["test"])
     assert np.isfinite(row["difference"]["stderr"])
     assert f"{row['difference']['mean'] / single['test']:+.1%}" in page
+    other = {**row, "data": "other", "command": "another command"}
+    file.write_text(json.dumps({"rows": [other]}), encoding="utf8")
+    tuned.main()
+    assert json.loads(file.read_text(encoding="utf8"))["rows"] == [other, row]
+    page = capsys.readouterr().out
+    assert "\n    another command\n    python -m benchmarks.tuned " in page
+    assert "\n| other | " in page

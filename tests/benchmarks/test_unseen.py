@@ -16,26 +16,25 @@ def test_each_file_of_a_folder_is_prepared_and_compared(tmp_path: Path, monkeypa
     out, keep = tmp_path / "out", tmp_path / "keep"
     options = ["--models", "popularity,ease", "--fit", "0", "--keep", str(keep), "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["unseen", str(tmp_path), *options])
+    out.mkdir()
+    other = {
+        "counts": {"users": 5, "items": 1234, "interactions": 20, "test users": 2},
+        "ndcg@100": {"als": {"mean": 0.29}, "ease": {"mean": 0.3}, "popularity": {"mean": 0.1}},
+        "as_good_as_the_best": ["als", "ease"],
+        "command": "another command",
+        "machine": {"cpu": "another machine", "cores": 8},
+    }
+    (out / "unseen.json").write_text(json.dumps({"data": {"other": other}}), encoding="utf8")
     unseen.main()
     found = json.loads((out / "unseen.json").read_text(encoding="utf8"))["data"]
-    assert set(found) == {"plays"}
+    assert set(found) == {"other", "plays"}
+    assert found["other"] == other
     assert set(found["plays"]["ndcg@100"]) == {"popularity", "ease"}
     text = (out / "unseen.md").read_text(encoding="utf8")
-    assert "| | plays |" in text
-    assert f"{found['plays']['ndcg@100']['ease']['mean']:.4f}" in text
-
-
-def test_a_row_that_is_not_significantly_behind_the_best_is_bold() -> None:
-    counts = {"users": 5, "items": 1234, "interactions": 20, "test users": 2}
-    figures = {"ease": {"mean": 0.3}, "als": {"mean": 0.29}, "popularity": {"mean": 0.1}}
-    found = {
-        "plays": {"counts": counts, "ndcg@100": figures, "as_good_as_the_best": ["als", "ease"]},
-        "more": {"counts": counts, "ndcg@100": {"ease": {"mean": 0.2}}, "as_good_as_the_best": ["ease"]},
-    }
-    lines = unseen.markdown(found, "command", "a machine").splitlines()
-    assert "| items | 1,234 | 1,234 |" in lines
-    assert lines[-3:] == [
-        "| ease | **0.3000** | **0.2000** |",
-        "| als | **0.2900** | not run |",
-        "| popularity | 0.1000 | not run |",
-    ]
+    made = "Made by `another command` on another machine, 8 cores and `python -m benchmarks.unseen FOLDER --fit 0` on "
+    assert made in text
+    lines = text.splitlines()
+    assert "| data | users | items | interactions | test users | als | ease | popularity |" in lines
+    assert lines[-2] == "| other | 5 | 1,234 | 20 | 2 | **.2900** | **.3000** | .1000 |"
+    assert lines[-1].startswith("| plays | 150 | 50 | ")
+    assert " |  | **." in lines[-1]  # ALS was not run
