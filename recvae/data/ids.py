@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-from pandas.api.types import infer_dtype, is_float_dtype, is_integer_dtype
+from pandas.api.types import infer_dtype, is_complex_dtype, is_float_dtype, is_integer_dtype
 
 from recvae.errors import DataError
 
@@ -45,7 +45,7 @@ def index_ids(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
     except TypeError as error:
         raise DataError(f"{name} has values of {error}; expected numbers or text") from None
     unique_ids = pd.Index(uniques, tupleize_cols=False)
-    if unique_ids.dtype == object:
+    if unique_ids.dtype == object or is_complex_dtype(unique_ids.dtype):
         _check_one_kind(unique_ids, name)
     unique_ids = make_whole(unique_ids, name)
     order = unique_ids.argsort()

@@ -69,12 +69,16 @@ def _check_values(engine: Engine, table: Any, where: str, timestamp_unit: str | 
     if "timestamp" in types:
         table = table.mutate(timestamp=_read_times(table.timestamp, where))
         missing["timestamp"] = table.timestamp.isnull().sum()
+        if types["timestamp"].is_floating():
+            missing["infinite"] = (table.timestamp.abs() > np.finfo(np.float64).max).sum()
     found = engine.read_row(table.aggregate(rows=table.count(), **missing))
     if not found["rows"]:
         raise DataError(f"{where} has no rows")
     for name in (*PAIR, "rating"):
         if found.get(name):
             raise DataError(f"{where}: {name} is missing or no number in {found[name]:,} rows")
+    if found.get("infinite"):
+        raise DataError(f"{where}: timestamp is infinite in {found['infinite']:,} rows; expected finite numbers")
     if found.get("timestamp") and not timestamp_unit:  # as in memory, where integers with missing values become floats
         table = table.mutate(timestamp=table.timestamp.cast("float64"))
     return table

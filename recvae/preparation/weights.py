@@ -150,7 +150,7 @@ class WeightOptions:
                 "half_life needs timestamps; name their column by timestamp_column (--timestamp-column)"
             )
         times = parse_timestamps(frame["timestamp"])
-        if missing := int((pd.isna(times) | np.isin(times, [np.inf, -np.inf])).sum()):
+        if missing := int(pd.isna(times).sum()):
             raise DataError(f"half_life needs timestamps, but {missing:,} of {len(times):,} rows have none")
         in_seconds = times.astype("datetime64[us]").astype(np.int64) / 1e6 if times.dtype.kind == "M" else times
         if (latest := float(in_seconds.max())) >= END_OF_DATES:

@@ -228,6 +228,12 @@ def test_missing_timestamps_stay_missing() -> None:
     ("frame", "message"),
     [
         (table((1, 2)).iloc[:0], "the table has no rows"),
+        (table((1, 1j), (2, 2j)), "item_id has values of type complex such as 1j; expected numbers or text"),
+        (table((1, 2, 3, 4.0), (1, 3, 4, -np.inf)), "timestamp is -inf in row 1; expected a finite number"),
+        (
+            table((1, 2), (1, 3)).assign(timestamp=pd.array([None, np.inf], dtype="Float64")),
+            "timestamp is inf in row 1; expected a finite number",
+        ),
         (table((1, 2), (None, 3), (None, 4)), "user_id is missing in 2 rows, first in row 1"),
         (table(("a", "x"), ("b", None)), "item_id is missing in 1 rows, first in row 1"),
         (table((1, 2), (3, np.nan)), "item_id is missing in 1 rows, first in row 1"),

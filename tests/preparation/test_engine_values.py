@@ -60,3 +60,12 @@ def test_likes_of_a_folder(tmp_path: Path) -> None:
     frame.sort_values(["user_id", "item_id"]).to_parquet(tmp_path / "parts" / "0.parquet", index=False)
     frame.sort_values(["user_id", "item_id"]).to_parquet(tmp_path / "like.parquet", index=False)
     assert_same(tmp_path / "parts", SPLITS["leave-last"], "duckdb", tmp_path / "out", like=tmp_path / "like.parquet")
+
+
+def test_infinite_times_of_a_folder(tmp_path: Path) -> None:
+    frame = table().astype({"timestamp": "float64"})
+    frame.loc[[1, 3], "timestamp"] = [float("inf"), float("-inf")]
+    (tmp_path / "parts").mkdir()
+    frame.to_parquet(tmp_path / "parts" / "0.parquet", index=False)
+    with pytest.raises(DataError, match="timestamp is infinite in 2 rows; expected finite numbers"):
+        prepare(tmp_path / "parts", tmp_path / "out", replace(SPLITS["leave-last"], backend="duckdb"))
