@@ -18,6 +18,8 @@ LEAST_SECONDS = 0.5
 """A candidate with less time is not begun."""
 LATE = 0.1
 """A model whose fit on everything is expected to end later than this share of the budget after it is not used."""
+OVERRUN = 0.025
+"""Share of the budget by which candidates may end later than they should: one is ended between two steps only."""
 MOST_PARTS = 6
 BLEND_SECONDS = 0.001
 """Time to choose a blend's weights, for a validation user and a part, beside the scores, until a blend has shown it."""
@@ -82,12 +84,13 @@ class Reserve:
         return self.clock.left - self.blend_seconds() - self.measure_seconds() - refit
 
     def _partner_seconds(self, spare: float) -> float:
-        """Seconds to fit a model again that could be blended with the best, until there is a blend."""
+        """Seconds to fit a model again that could be blended with the best, until there is a blend, with a margin."""
         if not self.blends or BLEND in {*self.leaders, *self.state.left_out}:
             return 0.0
         ranked = rank(self.leaders.values(), self.n_validation)
         partners = [leader.trial for leader in ranked if leader.model.folds_in][1:]
-        return next((trial.refit_seconds for trial in partners if trial.refit_seconds <= spare), 0.0)
+        kept = next((trial.refit_seconds for trial in partners if trial.refit_seconds <= spare), 0.0)
+        return kept + OVERRUN * self.clock.budget if kept else 0.0
 
     def refit_seconds(
         self, candidate: Candidate, model: Recommender, seconds: float, parts: Sequence[str] = ()

@@ -142,7 +142,8 @@ class Search:
             if estimate > spare:
                 self._leave_out(name, describe_lack(estimate, spare))
                 return True
-            if not at_once and estimate > self.reserve.allow(2, refit_share=share):
+            spare = spare if at_once else self.reserve.allow(2, refit_share=share)
+            if estimate > spare:
                 return False
         self._try(candidate, spare)
         return True

@@ -46,6 +46,11 @@ def test_an_inverse_is_cubic_whatever_small_samples_show(monkeypatch: pytest.Mon
     assert estimate_seconds(Candidate("ease", {}), SPLIT, 5, 0) == pytest.approx(0.1 * 8)  # the half was looked at
 
 
+def test_als_grows_with_the_interactions_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "_time_sample", lambda *arguments: 8 * arguments[2] ** 1.2)  # of which most is overhead
+    assert estimate_seconds(Candidate("als", {}), SPLIT, 200, 0) == pytest.approx(8 * 0.25**1.2 * 4**2)
+
+
 def test_samples_of_real_data_and_one_that_cannot_be_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < estimate_seconds(Candidate("ease", {"l2": 10.0}), SPLIT, 100, 0) < 100
 

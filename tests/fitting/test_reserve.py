@@ -51,10 +51,13 @@ def test_time_is_kept_to_fit_the_best_again_and_not_what_may_be_blended(make: Ma
 def test_candidates_in_vain_leave_the_time_for_a_blend(make: Make) -> None:
     search = make("bm25,ease,als,multvae,blend", budget=100 + FINISH_SECONDS, now=lambda: 0.0)
     lead(search, multvae=20, ease=70, als=50, bm25=1)
-    spare = 100 - 20
-    assert search.reserve.allow() == pytest.approx(min(spare - 70, spare / 2.8), abs=0.5)
+    spare, margin = 100 - 20, 2.5
+    assert search.reserve.allow() == pytest.approx(min(spare - 70 - margin, spare / 2.8), abs=0.5)
     search.clock.budget -= 20  # no time for EASE again, but for ALS
-    assert search.reserve.allow() == pytest.approx(min(spare - 20 - 50, (spare - 20) / 2.8), abs=0.5)
+    assert search.reserve.allow() == pytest.approx(min(spare - 20 - 50 - margin, (spare - 20) / 2.8), abs=0.5)
+    search.clock.budget -= 9  # a candidate would leave too little time for ALS if it ended late
+    assert search.reserve.allow() < 0
+    search.clock.budget += 9
     search.state.left_out["blend"] = "no blend is better than multvae alone"
     assert search.reserve.allow() == pytest.approx((spare - 20) / 2.8, abs=0.5)
 

@@ -235,6 +235,17 @@ def test_a_model_that_takes_more_than_half_of_the_time_is_tried_last(
     assert sorted(estimated) == ["ease", "graph"]  # once each
 
 
+def test_a_wrong_estimate_costs_half_of_the_time_at_most(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "is_large", lambda _: True)
+    monkeypatch.setattr(module, "estimate_seconds", lambda *_: 0.1)
+    allowed: list[float] = []
+    monkeypatch.setattr(Search, "_try", lambda _, __, seconds: allowed.append(seconds))
+    search = make("popularity,ease,graph", budget=1000, now=lambda: 0.0)
+    for at_once in (False, True):
+        search._try_defaults("ease", at_once)
+    assert allowed == pytest.approx([search.reserve.allow(n, refit_share=0.35) for n in (2, 1)])
+
+
 @pytest.mark.parametrize("resumed", [False, True])
 def test_a_training_that_was_short_is_longer_when_there_is_time(
     make: Make, monkeypatch: pytest.MonkeyPatch, resumed: bool
