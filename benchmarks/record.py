@@ -58,6 +58,12 @@ class Options(argparse.Namespace):
     command: str
 
 
+def add_rows(file: Path, rows: Sequence[Mapping[str, Any]], *keys: str) -> list[Mapping[str, Any]]:
+    """Put rows of results behind those that a file has, or in place of those with the same values of the keys."""
+    old = json.loads(file.read_text(encoding="utf8"))["rows"] if file.exists() else []
+    return list({tuple(row[key] for key in keys): row for row in (*old, *rows)}.values())
+
+
 def split_names(text: str) -> list[str]:
     """Names in a text with commas between them."""
     return [name.strip() for name in text.split(",") if name.strip()]

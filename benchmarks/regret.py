@@ -221,10 +221,9 @@ class Search:
         if set(arguments.models) != set(MODELS):
             command += f" --models {','.join(arguments.models)}"
         command += f" --trials {arguments.trials} --users {arguments.users}"
-        new = {(cell.data, cell.model): self._summarise(cell) | {"command": command} for cell in self.cells}
+        new = [{**self._summarise(cell), "command": command} for cell in self.cells]
         file = out / "regret.json"
-        old = json.loads(file.read_text(encoding="utf8"))["rows"] if file.exists() else []
-        rows = list(({(row["data"], row["model"]): row for row in old} | new).values())
+        rows = record.add_rows(file, new, "data", "model")
         rows.sort(key=lambda row: SETS.index(row["data"]) if row["data"] in SETS else len(SETS))
         out.mkdir(parents=True, exist_ok=True)
         content = {"format_version": 1, "metric": "ndcg@100", "rows": rows}

@@ -112,10 +112,8 @@ def write(rows: Sequence[Row], arguments: argparse.Namespace) -> str:
     """Write rows beside those of other data sets that there are already, and return the page."""
     sets = ",".join(arguments.sets)
     command = f"python -m benchmarks.tuned --sets {sets} --budget {arguments.budget:g} --users {arguments.users}"
-    new = {row["data"]: {**row, **record.provenance(command, 0)} for row in rows}
     file = arguments.out / "tuned.json"
-    old = json.loads(file.read_text(encoding="utf8"))["rows"] if file.exists() else []
-    every = list(({row["data"]: row for row in old} | new).values())
+    every = record.add_rows(file, [{**row, **record.provenance(command, 0)} for row in rows], "data")
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_results(file, {"format_version": 1, "rows": every})
     page = tabulate(every)

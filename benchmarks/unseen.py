@@ -11,9 +11,8 @@ Writes `unseen.json` and `unseen.md` into `--out`, where the rows of other data 
 """
 
 import argparse
-import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +54,10 @@ def summarise(table: Mapping[str, Any], prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Write a row for each data set: its sizes, then the figure of every model."""
-    models = list(dict.fromkeys(row for data in found.values() for row in data[METRIC]))
-    origins = [(data["command"], data["machine"]) for data in found.values()]
+    models = list(dict.fromkeys(model for row in rows for model in row[METRIC]))
+    origins = [(row["command"], row["machine"]) for row in rows]
     made = dict.fromkeys(f"`{command}` on {machine['cpu']}, {machine['cores']} cores" for command, machine in origins)
     counts = ("users", "items", "interactions", "test users")
     lines = [
@@ -69,12 +68,12 @@ def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
         f"| data | {' | '.join([*counts, *models])} |",
         f"| --- {'| ---: ' * (len(counts) + len(models))}|",
     ]
-    for name, data in found.items():
-        cells = [f"{data['counts'][count]:,}" for count in counts]
+    for row in rows:
+        cells = [f"{row['counts'][count]:,}" for count in counts]
         for model in models:
-            cell = figure(data[METRIC][model]["mean"]) if model in data[METRIC] else ""
-            cells.append(f"**{cell}**" if model in data["as_good_as_the_best"] else cell)
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+            cell = figure(row[METRIC][model]["mean"]) if model in row[METRIC] else ""
+            cells.append(f"**{cell}**" if model in row["as_good_as_the_best"] else cell)
+        lines.append(f"| {row['data']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -111,14 +110,15 @@ def main() -> None:
     )
     run(measure, tables.take, tables.done, workers=1, cores=assigned_cores(), seconds=float("inf"))
     command = f"python -m benchmarks.unseen FOLDER --fit {arguments.fit:g}"
-    origin = record.provenance(command, 0)
-    new = {n: {**summarise(table, tables.data[n]), **origin} for n in names if (table := tables.write(n))}
+    if set(arguments.models) != set(MODELS):
+        command += f" --models {','.join(arguments.models)}"
+    summaries = [(name, summarise(table, tables.data[name])) for name in names if (table := tables.write(name))]
     file = arguments.out / "unseen.json"
-    old = json.loads(file.read_text(encoding="utf8"))["data"] if file.exists() else {}
-    found = old | new
+    new = [{"data": name, **summary, **record.provenance(command, 0)} for name, summary in summaries]
+    rows = record.add_rows(file, new, "data")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    write_results(file, {"data": found})
-    (arguments.out / "unseen.md").write_text(markdown(found), encoding="utf8")
+    write_results(file, {"format_version": 1, "rows": rows})
+    (arguments.out / "unseen.md").write_text(markdown(rows), encoding="utf8")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-from pandas.api.types import infer_dtype, is_datetime64_any_dtype, is_float_dtype, is_timedelta64_dtype
+from pandas.api.types import infer_dtype, is_datetime64_any_dtype, is_timedelta64_dtype
 
 from recvae.errors import DataError
 
@@ -117,10 +117,10 @@ def parse_timestamps(times: pd.Series, describe_row: DescribeRow | None = None) 
             refuse_first("timestamp", times, times.notna().to_numpy(), DATE, describe_row)
         numbers = pd.to_numeric(times, errors="coerce")
         if (numbers.isna() == times.isna()).all():
-            if is_float_dtype(numbers.dtype):
-                infinite = numbers.abs().eq(np.inf).fillna(False).to_numpy(dtype=bool)
-                refuse_first("timestamp", times, infinite, "a finite number", describe_row)
-            return numbers.to_numpy(dtype=np.float64, na_value=np.nan) if numbers.hasnans else numbers.to_numpy()
+            values = numbers.to_numpy(dtype=np.float64, na_value=np.nan) if numbers.hasnans else numbers.to_numpy()
+            if values.dtype.kind == "f":
+                refuse_first("timestamp", times, np.isinf(values), "a finite number", describe_row)
+            return values
         times = parse_dates(times, describe_row)
     return (times if times.dt.tz is None else times.dt.tz_convert(None)).to_numpy()
 

@@ -24,8 +24,8 @@ assumed before it is known.
 """
 BY_INTERACTIONS = ("als",)
 """Models whose time grows at least as fast as the interactions; samples show less, as most of a small one's time goes
-elsewhere. By the growth from an eighth to a quarter ALS was estimated at less than half to .7 of its time on four data
-sets with 64,000 to 2,100,000 interactions, and is at .9 to 1.9 by this one.
+elsewhere. By the growth from an eighth to a quarter ALS was estimated at .4 to .7 of its time on three data sets with
+64,000 to 670,000 interactions, and at less than half on one with 2,100,000; by this one at 1.0 to 1.9 on the three.
 """
 LONG_SIDE = 10_000
 """Below this number of users, or of items, an inverse is not all that takes time: from a quarter to the whole of four

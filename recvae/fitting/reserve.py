@@ -83,13 +83,17 @@ class Reserve:
         refit = max((leader.trial.refit_seconds for leader in likely), default=0.0)
         return self.clock.left - self.blend_seconds() - self.measure_seconds() - refit
 
+    def rank_parts(self) -> list[Leader]:
+        """Rank the models that can be parts of a blend, the best first."""
+        ranked = rank(self.leaders.values(), self.n_validation)
+        return [leader for leader in ranked if leader.trial.name != BLEND and leader.model.folds_in]
+
     def _partner_seconds(self, spare: float) -> float:
         """Seconds to fit a model again that could be blended with the best, until there is a blend, with a margin."""
         if not self.blends or BLEND in {*self.leaders, *self.state.left_out}:
             return 0.0
-        ranked = rank(self.leaders.values(), self.n_validation)
-        partners = [leader.trial for leader in ranked if leader.model.folds_in][1:]
-        kept = next((trial.refit_seconds for trial in partners if trial.refit_seconds <= spare), 0.0)
+        partners = [part.trial.refit_seconds for part in self.rank_parts()[1:]]
+        kept = next((seconds for seconds in partners if seconds <= spare), 0.0)
         return kept + OVERRUN * self.clock.budget if kept else 0.0
 
     def refit_seconds(
@@ -117,16 +121,16 @@ class Reserve:
 
     def blend_seconds(self) -> float:
         """Seconds to blend the best models once more, and to measure the blend."""
-        ranked = rank(self.leaders.values(), self.n_validation)
-        parts = [leader.trial for leader in ranked if leader.trial.name != BLEND and leader.model.folds_in][:MOST_PARTS]
+        parts = self.rank_parts()[:MOST_PARTS]
         if not self.blends or len(parts) < 2:
             return 0.0
         known = [trial.seconds + trial.score_seconds for trial in self.state.trials if trial.name == BLEND]
         if known:
             return FIT_SAFETY * max(known)
         chosen_by = min(self.n_validation, MOST_USERS)
-        scored = chosen_by + self.n_validation * (self.n_validation > MOST_USERS)  # few are not ranked once more
-        scoring = sum(trial.score_seconds for trial in parts) * scored / max(1, self.n_validation)
+        # More are ranked by the blend once more, to measure it.
+        scored = chosen_by if self.n_validation <= MOST_USERS else chosen_by + self.n_validation
+        scoring = sum(part.trial.score_seconds for part in parts) * scored / max(1, self.n_validation)
         return FIT_SAFETY * max(BLEND_SECONDS * len(parts) * chosen_by + scoring, 2 * self.unfinished_blend)
 
 

@@ -201,7 +201,7 @@ class Search:
 
     def _try_blend(self) -> None:
         """Blend the best models, unless these are blended already."""
-        if BLEND not in self.names or len(self._list_parts()) < 2:
+        if BLEND not in self.names or len(self.reserve.rank_parts()) < 2:
             return
         parts = self._choose_parts()
         if [part.trial for part in parts] == self._blended:
@@ -218,15 +218,11 @@ class Search:
         if not self._try(Candidate(BLEND, params), self.clock.left - self.reserve.measure_seconds() - kept):
             self._try_blend()  # of fewer parts, if it was not done: more time is kept for it now
 
-    def _list_parts(self) -> list[Leader]:
-        """The models that can be parts of a blend, best first."""
-        return [leader for leader in self.ranking if leader.trial.name != BLEND and leader.model.folds_in]
-
     def _choose_parts(self) -> list[Leader]:
         """Choose parts of a blend that can all be fitted again in the time that is left, the best first."""
         parts: list[Leader] = []
         spare = self.clock.left - self.reserve.measure_seconds() - self.reserve.blend_seconds()
-        for leader in self._list_parts():
+        for leader in self.reserve.rank_parts():
             if leader.trial.refit_seconds <= spare and len(parts) < MOST_PARTS:
                 parts.append(leader)
                 spare -= leader.trial.refit_seconds
