@@ -5,18 +5,15 @@ from dataclasses import replace
 import numpy as np
 
 from recvae.data.splitting import Holdout, Split
-from recvae.errors import RecvaeError, first_line
-from recvae.evaluation.evaluate import evaluate
 from recvae.fitting.budget import Clock, format_seconds
 from recvae.fitting.candidates import Candidate, describe_settings, run_params, train_for, vary
 from recvae.fitting.cost import compare_cost, describe_lack, estimate_seconds, is_large, share_of_fit
-from recvae.fitting.epochs import START_EPOCHS, EpochWatch, TooManyEpochsError
-from recvae.fitting.interruption import OutOfTimeError, interrupt_after
+from recvae.fitting.epochs import START_EPOCHS, TooManyEpochsError
+from recvae.fitting.interruption import OutOfTimeError
 from recvae.fitting.reserve import FIT_SAFETY, LEAST_SECONDS, MOST_PARTS, Reserve, can_be_fitted_again
 from recvae.fitting.state import SearchState
-from recvae.fitting.trial import BLEND, Leader, Trial, name_parts, rank, to_plain
+from recvae.fitting.trial import BLEND, Attempt, FailedAttemptError, Leader, Trial, attempt, name_parts, rank, to_plain
 from recvae.models.base import Recommender
-from recvae.models.blending.weights import MOST_USERS
 from recvae.models.registry import MODELS
 from recvae.progress import StatusLine
 
@@ -241,55 +238,31 @@ class Search:
             return None
         doing = f"trying {name}{describe_settings(candidate.varies)}"
         self.status.show(doing)
+        began = self.clock.now()
         try:
-            model = candidate.create()
-            callback = EpochWatch(
-                model,
-                float("inf") if watched is None else watched,
-                self.clock.now,
-                lambda done, of: self.status.show(f"{doing}, epoch {done} of {of or '?'}"),
+            attempted = attempt(
+                candidate,
+                self.split.train,
+                self.validation,
+                self.metric,
+                allowed=allowed,
+                watched=watched,
+                now=self.clock.now,
+                report=lambda done, of: self.status.show(f"{doing}, epoch {done} of {of or '?'}"),
             )
-            began = started = self.clock.now()
-            with interrupt_after(allowed):
-                model.fit(
-                    self.split.train,
-                    show_progress=False,
-                    callback=callback if model.resumable else None,
-                    validation=self.validation,
-                )
-                seconds = self.clock.now() - started
-                started = self.clock.now()
-                value = self._measure(model)
         except OutOfTimeError:
             taken = format_seconds(self.clock.now() - began)
             if name == BLEND:
                 self.reserve.unfinished_blend = max(allowed, self.reserve.unfinished_blend)
             self._leave_out(name, f"not done after {taken}, all the time that there was for it", candidate)
             return None
-        except (RecvaeError, MemoryError, ModuleNotFoundError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "allocate" not in str(error):
-                raise
-            self._leave_out(name, first_line(error), candidate)
+        except FailedAttemptError as error:
+            self._leave_out(name, str(error), candidate)
             return None
-        return self._keep(candidate, model, value, seconds, self.clock.now() - started, planned_epochs)
+        return self._keep(candidate, attempted, planned_epochs)
 
-    def _measure(self, model: Recommender) -> float:
-        """Measure a model on the validation users; a blend, while they are few, by weights chosen without each user."""
-        cross_fitted: float | None = getattr(model, "cross_fitted_", None)
-        are_few = self.validation.n_users <= MOST_USERS
-        if cross_fitted is not None and are_few and len(name_parts(model, self.leaders)) > 1:
-            return cross_fitted
-        return evaluate(model, self.validation, [self.metric]).mean(self.metric)
-
-    def _keep(
-        self,
-        candidate: Candidate,
-        model: Recommender,
-        value: float,
-        seconds: float,
-        score_seconds: float,
-        planned_epochs: int | None,
-    ) -> Trial:
+    def _keep(self, candidate: Candidate, attempted: Attempt, planned_epochs: int | None) -> Trial:
+        model, value = attempted.model, attempted.value
         name, before = candidate.name, self.leaders.get(candidate.name)
         parts = name_parts(model, self.leaders) if name == BLEND else ()
         # A blend that was chosen among newer models says more of these than an earlier one with a higher figure.
@@ -302,9 +275,9 @@ class Search:
             to_plain(model.fitted_params()),
             dict(candidate.varies),
             value,
-            seconds,
-            self.reserve.refit_seconds(candidate, model, seconds, parts),
-            score_seconds,
+            attempted.seconds,
+            self.reserve.refit_seconds(candidate, model, attempted.seconds, parts),
+            attempted.score_seconds,
             getattr(model, "best_epoch_", None),
             planned_epochs,
         )
@@ -319,7 +292,7 @@ class Search:
         self._save_state()
         best = self.ranking[0].trial
         self.status.say(
-            f"{name:<10}  {self.metric} {value:.4f}  {seconds:7.1f} s   best {best.name} {best.value:.4f}   "
+            f"{name:<10}  {self.metric} {value:.4f}  {attempted.seconds:7.1f} s   best {best.name} {best.value:.4f}   "
             f"{format_seconds(self.clock.left)} left  {describe_settings(trial.varies)}".rstrip()
         )
         return trial

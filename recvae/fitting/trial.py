@@ -1,11 +1,18 @@
-"""Candidates that were fitted and measured on validation users."""
+"""Trials: candidates fitted and measured on the validation users within their time, and the best of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
+from recvae.data.splitting import Holdout
+from recvae.errors import RecvaeError, first_line
+from recvae.evaluation.evaluate import evaluate
+from recvae.fitting.candidates import Candidate
+from recvae.fitting.epochs import EpochWatch
+from recvae.fitting.interruption import interrupt_after
 from recvae.models.base import Recommender
 from recvae.models.blending.weights import MOST_USERS
 
@@ -74,6 +81,87 @@ class Leader:
     trial: Trial
     model: Recommender
     parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """A fitted model, its figure on the validation users, and the seconds to fit it and to rank for them."""
+
+    model: Recommender
+    value: float
+    seconds: float
+    score_seconds: float
+
+
+class FailedAttemptError(Exception):
+    """Raised for a candidate that cannot be fitted, with the reason."""
+
+
+def attempt(
+    candidate: Candidate,
+    train: sparse.csr_matrix,
+    validation: Holdout,
+    metric: str,
+    *,
+    allowed: float,
+    watched: float | None,
+    now: Callable[[], float],
+    report: Callable[[int, int | None], None],
+) -> Attempt:
+    """Fit a candidate and measure it.
+
+    Parameters
+    ----------
+    candidate : Candidate
+    train : csr_matrix, shape (n_users, n_items)
+    validation : Holdout
+    metric : str
+    allowed : float
+        Seconds after which the attempt is ended.
+    watched : float, optional
+        Seconds that training in epochs may be expected to take.
+    now : callable
+        Seconds of a clock.
+    report : callable
+        Called with the number of epochs done and of epochs in all, where the model knows it.
+
+    Raises
+    ------
+    OutOfTimeError
+        After the seconds allowed.
+    TooManyEpochsError
+        In training that would take longer than `watched`.
+    FailedAttemptError
+        If the model cannot be fitted to these data, or not on this machine.
+    """
+    try:
+        model = candidate.create()
+        watch = EpochWatch(model, float("inf") if watched is None else watched, now, report)
+        started = now()
+        with interrupt_after(allowed):
+            model.fit(
+                train,
+                show_progress=False,
+                callback=watch if model.resumable else None,
+                validation=validation,
+            )
+            fitted = now()
+            value = measure(model, validation, metric)
+    except (RecvaeError, MemoryError, ModuleNotFoundError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate" not in str(error):
+            raise
+        raise FailedAttemptError(first_line(error)) from None
+    return Attempt(model, value, fitted - started, now() - fitted)
+
+
+def measure(model: Recommender, validation: Holdout, metric: str) -> float:
+    """Measure a model on the validation users; a blend, while they are few, by weights chosen without each user."""
+    cross_fitted: float | None = getattr(model, "cross_fitted_", None)
+    if cross_fitted is not None and validation.n_users <= MOST_USERS:
+        n_parts = np.count_nonzero(model.weights_)  # type: ignore[attr-defined]  # of a blend
+        if n_parts > 1:
+            return cross_fitted
+    return evaluate(model, validation, [metric]).mean(metric)
 
 
 def rank(leaders: Iterable[Leader], n_users: int) -> list[Leader]:

@@ -20,7 +20,6 @@ from recvae.evaluation.results import read_results
 from recvae.fitting import fit as module
 from recvae.fitting.budget import Clock
 from recvae.fitting.reserve import Reserve
-from recvae.fitting.search import Search
 from recvae.fitting.trial import Leader, Trial
 from recvae.inference.card import describe_artifact, format_card
 from recvae.inference.recommend import recommend
@@ -213,7 +212,7 @@ def test_the_model_that_is_saved_is_one_that_there_is_time_to_fit_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Reserve, "refit_seconds", lambda _, candidate, *__: 3600.0 if candidate.name == "ease" else 0.0)
-    monkeypatch.setattr(Search, "_measure", lambda _, model: 0.9 if isinstance(model, EASE) else 0.1)
+    monkeypatch.setattr("recvae.fitting.trial.measure", lambda model, *_: 0.9 if isinstance(model, EASE) else 0.1)
     fitted = recvae.fit(SOURCE.ratings, out=tmp_path / "model", **{**QUICK, "show_progress": True})
     assert fitted.name == "popularity"
     assert "ease is better, but fitting it on everything would take about 1:00:00" in capsys.readouterr().err

@@ -75,7 +75,7 @@ def test_a_blend_of_newer_models_takes_the_place_of_the_earlier_one(
     search._try_defaults("bm25")
     search._try_defaults("ease")
     search._try_blend()
-    monkeypatch.setattr(Search, "_measure", lambda _, model: 0.9 if isinstance(model, EASE) else 0.1)
+    monkeypatch.setattr("recvae.fitting.trial.measure", lambda model, *_: 0.9 if isinstance(model, EASE) else 0.1)
     search._try_variation(search.leaders["ease"].trial)
     assert search.ranking[0].trial.name == "ease"
     search._try_blend()
@@ -200,7 +200,7 @@ def test_training_that_gets_slower_is_left_out_with_the_time_that_it_took(
 def test_an_autoencoder_trains_as_many_epochs_as_fit(
     make: Make, monkeypatch: pytest.MonkeyPatch, budget: float, epochs: int | None
 ) -> None:
-    monkeypatch.setattr(module, "interrupt_after", lambda _: nullcontext())
+    monkeypatch.setattr("recvae.fitting.trial.interrupt_after", lambda _: nullcontext())
     monkeypatch.setattr("recvae.fitting.epochs.LEAST_EPOCHS", 1)
     search = make("popularity,multvae", budget=budget, now=SlowEpochs(monkeypatch))
     search._try_defaults("popularity")
@@ -250,7 +250,7 @@ def test_a_wrong_estimate_costs_half_of_the_time_at_most(make: Make, monkeypatch
 def test_a_training_that_was_short_is_longer_when_there_is_time(
     make: Make, monkeypatch: pytest.MonkeyPatch, resumed: bool
 ) -> None:
-    monkeypatch.setattr(module, "interrupt_after", lambda _: nullcontext())
+    monkeypatch.setattr("recvae.fitting.trial.interrupt_after", lambda _: nullcontext())
     monkeypatch.setattr("recvae.fitting.epochs.LEAST_EPOCHS", 1)
     search = make("popularity,multvae", budget=120, now=SlowEpochs(monkeypatch))
     search._try_defaults("popularity")
@@ -268,13 +268,13 @@ def test_a_training_that_was_short_is_longer_when_there_is_time(
 
 
 def test_a_longer_training_without_gain_is_not_repeated(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "interrupt_after", lambda _: nullcontext())
+    monkeypatch.setattr("recvae.fitting.trial.interrupt_after", lambda _: nullcontext())
     monkeypatch.setattr("recvae.fitting.epochs.LEAST_EPOCHS", 1)
     search = make("popularity,multvae", budget=120, now=SlowEpochs(monkeypatch))
     search._try_defaults("popularity")
     search._try_defaults("multvae")
     search.clock.budget = 1000
-    monkeypatch.setattr(Search, "_measure", lambda *_: 0.0)
+    monkeypatch.setattr("recvae.fitting.trial.measure", lambda *_: 0.0)
     varied = [search._try_variation(search.leaders["multvae"].trial) for _ in range(2)]
     assert [set(trial.varies) == {"epochs"} for trial in varied if trial] == [True, False]
 
