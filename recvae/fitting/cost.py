@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,11 @@ from recvae.data.splitting import Split
 from recvae.errors import RecvaeError
 from recvae.fitting.budget import format_seconds
 from recvae.fitting.candidates import Candidate
+from recvae.fitting.epochs import EpochCost
 from recvae.fitting.interruption import OutOfTimeError, interrupt_after
+from recvae.models.autoencoders.settings import choose_batch_size
+from recvae.models.linear.ease import MOST_ITEMS
+from recvae.models.registry import MODELS
 
 LARGE_INTERACTIONS, LARGE_ITEMS = 100_000, 2_000
 """Smaller data are not sampled: they take a second or two."""
@@ -31,11 +36,18 @@ LONG_SIDE = 10_000
 """Below this number of users, or of items, an inverse is not all that takes time: from a quarter to the whole of four
 data sets with 2,700 to 5,500 users the time of EASE doubled with the sides to 5.0 to 6.0 times, not 8.
 """
-REFIT_SHARES = {"ease": 0.35, "graph": 0.35, "als": 0.35, "bm25": 0.35, "cosine": 0.5, "tfidf": 0.5}
-"""Time of a fit with settings that are given, as a share of one that chooses them, for models that try several."""
+REFIT_SHARES = {"ease": 0.5, "graph": 0.7, "als": 0.2, "bm25": 0.15, "cosine": 0.25, "tfidf": 0.25}
+"""Time of a fit with settings that are given, as a share of one that chooses them, for models that try several: about
+the largest of ten data sets.
+"""
 SAMPLES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """Shares of the users and of the items; the first one only loads libraries and wakes threads."""
 PROBE_SHARE = 0.25
+LEAST_SECONDS = 0.5
+"""A candidate with less time is not begun."""
+EPOCH_SHARE = 1 / 16
+SHORT_EPOCH = 2.0
+"""Seconds below which a sample's first epoch, with what libraries take to wake up, is followed by another."""
 
 
 def is_large(split: Split) -> bool:
@@ -52,18 +64,22 @@ def estimate_seconds(candidate: Candidate, split: Split, allowed: float, seed: i
     """
     estimate, before = 0.0, None
     for share in SAMPLES:
-        seconds = _time_sample(candidate, split, share, PROBE_SHARE * allowed, seed)
-        if seconds is None:
+        timed = _time_sample(candidate, split, share, PROBE_SHARE * allowed, seed)
+        if timed is None:
             return estimate
         if share == SAMPLES[0]:
             continue
-        if before is not None and seconds > CUBIC_GROWTH * before:  # no model's time grows so; other work had the cores
-            seconds = min(seconds, _time_sample(candidate, split, share, seconds, seed) or seconds)
+        if (
+            before is not None and timed[0] > CUBIC_GROWTH * before
+        ):  # no model's time grows so; other work had the cores
+            timed = min(timed, _time_sample(candidate, split, share, timed[0], seed) or timed)
+        seconds = timed[0]
         least = USUAL_GROWTH if candidate.name in BY_INTERACTIONS else LEAST_GROWTH
         growth = USUAL_GROWTH if before is None else min(max(seconds / before, least), MOST_GROWTH)
+        estimate, before = seconds * growth ** math.log2(1 / share), seconds
         if candidate.name in CUBIC:
             growth = CUBIC_GROWTH if min(split.train.shape) >= LONG_SIDE else MOST_GROWTH
-        estimate, before = seconds * growth ** math.log2(1 / share), seconds
+            estimate = _extrapolate_inverses(*timed, share, min(split.train.shape), growth)
         if share >= 1 / 4 and (estimate <= allowed or growth * seconds > PROBE_SHARE * allowed):
             break
         if seconds >= PROBE_SHARE * allowed:
@@ -71,8 +87,22 @@ def estimate_seconds(candidate: Candidate, split: Split, allowed: float, seed: i
     return estimate
 
 
-def _time_sample(candidate: Candidate, split: Split, share: float, most: float, seed: int) -> float | None:
-    """Seconds to fit a share of the users and of the items; None if that fails."""
+def _extrapolate_inverses(seconds: float, again: float, share: float, side: int, growth: float) -> float:
+    """Extrapolate the seconds of a sample with inverses: one for the model, and those that choose its settings.
+
+    Settings of a large matrix are chosen on fewer items, so that their time stops growing.
+    """
+    choosing = max(1.0, min(side, MOST_ITEMS) / (share * side))
+    return float(again * growth ** math.log2(1 / share) + (seconds - again) * MOST_GROWTH ** math.log2(choosing))
+
+
+def _time_sample(
+    candidate: Candidate, split: Split, share: float, most: float, seed: int
+) -> tuple[float, float] | None:
+    """Seconds to fit a share of the users and of the items, and of them those that an inverse takes with its settings.
+
+    None if that fails.
+    """
     generator = np.random.default_rng(seed)
     items = np.sort(generator.choice(split.train.shape[1], int(share * split.train.shape[1]), replace=False))
 
@@ -80,7 +110,7 @@ def _time_sample(candidate: Candidate, split: Split, share: float, most: float, 
         return matrix[:n_rows][:, items]
 
     users = generator.permutation(split.train.shape[0])[: int(share * split.train.shape[0])]
-    validation = None
+    train, validation = split.train[users][:, items], None
     if split.validation is not None:
         n_rows = int(share * split.validation.n_users)
         validation = sample(split.validation.fold_in, n_rows), sample(split.validation.held_out, n_rows)
@@ -88,12 +118,51 @@ def _time_sample(candidate: Candidate, split: Split, share: float, most: float, 
     started = time.monotonic()
     try:
         with interrupt_after(most):
-            candidate.create().fit(split.train[users][:, items], show_progress=False, validation=validation)
+            model = candidate.create().fit(train, show_progress=False, validation=validation)
+        seconds = again = time.monotonic() - started
+        if candidate.name in CUBIC:
+            started = time.monotonic()
+            model.refit(train, show_progress=False)
+            again = min(time.monotonic() - started, seconds)
     except OutOfTimeError:
-        return time.monotonic() - started
+        return (time.monotonic() - started,) * 2
     except (RecvaeError, MemoryError, ImportError):
         return None
-    return time.monotonic() - started
+    return seconds, again
+
+
+def estimate_epochs(candidate: Candidate, split: Split, allowed: float, seed: int) -> EpochCost | None:
+    """Estimate the time of a training epoch, from one on a share of the users; None for small data, or without time.
+
+    All items are kept, and batches have as many users as those of all, so that their number alone makes the difference.
+    """
+    if not is_large(split) or allowed < LEAST_SECONDS:
+        return None
+    n_users = split.train.shape[0]
+    batch_size = choose_batch_size(n_users)
+    users = np.random.default_rng(seed).permutation(n_users)[: max(batch_size, int(EPOCH_SHARE * n_users))]
+    settings: dict[str, Any] = {"epochs": 2, "batch_size": batch_size}
+    if "initial" in MODELS[candidate.name].parameter_names():
+        settings["initial"] = "random"  # the time to find singular vectors is not an epoch's
+    times: list[float] = []
+
+    def note(epoch: int, seconds: float, loss: float) -> None:
+        del epoch, loss
+        times.append(seconds)
+        if seconds >= SHORT_EPOCH:
+            raise OutOfTimeError
+
+    started = time.monotonic()
+    try:
+        with interrupt_after(PROBE_SHARE * allowed):
+            sample = replace(candidate, params={**candidate.params, **settings}).create()
+            sample.fit(split.train[users], show_progress=False, callback=note)
+    except OutOfTimeError:
+        times = times or [time.monotonic() - started]
+    except (RecvaeError, MemoryError, ImportError):
+        return None
+    epochs = candidate.create().count_epochs(split.train)  # type: ignore[attr-defined]  # of autoencoders
+    return EpochCost(epochs, min(times) * n_users / len(users))
 
 
 def compare_cost(best: Mapping[str, Any], drawn: Mapping[str, Any]) -> float:

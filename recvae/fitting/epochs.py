@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from recvae.fitting.interruption import OutOfTimeError
 from recvae.models.base import Recommender
@@ -18,20 +19,26 @@ PATIENCE = 1.5
 """Training that was expected to fit may take longer than it may by this factor."""
 
 
-class TooManyEpochsError(Exception):
-    """Raised in training that would take longer than it may.
+@dataclass(frozen=True)
+class EpochCost:
+    """The epochs that a model would train, and the seconds of one."""
 
-    Attributes
-    ----------
-    epochs : int
-        Epochs that the model would train.
-    seconds : float
-        Of an epoch.
-    """
+    epochs: int
+    seconds: float
 
-    def __init__(self, epochs: int, seconds: float) -> None:
-        super().__init__(epochs, seconds)
-        self.epochs, self.seconds = epochs, seconds
+    @property
+    def total(self) -> float:
+        """Seconds of the whole training."""
+        return self.of(self.epochs)
+
+    @property
+    def least(self) -> float:
+        """Seconds of the shortest training that is worth its time."""
+        return self.of(LEAST_EPOCHS)
+
+    def of(self, epochs: int) -> float:
+        """Seconds of a training of so many epochs, with those before the first."""
+        return (epochs + START_EPOCHS) * self.seconds
 
     def choose_epochs(self, allowed: float, most: float) -> int | None:
         """Choose the epochs that fit into the seconds `allowed`, or else into `most`; None if too few do.
@@ -42,6 +49,20 @@ class TooManyEpochsError(Exception):
             if (epochs := int(available / self.seconds) - START_EPOCHS) >= LEAST_EPOCHS:
                 return min(epochs, self.epochs)
         return None
+
+
+class TooManyEpochsError(Exception):
+    """Raised in training that would take longer than it may.
+
+    Attributes
+    ----------
+    cost : EpochCost
+        As it was measured.
+    """
+
+    def __init__(self, cost: EpochCost) -> None:
+        super().__init__(cost)
+        self.cost = cost
 
 
 class EpochWatch:
@@ -81,7 +102,7 @@ class EpochWatch:
         if epochs is not None and (self.done == EPOCHS_TO_MEASURE or (self.done == 1 and seconds >= LONG_EPOCH)):
             an_epoch = max(elapsed - self.first, 1e-6) if self.first else seconds  # not what comes before the first
             if elapsed + an_epoch * (epochs - self.done) > self.allowed:
-                raise TooManyEpochsError(epochs, an_epoch)
+                raise TooManyEpochsError(EpochCost(epochs, an_epoch))
         if self.done == 1:
             self.first = elapsed
         if elapsed > PATIENCE * self.allowed and (epochs is None or self.done < epochs):

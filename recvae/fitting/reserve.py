@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from recvae.data.splitting import Split
 from recvae.fitting.budget import Clock
 from recvae.fitting.candidates import Candidate
-from recvae.fitting.cost import share_of_fit
+from recvae.fitting.cost import LEAST_SECONDS, share_of_fit
 from recvae.fitting.state import SearchState
 from recvae.fitting.trial import BLEND, Leader, Trial, rank
 from recvae.models.base import Recommender
@@ -14,8 +14,6 @@ from recvae.models.blending.weights import MOST_USERS
 FINISH_SECONDS = 1.4
 """Time kept for the comparison, the report and the end of the process, on a machine without other work."""
 SCORE_SAFETY, FIT_SAFETY = 1.5, 1.2
-LEAST_SECONDS = 0.5
-"""A candidate with less time is not begun."""
 LATE = 0.1
 """A model whose fit on everything is expected to end later than this share of the budget after it is not used."""
 OVERRUN = 0.025
@@ -75,6 +73,10 @@ class Reserve:
             spare - self._partner_seconds(spare), (spare + kept) / (n + self.growth * FIT_SAFETY * refit_share)
         )
         return allowed if self.leaders else max(allowed, LEAST_SECONDS)  # there is to be a model, however late
+
+    def allow_defaults(self, name: str, n: int = 1) -> float:
+        """Seconds that each of `n` models such as this may take with its defaults."""
+        return self.allow(n, refit_share=share_of_fit(name, {}, self.shape))
 
     def spare_seconds(self) -> float:
         """Seconds left beside those of the end."""

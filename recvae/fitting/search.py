@@ -1,16 +1,25 @@
 """The search: every model with its defaults, then variations of the better half, then the blend of the best."""
 
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 
 from recvae.data.splitting import Holdout, Split
 from recvae.fitting.budget import Clock, format_seconds
 from recvae.fitting.candidates import Candidate, describe_settings, run_params, train_for, vary
-from recvae.fitting.cost import compare_cost, describe_lack, estimate_seconds, is_large, share_of_fit
-from recvae.fitting.epochs import START_EPOCHS, TooManyEpochsError
+from recvae.fitting.cost import (
+    LEAST_SECONDS,
+    compare_cost,
+    describe_lack,
+    estimate_epochs,
+    estimate_seconds,
+    is_large,
+    share_of_fit,
+)
+from recvae.fitting.epochs import PATIENCE, TooManyEpochsError
 from recvae.fitting.interruption import OutOfTimeError
-from recvae.fitting.reserve import FIT_SAFETY, LEAST_SECONDS, MOST_PARTS, Reserve, can_be_fitted_again
+from recvae.fitting.reserve import FIT_SAFETY, MOST_PARTS, Reserve, can_be_fitted_again
 from recvae.fitting.state import SearchState
 from recvae.fitting.trial import BLEND, Attempt, FailedAttemptError, Leader, Trial, attempt, name_parts, rank, to_plain
 from recvae.models.base import Recommender
@@ -70,6 +79,7 @@ class Search:
         self.leaders: dict[str, Leader] = {}
         self.reserve = Reserve(split, names, growth, clock, self.leaders, state)
         self._estimates: dict[str, float] = {}
+        self._lacking: dict[str, float] = {}
         self._blended: list[Trial] = []
         self._min_gain = MIN_GAIN * max(1.0, (MANY_USERS / max(1, self.validation.n_users)) ** 0.5)
 
@@ -84,9 +94,7 @@ class Search:
         postponed = [name for name in self._list_untried() if not self._try_defaults(name, at_once=False)]
         for name in postponed:
             self._try_defaults(name)
-        self._try_blend()
-        if untried := [name for name, reason in self.state.left_out.items() if reason == NO_TIME]:
-            self.status.say(f"no time is left for {', '.join(untried)}")
+        self._try_blend_and_left_out()
         number = in_vain = 0
         while in_vain < ENOUGH_VARIATIONS:
             number += 1
@@ -94,9 +102,11 @@ class Search:
             if not tried:
                 break
             in_vain = 0 if gained else in_vain + tried
+        self._try_blend_and_left_out()
+        if untried := [name for name, reason in self.state.left_out.items() if reason == NO_TIME]:
+            self.status.say(f"no time is left for {', '.join(untried)}")
         if in_vain and (spare := self.reserve.spare_seconds()) >= LEAST_SECONDS:
             self.status.say(f"no variation gains {self._min_gain:.1%}; the last {format_seconds(spare)} stay unused")
-        self._try_blend()
         if len(ranking := self.ranking) > 1 and ranking[1].trial.value > ranking[0].trial.value:
             best = ranking[1].trial
             self.status.say(f"{best.name} is ahead of the blend by no more than chance, so the blend is taken")
@@ -129,37 +139,43 @@ class Search:
         if MODELS[name].resumable:
             self._try_epochs(candidate)
             return True
-        share = share_of_fit(name, candidate.varies, self.split.train.shape)
-        spare = self.reserve.allow(refit_share=share)
+        spare = self.reserve.allow_defaults(name)
         if is_large(self.split) and name != "popularity" and spare >= LEAST_SECONDS:
             if name not in self._estimates:
                 self.status.show(f"estimating {name}")
                 self._estimates[name] = estimate_seconds(candidate, self.split, spare, self.seed)
             estimate = self._estimates[name]
             if estimate > spare:
-                self._leave_out(name, describe_lack(estimate, spare))
+                self._leave_out(name, describe_lack(estimate, spare), needed=estimate)
                 return True
-            spare = spare if at_once else self.reserve.allow(2, refit_share=share)
-            if estimate > spare:
+            if not at_once and estimate > (spare := self.reserve.allow_defaults(name, 2)):
                 return False
         self._try(candidate, spare)
         return True
 
-    def _try_epochs(self, candidate: Candidate) -> Trial | None:
+    def _try_epochs(self, candidate: Candidate) -> None:
         """Try a model that trains in epochs: as many as it would choose, or as fit into the time."""
-        untried = [name for name in self._list_untried() if MODELS[name].resumable]
-        try:
-            return self._try(candidate, self.reserve.allow(), watched=self.reserve.allow(len(untried)))
-        except TooManyEpochsError as error:
-            spare = self.reserve.allow()
-            epochs = error.choose_epochs(self.reserve.allow(len(untried)), spare)
-            if epochs is None:
-                self._leave_out(candidate.name, describe_lack(error.epochs * error.seconds, spare))
+        name, planned, measured = candidate.name, None, False
+        untried = [other for other in self._list_untried() if MODELS[other].resumable]
+        self.status.show(f"estimating {name}")
+        cost = estimate_epochs(candidate, self.split, self.reserve.allow(), self.seed)
+        while True:
+            spare, each = self.reserve.allow(), self.reserve.allow(len(untried))
+            allowed, watched = spare, each
+            if cost is not None and (measured or cost.total > each):
+                epochs = cost.choose_epochs(each, spare)
+                if epochs is None:
+                    return self._leave_out(name, describe_lack(cost.total, spare), needed=cost.least)
+                planned = planned or cost.epochs
+                candidate = replace(train_for(name, self.metric, self.seed, epochs), varies={})
+                expected = cost.of(epochs)
+                allowed, watched = (FIT_SAFETY * expected + 1, inf) if measured else (spare, PATIENCE * expected)
+            shorter = planned if planned and candidate.params["epochs"] < planned else None
+            try:
+                self._try(candidate, allowed, watched=watched, planned_epochs=shorter)
                 return None
-            shorter = train_for(candidate.name, self.metric, self.seed, epochs)
-            needed = FIT_SAFETY * (epochs + START_EPOCHS) * error.seconds + 1
-            planned = error.epochs if epochs < error.epochs else None
-            return self._try(replace(shorter, varies={}), needed, planned_epochs=planned)
+            except TooManyEpochsError as error:
+                cost, measured = error.cost, True
 
     def _try_variations(self, number: int) -> tuple[int, bool]:
         """Try variations of the better half, of which less is left in each round; count them, tell if one gained."""
@@ -196,6 +212,15 @@ class Search:
             return None
         return self._try(drawn, spare)
 
+    def _try_blend_and_left_out(self) -> None:
+        """Blend the best models, and try what there was no time for, as long as there is some now."""
+        self._try_blend()
+        while names := [name for name, needed in self._lacking.items() if needed <= self.reserve.allow_defaults(name)]:
+            for name in names:
+                del self._lacking[name], self.state.left_out[name]
+                self._try_defaults(name)
+            self._try_blend()
+
     def _try_blend(self) -> None:
         """Blend the best models, unless these are blended already."""
         if BLEND not in self.names or len(self.reserve.rank_parts()) < 2:
@@ -226,7 +251,7 @@ class Search:
         return parts
 
     def _try(
-        self, candidate: Candidate, allowed: float, *, watched: float | None = None, planned_epochs: int | None = None
+        self, candidate: Candidate, allowed: float, *, watched: float = inf, planned_epochs: int | None = None
     ) -> Trial | None:
         """Fit a candidate, measure it and keep it; None if it could not be fitted in the seconds allowed.
 
@@ -234,7 +259,7 @@ class Search:
         """
         name = candidate.name
         if allowed < LEAST_SECONDS:
-            self._leave_out(name, NO_TIME)
+            self._leave_out(name, NO_TIME, needed=LEAST_SECONDS)
             return None
         doing = f"trying {name}{describe_settings(candidate.varies)}"
         self.status.show(doing)
@@ -297,11 +322,16 @@ class Search:
         )
         return trial
 
-    def _leave_out(self, name: str, reason: str, candidate: Candidate | None = None) -> None:
+    def _leave_out(
+        self, name: str, reason: str, candidate: Candidate | None = None, *, needed: float | None = None
+    ) -> None:
+        """Note a model that cannot be tried, and the seconds that it would need if that is what it lacks."""
         if name in self.leaders:  # which stay
             if reason != NO_TIME:
                 self.status.say(f"{name}{describe_settings(candidate.varies if candidate else {})}: {reason}")
             return
+        if needed is not None and name != BLEND:
+            self._lacking[name] = needed
         said = reason == self.state.left_out.get(name)
         self.state.left_out[name] = reason
         self._save_state()

@@ -104,7 +104,7 @@ def attempt(
     metric: str,
     *,
     allowed: float,
-    watched: float | None,
+    watched: float,
     now: Callable[[], float],
     report: Callable[[int, int | None], None],
 ) -> Attempt:
@@ -118,7 +118,7 @@ def attempt(
     metric : str
     allowed : float
         Seconds after which the attempt is ended.
-    watched : float, optional
+    watched : float
         Seconds that training in epochs may be expected to take.
     now : callable
         Seconds of a clock.
@@ -136,7 +136,7 @@ def attempt(
     """
     try:
         model = candidate.create()
-        watch = EpochWatch(model, float("inf") if watched is None else watched, now, report)
+        watch = EpochWatch(model, watched, now, report)
         started = now()
         with interrupt_after(allowed):
             model.fit(

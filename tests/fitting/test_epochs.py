@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from recvae.fitting.epochs import EpochWatch, TooManyEpochsError
+from recvae.fitting.epochs import EpochCost, EpochWatch, TooManyEpochsError
 from recvae.fitting.interruption import OutOfTimeError
 
 
@@ -45,7 +45,7 @@ def test_training_that_fits_runs_to_its_end() -> None:
 def test_training_that_is_too_long_is_stopped_once_an_epoch_is_known() -> None:
     with pytest.raises(TooManyEpochsError) as stopped:
         train(20, 1.0, allowed=15.0, start=4.0)
-    assert (stopped.value.epochs, stopped.value.seconds) == (20, 1.0)
+    assert stopped.value.cost == EpochCost(20, 1.0)
 
 
 def test_training_with_long_epochs_is_stopped_after_the_first() -> None:
@@ -54,7 +54,7 @@ def test_training_with_long_epochs_is_stopped_after_the_first() -> None:
     clock.now = 70.0  # 40 of them to find what to start from
     with pytest.raises(TooManyEpochsError) as stopped:
         watch(0, 30.0, 0.0)
-    assert stopped.value.seconds == 30.0
+    assert stopped.value.cost.seconds == 30.0
     assert train(20, 30.0, allowed=600.0)[-1] == (20, 20)
 
 
@@ -69,4 +69,4 @@ def test_training_of_unknown_length_is_stopped_when_its_time_is_over() -> None:
 )
 def test_epochs_that_fit(allowed: float, most: float, epochs: int | None) -> None:
     """Two epochs' time is kept for the singular vectors to start from."""
-    assert TooManyEpochsError(100, 1.0).choose_epochs(allowed, most) == epochs
+    assert EpochCost(100, 1.0).choose_epochs(allowed, most) == epochs

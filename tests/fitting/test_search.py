@@ -11,7 +11,7 @@ import pytest
 from recvae.errors import MissingDependencyError
 from recvae.fitting import search as module
 from recvae.fitting.candidates import Candidate
-from recvae.fitting.epochs import EpochWatch
+from recvae.fitting.epochs import EpochCost, EpochWatch
 from recvae.fitting.interruption import OutOfTimeError
 from recvae.fitting.reserve import FINISH_SECONDS
 from recvae.fitting.search import Search
@@ -206,7 +206,7 @@ def test_an_autoencoder_trains_as_many_epochs_as_fit(
     search._try_defaults("popularity")
     search._try_defaults("multvae")
     if epochs is None:
-        assert search.state.left_out["multvae"].startswith("would take about 1:00, and there are ")
+        assert search.state.left_out["multvae"].startswith("would take about 1:20, and there are ")
     else:
         trial = search.leaders["multvae"].trial
         assert trial.params["epochs"] == epochs
@@ -216,7 +216,7 @@ def test_an_autoencoder_trains_as_many_epochs_as_fit(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "order"), [(300.0, ["popularity", "ease", "graph"]), (600.0, ["popularity", "graph", "ease"])]
+    ("seconds", "order"), [(300.0, ["popularity", "ease", "graph"]), (500.0, ["popularity", "graph", "ease"])]
 )
 def test_a_model_that_takes_more_than_half_of_the_time_is_tried_last(
     make: Make, monkeypatch: pytest.MonkeyPatch, seconds: float, order: list[str]
@@ -243,7 +243,47 @@ def test_a_wrong_estimate_costs_half_of_the_time_at_most(make: Make, monkeypatch
     search = make("popularity,ease,graph", budget=1000, now=lambda: 0.0)
     for at_once in (False, True):
         search._try_defaults("ease", at_once)
-    assert allowed == pytest.approx([search.reserve.allow(n, refit_share=0.35) for n in (2, 1)])
+    assert allowed == pytest.approx([search.reserve.allow(n, refit_share=0.5) for n in (2, 1)])
+
+
+@pytest.mark.parametrize(
+    ("estimated", "trained"),
+    [(10.0, [3]), (15.0, [1]), (2.0, [2, 2])],  # right, too high, and too low, as two epochs show
+)
+def test_an_estimate_saves_the_epochs_that_would_tell(
+    make: Make, monkeypatch: pytest.MonkeyPatch, estimated: float, trained: list[int]
+) -> None:
+    monkeypatch.setattr("recvae.fitting.trial.interrupt_after", lambda _: nullcontext())
+    monkeypatch.setattr("recvae.fitting.epochs.LEAST_EPOCHS", 1)
+    monkeypatch.setattr(module, "estimate_epochs", lambda *_: EpochCost(6, estimated))
+    clock = SlowEpochs(monkeypatch)
+    search = make("popularity,multvae", budget=150, now=clock)
+    search._try_defaults("popularity")
+    search._try_defaults("multvae")
+    trial = search.leaders["multvae"].trial
+    assert (trial.params["epochs"], clock.seconds) == (trained[-1], 10 * sum(trained))
+    assert trial.planned_epochs == 6
+
+
+def test_what_an_estimate_rules_out_is_not_begun(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "estimate_epochs", lambda *_: EpochCost(6, 1000.0))
+    clock = SlowEpochs(monkeypatch)
+    search = make("popularity,multvae", budget=120, now=clock)
+    search._try_defaults("popularity")
+    search._try_defaults("multvae")
+    assert search.state.left_out["multvae"].startswith("would take about 2:13:20, and there are ")
+    assert clock.seconds == 0
+
+
+@pytest.mark.parametrize(("needed", "tried"), [(0.6, True), (1e6, False)])
+def test_what_there_was_no_time_for_is_tried_when_there_is_some(make: Make, needed: float, tried: bool) -> None:
+    search = make("popularity,ease,blend")
+    search._try_defaults("popularity")
+    search._leave_out("ease", "would take too long", needed=needed)
+    search._try_blend_and_left_out()
+    assert ("ease" in search.leaders) == tried
+    assert ("ease" in search.state.left_out) != tried
+    assert ("blend" in names(search)) == tried
 
 
 @pytest.mark.parametrize("resumed", [False, True])

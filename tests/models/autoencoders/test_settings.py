@@ -109,6 +109,7 @@ def test_fewer_users_than_columns_have_no_singular_vectors_to_start_from() -> No
     )
     assert narrower.fitted_params()["initial"] == "spectral"
     assert narrower.fitted_params()["epochs"] < model.fitted_params()["epochs"]
+    assert narrower.count_epochs(random_interactions()) == narrower.fitted_params()["epochs"]
 
 
 @pytest.mark.parametrize(("epochs", "patience"), [(100, 33), (30, 10), (8, 5), (1, 5)])
@@ -148,6 +149,8 @@ def test_epochs_are_chosen_by_the_class(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(kind, "EPOCHS", few)
         model = kind(hidden=(8,), latent=4, epochs=None).fit(random_interactions(), show_progress=False)
         assert len(model.history_) == model.fitted_params()["epochs"] == epochs
+        assert kind(hidden=(8,), latent=4, epochs=None).count_epochs(random_interactions()) == epochs
+        assert kind(hidden=(8,), latent=4, epochs=7).count_epochs(random_interactions()) == 7
 
 
 def test_annealing_takes_the_place_of_gamma() -> None:
