@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 BLOCKS = 512
 """Blocks, at least, into which the columns of an array are divided to find a bound by their maxima."""
+TIES = 4
+"""Values that reach the bound, as a multiple of those asked for, from which on ties are counted first."""
 BLOCK, SHORTLIST = 64, 4
 """Columns of a tensor's blocks; rows of fewer than `SHORTLIST` · n blocks are searched whole."""
 
@@ -61,7 +63,7 @@ def top_n(scores: Scores, n: int) -> tuple[IntArray, FloatArray]:
 
 def _search_array(scores: FloatArray, k: int) -> tuple[npt.NDArray[np.intp], FloatArray]:
     """The k best columns of each row and their values."""
-    rows, columns = _find_reaching(scores, _find_bound(scores, k))
+    rows, columns = _find_reaching(scores, _find_bound(scores, k), k)
     values = scores[rows, columns]
     order = np.lexsort((columns, -values, rows))
     rows, columns, values = rows[order], columns[order], values[order]
@@ -88,13 +90,22 @@ def _find_bound(scores: FloatArray, k: int) -> FloatArray:
     return bound
 
 
-def _find_reaching(scores: FloatArray, bound: FloatArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Rows and columns of the values that reach their row's bound, in the order in which they lie in memory."""
-    n_rows, n_columns = scores.shape
-    if scores.strides[0] < scores.strides[1]:
-        columns, rows = np.divmod(np.flatnonzero(bound <= scores.T), n_rows)
+def _find_reaching(scores: FloatArray, bound: FloatArray, k: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows and columns of the values that reach their row's bound, in the order in which they lie in memory.
+
+    Where these are many, as of scores that are mostly 0, only as many of those that equal the bound as a list has room
+    for beside the larger ones, the first of the row.
+    """
+    limits = bound[:, None]
+    reaches = scores >= limits
+    if np.count_nonzero(reaches) > TIES * k * len(scores):
+        equal, reaches = scores == limits, scores > limits
+        room = k - np.count_nonzero(reaches, axis=1)
+        reaches |= equal & (np.cumsum(equal, axis=1, dtype=np.int32) <= room[:, None])
+    if reaches.flags.c_contiguous:
+        rows, columns = np.divmod(np.flatnonzero(reaches), scores.shape[1])
     else:
-        rows, columns = np.divmod(np.flatnonzero(scores >= bound[:, None]), n_columns)
+        columns, rows = np.divmod(np.flatnonzero(reaches.T), len(scores))
     return rows, columns
 
 
