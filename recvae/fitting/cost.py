@@ -55,6 +55,21 @@ def is_large(split: Split) -> bool:
     return bool(split.train.nnz > LARGE_INTERACTIONS or split.train.shape[1] > LARGE_ITEMS)
 
 
+class Estimates:
+    """The seconds that candidates without epochs will take, each estimated once."""
+
+    def __init__(self, split: Split, seed: int) -> None:
+        self.split, self.seed = split, seed
+        self._known: dict[str, float] = {}
+
+    def find(self, candidate: Candidate, allowed: float) -> float:
+        """See `estimate_seconds`."""
+        key = str((candidate.name, candidate.params))
+        if key not in self._known:
+            self._known[key] = estimate_seconds(candidate, self.split, allowed, self.seed)
+        return self._known[key]
+
+
 def estimate_seconds(candidate: Candidate, split: Split, allowed: float, seed: int) -> float:
     """Estimate the seconds to fit a model without epochs, from samples of the users and of the items.
 

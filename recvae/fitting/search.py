@@ -7,13 +7,13 @@ import numpy as np
 
 from recvae.data.splitting import Holdout, Split
 from recvae.fitting.budget import Clock, format_seconds
-from recvae.fitting.candidates import Candidate, describe_settings, run_params, train_for, vary
+from recvae.fitting.candidates import SMALLER, Candidate, describe_settings, run_params, shrink, train_for, vary
 from recvae.fitting.cost import (
     LEAST_SECONDS,
+    Estimates,
     compare_cost,
     describe_lack,
     estimate_epochs,
-    estimate_seconds,
     is_large,
     share_of_fit,
 )
@@ -78,7 +78,7 @@ class Search:
         self.clock, self.growth, self.state, self.status = clock, growth, state, status
         self.leaders: dict[str, Leader] = {}
         self.reserve = Reserve(split, names, growth, clock, self.leaders, state)
-        self._estimates: dict[str, float] = {}
+        self._estimates = Estimates(split, seed)
         self._lacking: dict[str, float] = {}
         self._blended: list[Trial] = []
         self._min_gain = MIN_GAIN * max(1.0, (MANY_USERS / max(1, self.validation.n_users)) ** 0.5)
@@ -107,8 +107,7 @@ class Search:
             self.status.say(f"no time is left for {', '.join(untried)}")
         if in_vain and (spare := self.reserve.spare_seconds()) >= LEAST_SECONDS:
             self.status.say(f"no variation gains {self._min_gain:.1%}; the last {format_seconds(spare)} stay unused")
-        if len(ranking := self.ranking) > 1 and ranking[1].trial.value > ranking[0].trial.value:
-            best = ranking[1].trial
+        if len(ranking := self.ranking) > 1 and (best := ranking[1].trial).value > ranking[0].trial.value:
             self.status.say(f"{best.name} is ahead of the blend by no more than chance, so the blend is taken")
 
     def _take_over(self) -> None:
@@ -141,15 +140,17 @@ class Search:
             return True
         spare = self.reserve.allow_defaults(name)
         if is_large(self.split) and name != "popularity" and spare >= LEAST_SECONDS:
-            if name not in self._estimates:
-                self.status.show(f"estimating {name}")
-                self._estimates[name] = estimate_seconds(candidate, self.split, spare, self.seed)
-            estimate = self._estimates[name]
+            self.status.show(f"estimating {name}")
+            estimate, smaller = self._estimates.find(candidate, spare), shrink(candidate)
+            if estimate > spare and smaller:
+                candidate, estimate = smaller, self._estimates.find(smaller, spare)
             if estimate > spare:
                 self._leave_out(name, describe_lack(estimate, spare), needed=estimate)
                 return True
             if not at_once and estimate > (spare := self.reserve.allow_defaults(name, 2)):
                 return False
+            if candidate is smaller:
+                self.status.say(f"{name} is tried smaller{describe_settings(SMALLER[name])}, as there is little time")
         self._try(candidate, spare)
         return True
 

@@ -132,9 +132,8 @@ def test_a_model_that_takes_too_long_is_ended(make: Make, monkeypatch: pytest.Mo
 
 def test_what_is_estimated_to_take_too_long_is_not_begun(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "is_large", lambda _: True)
-    monkeypatch.setattr(
-        module, "estimate_seconds", lambda candidate, *_: {"ease": 7300.0, "graph": 0.1}[candidate.name]
-    )
+    seconds = {"ease": 7300.0, "graph": 0.1}
+    monkeypatch.setattr("recvae.fitting.cost.estimate_seconds", lambda candidate, *_: seconds[candidate.name])
     search = make("popularity,ease,graph")
     search.run()
     assert search.state.left_out["ease"].startswith("would take about 2:01:40, and there are ")
@@ -228,16 +227,33 @@ def test_a_model_that_takes_more_than_half_of_the_time_is_tried_last(
         estimated.append(candidate.name)
         return {"ease": seconds, "graph": 0.1}[candidate.name]
 
-    monkeypatch.setattr(module, "estimate_seconds", estimate)
+    monkeypatch.setattr("recvae.fitting.cost.estimate_seconds", estimate)
     search = make("popularity,ease,graph", budget=1000)
     search.run()
     assert names(search)[:3] == order
     assert sorted(estimated) == ["ease", "graph"]  # once each
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_als_is_tried_with_fewer_factors_where_all_take_too_long(
+    make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], at_once: bool
+) -> None:
+    def estimate(candidate: Candidate, *_: Any) -> float:
+        return 10.0 if candidate.params.get("factors") == 128 else 900.0
+
+    monkeypatch.setattr(module, "is_large", lambda _: True)
+    monkeypatch.setattr("recvae.fitting.cost.estimate_seconds", estimate)
+    monkeypatch.setattr(Search, "_try", lambda _, candidate, __: tried.append(candidate))
+    tried: list[Candidate] = []
+    search = make("popularity,als", budget=1000)
+    assert search._try_defaults("als", at_once)
+    assert [(one.params["factors"], one.varies) for one in tried] == [(128, {})]
+    assert capsys.readouterr().err == "als is tried smaller (factors 128), as there is little time\n"
+
+
 def test_a_wrong_estimate_costs_half_of_the_time_at_most(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "is_large", lambda _: True)
-    monkeypatch.setattr(module, "estimate_seconds", lambda *_: 0.1)
+    monkeypatch.setattr("recvae.fitting.cost.estimate_seconds", lambda *_: 0.1)
     allowed: list[float] = []
     monkeypatch.setattr(Search, "_try", lambda _, __, seconds: allowed.append(seconds))
     search = make("popularity,ease,graph", budget=1000, now=lambda: 0.0)
