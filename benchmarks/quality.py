@@ -163,7 +163,7 @@ def measure(cell: Cell) -> dict[str, Any]:
     result = evaluate(model, split.test, METRICS, train=train)
     fitted = ModelRun(result, seconds, peak.mb, params, getattr(model, "history_", ()))
     kept.write_run(cell.path, fitted, split=identity, row=cell.row, seed=cell.seed)
-    return {metric: result.mean(metric) for metric in primary_metrics(cell.data)}
+    return {"seconds": seconds, **{metric: result.mean(metric) for metric in primary_metrics(cell.data)}}
 
 
 class Tables:

@@ -46,6 +46,8 @@ PROBE_SHARE = 0.25
 LEAST_SECONDS = 0.5
 """A candidate with less time is not begun."""
 EPOCH_SHARE = 1 / 16
+EPOCH_MARGIN = 1.2
+"""An estimate that is too low costs a training, one that is too high some epochs."""
 SHORT_EPOCH = 2.0
 """Seconds below which a sample's first epoch, with what libraries take to wake up, is followed by another."""
 
@@ -84,9 +86,8 @@ def estimate_seconds(candidate: Candidate, split: Split, allowed: float, seed: i
             return estimate
         if share == SAMPLES[0]:
             continue
-        if (
-            before is not None and timed[0] > CUBIC_GROWTH * before
-        ):  # no model's time grows so; other work had the cores
+        # No model's time grows so; other work had the cores.
+        if before is not None and timed[0] > CUBIC_GROWTH * before:
             timed = min(timed, _time_sample(candidate, split, share, timed[0], seed) or timed)
         seconds = timed[0]
         least = USUAL_GROWTH if candidate.name in BY_INTERACTIONS else LEAST_GROWTH
@@ -177,7 +178,7 @@ def estimate_epochs(candidate: Candidate, split: Split, allowed: float, seed: in
     except (RecvaeError, MemoryError, ImportError):
         return None
     epochs = candidate.create().count_epochs(split.train)  # type: ignore[attr-defined]  # of autoencoders
-    return EpochCost(epochs, min(times) * n_users / len(users))
+    return EpochCost(epochs, EPOCH_MARGIN * max(min(times), 1e-6) * n_users / len(users))
 
 
 def compare_cost(best: Mapping[str, Any], drawn: Mapping[str, Any]) -> float:

@@ -161,16 +161,16 @@ class Search:
         self.status.show(f"estimating {name}")
         cost = estimate_epochs(candidate, self.split, self.reserve.allow(), self.seed)
         while True:
-            spare, each = self.reserve.allow(), self.reserve.allow(len(untried))
-            allowed, watched = spare, each
+            allowed = spare = self.reserve.allow()
+            watched = each = self.reserve.allow(len(untried))
             if cost is not None and (measured or cost.total > each):
                 epochs = cost.choose_epochs(each, spare)
                 if epochs is None:
                     return self._leave_out(name, describe_lack(cost.total, spare), needed=cost.least)
                 planned = planned or cost.epochs
                 candidate = replace(train_for(name, self.metric, self.seed, epochs), varies={})
-                expected = cost.of(epochs)
-                allowed, watched = (FIT_SAFETY * expected + 1, inf) if measured else (spare, PATIENCE * expected)
+                watched = inf if measured else min(spare, PATIENCE * cost.of(epochs))
+                allowed = FIT_SAFETY * cost.of(epochs) + 1 if measured else spare
             shorter = planned if planned and candidate.params["epochs"] < planned else None
             try:
                 self._try(candidate, allowed, watched=watched, planned_epochs=shorter)
