@@ -115,9 +115,9 @@ def _extrapolate_inverses(seconds: float, again: float, share: float, side: int,
 def _time_sample(
     candidate: Candidate, split: Split, share: float, most: float, seed: int
 ) -> tuple[float, float] | None:
-    """Seconds to fit a share of the users and of the items, and of them those that an inverse takes with its settings.
+    """Time a fit to a share of the users and of the items, and another with the settings that it found.
 
-    None if that fails.
+    Only inverses are fitted twice; of other models both are the same seconds. None if that fails.
     """
     generator = np.random.default_rng(seed)
     items = np.sort(generator.choice(split.train.shape[1], int(share * split.train.shape[1]), replace=False))
@@ -175,7 +175,7 @@ def estimate_epochs(candidate: Candidate, split: Split, allowed: float, seed: in
             sample.fit(split.train[users], show_progress=False, callback=note)
     except OutOfTimeError:
         times = times or [time.monotonic() - started]
-    except (RecvaeError, MemoryError, ImportError):
+    except (RecvaeError, MemoryError, ImportError, RuntimeError):  # torch's lack of memory; the fit itself will tell
         return None
     epochs = candidate.create().count_epochs(split.train)  # type: ignore[attr-defined]  # of autoencoders
     return EpochCost(epochs, EPOCH_MARGIN * max(min(times), 1e-6) * n_users / len(users))

@@ -103,9 +103,13 @@ def test_an_epoch_that_is_not_done_in_time_takes_longer(monkeypatch: pytest.Monk
     assert estimated is not None
     assert 1.2 * 4 * 0.2 <= estimated.seconds < 5
 
-    def refuse(*_: Any, **__: Any) -> None:
-        raise ParameterError("too large")
 
+@pytest.mark.parametrize("error", [ParameterError("too large"), RuntimeError("can't allocate memory")])
+def test_an_epoch_that_cannot_be_trained_tells_nothing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(cost, "LARGE_ITEMS", 1)
     monkeypatch.setattr(MultDAE, "fit", refuse)
     assert estimate_epochs(Candidate("multdae", {}), SPLIT, 100, 0) is None
 
