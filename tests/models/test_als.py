@@ -17,8 +17,9 @@ from recvae.data.splitting import Holdout, strong_generalization
 from recvae.datasets import load
 from recvae.errors import ArtifactError, ParameterError, TrainingError
 from recvae.evaluation.evaluate import evaluate
-from recvae.models.als import ALS, COARSE, fold_in, grow, search_line, whiten
+from recvae.models.als import ALS, COARSE, grow, search_line
 from recvae.models.fit_context import FitContext
+from recvae.models.fold_in import fold_in, whiten
 from recvae.models.validation import validate
 from tests.contracts import random_interactions
 from tests.test_tuning import split
