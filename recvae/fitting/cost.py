@@ -27,16 +27,11 @@ LEAST_GROWTH, USUAL_GROWTH, MOST_GROWTH, CUBIC_GROWTH = 1.5, 4.0, 6.0, 8.0
 """Growth of the time when both sides of the matrix are doubled, which quadruples the interactions: bounds, and what is
 assumed before it is known.
 """
-BY_INTERACTIONS = ("als",)
-"""Models whose time grows at least as fast as the interactions; samples show less, as most of a small one's time goes
-elsewhere. By the growth from an eighth to a quarter ALS was estimated at .4 to .7 of its time on three data sets with
-64,000 to 670,000 interactions, and at less than half on one with 2,100,000; by this one at 1.0 to 1.9 on the three.
-"""
 LONG_SIDE = 10_000
 """Below this number of users, or of items, an inverse is not all that takes time: from a quarter to the whole of four
 data sets with 2,700 to 5,500 users the time of EASE doubled with the sides to 5.0 to 6.0 times, not 8.
 """
-REFIT_SHARES = {"ease": 0.5, "graph": 0.7, "als": 0.2, "bm25": 0.15, "cosine": 0.25, "tfidf": 0.25}
+REFIT_SHARES = {"ease": 0.5, "graph": 0.7, "als": 0.25, "bm25": 0.15, "cosine": 0.25, "tfidf": 0.25}
 """Time of a fit with settings that are given, as a share of one that chooses them, for models that try several: about
 the largest of ten data sets.
 """
@@ -65,10 +60,13 @@ class Estimates:
         self._known: dict[str, float] = {}
 
     def find(self, candidate: Candidate, allowed: float) -> float:
-        """See `estimate_seconds`."""
+        """See `estimate_trainings`, for models that plan these, and `estimate_seconds`."""
         key = str((candidate.name, candidate.params))
         if key not in self._known:
-            self._known[key] = estimate_seconds(candidate, self.split, allowed, self.seed)
+            if hasattr(MODELS[candidate.name], "plan"):
+                self._known[key] = estimate_trainings(candidate, self.split, allowed)
+            else:
+                self._known[key] = estimate_seconds(candidate, self.split, allowed, self.seed)
         return self._known[key]
 
 
@@ -90,8 +88,7 @@ def estimate_seconds(candidate: Candidate, split: Split, allowed: float, seed: i
         if before is not None and timed[0] > CUBIC_GROWTH * before:
             timed = min(timed, _time_sample(candidate, split, share, timed[0], seed) or timed)
         seconds = timed[0]
-        least = USUAL_GROWTH if candidate.name in BY_INTERACTIONS else LEAST_GROWTH
-        growth = USUAL_GROWTH if before is None else min(max(seconds / before, least), MOST_GROWTH)
+        growth = USUAL_GROWTH if before is None else min(max(seconds / before, LEAST_GROWTH), MOST_GROWTH)
         estimate, before = seconds * growth ** math.log2(1 / share), seconds
         if candidate.name in CUBIC:
             growth = CUBIC_GROWTH if min(split.train.shape) >= LONG_SIDE else MOST_GROWTH
@@ -160,6 +157,36 @@ def estimate_epochs(candidate: Candidate, split: Split, allowed: float, seed: in
     settings: dict[str, Any] = {"epochs": 2, "batch_size": batch_size}
     if "initial" in MODELS[candidate.name].parameter_names():
         settings["initial"] = "random"  # the time to find singular vectors is not an epoch's
+    seconds = _time_epoch(candidate, settings, split.train[users], PROBE_SHARE * allowed)
+    if seconds is None:
+        return None
+    epochs = candidate.create().count_epochs(split.train)  # type: ignore[attr-defined]  # of autoencoders
+    return EpochCost(epochs, EPOCH_MARGIN * seconds * n_users / len(users))
+
+
+def estimate_trainings(candidate: Candidate, split: Split, allowed: float) -> float:
+    """Estimate the seconds to fit a model that trains several times to choose its settings, from a few iterations.
+
+    All users and items are in them, since the time of a smaller matrix grows in another way. 0 where it cannot be
+    trained, which tells nothing.
+    """
+    model, estimate, started = candidate.create(), 0.0, time.monotonic()
+    for training in model.plan(split.train):  # type: ignore[attr-defined]  # as `Estimates` looks for
+        settings = {"factors": training.factors, "alpha": 1.0, "regularization": 1.0, "iterations": 2}
+        most = PROBE_SHARE * allowed - (time.monotonic() - started)
+        seconds = _time_epoch(candidate, settings, split.train, most)
+        if seconds is None:
+            return 0.0
+        estimate += training.times * training.iterations * seconds
+        if estimate > allowed:
+            break
+    return estimate
+
+
+def _time_epoch(
+    candidate: Candidate, settings: Mapping[str, Any], matrix: sparse.csr_matrix, most: float
+) -> float | None:
+    """Time an epoch with these settings, the shorter of two if they are short; None if that fails."""
     times: list[float] = []
 
     def note(epoch: int, seconds: float, loss: float) -> None:
@@ -170,15 +197,14 @@ def estimate_epochs(candidate: Candidate, split: Split, allowed: float, seed: in
 
     started = time.monotonic()
     try:
-        with interrupt_after(PROBE_SHARE * allowed):
+        with interrupt_after(most):
             sample = replace(candidate, params={**candidate.params, **settings}).create()
-            sample.fit(split.train[users], show_progress=False, callback=note)
+            sample.fit(matrix, show_progress=False, callback=note)
     except OutOfTimeError:
         times = times or [time.monotonic() - started]
     except (RecvaeError, MemoryError, ImportError, RuntimeError):  # torch's lack of memory; the fit itself will tell
         return None
-    epochs = candidate.create().count_epochs(split.train)  # type: ignore[attr-defined]  # of autoencoders
-    return EpochCost(epochs, EPOCH_MARGIN * max(min(times), 1e-6) * n_users / len(users))
+    return max(min(times), 1e-6)
 
 
 def compare_cost(best: Mapping[str, Any], drawn: Mapping[str, Any]) -> float:

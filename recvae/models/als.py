@@ -1,7 +1,8 @@
 """ALS: matrix factorization by alternating least squares, trained by the library `implicit`, folded in here."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from math import inf
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,18 @@ MORE_FACTORS, LEAST_GAIN = 1.5, 0.01
 """By what the number of factors is multiplied, and the share of the metric that it must gain: it slows serving down."""
 FURTHEST = 3.0**7
 """The search goes no further than this times the rule's value, or the rule's value divided by it."""
+LIKELY_STEPS, LIKELY_GROWTH = 4, 2
+"""Trainings that a search along a line is likely to make, three where it starts at the best, and as many with all
+factors as more of them are likely to cost.
+"""
+
+
+class Training(NamedTuple):
+    """A kind of training that a fit makes: with so many factors and iterations, and how often."""
+
+    factors: int
+    iterations: int
+    times: int
 
 
 class ALS(Factorization):
@@ -98,39 +111,54 @@ class ALS(Factorization):
 
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         n_users, n_items = user_items.shape
-        cube_root = min(n_users, n_items) ** (1 / 3)
-        self.factors_ = self.factors or min(MOST_FACTORS, round(FACTORS_PER_CUBE_ROOT * cube_root))
+        self.factors_ = self._count_factors(user_items)
         self.alpha_ = self.alpha or ALPHA_BY_DENSITY * (n_users * n_items / user_items.nnz) ** (1 / 3)
         self.regularization_ = self._rule(user_items) if self.regularization is None else self.regularization
         if None in (self.factors, self.alpha, self.regularization):
             found = find_validation(user_items, context.validation, self.seed)
             if found is not None:
-                self._choose(*found)
+                tried = _Tried(self, *found)
+                self._choose(tried)
+                if found[0] is user_items and tried.best and tried.best.fitted_params() == self.fitted_params():
+                    self._take_over(tried.best, tried.epochs, context)
+                    return
         self._train(user_items, context)
 
     def _train(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         super()._fit(user_items, context)
         self.whitened_factors_ = whiten(self.item_factors_, self.regularization_)
 
-    def _choose(self, user_items: sparse.csr_matrix, validation: ValidationUsers) -> None:
+    def _take_over(self, model: "ALS", epochs: list[Any], context: FitContext) -> None:
+        """Take the factors of a model that was trained with this one's settings, on the same matrix."""
+        self.user_factors_, self.item_factors_ = model.user_factors_, model.item_factors_
+        self.whitened_factors_ = model.whitened_factors_
+        if context.callback is not None:
+            for epoch in epochs:
+                context.callback(*epoch)
+
+    def _count_factors(self, user_items: sparse.csr_matrix) -> int:
+        return self.factors or min(MOST_FACTORS, round(FACTORS_PER_CUBE_ROOT * min(user_items.shape) ** (1 / 3)))
+
+    def _list_sizes(self, factors: int) -> list[tuple[int, int]]:
+        """Factors and iterations of the models that choose: the last as the model itself, if it has no more."""
+        return [(min(n, factors), min(i, self.iterations)) for n, i in (ROUGH, EXACT, (factors, EXACT[1]))]
+
+    def plan(self, user_items: sparse.csr_matrix) -> list[Training]:
+        """List the trainings that a fit with validation users is likely to make, the smallest first."""
+        factors = self._count_factors(user_items)
+        if None not in (self.factors, self.alpha, self.regularization):
+            return [Training(factors, self.iterations, 1)]
+        by_line = LIKELY_STEPS * (self.regularization is None)
+        times = by_line, LIKELY_STEPS * (self.alpha is None), max(1, by_line) + LIKELY_GROWTH * (self.factors is None)
+        sizes = zip(self._list_sizes(factors), times, strict=True)
+        return [Training(*size, n) for size, n in sizes if n]
+
+    def _choose(self, tried: "_Tried") -> None:
         """Choose the regularization, alpha at its ratio, and the regularization more finely, going on while it helps.
 
-        Models rank for the first validation users, small ones until the last step; then more factors are tried.
+        Models are small until the last step; then more factors are tried.
         """
-        users = validation[0][:VALIDATION_USERS], validation[1][:VALIDATION_USERS]
-        found: dict[tuple[float, ...], float] = {}
-
-        sizes = (ROUGH, EXACT, (self.factors_, EXACT[1]))
-        rough, exact, whole = ((min(n, self.factors_), min(i, self.iterations)) for n, i in sizes)
-
-        def rank(size: tuple[int, int], regularization: float, alpha: float) -> float:
-            factors, iterations = size
-            settings = factors, regularization, alpha, iterations
-            if settings not in found:
-                model = ALS(factors, regularization, alpha, iterations=iterations, seed=self.seed)
-                found[settings] = validate(model.fit(user_items, show_progress=False), users, self.metric)
-            return found[settings]
-
+        rank, (rough, exact, whole) = tried.rank, self._list_sizes(self.factors_)
         if self.regularization is None:
             self.regularization_ = search_line(lambda x: rank(rough, x, self.alpha_), self.regularization_, COARSE)
         if self.alpha is None:
@@ -181,6 +209,48 @@ class ALS(Factorization):
             float(value) for value in take_array(state, "alpha_regularization", 2, dtype="float64")
         )
         self.whitened_factors_ = whiten(self.item_factors_, self.regularization_)
+
+
+class _Tried:
+    """The models that an ALS trains to choose its settings: each ranks once, the best of its own size is kept.
+
+    Parameters
+    ----------
+    model : ALS
+    user_items : csr_matrix, shape (n_users, n_items)
+    validation : (fold_in, held_out)
+        Of these the first users are ranked for.
+
+    Attributes
+    ----------
+    best : ALS or None
+        Of those with all factors of `model`, or with more where they gain enough.
+    epochs : list of tuple
+        What its training told a callback.
+    """
+
+    def __init__(self, model: ALS, user_items: sparse.csr_matrix, validation: ValidationUsers) -> None:
+        self.model, self.user_items, self.factors = model, user_items, model.factors_
+        self.users = validation[0][:VALIDATION_USERS], validation[1][:VALIDATION_USERS]
+        self.qualities: dict[tuple[float, ...], float] = {}
+        self.best: ALS | None = None
+        self.epochs: list[Any] = []
+        self._least = -inf
+
+    def rank(self, size: tuple[int, int], regularization: float, alpha: float) -> float:
+        """Train with so many factors and iterations, and return the metric of the lists."""
+        factors, iterations = size
+        settings = factors, regularization, alpha, iterations
+        if settings not in self.qualities:
+            metric, seed, epochs = self.model.metric, self.model.seed, list[Any]()
+            model = ALS(factors, regularization, alpha, iterations=iterations, metric=metric, seed=seed)
+            model.fit(self.user_items, show_progress=False, callback=lambda *epoch: epochs.append(epoch))
+            quality = self.qualities[settings] = validate(model, self.users, metric)
+            gain = LEAST_GAIN if factors > self.factors else 0
+            whole = factors >= self.factors and iterations == self.model.iterations
+            if whole and quality > (1 + gain) * self._least:
+                self.best, self.epochs, self._least = model, epochs, quality
+        return self.qualities[settings]
 
 
 def search_line(quality: Callable[[float], float], start: float, factor: float) -> float:

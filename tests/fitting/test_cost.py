@@ -11,8 +11,17 @@ from recvae.datasets.synthetic import generate
 from recvae.errors import ParameterError
 from recvae.fitting import cost
 from recvae.fitting.candidates import Candidate
-from recvae.fitting.cost import compare_cost, estimate_epochs, estimate_seconds, is_large, share_of_fit
+from recvae.fitting.cost import (
+    Estimates,
+    compare_cost,
+    estimate_epochs,
+    estimate_seconds,
+    estimate_trainings,
+    is_large,
+    share_of_fit,
+)
 from recvae.fitting.epochs import EpochCost
+from recvae.models.als import ALS, Training
 from recvae.models.autoencoders.multdae import MultDAE
 from recvae.models.linear.ease import EASE
 
@@ -62,9 +71,29 @@ def test_settings_of_a_large_inverse_are_chosen_on_fewer_items(
     assert estimate_seconds(Candidate("ease", {}), SPLIT, 20, 0) == pytest.approx(0.1 * 36 + 0.2 * choosing)
 
 
-def test_als_grows_with_the_interactions_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cost, "_time_sample", lambda *args: (8 * args[2] ** 1.2,) * 2)  # of which most is overhead
-    assert estimate_seconds(Candidate("als", {}), SPLIT, 200, 0) == pytest.approx(8 * 0.25**1.2 * 4**2)
+def test_als_is_estimated_from_iterations_of_each_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[dict[str, Any]] = []
+
+    def fit(model: ALS, user_items: Any, callback: Any, **_: Any) -> None:
+        assert user_items.shape == SPLIT.train.shape
+        timed.append(model.get_params())
+        for epoch in range(model.iterations):
+            callback(epoch, 0.5 + 0.01 * (model.factors or 0) * (2 - epoch), 0.0)  # the first takes longer
+
+    monkeypatch.setattr(ALS, "fit", fit)
+    monkeypatch.setattr(ALS, "plan", lambda *_: [Training(8, 3, 4), Training(40, 5, 2)])
+    estimates = Estimates(SPLIT, 0)
+    assert estimates.find(Candidate("als", {"seed": 3}), 200) == pytest.approx(0.58 * 12 + 0.9 * 10)
+    assert [(params["factors"], params["seed"]) for params in timed] == [(8, 3), (40, 3)]
+    assert estimate_trainings(Candidate("als", {}), SPLIT, 5) == pytest.approx(0.58 * 12)  # enough to leave it out
+    assert estimates.find(Candidate("als", {"seed": 3}), 200) == pytest.approx(0.58 * 12 + 0.9 * 10)
+    assert len(timed) == 3
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ALS, "fit", refuse)
+    assert estimate_trainings(Candidate("als", {}), SPLIT, 200) == 0
 
 
 def test_samples_of_real_data_and_one_that_cannot_be_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,5 +170,5 @@ def test_a_fit_with_given_settings_takes_a_share_of_one_that_chooses_them() -> N
     assert share_of_fit("ease", {}, (90_000, 9_000)) == 0.5
     assert share_of_fit("ease", {}, (30_000, 40_000)) == 1  # which chooses on few of the items
     assert share_of_fit("ease", {"l2": 5.0}, (90_000, 9_000)) == 1
-    assert share_of_fit("als", {}, (30_000, 40_000)) == 0.2
+    assert share_of_fit("als", {}, (30_000, 40_000)) == 0.25
     assert share_of_fit("multvae", {}, (900, 900)) == 1

@@ -242,7 +242,7 @@ def test_als_is_tried_with_fewer_factors_where_all_take_too_long(
         return 10.0 if candidate.params.get("factors") == 128 else 900.0
 
     monkeypatch.setattr(module, "is_large", lambda _: True)
-    monkeypatch.setattr("recvae.fitting.cost.estimate_seconds", estimate)
+    monkeypatch.setattr("recvae.fitting.cost.estimate_trainings", estimate)
     monkeypatch.setattr(Search, "_try", lambda _, candidate, __: tried.append(candidate))
     tried: list[Candidate] = []
     search = make("popularity,als", budget=1000)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +87,39 @@ def test_settings_are_chosen_on_validation_users() -> None:
     assert heard == list(range(15))
 
 
+@pytest.mark.parametrize("factors", [5, None])
+def test_what_was_trained_to_choose_is_not_trained_again(monkeypatch: pytest.MonkeyPatch, factors: int | None) -> None:
+    data = split()
+    trained: list[dict[str, Any]] = []
+    train = ALS._train
+
+    def watch(model: ALS, user_items: sparse.csr_matrix, context: FitContext) -> None:
+        trained.append(model.fitted_params())
+        train(model, user_items, context)
+
+    monkeypatch.setattr(ALS, "_train", watch)
+    model = ALS(factors, seed=3).fit(data.train, show_progress=False, validation=data.validation)
+    assert trained.count(model.fitted_params()) == 1
+    again = ALS(**model.fitted_params()).fit(data.train, show_progress=False)
+    assert_array_equal(again.user_factors_, model.user_factors_)
+    assert_array_equal(again.item_factors_, model.item_factors_)
+    assert_array_equal(again.whitened_factors_, model.whitened_factors_)
+    trained.clear()
+    model = ALS(factors, iterations=20).fit(data.train, show_progress=False, validation=data.validation)
+    assert trained[-1] == model.fitted_params()  # models that choose have fewer iterations
+    assert model.fitted_params() not in trained[:-1]
+
+
+def test_the_trainings_of_a_fit_are_planned() -> None:
+    train = split().train
+    assert min(train.shape) == 60
+    assert ALS(regularization=2, alpha=3, factors=7, iterations=40).plan(train) == [(7, 40, 1)]
+    assert ALS(alpha=3, factors=7, iterations=10).plan(train) == [(7, 8, 4), (7, 10, 4)]
+    assert ALS(regularization=3, factors=300).plan(train) == [(128, 15, 4), (300, 15, 1)]
+    assert ALS(factors=300).plan(train) == [(64, 8, 4), (128, 15, 4), (300, 15, 4)]
+    assert ALS().plan(train) == [(64, 8, 4), (65, 15, 4), (65, 15, 6)]  # 16.7 times the cube root of 60
+
+
 def test_a_setting_that_is_given_is_not_searched() -> None:
     data = split()
     model = ALS(factors=5, alpha=2.0).fit(data.train, show_progress=False, validation=data.validation)
@@ -148,8 +182,8 @@ def test_factors_that_validation_users_choose(monkeypatch: pytest.MonkeyPatch) -
 def test_without_validation_users_are_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
     train, sizes = split().train, []
 
-    def watch(model: ALS, rest: sparse.csr_matrix, validation: tuple[sparse.csr_matrix, sparse.csr_matrix]) -> None:
-        sizes.append(rest.shape[0] + validation[1].shape[0])
+    def watch(model: ALS, tried: Any) -> None:
+        sizes.append(tried.user_items.shape[0] + tried.users[1].shape[0])
 
     monkeypatch.setattr(ALS, "_choose", watch)
     ALS(factors=5).fit(train, show_progress=False)
