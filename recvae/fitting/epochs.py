@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from recvae.fitting.interruption import OutOfTimeError
 from recvae.models.base import Recommender
+from recvae.training.interrupts import StopTrainingError
 
 EPOCHS_TO_MEASURE, LONG_EPOCH = 2, 10.0
 """Epochs after which the time of one is known, and seconds from which on the first alone tells it: those that libraries
@@ -73,7 +74,9 @@ class EpochWatch:
     model : Recommender
         The model in training.
     allowed : float
-        Seconds.
+        Seconds that it may be expected to take.
+    most : float
+        Seconds after which it is interrupted.
     now : callable
         Seconds of a clock.
     report : callable
@@ -84,16 +87,26 @@ class EpochWatch:
         self,
         model: Recommender,
         allowed: float,
+        most: float,
         now: Callable[[], float],
         report: Callable[[int, int | None], None],
     ) -> None:
         self.model, self.allowed, self.now, self.report = model, allowed, now, report
+        self.end = min(PATIENCE * allowed, most)
         self.started = now()
         self.first = 0.0
         self.done = 0
 
     def __call__(self, epoch: int, seconds: float, loss: float) -> None:
-        """Called after each epoch."""
+        """Called after each epoch.
+
+        Raises
+        ------
+        TooManyEpochsError
+            Once an epoch's time is known, if they will take longer than `allowed`.
+        StopTrainingError, OutOfTimeError
+            If the next one would end too late: enough epochs are kept, few are not.
+        """
         del epoch, loss
         self.done += 1
         elapsed = self.now() - self.started
@@ -105,8 +118,8 @@ class EpochWatch:
                 raise TooManyEpochsError(EpochCost(epochs, an_epoch))
         if self.done == 1:
             self.first = elapsed
-        if elapsed > PATIENCE * self.allowed and (epochs is None or self.done < epochs):
-            raise OutOfTimeError
+        if elapsed + seconds > self.end and (epochs is None or self.done < epochs):
+            raise StopTrainingError if self.done >= LEAST_EPOCHS else OutOfTimeError
 
     def _count_epochs(self) -> int | None:
         if self.model.resumable:

@@ -136,7 +136,7 @@ def attempt(
     """
     try:
         model = candidate.create()
-        watch = EpochWatch(model, watched, now, report)
+        watch = EpochWatch(model, watched, allowed, now, report)
         started = now()
         with interrupt_after(allowed):
             model.fit(

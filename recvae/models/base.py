@@ -109,7 +109,8 @@ class Recommender(Explainer, Estimator):
             A progress bar on a terminal, plain lines elsewhere.
         callback : callable, optional
             Called as `callback(epoch, seconds, loss)` after each epoch, as in `implicit`; models without epochs
-            call it once at the end with a loss of NaN.
+            call it once at the end with a loss of NaN. An autoencoder's training ends with the best epoch so far
+            where it raises `recvae.training.interrupts.StopTrainingError`.
         validation : Holdout or (fold_in, held_out), optional
             Two matrices of the same users, for models that choose their epoch or settings.
         checkpoint : path, optional

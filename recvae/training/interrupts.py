@@ -1,9 +1,13 @@
-"""Signals to stop, noted when they come and obeyed between two updates."""
+"""Ends of training before its time: a callback's wish, and signals, noted when they come, obeyed between updates."""
 
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+
+class StopTrainingError(Exception):
+    """Raised by a callback to end an autoencoder's training; `fit` returns with the best epoch so far."""
 
 
 @contextmanager

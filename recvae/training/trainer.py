@@ -28,7 +28,7 @@ from recvae.training.checkpoint import (
     save_checkpoint,
     unpack_tensors,
 )
-from recvae.training.interrupts import interrupt_flag
+from recvae.training.interrupts import StopTrainingError, interrupt_flag
 from recvae.training.kept_weights import KeptWeights
 from recvae.training.optimizers import Optimizer
 from recvae.training.schedules import learning_rate_factor
@@ -218,7 +218,10 @@ class Trainer:
                     figures = ("loss", "kl", "beta", self.plan.metric)
                     shown.update(self.progress.epoch, {name: record[name] for name in figures if name in record})
                     if callback is not None:
-                        callback(self.progress.epoch - 1, record["seconds"], record["loss"])
+                        try:
+                            callback(self.progress.epoch - 1, record["seconds"], record["loss"])
+                        except StopTrainingError:
+                            break
                     self._save_or_stop(interrupted())
         finally:
             self.best_weights.restore(self.module)

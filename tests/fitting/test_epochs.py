@@ -1,11 +1,13 @@
 """Training that is watched by a clock that is moved by hand."""
 
+from math import inf
 from typing import Any
 
 import pytest
 
 from recvae.fitting.epochs import EpochCost, EpochWatch, TooManyEpochsError
 from recvae.fitting.interruption import OutOfTimeError
+from recvae.training.interrupts import StopTrainingError
 
 
 class Trained:
@@ -27,10 +29,12 @@ class Clockwork:
         return self.now
 
 
-def train(epochs: int | None, seconds: float, allowed: float, start: float = 0.0) -> list[tuple[int, int | None]]:
+def train(
+    epochs: int | None, seconds: float, allowed: float, start: float = 0.0, most: float = inf
+) -> list[tuple[int, int | None]]:
     """Call the watch after each epoch of `seconds`, the first of which begins late."""
     clock, seen = Clockwork(), list[tuple[int, int | None]]()
-    watch = EpochWatch(Trained(epochs), allowed, clock, lambda done, of: seen.append((done, of)))  # type: ignore[arg-type]
+    watch = EpochWatch(Trained(epochs), allowed, most, clock, lambda done, of: seen.append((done, of)))  # type: ignore[arg-type]
     clock.now = start
     for epoch in range(epochs or 100):
         clock.now += seconds
@@ -50,7 +54,7 @@ def test_training_that_is_too_long_is_stopped_once_an_epoch_is_known() -> None:
 
 def test_training_with_long_epochs_is_stopped_after_the_first() -> None:
     clock = Clockwork()
-    watch = EpochWatch(Trained(20), 500.0, clock, lambda *_: None)  # type: ignore[arg-type]
+    watch = EpochWatch(Trained(20), 500.0, inf, clock, lambda *_: None)  # type: ignore[arg-type]
     clock.now = 70.0  # 40 of them to find what to start from
     with pytest.raises(TooManyEpochsError) as stopped:
         watch(0, 30.0, 0.0)
@@ -58,9 +62,31 @@ def test_training_with_long_epochs_is_stopped_after_the_first() -> None:
     assert train(20, 30.0, allowed=600.0)[-1] == (20, 20)
 
 
-def test_training_of_unknown_length_is_stopped_when_its_time_is_over() -> None:
-    with pytest.raises(OutOfTimeError):
-        train(None, 1.0, allowed=15.0)
+@pytest.mark.parametrize(
+    ("seconds", "most", "end"),
+    [(1.0, inf, StopTrainingError), (1.0, 4.5, OutOfTimeError), (4.0, inf, StopTrainingError)],
+)
+def test_training_of_unknown_length_is_stopped_when_its_time_is_over(
+    seconds: float, most: float, end: type[BaseException]
+) -> None:
+    """As long as it may have 1.5 times the time allowed; fewer than five epochs are not kept."""
+    with pytest.raises(end):
+        train(None, seconds, allowed=15.0, most=most)
+
+
+def test_training_that_gets_slower_keeps_the_epochs_that_fit() -> None:
+    clock = Clockwork()
+    watch = EpochWatch(Trained(15), 12.0, 14.0, clock, lambda *_: None)  # type: ignore[arg-type]
+
+    def train_on() -> None:
+        for epoch in range(15):
+            clock.now += (seconds := 0.7 if epoch < 3 else 1.3)
+            watch(epoch, seconds, 0.0)
+
+    with pytest.raises(StopTrainingError):
+        train_on()
+    assert watch.done == 12
+    assert clock.now == pytest.approx(3 * 0.7 + 9 * 1.3)  # one more would end at 15.1
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from recvae.models.autoencoders.multdae import MultDAE
 from recvae.models.autoencoders.multvae import MultVAE
 from recvae.models.autoencoders.recvae import RecVAE
 from recvae.nn.batches import Batch
+from recvae.training.interrupts import StopTrainingError
 from recvae.training.schedules import SCHEDULES, learning_rate_factor
 from recvae.training.trainer import Trainer
 from tests.contracts import one_thread as one_thread
@@ -101,6 +102,23 @@ def test_history_has_the_figures_of_each_epoch(validated: bool) -> None:
     assert [record["beta"] for record in model.history_[:2]] == pytest.approx(betas)
     assert model.history_[3]["beta"] == pytest.approx(0.2)
     assert model.history_[-1]["loss"] < model.history_[0]["loss"]
+
+
+def test_a_callback_ends_training_with_the_best_epoch_so_far() -> None:
+    def stop(epoch: int, *_: float) -> None:
+        if epoch == 2:
+            raise StopTrainingError
+
+    data = random_interactions()
+    model = small().fit(data, show_progress=False, callback=stop)
+    assert len(model.history_) == model.best_epoch_ == 3
+    assert model.fitted_params()["epochs"] == 4
+    whole = small()
+    whole._last_epoch = 3
+    whole.fit(data, show_progress=False)
+    again = model.refit(data, show_progress=False)
+    for other in (whole, again):
+        np.testing.assert_array_equal(model.score(data), other.score(data))
 
 
 def test_history_of_a_denoising_autoencoder() -> None:
