@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -32,8 +32,8 @@ LONG_SIDE = 10_000
 data sets with 2,700 to 5,500 users the time of EASE doubled with the sides to 5.0 to 6.0 times, not 8.
 """
 REFIT_SHARES = {"ease": 0.5, "graph": 0.7, "als": 0.25, "bm25": 0.15, "cosine": 0.25, "tfidf": 0.25}
-"""Time of a fit with settings that are given, as a share of one that chooses them, for models that try several: about
-the largest of ten data sets.
+"""Time of a fit with settings that are given, as a share of one that chooses them, for models that try several, until
+their own fit has shown it: about the largest of ten data sets.
 """
 SAMPLES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """Shares of the users and of the items; the first one only loads libraries and wakes threads."""
@@ -45,6 +45,17 @@ EPOCH_MARGIN = 1.2
 """An estimate that is too low costs a training, one that is too high some epochs."""
 SHORT_EPOCH = 2.0
 """Seconds below which a sample's first epoch, with what libraries take to wake up, is followed by another."""
+
+
+class Growth(NamedTuple):
+    """The time to fit a model on everything, as a multiple of the time on training: of most, and with an inverse."""
+
+    usual: float
+    cubic: float
+
+    def of(self, name: str) -> float:
+        """That of a model."""
+        return self.cubic if name in CUBIC else self.usual
 
 
 def is_large(split: Split) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from recvae.data.splitting import Split
 from recvae.fitting.budget import Clock
 from recvae.fitting.candidates import Candidate
-from recvae.fitting.cost import LEAST_SECONDS, share_of_fit
+from recvae.fitting.cost import LEAST_SECONDS, Growth, share_of_fit
 from recvae.fitting.state import SearchState
 from recvae.fitting.trial import BLEND, Leader, Trial, rank
 from recvae.models.base import Recommender
@@ -31,7 +31,7 @@ class Reserve:
     split : Split
     names : sequence of str
         Models that are tried.
-    growth : float
+    growth : Growth
         The time to fit a model on everything, as a multiple of the time on training.
     clock : Clock
     leaders : mapping of str to Leader
@@ -50,7 +50,7 @@ class Reserve:
         self,
         split: Split,
         names: Sequence[str],
-        growth: float,
+        growth: Growth,
         clock: Clock,
         leaders: Mapping[str, Leader],
         state: SearchState,
@@ -70,13 +70,14 @@ class Reserve:
         """
         spare = self.spare_seconds()
         allowed = min(
-            spare - self._partner_seconds(spare), (spare + kept) / (n + self.growth * FIT_SAFETY * refit_share)
+            spare - self._partner_seconds(spare), (spare + kept) / (n + self.growth.usual * FIT_SAFETY * refit_share)
         )
         return allowed if self.leaders else max(allowed, LEAST_SECONDS)  # there is to be a model, however late
 
     def allow_defaults(self, name: str, n: int = 1) -> float:
         """Seconds that each of `n` models such as this may take with its defaults."""
-        return self.allow(n, refit_share=share_of_fit(name, {}, self.shape))
+        share = share_of_fit(name, {}, self.shape) * self.growth.of(name) / self.growth.usual
+        return self.allow(n, refit_share=share)
 
     def spare_seconds(self) -> float:
         """Seconds left beside those of the end."""
@@ -101,18 +102,18 @@ class Reserve:
     def refit_seconds(
         self, candidate: Candidate, model: Recommender, seconds: float, parts: Sequence[str] = ()
     ) -> float:
-        """Estimate the time to fit a model on everything, from fits with given settings where there are any.
+        """Estimate the time to fit a model on everything, from the part of its fit that did not choose settings.
 
         The time to save it is in it, as much as it took to save it for `--resume`.
         """
         if parts:
             return sum(self.leaders[part].trial.refit_seconds for part in parts)
+        seconds = seconds if model.refit_seconds_ is None else model.refit_seconds_
         best_epoch, history = getattr(model, "best_epoch_", None), getattr(model, "history_", [])
         if best_epoch is not None and history:
             seconds *= best_epoch / len(history)
         known = [t.refit_seconds for t in self.state.trials if t.name == candidate.name and t.varies]
-        share = share_of_fit(candidate.name, candidate.varies, self.shape)
-        estimate = FIT_SAFETY * self.growth * seconds * share + self.save_seconds.get(candidate.name, 0.0)
+        estimate = FIT_SAFETY * self.growth.of(candidate.name) * seconds + self.save_seconds.get(candidate.name, 0.0)
         return estimate if candidate.varies else min([estimate, *known])
 
     def measure_seconds(self) -> float:

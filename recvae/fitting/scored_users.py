@@ -7,6 +7,7 @@ import pandas as pd
 
 from recvae.data.everything import Everything
 from recvae.data.splitting import Holdout, Split
+from recvae.fitting.cost import Growth
 from recvae.models.validation import hold_out_users
 
 MOST_SCORED_USERS = 5000
@@ -43,14 +44,17 @@ def draw_users(holdout: Holdout, most: int, seed: int = 0) -> Holdout:
     return Holdout(holdout.fold_in[rows], holdout.held_out[rows], holdout.user_ids[rows], holdout.train_rows[rows])
 
 
-def compute_growth(everything: Everything, split: Split) -> float:
-    """Estimate the time to fit a model on everything, as a multiple of the time on training.
+def compute_growth(everything: Everything, split: Split) -> Growth:
+    """Estimate the time to fit a model on everything.
 
-    It grows with the interactions, or with the square of the items where these grow by more.
+    It grows with the interactions, or with the square of the items where these grow by more; with an inverse, with the
+    cube of the users or of the items, whichever are fewer, where that is more.
     """
     interactions = everything.user_items.nnz / split.train.nnz
     items = everything.user_items.shape[1] / split.train.shape[1]
-    return float(max(1.0, interactions, items**2))
+    usual = max(1.0, interactions, items**2)
+    side = min(everything.user_items.shape) / min(split.train.shape)
+    return Growth(usual, max(usual, side**3))
 
 
 def describe_split(split: Split) -> str:

@@ -11,6 +11,7 @@ from recvae.fitting.candidates import SMALLER, Candidate, describe_settings, run
 from recvae.fitting.cost import (
     LEAST_SECONDS,
     Estimates,
+    Growth,
     compare_cost,
     describe_lack,
     estimate_epochs,
@@ -47,8 +48,7 @@ class Search:
         Metric to maximise on the validation users.
     seed : int
     clock : Clock
-    growth : float
-        The time to fit a model on everything, as a multiple of the time on training.
+    growth : Growth
     state : SearchState
         What earlier runs have done; every trial is added to it.
     status : StatusLine
@@ -67,7 +67,7 @@ class Search:
         seed: int,
         *,
         clock: Clock,
-        growth: float,
+        growth: Growth,
         state: SearchState,
         status: StatusLine,
     ) -> None:
@@ -75,7 +75,7 @@ class Search:
             raise ValueError("a search needs validation users")
         self.split, self.names, self.metric, self.seed = split, names, metric, seed
         self.validation: Holdout = split.validation
-        self.clock, self.growth, self.state, self.status = clock, growth, state, status
+        self.clock, self.state, self.status = clock, state, status
         self.leaders: dict[str, Leader] = {}
         self.reserve = Reserve(split, names, growth, clock, self.leaders, state)
         self._estimates = Estimates(split, seed)

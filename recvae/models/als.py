@@ -118,7 +118,8 @@ class ALS(Factorization):
             found = find_validation(user_items, context.validation, self.seed)
             if found is not None:
                 tried = _Tried(self, *found)
-                self._choose(tried)
+                with context.choosing():
+                    self._choose(tried)
                 if found[0] is user_items and tried.best and tried.best.fitted_params() == self.fitted_params():
                     self._take_over(tried.best, tried.epochs, context)
                     return
@@ -132,6 +133,7 @@ class ALS(Factorization):
         """Take the factors of a model that was trained with this one's settings, on the same matrix."""
         self.user_factors_, self.item_factors_ = model.user_factors_, model.item_factors_
         self.whitened_factors_ = model.whitened_factors_
+        context.choosing_seconds.append(-(model.fit_seconds_ or 0.0))  # as it would have taken after choosing
         if context.callback is not None:
             for epoch in epochs:
                 context.callback(*epoch)

@@ -73,6 +73,7 @@ class Recommender(Explainer, Estimator):
     registry: ClassVar[Registry]
     trained_on_: str | None = None
     fit_seconds_: float | None = None
+    refit_seconds_: float | None = None
 
     @abstractmethod
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
@@ -109,8 +110,8 @@ class Recommender(Explainer, Estimator):
             A progress bar on a terminal, plain lines elsewhere.
         callback : callable, optional
             Called as `callback(epoch, seconds, loss)` after each epoch, as in `implicit`; models without epochs
-            call it once at the end with a loss of NaN. An autoencoder's training ends with the best epoch so far
-            where it raises `recvae.training.interrupts.StopTrainingError`.
+            call it once at the end with a loss of NaN. `recvae.training.interrupts.StopTrainingError`, raised there,
+            ends an autoencoder's training with the best epoch so far.
         validation : Holdout or (fold_in, held_out), optional
             Two matrices of the same users, for models that choose their epoch or settings.
         checkpoint : path, optional
@@ -136,18 +137,19 @@ class Recommender(Explainer, Estimator):
         self.trained_on_ = None
         counts = [np.bincount(part, minlength=train.shape[1]) for part in iter_chunks(train.indices)]
         self.item_counts_ = np.sum(counts, axis=0).astype(np.float32)
-        data = fingerprint(train)
         where = None if checkpoint is None else Path(checkpoint)
+        context = FitContext(show_progress, callback, held, where, resume, fingerprint(train))
         started = time.monotonic()
         try:
-            self._fit(train, FitContext(show_progress, callback, held, where, resume, data))
+            self._fit(train, context)
         except BaseException as error:
             if before is not None:
                 self.__dict__ = before
             elif not self._keeps_training(error):
                 del self.item_counts_  # without which it is not fitted
             raise
-        self.trained_on_, self.fit_seconds_ = data, time.monotonic() - started
+        self.trained_on_, self.fit_seconds_ = context.fingerprint, time.monotonic() - started
+        self.refit_seconds_ = self.fit_seconds_ - sum(context.choosing_seconds)
         return self
 
     def _keeps_training(self, error: BaseException) -> bool:
@@ -308,10 +310,8 @@ class Recommender(Explainer, Estimator):
         histories = self._check_histories(user_items)
         if np.ndim(userid) == 0 and histories.shape[0] > 1:  # all histories, for a user who is one of the rows
             histories = histories[check_rows(userid, "userid", histories.shape[0])]
-        if histories.shape[0] != len(users):
-            raise ParameterError(
-                f"user_items has {histories.shape[0]} rows for {len(users)} userids; expected one each"
-            )
+        if (n_rows := histories.shape[0]) != len(users):
+            raise ParameterError(f"user_items has {n_rows} rows for {len(users)} userids; expected one each")
         left_out = self._check_items(filter_items, "filter_items")
         candidates = None if items is None else self._check_items(items, "items")
         n = N if candidates is None else min(N, len(candidates))

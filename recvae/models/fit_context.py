@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,8 @@ class FitContext:
         Continue from `checkpoint`.
     fingerprint : str
         SHA-256 of the training matrix.
+    choosing_seconds : list of float
+        Times spent on choosing settings.
     """
 
     show_progress: bool
@@ -46,6 +48,7 @@ class FitContext:
     checkpoint: Path | None
     resume: bool
     fingerprint: str
+    choosing_seconds: list[float] = field(default_factory=list)
 
     @property
     def shows_bar(self) -> bool:
@@ -59,6 +62,13 @@ class FitContext:
         yield
         if self.callback is not None:
             self.callback(0, time.perf_counter() - started, float("nan"))
+
+    @contextmanager
+    def choosing(self) -> Iterator[None]:
+        """Count the block's time as spent on choosing settings, which `refit` does not do again."""
+        started = time.perf_counter()
+        yield
+        self.choosing_seconds.append(time.perf_counter() - started)
 
 
 def check_validation(

@@ -68,7 +68,8 @@ class _ItemKNN(Recommender):
             if any(getattr(self, name) is None for name in self.TRIED):
                 found = find_validation(user_items, context.validation)
                 if found is not None:
-                    self._choose(*found)
+                    with context.choosing():
+                        self._choose(*found)
             self.similarity_ = self._find_neighbours(user_items, context.shows_bar)
             self.lengths_ = _measure_vectors(self.similarity_)
 

@@ -10,6 +10,7 @@ from recvae.data.interactions import Interactions
 from recvae.data.splitting import strong_generalization
 from recvae.datasets.synthetic import generate
 from recvae.fitting.budget import Clock
+from recvae.fitting.cost import Growth
 from recvae.fitting.search import Search
 from recvae.fitting.state import SearchState
 from recvae.models.registry import MODELS
@@ -34,7 +35,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
             "ndcg@10",
             0,
             clock=Clock(budget, before=before, now=now),
-            growth=1.5,
+            growth=Growth(1.5, 1.5),
             state=SearchState(tmp_path),
             status=StatusLine(True, lambda: ""),
         )

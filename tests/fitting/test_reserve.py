@@ -7,6 +7,7 @@ import pytest
 
 from recvae.fitting import search as module
 from recvae.fitting.candidates import Candidate
+from recvae.fitting.cost import Growth
 from recvae.fitting.interruption import OutOfTimeError
 from recvae.fitting.reserve import BLEND_SECONDS, FINISH_SECONDS, FIT_SAFETY
 from recvae.fitting.search import Search
@@ -138,7 +139,20 @@ def test_the_time_to_save_a_model_is_kept(make: Make, monkeypatch: pytest.Monkey
     monkeypatch.setattr(SearchState, "save_model", save)
     search = make("popularity,ease", now=lambda: seconds)
     search._try_defaults("ease")
-    assert search.leaders["ease"].trial.refit_seconds == pytest.approx(9)
+    assert search.leaders["ease"].trial.refit_seconds == pytest.approx(9, abs=1)
+
+
+def test_fitting_again_takes_the_time_that_did_not_choose_settings(make: Make) -> None:
+    reserve = make("ease,als").reserve
+    reserve.growth = Growth(1.5, 2.0)
+    model = EASE()
+    assert reserve.refit_seconds(Candidate("ease", {}), model, 30.0) == pytest.approx(FIT_SAFETY * 2.0 * 30)
+    model.refit_seconds_ = 4.0
+    assert reserve.refit_seconds(Candidate("ease", {}), model, 30.0) == pytest.approx(FIT_SAFETY * 2.0 * 4)
+    assert reserve.refit_seconds(Candidate("als", {}), model, 30.0) == pytest.approx(FIT_SAFETY * 1.5 * 4)
+    spare = reserve.spare_seconds()
+    assert reserve.allow_defaults("als") == pytest.approx(spare / (1 + 1.5 * FIT_SAFETY * 0.25), rel=0.01)
+    assert reserve.allow_defaults("ease") == pytest.approx(spare / (1 + 2.0 * FIT_SAFETY * 0.5), rel=0.01)
 
 
 def test_the_end_takes_longer_beside_other_work(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,9 +52,15 @@ def test_too_few_users_to_hold_any_out() -> None:
 def test_growth_is_that_of_the_interactions_or_of_the_square_of_the_items() -> None:
     everything = collect_everything(DATA)
     growth = compute_growth(everything, SPLIT)
-    assert growth == pytest.approx(everything.user_items.nnz / SPLIT.train.nnz)
+    assert growth.usual == growth.of("als") == pytest.approx(everything.user_items.nnz / SPLIT.train.nnz)
+    side = min(everything.user_items.shape) / min(SPLIT.train.shape)
+    assert growth.of("ease") == pytest.approx(max(growth.usual, side**3))
     wider = replace(SPLIT, train=SPLIT.train[:, : SPLIT.train.shape[1] // 2])
-    assert compute_growth(everything, wider) == pytest.approx(
+    assert compute_growth(everything, wider).usual == pytest.approx(
         max(4.0, everything.user_items.nnz / wider.train.nnz), rel=0.2
     )
-    assert np.isfinite(growth)
+    fewer = replace(SPLIT, train=SPLIT.train[: SPLIT.train.shape[1] // 2])  # users, than there are items
+    assert compute_growth(everything, fewer).of("ease") == pytest.approx(
+        (min(everything.user_items.shape) / fewer.train.shape[0]) ** 3
+    )
+    assert np.isfinite(growth).all()

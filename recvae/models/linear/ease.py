@@ -106,7 +106,8 @@ class EASE(Recommender):
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         _refuse_if_too_large(user_items.shape, self.density)
         with context.report_end():
-            settings = self._choose_settings(user_items, context.validation)
+            with context.choosing():
+                settings = self._choose_settings(user_items, context.validation)
             self.l2_, self.dropout_, self.user_exponent_ = (
                 settings[name] for name in ("l2", "dropout", "user_exponent")
             )

@@ -106,7 +106,7 @@ class GraphFilter(Recommender):
 
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
         with context.report_end():
-            self.settings_, spectrum = self._choose_settings(user_items, context.validation)
+            self.settings_, spectrum = self._choose_settings(user_items, context)
             if spectrum is None:
                 spectrum = Spectrum.from_interactions(user_items, self.settings_["factors"], self.seed)
             chosen = spectrum.make_filter(**self.settings_)
@@ -114,7 +114,7 @@ class GraphFilter(Recommender):
             self.filter_ = _make_matrix(chosen)
 
     def _choose_settings(
-        self, user_items: sparse.csr_matrix, validation: ValidationUsers | None
+        self, user_items: sparse.csr_matrix, context: FitContext
     ) -> tuple[dict[str, Any], Spectrum | None]:
         """Take what is given, and find what is not; also the spectrum of `user_items`, if it was computed for that."""
         defaults = (FACTORS, WEIGHTS, FLATNESSES, ITEM_EXPONENTS)
@@ -125,7 +125,7 @@ class GraphFilter(Recommender):
         first = {name: values[0] for name, values in candidates.items()}
         if all(len(values) == 1 for values in candidates.values()):
             return first, None
-        found = find_validation(user_items, validation, self.seed)
+        found = find_validation(user_items, context.validation, self.seed)
         if found is None:
             return first, None
         train, given = found
@@ -133,8 +133,9 @@ class GraphFilter(Recommender):
         if users is None:
             return first, None
         spectrum = Spectrum.from_interactions(train, int(max(candidates["factors"])), self.seed)
-        settings = _search(spectrum, candidates, users, self.metric)
-        return settings, None if validation is None else spectrum
+        with context.choosing():
+            settings = _search(spectrum, candidates, users, self.metric)
+        return settings, None if context.validation is None else spectrum
 
     def fitted_params(self) -> dict[str, Any]:
         return {**self._own_params(), **self.settings_}
