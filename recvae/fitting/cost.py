@@ -12,7 +12,7 @@ from scipy import sparse
 from recvae.data.splitting import Split
 from recvae.errors import RecvaeError
 from recvae.fitting.budget import format_seconds
-from recvae.fitting.candidates import Candidate
+from recvae.fitting.candidates import Candidate, shrink
 from recvae.fitting.epochs import EpochCost
 from recvae.fitting.interruption import OutOfTimeError, interrupt_after
 from recvae.models.autoencoders.settings import choose_batch_size
@@ -79,6 +79,11 @@ class Estimates:
             else:
                 self._known[key] = estimate_seconds(candidate, self.split, allowed, self.seed)
         return self._known[key]
+
+    def choose(self, candidate: Candidate, allowed: float) -> tuple[Candidate, float]:
+        """Choose a candidate or, where that takes too long, it with settings that take less; also its estimate."""
+        estimate, smaller = self.find(candidate, allowed), shrink(candidate)
+        return (smaller, self.find(smaller, allowed)) if estimate > allowed and smaller else (candidate, estimate)
 
 
 def estimate_seconds(candidate: Candidate, split: Split, allowed: float, seed: int) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 
 from recvae.data.splitting import Holdout, Split
 from recvae.fitting.budget import Clock, format_seconds
-from recvae.fitting.candidates import SMALLER, Candidate, describe_settings, run_params, shrink, train_for, vary
+from recvae.fitting.candidates import SMALLER, Candidate, describe_settings, run_params, train_for, vary
 from recvae.fitting.cost import (
     LEAST_SECONDS,
     Estimates,
@@ -141,15 +141,14 @@ class Search:
         spare = self.reserve.allow_defaults(name)
         if is_large(self.split) and name != "popularity" and spare >= LEAST_SECONDS:
             self.status.show(f"estimating {name}")
-            estimate, smaller = self._estimates.find(candidate, spare), shrink(candidate)
-            if estimate > spare and smaller:
-                candidate, estimate = smaller, self._estimates.find(smaller, spare)
+            defaults, (candidate, estimate) = candidate, self._estimates.choose(candidate, spare)
             if estimate > spare:
                 self._leave_out(name, describe_lack(estimate, spare), needed=estimate)
                 return True
-            if not at_once and estimate > (spare := self.reserve.allow_defaults(name, 2)):
+            if not at_once and estimate > (half := self.reserve.allow_defaults(name, 2)):
                 return False
-            if candidate is smaller:
+            spare = spare if at_once else min(spare, max(half, PATIENCE * estimate))
+            if candidate is not defaults:
                 self.status.say(f"{name} is tried smaller{describe_settings(SMALLER[name])}, as there is little time")
         self._try(candidate, spare)
         return True

@@ -11,7 +11,7 @@ import pytest
 from recvae.errors import MissingDependencyError
 from recvae.fitting import search as module
 from recvae.fitting.candidates import Candidate
-from recvae.fitting.epochs import EpochCost, EpochWatch
+from recvae.fitting.epochs import PATIENCE, EpochCost, EpochWatch
 from recvae.fitting.interruption import OutOfTimeError
 from recvae.fitting.reserve import FINISH_SECONDS
 from recvae.fitting.search import Search
@@ -251,15 +251,21 @@ def test_als_is_tried_with_fewer_factors_where_all_take_too_long(
     assert capsys.readouterr().err == "als is tried smaller (factors 128), as there is little time\n"
 
 
-def test_a_wrong_estimate_costs_half_of_the_time_at_most(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_estimate_costs_half_of_the_time_or_half_as_much_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "is_large", lambda _: True)
-    monkeypatch.setattr("recvae.fitting.cost.estimate_seconds", lambda *_: 0.1)
     allowed: list[float] = []
     monkeypatch.setattr(Search, "_try", lambda _, __, seconds: allowed.append(seconds))
     search = make("popularity,ease,graph", budget=1000, now=lambda: 0.0)
-    for at_once in (False, True):
-        search._try_defaults("ease", at_once)
-    assert allowed == pytest.approx([search.reserve.allow(n, refit_share=0.5) for n in (2, 1)])
+    half, whole = (search.reserve.allow_defaults("ease", n) for n in (2, 1))
+    estimates = iter((0.1 * half, 0.8 * half))
+    monkeypatch.setattr("recvae.fitting.cost.estimate_seconds", lambda *_: next(estimates))
+    search._try_defaults("ease", at_once=False)
+    search._try_defaults("ease", at_once=True)
+    search._try_defaults("graph", at_once=False)
+    assert allowed == pytest.approx([half, whole, PATIENCE * 0.8 * half])
+    assert allowed[-1] < search.reserve.allow_defaults("graph")
 
 
 @pytest.mark.parametrize(
