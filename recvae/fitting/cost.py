@@ -183,19 +183,20 @@ def estimate_epochs(candidate: Candidate, split: Split, allowed: float, seed: in
 def estimate_trainings(candidate: Candidate, split: Split, allowed: float) -> float:
     """Estimate the seconds to fit a model that trains several times to choose its settings, from a few iterations.
 
-    All users and items are in them, since the time of a smaller matrix grows in another way. 0 where it cannot be
-    trained, which tells nothing.
+    All users and items are in them, since the time of a smaller matrix grows in another way. Once it takes longer than
+    is allowed, the larger trainings are not timed, and counted as if they grew with the factors, the least that they
+    do. 0 where it cannot be trained, which tells nothing.
     """
-    model, estimate, started = candidate.create(), 0.0, time.monotonic()
+    model, estimate, each, started = candidate.create(), 0.0, 0.0, time.monotonic()
     for training in model.plan(split.train):  # type: ignore[attr-defined]  # as `Estimates` looks for
-        settings = {"factors": training.factors, "alpha": 1.0, "regularization": 1.0, "iterations": 2}
-        most = PROBE_SHARE * allowed - (time.monotonic() - started)
-        seconds = _time_epoch(candidate, settings, split.train, most)
-        if seconds is None:
-            return 0.0
-        estimate += training.times * training.iterations * seconds
-        if estimate > allowed:
-            break
+        if estimate <= allowed:
+            settings = {"factors": training.factors, "alpha": 1.0, "regularization": 1.0, "iterations": 2}
+            most = PROBE_SHARE * allowed - (time.monotonic() - started)
+            seconds = _time_epoch(candidate, settings, split.train, most)
+            if seconds is None:
+                return 0.0
+            each = seconds / training.factors
+        estimate += training.times * training.iterations * training.factors * each
     return estimate
 
 

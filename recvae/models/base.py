@@ -63,6 +63,8 @@ class Recommender(Explainer, Estimator):
         Looks up model classes; set by `recvae.models.registry`.
     item_counts_ : (n_items,) float32
         Interactions of each item in training: the popularity prior, used for users without a history.
+    fit_seconds_, refit_seconds_ : float
+        Time of the last `fit`, and of the part of it that did not choose settings; the second is not saved.
     """
 
     folds_in: ClassVar[bool] = True
@@ -109,9 +111,8 @@ class Recommender(Explainer, Estimator):
         show_progress : bool
             A progress bar on a terminal, plain lines elsewhere.
         callback : callable, optional
-            Called as `callback(epoch, seconds, loss)` after each epoch, as in `implicit`; models without epochs
-            call it once at the end with a loss of NaN. `recvae.training.interrupts.StopTrainingError`, raised there,
-            ends an autoencoder's training with the best epoch so far.
+            Called as `callback(epoch, seconds, loss)` after each epoch, as in `implicit`, or once at the end with a
+            loss of NaN. It ends an autoencoder's training by `recvae.training.interrupts.StopTrainingError`.
         validation : Holdout or (fold_in, held_out), optional
             Two matrices of the same users, for models that choose their epoch or settings.
         checkpoint : path, optional
@@ -122,8 +123,7 @@ class Recommender(Explainer, Estimator):
         Raises
         ------
         ParameterError
-            If a matrix is not sparse, is empty, or holds negative or non-finite values, or if the matrices do not
-            fit each other.
+            If a matrix is empty, not sparse, or has negative or non-finite values, or the two do not fit each other.
         """
         train = check_csr(user_items, "user_items")
         if train.nnz == 0:
