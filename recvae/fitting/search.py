@@ -133,7 +133,7 @@ class Search:
         return [name for name in self.names if name not in {BLEND, *self.leaders, *self.state.left_out}]
 
     def _try_defaults(self, name: str, at_once: bool = True) -> bool:
-        """Try a model with its defaults; False if it would take more than half of the time, unless `at_once`."""
+        """Try a model with its defaults, or smaller; False if it would take more than half of the time and may not."""
         candidate = Candidate(name, run_params(name, self.metric, self.seed))
         if MODELS[name].resumable:
             self._try_epochs(candidate)
@@ -141,13 +141,14 @@ class Search:
         spare = self.reserve.allow_defaults(name)
         if is_large(self.split) and name != "popularity" and spare >= LEAST_SECONDS:
             self.status.show(f"estimating {name}")
-            defaults, (candidate, estimate) = candidate, self._estimates.choose(candidate, spare)
+            half = spare if at_once else self.reserve.allow_defaults(name, 2)
+            defaults, (candidate, estimate) = candidate, self._estimates.choose(candidate, half)
             if estimate > spare:
                 self._leave_out(name, describe_lack(estimate, spare), needed=estimate)
                 return True
-            if not at_once and estimate > (half := self.reserve.allow_defaults(name, 2)):
+            if estimate > half:
                 return False
-            spare = spare if at_once else min(spare, max(half, PATIENCE * estimate))
+            spare = min(spare, max(half, PATIENCE * estimate))
             if candidate is not defaults:
                 self.status.say(f"{name} is tried smaller{describe_settings(SMALLER[name])}, as there is little time")
         self._try(candidate, spare)
