@@ -55,7 +55,7 @@ class Growth(NamedTuple):
     cubic: float
 
     def of(self, name: str) -> float:
-        """That of a model."""
+        """The growth for a model, by its name."""
         return self.cubic if name in CUBIC else self.usual
 
 

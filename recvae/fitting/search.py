@@ -134,7 +134,7 @@ class Search:
 
     def _try_defaults(self, name: str, at_once: bool = True) -> bool:
         """Try a model with its defaults, or smaller; False if it would take more than half of the time and may not."""
-        candidate = Candidate(name, run_params(name, self.metric, self.seed))
+        chosen = candidate = Candidate(name, run_params(name, self.metric, self.seed))
         if MODELS[name].resumable:
             self._try_epochs(candidate)
             return True
@@ -142,16 +142,16 @@ class Search:
         if is_large(self.split) and name != "popularity" and spare >= LEAST_SECONDS:
             self.status.show(f"estimating {name}")
             half = spare if at_once else self.reserve.allow_defaults(name, 2)
-            defaults, (candidate, estimate) = candidate, self._estimates.choose(candidate, half)
+            chosen, estimate = self._estimates.choose(candidate, half)
             if estimate > spare:
                 self._leave_out(name, describe_lack(estimate, spare), needed=estimate)
                 return True
             if estimate > half:
                 return False
             spare = min(spare, max(half, PATIENCE * estimate))
-            if candidate is not defaults:
+            if chosen is not candidate:
                 self.status.say(f"{name} is tried smaller{describe_settings(SMALLER[name])}, as there is little time")
-        self._try(candidate, spare)
+        self._try(chosen, spare)
         return True
 
     def _try_epochs(self, candidate: Candidate) -> None:

@@ -232,7 +232,7 @@ class _Tried:
     """
 
     def __init__(self, model: ALS, user_items: sparse.csr_matrix, validation: ValidationUsers) -> None:
-        self.model, self.user_items, self.factors = model, user_items, model.factors_
+        self.model, self.user_items = model, user_items
         self.users = validation[0][:VALIDATION_USERS], validation[1][:VALIDATION_USERS]
         self.qualities: dict[tuple[float, ...], float] = {}
         self.best: ALS | None = None
@@ -248,8 +248,8 @@ class _Tried:
             model = ALS(factors, regularization, alpha, iterations=iterations, metric=metric, seed=seed)
             model.fit(self.user_items, show_progress=False, callback=lambda *epoch: epochs.append(epoch))
             quality = self.qualities[settings] = validate(model, self.users, metric)
-            gain = LEAST_GAIN if factors > self.factors else 0
-            whole = factors >= self.factors and iterations == self.model.iterations
+            gain = LEAST_GAIN if factors > self.model.factors_ else 0
+            whole = factors >= self.model.factors_ and iterations == self.model.iterations
             if whole and quality > (1 + gain) * self._least:
                 self.best, self.epochs, self._least = model, epochs, quality
         return self.qualities[settings]

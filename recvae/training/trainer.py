@@ -217,11 +217,8 @@ class Trainer:
                     record = self.progress.history[-1]
                     figures = ("loss", "kl", "beta", self.plan.metric)
                     shown.update(self.progress.epoch, {name: record[name] for name in figures if name in record})
-                    if callback is not None:
-                        try:
-                            callback(self.progress.epoch - 1, record["seconds"], record["loss"])
-                        except StopTrainingError:
-                            break
+                    if callback is not None and self._is_ended_by(callback, record):
+                        break
                     self._save_or_stop(interrupted())
         finally:
             self.best_weights.restore(self.module)
@@ -331,6 +328,14 @@ class Trainer:
             self._save()
         if stop:
             raise KeyboardInterrupt
+
+    def _is_ended_by(self, callback: Callable[[int, float, float], None], record: dict[str, Any]) -> bool:
+        """Call the callback after an epoch, and tell if it ends training."""
+        try:
+            callback(self.progress.epoch - 1, record["seconds"], record["loss"])
+        except StopTrainingError:
+            return True
+        return False
 
     def _is_out_of_patience(self) -> bool:
         return 0 < self.plan.patience <= self.progress.epoch - self.progress.best_epoch
