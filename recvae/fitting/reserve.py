@@ -91,6 +91,16 @@ class Reserve:
         ranked = rank(self.leaders.values(), self.n_validation)
         return [leader for leader in ranked if leader.trial.name != BLEND and leader.model.folds_in]
 
+    def choose_parts(self) -> list[Leader]:
+        """Choose parts of a blend that can all be fitted again in the time that is left, the best first."""
+        parts: list[Leader] = []
+        spare = self.clock.left - self.measure_seconds() - self.blend_seconds()
+        for leader in self.rank_parts():
+            if leader.trial.refit_seconds <= spare and len(parts) < MOST_PARTS:
+                parts.append(leader)
+                spare -= leader.trial.refit_seconds
+        return parts
+
     def _partner_seconds(self, spare: float) -> float:
         """Seconds to fit a model again that could be blended with the best, until there is a blend, with a margin."""
         if not self.blends or BLEND in {*self.leaders, *self.state.left_out}:

@@ -20,7 +20,7 @@ from recvae.fitting.cost import (
 )
 from recvae.fitting.epochs import PATIENCE, TooManyEpochsError
 from recvae.fitting.interruption import OutOfTimeError
-from recvae.fitting.reserve import FIT_SAFETY, MOST_PARTS, Reserve, can_be_fitted_again
+from recvae.fitting.reserve import FIT_SAFETY, Reserve, can_be_fitted_again
 from recvae.fitting.state import SearchState
 from recvae.fitting.trial import BLEND, Attempt, FailedAttemptError, Leader, Trial, attempt, name_parts, rank, to_plain
 from recvae.models.base import Recommender
@@ -226,7 +226,7 @@ class Search:
         """Blend the best models, unless these are blended already."""
         if BLEND not in self.names or len(self.reserve.rank_parts()) < 2:
             return
-        parts = self._choose_parts()
+        parts = self.reserve.choose_parts()
         if [part.trial for part in parts] == self._blended:
             return
         self._blended = [part.trial for part in parts]
@@ -240,16 +240,6 @@ class Search:
             kept = max(kept, best.refit_seconds)
         if not self._try(Candidate(BLEND, params), self.clock.left - self.reserve.measure_seconds() - kept):
             self._try_blend()  # of fewer parts, if it was not done: more time is kept for it now
-
-    def _choose_parts(self) -> list[Leader]:
-        """Choose parts of a blend that can all be fitted again in the time that is left, the best first."""
-        parts: list[Leader] = []
-        spare = self.clock.left - self.reserve.measure_seconds() - self.reserve.blend_seconds()
-        for leader in self.reserve.rank_parts():
-            if leader.trial.refit_seconds <= spare and len(parts) < MOST_PARTS:
-                parts.append(leader)
-                spare -= leader.trial.refit_seconds
-        return parts
 
     def _try(
         self, candidate: Candidate, allowed: float, *, watched: float = inf, planned_epochs: int | None = None

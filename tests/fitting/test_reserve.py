@@ -38,7 +38,7 @@ def lead(search: Search, **refits: float) -> None:
 def test_the_parts_of_a_blend_can_all_be_fitted_again(make: Make, left: float, parts: list[str]) -> None:
     search = make("bm25,ease,als,multvae,blend", budget=left + FINISH_SECONDS, now=lambda: 0.0)
     lead(search, multvae=60, als=30, ease=5, bm25=1)
-    assert [leader.trial.name for leader in search._choose_parts()] == parts
+    assert [leader.trial.name for leader in search.reserve.choose_parts()] == parts
 
 
 def test_time_is_kept_to_fit_the_best_again_and_not_what_may_be_blended(make: Make) -> None:
