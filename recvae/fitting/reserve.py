@@ -10,6 +10,7 @@ from recvae.fitting.state import SearchState
 from recvae.fitting.trial import BLEND, Leader, Trial, rank
 from recvae.models.base import Recommender
 from recvae.models.blending.weights import MOST_USERS
+from recvae.models.registry import MODELS
 
 FINISH_SECONDS = 1.4
 """Time kept for the comparison, the report and the end of the process, on a machine without other work."""
@@ -74,8 +75,14 @@ class Reserve:
         )
         return allowed if self.leaders else max(allowed, LEAST_SECONDS)  # there is to be a model, however late
 
-    def allow_defaults(self, name: str, n: int = 1) -> float:
-        """Seconds that each of `n` models such as this may take with its defaults."""
+    def allow_defaults(self, name: str, n: int = 1, *, last: bool = False) -> float:
+        """Seconds that each of `n` models such as this may take with its defaults.
+
+        With `last` nothing else will use the time that is left, so that none is kept to fit this model again: its own
+        fit shows whether there is enough. Epochs, which can be fewer, are not so chosen.
+        """
+        if last and not MODELS[name].resumable:
+            return self.allow(n, refit_share=0)
         share = share_of_fit(name, {}, self.shape) * self.growth.of(name) / self.growth.usual
         return self.allow(n, refit_share=share)
 

@@ -102,7 +102,7 @@ class Search:
             if not tried:
                 break
             in_vain = 0 if gained else in_vain + tried
-        self._try_blend_and_left_out()
+        self._try_blend_and_left_out(last=True)
         if untried := [name for name, reason in self.state.left_out.items() if reason == NO_TIME]:
             self.status.say(f"no time is left for {', '.join(untried)}")
         if in_vain and (spare := self.reserve.spare_seconds()) >= LEAST_SECONDS:
@@ -132,13 +132,13 @@ class Search:
     def _list_untried(self) -> list[str]:
         return [name for name in self.names if name not in {BLEND, *self.leaders, *self.state.left_out}]
 
-    def _try_defaults(self, name: str, at_once: bool = True) -> bool:
+    def _try_defaults(self, name: str, at_once: bool = True, *, last: bool = False) -> bool:
         """Try a model with its defaults, or smaller; False if it would take more than half of the time and may not."""
         chosen = candidate = Candidate(name, run_params(name, self.metric, self.seed))
         if MODELS[name].resumable:
             self._try_epochs(candidate)
             return True
-        spare = self.reserve.allow_defaults(name)
+        spare = self.reserve.allow_defaults(name, last=last)
         if is_large(self.split) and name != "popularity" and spare >= LEAST_SECONDS:
             self.status.show(f"estimating {name}")
             half = spare if at_once else self.reserve.allow_defaults(name, 2)
@@ -213,13 +213,14 @@ class Search:
             return None
         return self._try(drawn, spare)
 
-    def _try_blend_and_left_out(self) -> None:
+    def _try_blend_and_left_out(self, *, last: bool = False) -> None:
         """Blend the best models, and try what there was no time for, as long as there is some now."""
         self._try_blend()
-        while names := [name for name, needed in self._lacking.items() if needed <= self.reserve.allow_defaults(name)]:
+        allow = self.reserve.allow_defaults
+        while names := [name for name, needed in self._lacking.items() if needed <= allow(name, last=last)]:
             for name in names:
                 del self._lacking[name], self.state.left_out[name]
-                self._try_defaults(name)
+                self._try_defaults(name, last=last)
             self._try_blend()
 
     def _try_blend(self) -> None:

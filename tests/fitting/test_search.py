@@ -306,6 +306,32 @@ def test_what_an_estimate_rules_out_is_not_begun(make: Make, monkeypatch: pytest
     assert clock.seconds == 0
 
 
+@pytest.mark.parametrize(("estimate", "tried"), [(300.0, ["ease"]), (800.0, ["", "ease"]), (1100.0, [""])])
+def test_time_that_nothing_else_uses_is_not_kept_to_fit_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch, estimate: float, tried: list[str]
+) -> None:
+    """Of 1,000 s, of which EASE may take half, so that it can be fitted again; the end comes after the variations."""
+    monkeypatch.setattr(module, "is_large", lambda _: True)
+    monkeypatch.setattr("recvae.fitting.cost.estimate_seconds", lambda *_: estimate)
+    events: list[str] = []
+    search = make("popularity,ease", budget=1000)
+    keep = search._keep
+
+    def vary(_: int) -> tuple[int, bool]:
+        events.append("")
+        return 0, False
+
+    def note(candidate: Candidate, *rest: Any) -> Any:
+        events.append(candidate.name)
+        return keep(candidate, *rest)
+
+    monkeypatch.setattr(search, "_try_variations", vary)
+    monkeypatch.setattr(search, "_keep", note)
+    search.run()
+    assert events[1 : 1 + len(tried)] == tried
+    assert ("ease" in search.leaders) == ("ease" in tried)
+
+
 @pytest.mark.parametrize(("needed", "tried"), [(0.6, True), (1e6, False)])
 def test_what_there_was_no_time_for_is_tried_when_there_is_some(make: Make, needed: float, tried: bool) -> None:
     search = make("popularity,ease,blend")
