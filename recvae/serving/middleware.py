@@ -126,6 +126,8 @@ class Middleware:
             more = message.get("more_body", False)
         if size and not JSON.fullmatch(headers.get(b"content-type", b"")):
             raise ProblemError(415, "Content-Type is not application/json")
+        if size and headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise ProblemError(415, "the body has a Content-Encoding; expected JSON as it is")
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     @contextlib.asynccontextmanager

@@ -1,5 +1,6 @@
 """Every route: what it answers, and what it refuses."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -270,15 +271,16 @@ def test_wrong_bodies(ask: Asker, body: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "kind", "status"),
+    ("content", "kind", "encoding", "status"),
     [
-        (b'{"history": ["\xff"]}', "application/json", 422),
-        (b'{"history": []}', "text/plain", 415),
-        (b'{"history": [' + b"1," * 2**20 + b"1]}", "application/json", 413),
+        (b'{"history": ["\xff"]}', "application/json", "identity", 422),
+        (b'{"history": []}', "text/plain", "identity", 415),
+        (gzip.compress(b'{"history": []}'), "application/json", "gzip", 415),
+        (b'{"history": [' + b"1," * 2**20 + b"1]}", "application/json", "identity", 413),
     ],
 )
-def test_wrong_bytes(ask: Asker, content: bytes, kind: str, status: int) -> None:
-    answer = ask("POST", "/recommend", content=content, headers={"content-type": kind})
+def test_wrong_bytes(ask: Asker, content: bytes, kind: str, encoding: str, status: int) -> None:
+    answer = ask("POST", "/recommend", content=content, headers={"content-type": kind, "content-encoding": encoding})
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
 
