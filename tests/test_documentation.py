@@ -77,7 +77,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     cache = tmp_path_factory.mktemp("cache")
-    return {**os.environ, "PATH": path, "RECVAE_DATA": str(data_dir.resolve()), "RECVAE_CACHE": str(cache)}
+    folders = {"RECVAE_DATA": str(data_dir.resolve()), "RECVAE_CACHE": str(cache)}
+    return {**os.environ, **folders, "PATH": path, "OMP_NUM_THREADS": "1"}  # other tests keep the other cores busy
 
 
 @pytest.fixture(scope="module")

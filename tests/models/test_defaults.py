@@ -10,6 +10,7 @@ from recvae.datasets.synthetic import generate
 from recvae.evaluation.evaluate import EvalResult, evaluate
 from recvae.evaluation.significance import paired_test
 from recvae.models.registry import MODELS, create
+from tests.contracts import one_thread as one_thread
 
 MODELS_THAT_FOLD_IN = [name for name in MODELS if MODELS[name].folds_in and name not in ("popularity", "blend")]
 SHAPES = {"dense": (450, 60), "sparse": (450, 700)}
@@ -29,8 +30,7 @@ def evaluate_default(name: str, shape: str, validated: bool) -> EvalResult:
     return evaluate(model, data.test, ["ndcg@100"])
 
 
-@pytest.mark.parametrize("validated", [True, False], ids=["validated", "alone"])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("shape", "validated"), [("dense", True), ("sparse", False)])
 @pytest.mark.parametrize("name", MODELS_THAT_FOLD_IN)
 def test_defaults_are_no_worse_than_popularity(name: str, shape: str, validated: bool) -> None:
     test = paired_test(
