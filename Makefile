@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-BESIDE := --numprocesses 2 --dist loadfile # a file's tests share what it starts
+BESIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder # a file's tests share what it starts
 
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
