@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-from pandas.api.types import infer_dtype, is_datetime64_any_dtype, is_timedelta64_dtype
+from pandas.api.types import infer_dtype, is_datetime64_any_dtype
 
 from recvae.errors import DataError
 
@@ -81,7 +81,10 @@ def select_columns(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     DataError
         As `Columns.map_names`.
     """
-    mapping = columns.map_names(list(table.columns), "the table")
+    names = list(table.columns)
+    mapping = columns.map_names(names, "the table")
+    if names.count("part") > 1:
+        raise DataError(f"the table has {names.count('part')} columns named 'part'; expected one")
     if "part" in table:
         mapping.setdefault("part", "part")
     return table[list(mapping)].rename(columns=mapping)
@@ -89,14 +92,14 @@ def select_columns(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
 
 def parse_ratings(ratings: pd.Series, describe_row: DescribeRow | None = None) -> npt.NDArray[np.float64]:
     """Parse ratings; `DataError` unless all are finite numbers."""
-    numbers = pd.to_numeric(ratings, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    numbers = _to_floats(_to_numbers(ratings))
     refuse_first("rating", ratings, ~np.isfinite(numbers), "a number", describe_row)
     return numbers
 
 
 def parse_weights(weights: pd.Series, describe_row: DescribeRow | None = None) -> npt.NDArray[np.float64]:
     """Parse weights; `DataError` unless all are numbers above 0, and still so in float32."""
-    numbers = pd.to_numeric(weights, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    numbers = _to_floats(_to_numbers(weights))
     with np.errstate(over="ignore", under="ignore"):
         kept = numbers.astype(np.float32)
     wrong = ~((kept > 0) & np.isfinite(kept))
@@ -108,16 +111,14 @@ def parse_timestamps(times: pd.Series, describe_row: DescribeRow | None = None) 
     """Parse timestamps as numbers or as datetime64 in UTC; `DataError` if one is neither."""
     if isinstance(times.dtype, pd.PeriodDtype):
         times = times.dt.to_timestamp()
-    elif isinstance(times.dtype, pd.ArrowDtype) and pa.types.is_date(times.dtype.pyarrow_dtype):
-        times = times.astype("datetime64[ms]")
-    elif is_timedelta64_dtype(times):
-        refuse_first("timestamp", times, times.notna().to_numpy(), DATE, describe_row)
+    elif isinstance(times.dtype, pd.ArrowDtype):
+        times = _from_arrow(times, times.dtype.pyarrow_dtype)
     if not is_datetime64_any_dtype(times):
         if infer_dtype(times) == "boolean":  # with missing ones among them, too
             refuse_first("timestamp", times, times.notna().to_numpy(), DATE, describe_row)
-        numbers = pd.to_numeric(times, errors="coerce")
+        numbers = _to_numbers(times)
         if (numbers.isna() == times.isna()).all():
-            values = numbers.to_numpy(dtype=np.float64, na_value=np.nan) if numbers.hasnans else numbers.to_numpy()
+            values = _to_floats(numbers) if numbers.hasnans else numbers.to_numpy()
             if values.dtype.kind == "f":
                 refuse_first("timestamp", times, np.isinf(values), "a finite number", describe_row)
             return values
@@ -125,12 +126,33 @@ def parse_timestamps(times: pd.Series, describe_row: DescribeRow | None = None) 
     return (times if times.dt.tz is None else times.dt.tz_convert(None)).to_numpy()
 
 
+def _from_arrow(times: pd.Series, kind: pa.DataType) -> pd.Series:
+    """Convert dates and text of Arrow to types of pandas, which tells missing values and what is no number apart."""
+    if pa.types.is_date(kind):
+        return times.astype("datetime64[ms]")
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    if is_number or pa.types.is_boolean(kind) or (pa.types.is_temporal(kind) and not pa.types.is_time(kind)):
+        return times
+    return times.astype("string")
+
+
+def _to_numbers(values: pd.Series) -> pd.Series:
+    """Convert numbers, and text of numbers; all else is missing: dates, durations and complex numbers are none."""
+    if values.dtype.kind in "mMc":
+        return pd.Series(np.nan, index=values.index)
+    return pd.to_numeric(values, errors="coerce")
+
+
+def _to_floats(numbers: pd.Series) -> npt.NDArray[np.float64]:
+    return numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
 def parse_dates(times: pd.Series, describe_row: DescribeRow | None = None) -> pd.Series:
     """Parse dates as datetime64 in UTC; of what is none, the error names what is no number either, if there is any."""
     dates: pd.Series = pd.to_datetime(times.astype("string"), format="ISO8601", errors="coerce", utc=True)
     wrong = (dates.isna() & times.notna()).to_numpy()
     if wrong.any():
-        neither = wrong & pd.to_numeric(times, errors="coerce").isna().to_numpy()
+        neither = wrong & _to_numbers(times).isna().to_numpy()
         refuse_first("timestamp", times, neither if neither.any() else wrong, DATE, describe_row)
     return dates
 

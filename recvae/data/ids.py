@@ -1,6 +1,5 @@
 """Raw ids of users and items, and their indices from 0 in the order of the sorted ids."""
 
-import numbers
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ IntArray = npt.NDArray[np.int32]
 DENSE_IDS = 4
 FIRST_INEXACT = 2**53
 """Floats tell this number and the next one not apart."""
+FIRST_TOO_LARGE = 2**63
 
 
 def index_ids(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
@@ -34,6 +34,8 @@ def index_ids(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
         raise DataError(f"{name} is missing in {missing.sum()} rows, first in row {missing.argmax()}")
     if isinstance(ids.dtype, pd.CategoricalDtype):  # whose own order need not be that of the ids
         ids = ids.astype(ids.cat.categories.dtype)
+    elif isinstance(ids.dtype, pd.ArrowDtype) and pa.types.is_dictionary(ids.dtype.pyarrow_dtype):
+        ids = ids.astype(pd.ArrowDtype(ids.dtype.pyarrow_dtype.value_type))
     if isinstance(ids.dtype, np.dtype) and ids.dtype == np.int64:
         values = ids.to_numpy()
         least, span = values.min(), int(values.max()) - int(values.min()) + 1
@@ -45,7 +47,8 @@ def index_ids(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
     except TypeError as error:
         raise DataError(f"{name} has values of {error}; expected numbers or text") from None
     unique_ids = pd.Index(uniques, tupleize_cols=False)
-    if unique_ids.dtype == object or is_complex_dtype(unique_ids.dtype):
+    own_types = pd.IntervalDtype, pd.PeriodDtype  # of pandas, which no file holds
+    if unique_ids.dtype == object or is_complex_dtype(unique_ids.dtype) or isinstance(unique_ids.dtype, own_types):
         _check_one_kind(unique_ids, name)
     unique_ids = make_whole(unique_ids, name)
     order = unique_ids.argsort()
@@ -66,6 +69,8 @@ def make_whole(ids: pd.Index, name: str) -> pd.Index:
         if (values % 1 != 0).any():
             return ids
     elif kind == "decimal":
+        if not all(number.is_finite() for number in ids):
+            raise DataError(f"{name} has numbers that are not finite; expected finite ones or text")
         if any(number % 1 or abs(number) > np.iinfo(np.int64).max for number in ids):
             return ids
     elif not is_integer_dtype(ids.dtype) or ids.max() > np.iinfo(np.int64).max:
@@ -80,6 +85,8 @@ def _check_one_kind(ids: pd.Index, name: str) -> None:
         examples = " and ".join(f"{kind} such as {value!r}" for kind, value in sorted(kinds.items()))
         raise DataError(f"{name} has {examples}; expected ids of one kind, numbers or text")
     ((kind, value),) = kinds.items()
+    if kind == "numbers" and not all(-FIRST_TOO_LARGE <= number < FIRST_TOO_LARGE for number in ids):
+        raise DataError(f"{name} has numbers that int64 does not hold; expected text, or a column of uint64")
     try:
         stored = pa.array(ids if kind == "text" else [value]).type
     except UnicodeEncodeError as error:
@@ -92,7 +99,7 @@ def _check_one_kind(ids: pd.Index, name: str) -> None:
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_):
+    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
         return "numbers"
     return "text" if isinstance(value, str) else type(value).__name__
 

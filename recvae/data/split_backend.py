@@ -17,6 +17,7 @@ from scipy import sparse
 from recvae.data.interactions import Interactions
 from recvae.data.repeats import Repeats
 from recvae.data.split import TEST, TRAIN, VALIDATION
+from recvae.errors import ParameterError, shorten
 
 Indices = npt.NDArray[np.integer[Any]]
 Mask = npt.NDArray[np.bool_]
@@ -249,6 +250,15 @@ class MemoryBackend:
         chosen[list(sides)] = True
         mask: Mask = chosen[self.side]
         return mask
+
+
+def parse_time(name: str, value: Any, dates: bool) -> Any:
+    """Read a time point in the type of the timestamps."""
+    try:
+        return pd.to_datetime(value, utc=True).tz_convert(None).to_datetime64() if dates else float(value)
+    except (TypeError, ValueError, OverflowError, AttributeError):  # of several dates pandas makes an index
+        kind = "a date" if dates else "a number"
+        raise ParameterError(f"{name} is {shorten(value)}; expected {kind}, as the timestamps are") from None
 
 
 def find_times(data: SplitBackend, val_time: Any = None, test_time: Any = None) -> tuple[Any, Any]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from recvae.data.interactions import Interactions
 from recvae.data.split import TEST, TRAIN, VALIDATION, Holdout, Split
@@ -23,6 +22,7 @@ from recvae.data.split_backend import (
     build_matrix,
     find_times,
     invert_index,
+    parse_time,
 )
 from recvae.errors import DataError, ParameterError, whole
 
@@ -87,13 +87,13 @@ def given(data: Interactions, *, val_users: int | None = None, seed: int = 98765
         If the training list is empty, or no user has both training and test interactions.
     """
     generator, val_users = _legacy_generator(seed), _check_val_users(val_users)
-    if data.part is None:
+    if (part := _check_interactions(data).part) is None:
         raise ParameterError(
             "split is 'given' but the source does not come split; expected a folder with train.txt and test.txt"
         )
     # The vocabulary is that of the whole training list: an item whose only interaction moves to validation stays.
-    vocabulary = MemoryBackend.from_interactions(data, data.part).find_items(TRAIN)
-    side, protocol = data.part, dict[str, Any](split="given")
+    vocabulary = MemoryBackend.from_interactions(data, part).find_items(TRAIN)
+    side, protocol = part, dict[str, Any](split="given")
     if not (side == VALIDATION).any() and val_users != 0:
         side, n_users = _move_to_validation(data, side, val_users, generator)
         protocol |= {"val_users": n_users, "seed": seed}
@@ -123,7 +123,7 @@ def temporal(data: Interactions | SplitBackend, *, val_time: Any = None, test_ti
     data = _to_backend(data)
     dates = _check_timestamps(data, "temporal").kind == "M"
     given = (
-        None if time is None else _parse_time(name, time, dates)
+        None if time is None else parse_time(name, time, dates)
         for name, time in (("val_time", val_time), ("test_time", test_time))
     )
     val_time, test_time = find_times(data, *given)
@@ -177,7 +177,7 @@ def cold_items(data: Interactions, *, val_users: int | None = None, seed: int = 
         If there are fewer than five items, or no user has interactions with items of both kinds.
     """
     generator, val_users = _legacy_generator(seed), _check_val_users(val_users)
-    n_cold = int(COLD_FRACTION * data.n_items)
+    n_cold = int(COLD_FRACTION * _check_interactions(data).n_items)
     if not n_cold:
         raise DataError(f"split is 'cold-items' but there are {data.n_items} items; expected at least 5")
     is_cold = np.zeros(data.n_items, dtype=bool)
@@ -190,7 +190,16 @@ def cold_items(data: Interactions, *, val_users: int | None = None, seed: int = 
 
 
 def _to_backend(data: Interactions | SplitBackend) -> SplitBackend:
-    return MemoryBackend.from_interactions(data) if isinstance(data, Interactions) else data
+    if not isinstance(data, Interactions) and hasattr(data, "assign_by_user"):
+        return data
+    return MemoryBackend.from_interactions(_check_interactions(data))
+
+
+def _check_interactions(data: Any) -> Interactions:
+    """Raise `ParameterError` for a table or a matrix, of which interactions are to be made first."""
+    if not isinstance(data, Interactions):
+        raise ParameterError(f"data is a {type(data).__name__}; expected Interactions, as their from_frame makes them")
+    return data
 
 
 def _permute_users(n_users: int, val_users: int, test_users: int, seed: int) -> tuple[Indices, int]:
@@ -339,12 +348,3 @@ def _check_timestamps(data: SplitBackend, split: str) -> np.dtype[Any]:
             f"split is {split!r} but {missing:,} of {data.n_interactions:,} interactions have no timestamp"
         )
     return kind
-
-
-def _parse_time(name: str, value: Any, dates: bool) -> Any:
-    """Read a time point in the type of the timestamps."""
-    try:
-        return pd.to_datetime(value, utc=True).tz_convert(None).to_datetime64() if dates else float(value)
-    except (TypeError, ValueError):
-        kind = "a date" if dates else "a number"
-        raise ParameterError(f"{name} is {value!r}; expected {kind}, as the timestamps are") from None

@@ -1,6 +1,6 @@
 """Offline ranking evaluation of one model: metrics of its lists, with their standard errors."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from scipy import sparse
 
 from recvae.data.csr import check_csr
 from recvae.data.splitting import Holdout
-from recvae.errors import DataError, ParameterError
+from recvae.errors import DataError, ParameterError, shorten, whole
 from recvae.evaluation.metrics import (
     ACCURACY_METRICS,
     CATALOGUE_METRICS,
@@ -167,11 +167,13 @@ def evaluate(
     Raises
     ------
     ParameterError
-        If `holdout` is no `Holdout`, a metric is unknown or needs `train`, or the model knows training users only and
-        others are asked for.
+        If `model` is no model or `holdout` no `Holdout`, a metric is unknown or needs `train`, or the model knows
+        training users only and others are asked for.
     DataError
         If no user has held-out items.
     """
+    if isinstance(model, type) or not hasattr(model, "recommend"):
+        raise ParameterError(f"model is {shorten(model)}; expected a fitted model")
     if not isinstance(holdout, Holdout):
         raise ParameterError(f"holdout is a {type(holdout).__name__}; expected a Holdout, such as `split.test`")
     train = None if train is None else check_csr(train, "train")
@@ -223,9 +225,11 @@ def _parse_cutoffs(
     """Parse each metric to its name and cutoff, and check that it can be computed."""
     if metrics is None:
         metrics = DEFAULT_METRICS if train is None else (*DEFAULT_METRICS, *BEYOND_ACCURACY_METRICS)
-    if not metrics:
-        raise ParameterError("metrics is empty; expected at least one such as 'ndcg@100'")
+    if isinstance(metrics, str) or not isinstance(metrics, Iterable):
+        raise ParameterError(f"metrics is {shorten(metrics)}; expected a list such as ['ndcg@100']")
     cutoffs = {metric: parse_metric(metric) for metric in metrics}
+    if not cutoffs:
+        raise ParameterError("metrics is empty; expected at least one such as 'ndcg@100'")
     for metric, (name, _) in cutoffs.items():
         if name in {**LIST_METRICS, **PAIR_METRICS} and train is None:
             raise ParameterError(f"{metric} needs train, the training interactions, and none was given")
@@ -238,8 +242,7 @@ def _parse_cutoffs(
 def _iter_batches(users: npt.NDArray[np.intp], n_items: int, batch_size: int | None) -> Iterator[npt.NDArray[np.intp]]:
     if batch_size is None:
         batch_size = min(MAX_BATCH_SIZE, rows_at_once(4 * n_items))
-    if batch_size < 1:
-        raise ParameterError(f"batch_size is {batch_size}; expected 1 or more")
+    batch_size = whole("batch_size", batch_size)
     for start in range(0, len(users), batch_size):
         yield users[start : start + batch_size]
 

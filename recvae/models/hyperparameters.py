@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from recvae.errors import LARGEST as LARGEST
@@ -54,14 +55,18 @@ SearchSpace = dict[str, RealRange | WholeRange]
 
 def sizes(name: str, value: Any) -> tuple[int, ...]:
     """Check layer sizes, such as (600, 200); a single number is one layer."""
-    layers = (value,) if isinstance(value, int) else value
+    layers = (value,) if isinstance(value, Integral) else value
     if isinstance(layers, tuple | list) and len(layers) > MOST_LAYERS:
         raise ParameterError(f"{name} has {len(layers):,} layers; expected at most {MOST_LAYERS}")
-    if not isinstance(layers, tuple | list) or not all(type(n) is int and 0 < n <= LARGEST_LAYER for n in layers):
+    if not isinstance(layers, tuple | list) or not all(map(_is_size, layers)):
         raise ParameterError(
             f"{name} is {shorten(value)}; expected layer sizes such as (600,), up to {LARGEST_LAYER:,}"
         )
-    return tuple(layers)
+    return tuple(map(int, layers))
+
+
+def _is_size(n: Any) -> bool:
+    return isinstance(n, Integral) and not isinstance(n, bool) and 0 < int(n) <= LARGEST_LAYER
 
 
 def equal_sizes(name: str, value: Any) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 import datetime
 from collections.abc import Callable
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,10 +20,16 @@ from recvae.data.columns import Columns
 from recvae.data.interactions import Interactions
 from recvae.errors import DataError, ParameterError
 
+ARROW_TEXT, ARROW_DICTIONARY = (pd.ArrowDtype(kind) for kind in (pa.string(), pa.dictionary(pa.int32(), pa.string())))
+
 
 def table(*interactions: tuple[Any, ...]) -> pd.DataFrame:
     names = ["user_id", "item_id", "rating", "timestamp"]
     return pd.DataFrame(list(interactions), columns=names[: len(interactions[0])])
+
+
+def dated(times: pd.Series) -> pd.DataFrame:
+    return pd.DataFrame({"user_id": range(len(times)), "item_id": 1, "timestamp": times})
 
 
 def named(data: Interactions) -> list[tuple[Any, Any]]:
@@ -61,6 +68,7 @@ def test_user_items_is_binary_float32_and_sorted() -> None:
         (pd.Categorical(["b", "c", "a"], categories=["c", "b", "a"]), ["a", "b", "c"]),
         (pd.array([3, 1, 2], dtype="Int64"), [1, 2, 3]),
         (pd.array(["b", "a", "c"], dtype="string"), ["a", "b", "c"]),
+        (pd.Series(["b", "a", "c"], dtype=ARROW_DICTIONARY), ["a", "b", "c"]),
     ],
 )
 def test_ids_of_any_kind(ids: Any, in_order: list[Any] | None) -> None:
@@ -201,6 +209,10 @@ def test_interactions_stand_in_the_order_of_the_source(frame: pd.DataFrame) -> N
             pd.to_datetime(["2024-01-03", "2024-01-01", "2024-01-02"]).tz_localize("Asia/Tokyo"),
             ["2024-01-02T15", "2023-12-31T15", "2024-01-01T15"],
         ),
+        (pd.Series([3, 1, 2], dtype=pd.ArrowDtype(pa.int64())), [3, 1, 2]),
+        (pd.Series(["3", "1", "20"], dtype=ARROW_TEXT), [3, 1, 20]),
+        (pd.Series(["2024-01-03", "2024-01-01", "1066"], dtype=ARROW_TEXT), ["2024-01-03", "2024-01-01", "1066"]),
+        (pd.Series(["2024-01-03"] * 3, dtype=ARROW_DICTIONARY), ["2024-01-03"] * 3),
     ],
 )
 def test_timestamps(times: Any, expected: list[Any]) -> None:
@@ -259,6 +271,44 @@ def test_missing_timestamps_stay_missing() -> None:
         (table((1, 2), (1, 3)).assign(part=["train", "test"]), "part is 'train' in row 0; expected 0"),
         (table((1, 2)).set_axis(["user_id", "film"], axis=1), "the table has no column 'item_id' .* user_id, film"),
         (table((1, 2)).set_axis(["user_id", "user_id"], axis=1), "the table has 2 columns named 'user_id'"),
+        (table((1, 2, 3, 4)).set_axis(["user_id", "item_id", "part", "part"], axis=1), "2 columns named 'part'"),
+        (dated(pd.Series(["x"], dtype=ARROW_TEXT)), "timestamp is 'x' in row 0; expected a number or"),
+        (
+            dated(pd.Series([datetime.time(1)], dtype=pd.ArrowDtype(pa.time64("us")))),
+            "timestamp is '01:00:00' in row 0",
+        ),
+        (
+            dated(pd.Series([1], dtype=pd.ArrowDtype(pa.duration("s")))),
+            r"timestamp is Timedelta\(.*\) in row 0; expected",
+        ),
+        (dated(pd.Series([pd.Timedelta(1)])), r"timestamp is Timedelta\(.*\) in row 0; expected a number or an ISO"),
+        (dated(pd.Series([1j])), "timestamp is 1j in row 0; expected a number or an ISO 8601 date"),
+        (table((1, 2, 1j)), "rating is 1j in row 0; expected a number"),
+        (table((1, 2, pd.Timestamp(0))), r"rating is Timestamp\(.*\) in row 0; expected a number"),
+        (
+            table((pd.Interval(0, 1), 2)),
+            r"user_id has values of type Interval such as Interval\(0, 1, .*; expected numb",
+        ),
+        (
+            table((1, pd.Period("2024-01-01"))),
+            r"item_id has values of type Period such as Period\(.*; expected numbers",
+        ),
+        (
+            table((2**70, 2), (1, 2)),
+            "user_id has numbers that int64 does not hold; expected text, or a column of uint64",
+        ),
+        (
+            table((1, 2), (2**70, 2)),
+            "user_id has numbers that int64 does not hold; expected text, or a column of uint64",
+        ),
+        (
+            table((Fraction(1, 3), 2), (1, 2)),
+            "user_id has Fraction such as .* and numbers such as 1; expected ids of one",
+        ),
+        (
+            table((Decimal(1), 2), (Decimal("inf"), 2)),
+            "user_id has numbers that are not finite; expected finite ones or text",
+        ),
     ],
 )
 def test_what_a_table_cannot_hold(frame: pd.DataFrame, message: str) -> None:

@@ -592,10 +592,24 @@ def test_temporal_refuses(val_time: Any, test_time: Any, message: str) -> None:
         temporal(Interactions.from_frame(TIMED), val_time=val_time, test_time=test_time)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [lambda data: strong_generalization(data, val_users=1, test_users=1), temporal, leave_last_out, cold_items, given],
+)
+@pytest.mark.parametrize("data", [TIMED, Interactions.from_frame(TIMED).user_items], ids=["table", "matrix"])
+def test_splits_are_made_of_interactions(make: Callable[..., Any], data: Any) -> None:
+    with pytest.raises(ParameterError, match=f"data is a {type(data).__name__}; expected Interactions"):
+        make(data)
+
+
 def test_temporal_of_dates_refuses_what_is_no_date() -> None:
     dates = Interactions.from_frame(TIMED.assign(timestamp=pd.to_datetime(TIMED["timestamp"], unit="D")))
     with pytest.raises(ParameterError, match="val_time is 'soon'; expected a date, as the timestamps are"):
         temporal(dates, val_time="soon")
+    with pytest.raises(ParameterError, match=r"test_time is \['1970-01-09'\]; expected a date, as the timestamps are"):
+        temporal(dates, test_time=["1970-01-09"])
+    with pytest.raises(ParameterError, match=r"test_time is 10*\.\.\.0*; expected a number, as the timestamps are"):
+        temporal(Interactions.from_frame(TIMED), test_time=10**400)
 
 
 def test_leave_last_out_needs_three_interactions() -> None:

@@ -184,6 +184,12 @@ def test_evaluate_refuses_what_it_cannot_score() -> None:
         evaluate(model, whole)
     with pytest.raises(ParameterError, match="metrics is empty"):
         evaluate(model, holdout(), [])
+    with pytest.raises(ParameterError, match=r"metrics is 'ndcg@10'; expected a list such as \['ndcg@100'\]"):
+        evaluate(model, holdout(), "ndcg@10")
+    no_model: Any
+    for no_model in ("ease", FixedOrder):
+        with pytest.raises(ParameterError, match=r"model is .*; expected a fitted model"):
+            evaluate(no_model, holdout())
     with pytest.raises(ParameterError, match="novelty@20 needs train"):
         evaluate(model, holdout(), ["novelty@20"])
     with pytest.raises(ParameterError, match="diversity@20 needs train"):

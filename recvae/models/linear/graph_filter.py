@@ -98,7 +98,7 @@ class GraphFilter(Recommender):
         item_exponent: float | None = None,
     ) -> None:
         self.factors = None if factors is None else check.whole("factors", factors, maximum=check.LARGEST_LAYER)
-        self.weight = None if weight is None else check.real("weight", weight)
+        self.weight = None if weight is None else check.real("weight", weight, high=1e6)
         self.metric = check_metric(metric)
         self.seed = check.whole("seed", seed, minimum=0)
         self.flatness = None if flatness is None else check.real("flatness", flatness, 1.0, 100.0)
