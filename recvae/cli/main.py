@@ -44,6 +44,8 @@ def main(started: float | None = None) -> None:
         sys.exit(141)
     except KeyboardInterrupt:
         status = INTERRUPTED
+    except UnicodeEncodeError as error:  # a name that is not UTF-8, which libraries refuse to write
+        _fail(f"{error.object!r} is no text in UTF-8; expected another name")
     except (ModuleNotFoundError, OSError, MemoryError, RuntimeError) as error:
         _fail(resource_message(error))
     if status == INTERRUPTED:

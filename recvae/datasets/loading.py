@@ -12,6 +12,7 @@ from recvae.datasets.recipes import NAMES, RECIPES, Recipe, recognise
 from recvae.errors import DataError, DownloadError, ParameterError
 from recvae.storage.cache import cache_dir
 from recvae.storage.checksums import digest_file
+from recvae.storage.manifest import describe_directory
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,13 +118,29 @@ def _local_places(name: str, folder: Path | None, tried: list[str]) -> list[Path
 def _read(folder: Path, origin: str, recipe: Recipe | None = None) -> Dataset:
     found = locate(folder) if recipe is None else locate(folder, recipe.found_by)
     if found is None:
-        raise DataError(f"{folder} holds no data set; expected one of {EXPECTED}")
+        raise DataError(
+            f"{folder} holds no data set; expected one of {EXPECTED}, or *.parquet directly in it; other tables are "
+            "given as files"
+        )
     inner, layout = found
     ratings, items, files = parse(inner, layout)
     recipe = recipe or recognise((folder.resolve().name, inner.name), layout, len(ratings))
     if "rating" not in ratings:
         recipe = replace(recipe, min_rating=None)
     return Dataset(recipe.name, ratings, items, origin, digest_sources(*files), recipe)
+
+
+def find_parts(folder: Path) -> list[Path]:
+    """List the Parquet files of a folder, by name; those whose names begin with . or _ are no parts of a table.
+
+    Raises
+    ------
+    DataError
+        If it is a directory that recvae has written.
+    """
+    if (kind := describe_directory(folder)[0]) and kind.startswith("recvae"):
+        raise DataError(f"{folder} is a directory of the format {kind}; expected a table or a data set")
+    return sorted(path for path in folder.glob("*.parquet") if path.name[0] not in "._")
 
 
 def digest_sources(*files: Path) -> dict[str, str]:

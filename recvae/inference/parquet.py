@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recvae.errors import ArtifactError
+from recvae.errors import ArtifactError, ParameterError
 from recvae.storage.files import replace_file
 
 
@@ -15,9 +15,13 @@ def write_parquet(out: Path, tables: Iterable[pa.Table]) -> None:
 
     Raises
     ------
+    ParameterError
+        If the file's name does not end in .parquet.
     ArtifactError
         If the file cannot be written; what was there is unchanged.
     """
+    if out.suffix.lower() != ".parquet":
+        raise ParameterError(f"out is {out}; expected a name that ends in .parquet")
     if out.is_dir() or not out.parent.is_dir():
         raise ArtifactError(f"out is {out}; expected a file in a directory that exists")
     try:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from recvae.data.columns import Columns
 from recvae.data.ids import sort_ids
 from recvae.data.interactions import RatingSummary, check_filters, empty_data_error
+from recvae.datasets.loading import find_parts
 from recvae.errors import DataError, ParameterError
 from recvae.preparation.engine import Engine
 from recvae.preparation.staging import stage
@@ -45,7 +46,10 @@ def read_source(engine: Engine, source: str, columns: Columns) -> "EngineInterac
         numbers = {name: table[name].cast(kind) for name, kind in staged.numbers.items()}
         return EngineInteractions.from_table(engine, table.mutate(**numbers), source, staged.timestamp_unit)
     if path.is_dir():
-        table = engine.connection.read_parquet(str(path / "*.parquet"))
+        if engine.is_spark:
+            table = engine.connection.read_parquet(str(path / "*.parquet"))
+        else:  # a column that some files lack is missing in their rows
+            table = engine.connection.read_parquet([str(part) for part in find_parts(path)], union_by_name=True)
     else:
         database, _, name = source.rpartition(".")
         try:

@@ -7,16 +7,30 @@ from recvae.data.delimited import count_lines_in_fields
 from recvae.data.interactions import Interactions, RatingSummary
 from recvae.data.readers import is_json_lines
 from recvae.data.splitting import Split
+from recvae.datasets.loading import find_parts
 
 
-def note_lines(source: Path | bytes, n_rows: int) -> tuple[str, ...]:
-    """Tell how many lines of a text are inside fields: where these hold no texts of many lines, rows are lost."""
-    if isinstance(source, Path) and (source.suffix.lower() == ".parquet" or is_json_lines(source)):
-        return ()
+def note_unread(source: Path | bytes, n_rows: int) -> tuple[str, ...]:
+    """Tell what else is in a folder of Parquet files, or how many lines of a text are inside fields.
+
+    Where fields hold no texts of many lines, rows are so lost.
+    """
+    if isinstance(source, Path):
+        if source.is_dir():
+            return _note_others(source)
+        if not source.is_file() or source.suffix.lower() == ".parquet" or is_json_lines(source):
+            return ()
     n_lines = count_lines_in_fields(source, n_rows)
     if not n_lines:
         return ()
     return (f"{n_lines:,} lines are no rows: they are inside quoted fields, or follow a quote that is not closed",)
+
+
+def _note_others(folder: Path) -> tuple[str, ...]:
+    parts = find_parts(folder)
+    others = sorted(path.name for path in folder.iterdir() if path not in parts and path.name[0] not in "._")
+    more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
+    return (f"only *.parquet are read, not {', '.join(others[:3])}{more}",) if others else ()
 
 
 def note_weights(data: Interactions, n_dropped: int) -> list[str]:

@@ -20,12 +20,12 @@ from recvae.data.split_backend import SplitBackend
 from recvae.data.splitting import Split, cold_items, given, leave_last_out, strong_generalization, temporal
 from recvae.datasets import NAMES, Dataset, Recipe, load
 from recvae.datasets.formats import locate
-from recvae.datasets.loading import digest_sources
+from recvae.datasets.loading import digest_sources, find_parts
 from recvae.datasets.published_split import check_published, describe
 from recvae.errors import DataError, MissingDependencyError, ParameterError, shorten, whole
 from recvae.memory import available_bytes
 from recvae.preparation.automatic_split import split_automatically
-from recvae.preparation.notes import note_lines, note_stars, note_weights, summarise
+from recvae.preparation.notes import note_stars, note_unread, note_weights, summarise
 from recvae.preparation.weights import WeightOptions
 from recvae.storage.directories import refuse_foreign
 
@@ -186,7 +186,8 @@ def find_dataset(source: str | Path, options: Options, data_dir: Path | None = N
         return load(str(source), data_dir)
     path = Path(source)
     if path.is_dir():
-        refuse_columns(options, f"{path} is a folder", "leave it out, or name the file in it")
+        if locate(path):
+            refuse_columns(options, f"{path} is a folder", "leave it out, or name the file in it")
         return load(path)
     is_stdin = str(source) == "-"
     if not is_stdin and not path.exists():
@@ -194,9 +195,9 @@ def find_dataset(source: str | Path, options: Options, data_dir: Path | None = N
     if is_stdin or path.is_fifo():  # they can be read only once
         text, name = (sys.stdin.buffer.read(), "standard input") if is_stdin else (path.read_bytes(), str(path))
         ratings = read_delimited(text, options.columns, where=name)
-        return Dataset(name, ratings, None, name, {}, OWN_DATA, note_lines(text, len(ratings)))
+        return Dataset(name, ratings, None, name, {}, OWN_DATA, note_unread(text, len(ratings)))
     ratings = read_table(source, options.columns)
-    notes = note_lines(path, len(ratings))
+    notes = note_unread(path, len(ratings))
     return Dataset(path.name, ratings, None, path.name, digest_sources(path), OWN_DATA, notes)
 
 
@@ -252,7 +253,7 @@ def choose_backend(source: str | Path) -> str | None:
     """Choose the engine for a folder of Parquet files, or a file too large to be read into memory; else None."""
     path = Path(source)
     if path.is_dir():
-        return "duckdb" if locate(path) is None and any(path.glob("*.parquet")) else None
+        return "duckdb" if locate(path) is None and find_parts(path) else None
     if not path.is_file() or find_spec("ibis") is None or is_json_lines(path):
         return None
     available = available_bytes()
@@ -310,8 +311,7 @@ def _prepare_interactions(
     name, sums = (source.name, digest_sources(source)) if source.is_file() else (str(source), {})
     n_rows = whole.n_interactions + whole.n_duplicates
     notes = [f"{name} in {whole.engine.connection.name}: {n_rows:,} rows"]
-    if source.is_file():
-        notes += note_lines(source, n_rows)
+    notes += note_unread(source, n_rows)
     filters = choose_filters(OWN_DATA, "rating" in whole.table.columns, options, notes)
     if filters["min_rating"] is None:
         notes += note_stars(whole.summarise_ratings())

@@ -158,8 +158,21 @@ class WeightOptions:
                 f"half_life needs timestamps in seconds since 1970 or dates; the latest is {latest:,.0f}, which is "
                 "after the year 9999"
             )
+        if times.dtype.kind != "M" and _are_dates(in_seconds):
+            raise DataError(
+                f"half_life needs timestamps in seconds since 1970 or dates; {latest:.0f} and all others look like "
+                "dates without their dashes, as in 2020-11-30"
+            )
         factors: npt.NDArray[np.float64] = np.maximum(np.exp2((in_seconds - latest) / (self.half_life or 1)), LEAST)
         return factors, latest
+
+
+def _are_dates(numbers: npt.NDArray[np.float64]) -> bool:
+    """Check for dates that are written as numbers, such as 20201130; as seconds they would be of the 1970s."""
+    whole = numbers.astype(np.int64)
+    years, months, days = whole // 10_000, whole // 100 % 100, whole % 100
+    bounds = ((numbers, whole, whole), (years, 1900, 2199), (months, 1, 12), (days, 1, 31))
+    return all(((values >= low) & (values <= high)).all() for values, low, high in bounds)
 
 
 def parse_event_weights(text: str) -> dict[str, float]:

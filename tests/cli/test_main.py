@@ -518,6 +518,14 @@ def test_a_closed_pipe_is_no_error(here: Path) -> None:
         assert {process.returncode for process in processes} <= {1, 141}
 
 
+def test_a_name_that_is_not_utf8_is_one_line(here: Path) -> None:
+    command = [os.fsencode(word) for word in (RECVAE, "prepare", "kinds.csv", "--out")]
+    done = subprocess.run([*command, b"out\xff"], cwd=here, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "is no text in UTF-8; expected another name" in done.stderr
+
+
 def test_only_the_first_line_is_read(here: Path) -> None:
     command = f"{shlex.quote(str(RECVAE))} recommend popularity --history 1 | head -1"
     done = subprocess.run(["sh", "-c", command], cwd=here, capture_output=True, text=True, check=True)

@@ -61,10 +61,10 @@ def test_anomalies_of_a_file(model: Path, users: Path, tmp_path: Path) -> None:
 
 
 def test_batches_come_to_the_same(model: Path, users: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    find_anomalies(model, users, tmp_path / "whole", show_progress=False)
+    find_anomalies(model, users, tmp_path / "whole.parquet", show_progress=False)
     monkeypatch.setattr("recvae.inference.histories.USERS_A_BATCH", 7)
-    find_anomalies(model, users, tmp_path / "pieces", show_progress=False)
-    whole, pieces = (pq.read_table(tmp_path / name).to_pandas() for name in ("whole", "pieces"))
+    find_anomalies(model, users, tmp_path / "pieces.parquet", show_progress=False)
+    whole, pieces = (pq.read_table(tmp_path / name).to_pandas() for name in ("whole.parquet", "pieces.parquet"))
     np.testing.assert_allclose(whole.score, pieces.score, atol=1e-4)
     assert whole["items"].map(list).tolist() == pieces["items"].map(list).tolist()
 
@@ -77,7 +77,7 @@ def test_refused_anomalies(model: Path, users: Path, tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match=r"level is 0.001; expected at least 0.00125, since the model knows 800"):
         find_anomalies(model, users, out, 0.001)
     with pytest.raises(ArtifactError, match="expected a file in a directory that exists"):
-        find_anomalies(model, users, tmp_path / "missing" / "file", show_progress=False)
+        find_anomalies(model, users, tmp_path / "missing" / "file.parquet", show_progress=False)
     registry.save(EASE().fit(draw_users(30, seed=0), show_progress=False), tmp_path / "ease")
     with pytest.raises(UnsupportedError, match="EASE gives no probability of a history; MultVAE, RecVAE and MultDAE"):
         find_anomalies(tmp_path / "ease", users, out)
@@ -106,15 +106,18 @@ def test_samples_in_a_file(model: Path, tmp_path: Path, monkeypatch: pytest.Monk
     loaded = registry.load(model).model
     assert isinstance(loaded, MultVAE)
     assert len(made) == loaded.sample(20, seed=1).nnz
-    lines = find_anomalies(model, out, tmp_path / "anomalies", show_progress=False)
+    lines = find_anomalies(model, out, tmp_path / "anomalies.parquet", show_progress=False)
     assert "of 20 users" in lines[0]
 
 
 def test_refused_samples(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="users is 0"):
         write_samples(model, 0, tmp_path / "sample")
+    for name in ("sample", "sample.csv", "manifest.json"):
+        with pytest.raises(ParameterError, match=r"out is .*; expected a name that ends in \.parquet"):
+            write_samples(model, 1, tmp_path / name)
     with pytest.raises(ArtifactError, match=r"out is .*missing.*; expected a file in a directory that exists"):
-        write_samples(model, 1, tmp_path / "missing" / "sample")
+        write_samples(model, 1, tmp_path / "missing" / "sample.parquet")
     registry.save(EASE().fit(draw_users(30, seed=0), show_progress=False), tmp_path / "ease")
     with pytest.raises(UnsupportedError, match="EASE makes up no histories; MultVAE and RecVAE do"):
         write_samples(tmp_path / "ease", 1, tmp_path / "sample")

@@ -227,6 +227,40 @@ def test_a_folder_of_parquet_files_needs_no_option(tmp_path: Path) -> None:
     assert content(out / "again") == content(out / "engine")
 
 
+def test_files_of_a_folder_need_not_have_the_same_columns(tmp_path: Path) -> None:
+    frame, folder = table(), tmp_path / "interactions"
+    folder.mkdir()
+    lacking = ["timestamp", "rating"]
+    for first, second in ((frame, frame.drop(columns=lacking)), (frame.drop(columns=lacking), frame)):
+        first[:300].to_parquet(folder / "a.parquet", index=False)
+        second[300:].to_parquet(folder / "b.parquet", index=False)
+        n_missing = 300 if "rating" not in first else len(frame) - 300
+        with pytest.raises(DataError, match=f"interactions: rating is missing or no number in {n_missing} rows"):
+            prepare(folder, tmp_path / "out", SPLITS["strong"])
+    frame.drop(columns=lacking).to_parquet(folder / "b.parquet", index=False)
+    frame.drop(columns="rating").to_parquet(folder / "a.parquet", index=False)
+    prepare(folder, tmp_path / "out", replace(SPLITS["strong"], min_rating=None))
+    assert len(pd.read_parquet(tmp_path / "out" / "interactions.parquet")) > 0
+
+
+def test_what_is_not_read_of_a_folder_is_said(tmp_path: Path) -> None:
+    frame, folder = table(), tmp_path / "interactions"
+    (folder / "day=1").mkdir(parents=True)
+    frame.to_parquet(folder / "a.parquet", index=False)
+    for name in ("_hidden.parquet", ".hidden.parquet", "day=1/b.parquet"):
+        frame.to_parquet(folder / name, index=False)
+    for name in ("b.csv", "c.csv", "_SUCCESS", "items.json"):
+        (folder / name).write_text("")
+    n_rows, others = prepare(folder, tmp_path / "out", SPLITS["strong"])[:2]
+    assert n_rows == f"{folder} in duckdb: {len(frame):,} rows"
+    assert others == "only *.parquet are read, not b.csv, c.csv, day=1 and 1 more"
+    (folder / "a.parquet").unlink()
+    with pytest.raises(DataError, match=r"interactions holds no data set; expected .*, or \*\.parquet directly in it"):
+        prepare(folder, tmp_path / "other", replace(SPLITS["strong"], columns=Columns(rating="rating")))
+    with pytest.raises(DataError, match="out is a directory of the format recvae-data; expected a table or a data set"):
+        prepare(tmp_path / "out", tmp_path / "other", SPLITS["strong"])
+
+
 def test_what_is_too_large_for_memory_goes_to_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table().to_csv(tmp_path / "interactions.csv", index=False)
     size = (tmp_path / "interactions.csv").stat().st_size

@@ -89,6 +89,11 @@ def test_very_old_interactions_still_count() -> None:
         ({"weight": [1, 2, 1e50, 1, 1]}, WeightOptions(), r"weight is 1e\+50 in row 2"),
         ({"timestamp": [0, 1, np.inf, 1, 1]}, WeightOptions(half_life=1), "timestamp is inf in row 2; expected"),
         ({"timestamp": [1.6e12] * 5}, WeightOptions(half_life=DAY), "the latest is 1,600,000,000,000, which is after"),
+        (
+            {"timestamp": [20191231, 20200229] * 2 + [20201101]},
+            WeightOptions(half_life=DAY),
+            "20201101 .* look like",
+        ),
         ({"event": ["view"] * 4 + ["steal"]}, WeightOptions(EVENTS), "event is 'steal', which event_weights does not"),
         ({"event": ["look"] * 5}, WeightOptions(EVENTS), "every kind of event weighs 0"),
         ({"timestamp": [0, 1, None, 1, 1], "event": ["view"] * 5}, WeightOptions(EVENTS, half_life=1), "1 of 5 rows"),

@@ -35,6 +35,8 @@ from recvae.nn.item_layers import find_item_layers, gather_tensors
 from recvae.nn.layers import release_training_memory
 from recvae.nn.parallelism import ALONE, DIVIDED, Parallelism
 from recvae.nn.spectrum import item_vectors, start_from_vectors
+from recvae.storage.directories import refuse_foreign
+from recvae.training.checkpoint import KIND as CHECKPOINT
 from recvae.training.optimizers import Adam, Optimizer
 from recvae.training.trainer import Trainer, TrainingPlan, Validation
 from recvae.types import FloatArray, Scores, UserItems
@@ -166,6 +168,8 @@ class Autoencoder(AnomalyDetector):
         return self._chosen[name] if given is None else given
 
     def _fit(self, user_items: sparse.csr_matrix, context: FitContext) -> None:
+        if context.checkpoint is not None:
+            refuse_foreign(context.checkpoint, CHECKPOINT)
         self.__dict__.pop("module_", None)
         self.calibration_ = None
         self._chosen = self._choose(MatrixSize.of(user_items, self.item_counts_))
