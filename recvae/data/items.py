@@ -37,7 +37,8 @@ def read_items(source: str | Path, id_column: str = "item_id") -> pd.DataFrame:
     """
     path = Path(source)
     if not path.is_file():
-        raise DataError(f"{path} is {'a folder' if path.is_dir() else 'missing'}; expected a file of items")
+        found = "missing" if not path.exists() else "a folder" if path.is_dir() else "no regular file"
+        raise DataError(f"{path} is {found}; expected a file of items")
     if path.suffix.lower() == ".parquet":
         table = _read_parquet(path, id_column)
     elif is_json_lines(path):

@@ -83,7 +83,8 @@ def _keep_users(stored: StoredModel, kept: npt.NDArray[np.bool_]) -> StoredModel
 
 def _read_users(path: Path) -> pa.ChunkedArray:
     if not path.is_file():
-        raise DataError(f"{path} is {'a folder' if path.is_dir() else 'missing'}; expected a file of user ids")
+        found = "missing" if not path.exists() else "a folder" if path.is_dir() else "no regular file"
+        raise DataError(f"{path} is {found}; expected a file of user ids")
     try:
         if path.suffix.lower() == ".parquet":
             names = pq.read_schema(path).names

@@ -93,12 +93,18 @@ def follow_link(out: Path) -> Path:
 
 
 def refuse_foreign(path: Path, kind: str) -> None:
-    """Raise `ArtifactError` unless `path` is new, empty, or a directory of this kind without files of others."""
+    """Raise `ArtifactError` unless `path` is new, empty, or a directory of this kind without files of others.
+
+    It must not be inside of another directory with a manifest, of which it would be a file of others.
+    """
     read_consistently(path, lambda path: _refuse_foreign(path, kind))
 
 
 def _refuse_foreign(path: Path, kind: str) -> None:
     names = _list_names(path, f"an earlier {kind}")
+    folder = path.resolve().parent
+    if (outer := describe_directory(folder)[0]) and outer.startswith("recvae"):
+        raise ArtifactError(f"{path} is inside of {folder}, a directory of the format {outer}; expected another place")
     if not names:
         return
     found, own = describe_directory(path)

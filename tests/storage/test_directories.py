@@ -142,6 +142,17 @@ def test_something_else_is_never_overwritten(files: dict[str, str], held: str, t
     assert listing(tmp_path) == before
 
 
+def test_nothing_is_written_into_a_directory_with_a_manifest(tmp_path: Path) -> None:
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    (outer / "manifest.json").write_text('{"format": "recvae-other"}')
+    (tmp_path / "link").symlink_to(outer / "inner")
+    for path in (outer / "inner", tmp_path / "link"):
+        with pytest.raises(ArtifactError, match=r"is inside of .*outer, a directory of the format recvae-other; expec"):
+            write(path, "new")
+    assert sorted(entry.name for entry in outer.iterdir()) == ["manifest.json"]
+
+
 def test_a_file_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ArtifactError, match="file exists and is not a directory"):
