@@ -1,5 +1,6 @@
 """Tables of items: read as they are, matched to the ids of a catalogue, and refused by name."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,9 @@ def test_files_that_are_not_there_or_no_parquet(tmp_path: Path) -> None:
         read_items(tmp_path / "items.csv")
     with pytest.raises(DataError, match="is a folder; expected a file of items"):
         read_items(tmp_path)
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(DataError, match=r"pipe\.csv is no regular file; expected a file of items"):
+        read_items(tmp_path / "pipe.csv")
     with pytest.raises(DataError, match="is not a readable Parquet file"):
         read_items(write(tmp_path / "items.parquet", "text"))
     with pytest.raises(DataError, match="has columns 'sku' and 'item_id'; expected one column of ids"):

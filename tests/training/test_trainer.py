@@ -227,6 +227,15 @@ def test_sigterm_stops_training_like_ctrl_c(tmp_path: Path, monkeypatch: pytest.
     assert_same(resumed, small().fit(interactions, show_progress=False))
 
 
+def test_a_checkpoint_that_would_replace_something_else_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter").write_text("mine")
+    for name in ("thesis", "thesis/chapter"):
+        with pytest.raises(ArtifactError, match=f"{name} exists and"):
+            small().fit(random_interactions(), show_progress=False, checkpoint=tmp_path / name)
+    assert (tmp_path / "thesis" / "chapter").read_text() == "mine"
+
+
 @pytest.mark.parametrize("after", [0, 2, EPOCHS - 1])
 def test_interrupted_between_epochs(after: int, tmp_path: Path) -> None:
     interactions, model = random_interactions(), small()
