@@ -62,6 +62,8 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
         raise ParameterError(
             f"{name} is {shorten(value)}; expected layer sizes such as (600,), up to {LARGEST_LAYER:,}"
         )
+    if all(type(n) is int for n in layers):
+        return tuple(layers)  # a tuple stays the same object, as scikit-learn's `clone` asks for
     return tuple(map(int, layers))
 
 
