@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from implicit.evaluation import ranking_metrics_at_k
@@ -198,8 +200,9 @@ def test_hyperparameters_that_cannot_be(model: type[Recommender], name: str, val
 
 def test_a_single_hidden_layer_may_be_a_number() -> None:
     assert MultVAE(hidden=64).hidden == MultVAE(hidden=[64]).hidden == (64,)
-    found = MultVAE(hidden=(np.int64(64),)).hidden
-    assert (found, type(found[0])) == (MultVAE(hidden=np.int64(64)).hidden, int)
+    numpys: Any
+    for numpys in (np.int64(64), (np.int64(64),)):
+        assert [type(size) for size in MultVAE(hidden=numpys).hidden] == [int]
 
 
 @pytest.mark.parametrize("hidden", [(), (12,), (12, 10)])
