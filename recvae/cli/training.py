@@ -226,12 +226,13 @@ def evaluate(
     from recvae import workflow
     from recvae.evaluation.results import format_results, write_results
     from recvae.evaluation.tables import metrics_table
+    from recvae.storage.directories import check_output_file
 
     if json_file == Path("-"):
         typer.echo(format_results(workflow.evaluate(model, directory)), nl=False)
         return
-    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
-        raise RecvaeError(f"--json is {json_file}; expected a file in a directory that exists")
+    if json_file is not None:
+        check_output_file("--json", json_file)
     results = workflow.evaluate(model, directory)
     if json_file is not None:
         write_results(json_file, results)

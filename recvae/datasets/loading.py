@@ -12,7 +12,7 @@ from recvae.datasets.recipes import NAMES, RECIPES, Recipe, recognise
 from recvae.errors import DataError, DownloadError, ParameterError
 from recvae.storage.cache import cache_dir
 from recvae.storage.checksums import digest_file
-from recvae.storage.manifest import describe_directory
+from recvae.storage.manifest import find_own_kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +138,8 @@ def find_parts(folder: Path) -> list[Path]:
     DataError
         If it is a directory that recvae has written.
     """
-    if (kind := describe_directory(folder)[0]) and kind.startswith("recvae"):
-        raise DataError(f"{folder} is a directory of the format {kind}; expected a table or a data set")
+    if kind := find_own_kind(folder):
+        raise DataError(f"{folder} is a {kind} directory; expected a table or a data set")
     return sorted(path for path in folder.glob("*.parquet") if path.name[0] not in "._")
 
 

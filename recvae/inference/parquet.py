@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recvae.errors import ArtifactError, ParameterError
+from recvae.storage.directories import check_output_file
 from recvae.storage.files import replace_file
 
 
@@ -18,12 +19,11 @@ def write_parquet(out: Path, tables: Iterable[pa.Table]) -> None:
     ParameterError
         If the file's name does not end in .parquet.
     ArtifactError
-        If the file cannot be written; what was there is unchanged.
+        If the file cannot be written, or is inside of a directory of recvae's; what was there is unchanged.
     """
     if out.suffix.lower() != ".parquet":
         raise ParameterError(f"out is {out}; expected a name that ends in .parquet")
-    if out.is_dir() or not out.parent.is_dir():
-        raise ArtifactError(f"out is {out}; expected a file in a directory that exists")
+    check_output_file("out", out)
     try:
         with replace_file(out) as temporary:
             writer = None

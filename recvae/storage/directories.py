@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from recvae.errors import ArtifactError, ParameterError
 from recvae.storage.files import sync
 from recvae.storage.locks import hold_lock
-from recvae.storage.manifest import describe_directory
+from recvae.storage.manifest import describe_directory, find_own_kind
 
 READ_PATIENCE = 60.0  # seconds
 Content = TypeVar("Content")
@@ -95,16 +95,14 @@ def follow_link(out: Path) -> Path:
 def refuse_foreign(path: Path, kind: str) -> None:
     """Raise `ArtifactError` unless `path` is new, empty, or a directory of this kind without files of others.
 
-    It must not be inside of another directory with a manifest, of which it would be a file of others.
+    Neither may it be inside of a directory of recvae's.
     """
     read_consistently(path, lambda path: _refuse_foreign(path, kind))
+    _refuse_inside(path)
 
 
 def _refuse_foreign(path: Path, kind: str) -> None:
     names = _list_names(path, f"an earlier {kind}")
-    folder = path.resolve().parent
-    if (outer := describe_directory(folder)[0]) and outer.startswith("recvae"):
-        raise ArtifactError(f"{path} is inside of {folder}, a directory of the format {outer}; expected another place")
     if not names:
         return
     found, own = describe_directory(path)
@@ -123,6 +121,8 @@ def _refuse_foreign(path: Path, kind: str) -> None:
 def refuse_other_files(path: Path, what: str, is_own: Callable[[str], bool]) -> None:
     """Raise `ArtifactError` unless `path` is new, or a directory whose files all have names that are expected.
 
+    Neither may it be inside of a directory of recvae's.
+
     Parameters
     ----------
     what : str
@@ -134,6 +134,21 @@ def refuse_other_files(path: Path, what: str, is_own: Callable[[str], bool]) -> 
         raise ArtifactError(
             f"{path} exists and holds something else ({_shorten(others)}); expected a new path or {what}"
         )
+    _refuse_inside(path)
+
+
+def check_output_file(name: str, path: Path) -> None:
+    """Raise `ArtifactError` unless `path` can be a file, outside of recvae's directories; `name` is the argument's."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise ArtifactError(f"{name} is {path}; expected a file in a directory that exists")
+    _refuse_inside(path)
+
+
+def _refuse_inside(path: Path) -> None:
+    """Raise `ArtifactError` inside of a directory of recvae's, which would hold what its manifest does not name."""
+    for folder in path.resolve().parents:
+        if kind := find_own_kind(folder):
+            raise ArtifactError(f"{path} is inside of {folder}, a {kind} directory; expected another place")
 
 
 def read_consistently(directory: Path, read: Callable[[Path], Content]) -> Content:

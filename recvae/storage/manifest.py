@@ -94,6 +94,12 @@ def describe_directory(directory: Path) -> tuple[str | None, set[str]]:
     return (kind if isinstance(kind, str) else None), {MANIFEST, *names}
 
 
+def find_own_kind(directory: Path) -> str | None:
+    """Find the format of a directory that recvae has written; None of any other."""
+    kind = describe_directory(directory)[0]
+    return kind if kind and kind.startswith("recvae-") else None
+
+
 def versions(*others: str) -> dict[str, str]:
     """Versions of this package, of those whose arithmetic it relies on, and of the others named, where installed."""
     found = {}

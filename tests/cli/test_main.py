@@ -154,6 +154,12 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "compare data --models als --out empty.csv": ("empty.csv exists and is not a directory",),
     "evaluate popularity data --json thesis": ("--json is thesis", "expected a file"),
     "evaluate popularity data --json nowhere/results.json": ("--json is nowhere/results.json", "directory that exists"),
+    "evaluate popularity data --json popularity/manifest.json": (
+        "is inside of",
+        "popularity, a recvae-model directory",
+    ),
+    "recommend popularity --users popularity/users.parquet --out popularity/lists": ("is inside of", "a recvae-model"),
+    "train data --out data/model": ("data/model is inside of", "data, a recvae-data directory; expected another place"),
     "demo --out empty.csv": ("empty.csv is not a directory",),
     # models and their settings
     "train data --out new --model pop": ("model is 'pop'", "expected one of popularity, als, bpr"),

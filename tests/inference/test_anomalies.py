@@ -116,6 +116,8 @@ def test_refused_samples(model: Path, tmp_path: Path) -> None:
     for name in ("sample", "sample.csv", "manifest.json"):
         with pytest.raises(ParameterError, match=r"out is .*; expected a name that ends in \.parquet"):
             write_samples(model, 1, tmp_path / name)
+    with pytest.raises(ArtifactError, match=r"is inside of .*, a recvae-model directory; expected another place"):
+        write_samples(model, 1, model / "sample.parquet")
     with pytest.raises(ArtifactError, match=r"out is .*missing.*; expected a file in a directory that exists"):
         write_samples(model, 1, tmp_path / "missing" / "sample.parquet")
     registry.save(EASE().fit(draw_users(30, seed=0), show_progress=False), tmp_path / "ease")

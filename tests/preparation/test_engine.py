@@ -257,7 +257,7 @@ def test_what_is_not_read_of_a_folder_is_said(tmp_path: Path) -> None:
     (folder / "a.parquet").unlink()
     with pytest.raises(DataError, match=r"interactions holds no data set; expected .*, or \*\.parquet directly in it"):
         prepare(folder, tmp_path / "other", replace(SPLITS["strong"], columns=Columns(rating="rating")))
-    with pytest.raises(DataError, match="out is a directory of the format recvae-data; expected a table or a data set"):
+    with pytest.raises(DataError, match="out is a recvae-data directory; expected a table or a data set"):
         prepare(tmp_path / "out", tmp_path / "other", SPLITS["strong"])
 
 

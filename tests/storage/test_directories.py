@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from recvae.errors import ArtifactError
 from recvae.storage import directories, manifest
 from recvae.storage.checksums import digest_file
-from recvae.storage.directories import read_consistently, replace_directory
+from recvae.storage.directories import read_consistently, refuse_other_files, replace_directory
 from recvae.storage.manifest import describe_directory, read_manifest, write_manifest
 
 KIND = "recvae-test"
@@ -143,13 +143,15 @@ def test_something_else_is_never_overwritten(files: dict[str, str], held: str, t
 
 
 def test_nothing_is_written_into_a_directory_with_a_manifest(tmp_path: Path) -> None:
-    outer = tmp_path / "outer"
+    outer, message = tmp_path / "outer", r"is inside of .*outer, a recvae-other directory; expected another place"
     outer.mkdir()
     (outer / "manifest.json").write_text('{"format": "recvae-other"}')
     (tmp_path / "link").symlink_to(outer / "inner")
-    for path in (outer / "inner", tmp_path / "link"):
-        with pytest.raises(ArtifactError, match=r"is inside of .*outer, a directory of the format recvae-other; expec"):
+    for path in (outer / "inner", outer / "deep" / "inner", tmp_path / "link"):
+        with pytest.raises(ArtifactError, match=message):
             write(path, "new")
+        with pytest.raises(ArtifactError, match=message):
+            refuse_other_files(path, "earlier lists", lambda _: True)
     assert sorted(entry.name for entry in outer.iterdir()) == ["manifest.json"]
 
 
