@@ -206,6 +206,13 @@ class DelimitedText:
         }
 
 
+def check_file(path: Path, content: str) -> None:
+    """Raise `DataError` unless there is a regular file, which can be read more than once; `content` says of what."""
+    if not path.is_file():
+        found = "missing" if not path.exists() else "a folder" if path.is_dir() else "no regular file"
+        raise DataError(f"{path} is {found}; expected a file of {content}")
+
+
 def count_lines_in_fields(source: Path | bytes, n_rows: int) -> int:
     """Count the lines of a text of `n_rows` rows that are inside fields and not blank, as after a quote left open.
 

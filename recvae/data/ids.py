@@ -16,7 +16,7 @@ IntArray = npt.NDArray[np.int32]
 DENSE_IDS = 4
 FIRST_INEXACT = 2**53
 """Floats tell this number and the next one not apart."""
-FIRST_TOO_LARGE = 2**63
+LARGEST = np.iinfo(np.int64).max
 
 
 def index_ids(ids: pd.Series, name: str) -> tuple[IntArray, pd.Index]:
@@ -71,9 +71,9 @@ def make_whole(ids: pd.Index, name: str) -> pd.Index:
     elif kind == "decimal":
         if not all(number.is_finite() for number in ids):
             raise DataError(f"{name} has numbers that are not finite; expected finite ones or text")
-        if any(number % 1 or abs(number) > np.iinfo(np.int64).max for number in ids):
+        if any(number % 1 or abs(number) > LARGEST for number in ids):
             return ids
-    elif not is_integer_dtype(ids.dtype) or ids.max() > np.iinfo(np.int64).max:
+    elif not is_integer_dtype(ids.dtype) or ids.max() > LARGEST:
         return ids
     return ids.astype(np.int64)
 
@@ -85,7 +85,7 @@ def _check_one_kind(ids: pd.Index, name: str) -> None:
         examples = " and ".join(f"{kind} such as {value!r}" for kind, value in sorted(kinds.items()))
         raise DataError(f"{name} has {examples}; expected ids of one kind, numbers or text")
     ((kind, value),) = kinds.items()
-    if kind == "numbers" and not all(-FIRST_TOO_LARGE <= number < FIRST_TOO_LARGE for number in ids):
+    if kind == "numbers" and not all(-LARGEST - 1 <= number <= LARGEST for number in ids):
         raise DataError(f"{name} has numbers that int64 does not hold; expected text, or a column of uint64")
     try:
         stored = pa.array(ids if kind == "text" else [value]).type

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 
-from recvae.data.delimited import DelimitedText, trim
+from recvae.data.delimited import DelimitedText, check_file, trim
 from recvae.data.ids import make_whole
 from recvae.data.readers import decode_texts, is_json_lines, read_json_lines, unreadable_parquet
 from recvae.errors import DataError
@@ -36,9 +36,7 @@ def read_items(source: str | Path, id_column: str = "item_id") -> pd.DataFrame:
         If the file cannot be read, has no such column or two of a name, or an id is missing or there twice.
     """
     path = Path(source)
-    if not path.is_file():
-        found = "missing" if not path.exists() else "a folder" if path.is_dir() else "no regular file"
-        raise DataError(f"{path} is {found}; expected a file of items")
+    check_file(path, "items")
     if path.suffix.lower() == ".parquet":
         table = _read_parquet(path, id_column)
     elif is_json_lines(path):

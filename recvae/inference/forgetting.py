@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recvae.data.delimited import DelimitedText, trim
+from recvae.data.delimited import DelimitedText, check_file, trim
 from recvae.errors import ArtifactError, DataError, ParameterError
 from recvae.inference.ids import IdIndex
 from recvae.storage.artifact import StoredModel, read_artifact, write_artifact
@@ -82,9 +82,7 @@ def _keep_users(stored: StoredModel, kept: npt.NDArray[np.bool_]) -> StoredModel
 
 
 def _read_users(path: Path) -> pa.ChunkedArray:
-    if not path.is_file():
-        found = "missing" if not path.exists() else "a folder" if path.is_dir() else "no regular file"
-        raise DataError(f"{path} is {found}; expected a file of user ids")
+    check_file(path, "user ids")
     try:
         if path.suffix.lower() == ".parquet":
             names = pq.read_schema(path).names

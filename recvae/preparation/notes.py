@@ -27,7 +27,7 @@ def note_unread(source: Path | bytes, n_rows: int) -> tuple[str, ...]:
 
 
 def _note_others(folder: Path) -> tuple[str, ...]:
-    parts = find_parts(folder)
+    parts = set(find_parts(folder))
     others = sorted(path.name for path in folder.iterdir() if path not in parts and path.name[0] not in "._")
     more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
     return (f"only *.parquet are read, not {', '.join(others[:3])}{more}",) if others else ()

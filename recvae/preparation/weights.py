@@ -170,9 +170,9 @@ class WeightOptions:
 def _are_dates(numbers: npt.NDArray[np.float64]) -> bool:
     """Check for dates that are written as numbers, such as 20201130; as seconds they would be of the 1970s."""
     whole = numbers.astype(np.int64)
-    years, months, days = whole // 10_000, whole // 100 % 100, whole % 100
-    bounds = ((numbers, whole, whole), (years, 1900, 2199), (months, 1, 12), (days, 1, 31))
-    return all(((values >= low) & (values <= high)).all() for values, low, high in bounds)
+    bounds = ((whole // 10_000, 1900, 2199), (whole // 100 % 100, 1, 12), (whole % 100, 1, 31))
+    in_range = all(((values >= low) & (values <= high)).all() for values, low, high in bounds)
+    return in_range and bool((whole == numbers).all())
 
 
 def parse_event_weights(text: str) -> dict[str, float]:
