@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-BESIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder # a file's tests share what it starts
+# A file's tests share what it starts; in the order of names, since files with few tests, which else come last, are long.
+BESIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 

@@ -30,7 +30,8 @@ def evaluate_default(name: str, shape: str, validated: bool) -> EvalResult:
     return evaluate(model, data.test, ["ndcg@100"])
 
 
-@pytest.mark.parametrize(("shape", "validated"), [("dense", True), ("sparse", False)])
+@pytest.mark.parametrize("validated", [True, False], ids=["validated", "alone"])
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", MODELS_THAT_FOLD_IN)
 def test_defaults_are_no_worse_than_popularity(name: str, shape: str, validated: bool) -> None:
     test = paired_test(

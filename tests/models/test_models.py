@@ -35,7 +35,7 @@ FACTORIES: dict[str, Factory] = {
     "sparse ease": lambda: EASE(l2=5.0, density=0.5),
     "graph": lambda: GraphFilter(factors=2),
     "recvae": lambda: RecVAE(
-        hidden=(16, 16), latent=8, encoder_passes=2, decoder_passes=1, epochs=10, batch_size=8, learning_rate=3e-2
+        hidden=(16, 16), latent=8, encoder_passes=2, decoder_passes=2, epochs=8, batch_size=8, learning_rate=3e-2
     ),
     "blend": lambda: Blend([EASE(l2=5.0), BM25KNN(), MultDAE(latent=16, epochs=10, batch_size=8, learning_rate=1e-2)]),
     "multvae": lambda: MultVAE(

@@ -11,7 +11,7 @@ from tests.contracts import one_thread as one_thread
 from tests.http_service import running, save
 
 SCHEMATHESIS = Path(sysconfig.get_path("scripts")) / "schemathesis"
-EXAMPLES = 6
+EXAMPLES = 10
 KEY = "key"
 
 
