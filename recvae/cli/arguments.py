@@ -74,9 +74,17 @@ def parse_ids(text: str, option: str) -> list[str]:
 def parse_json(text: str | None, option: str) -> Any:
     """Return the value of an option that is written as JSON; None where it is not given."""
     try:
-        return None if text is None else json.loads(text)
+        return None if text is None else json.loads(text, object_pairs_hook=_name_once)
     except (ValueError, RecursionError) as error:
         raise RecvaeError(f"{option} is {shorten(text)}; expected JSON ({first_line(error)})") from None
+
+
+def _name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object; of a name that is there twice JSON would keep the last value without a word."""
+    names = [name for name, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{twice!r} is there twice")
+    return dict(pairs)
 
 
 def parse_numbers(text: str, option: str) -> list[int | float]:

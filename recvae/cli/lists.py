@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,9 @@ from recvae.cli.app import INTERRUPTED, Model, app
 from recvae.cli.arguments import parse_ids, parse_input, parse_json, parse_path
 from recvae.cli.output import item_line, to_json
 from recvae.errors import RecvaeError
+
+if TYPE_CHECKING:
+    from recvae.inference.recommend import Recommendation
 
 NewItems = Annotated[
     Path | None,
@@ -69,6 +72,10 @@ def recommend(
     ids, left_out, candidates = (None if text is None else parse_ids(text, option) for option, text in given.items())
     choice = {"exclude": left_out or (), "only": candidates, "new_items": new_items, **rules}
     answer = recommend_one(model, history=ids, user=user, n=n, **choice)
+    _print_list(answer, as_json)
+
+
+def _print_list(answer: "Recommendation", as_json: bool) -> None:
     if answer.unknown:
         typer.echo(f"recvae: unknown items left out: {', '.join(map(str, answer.unknown))}", err=True)
     if as_json:
@@ -76,6 +83,8 @@ def recommend(
         return
     for rank, item in enumerate(answer.items, start=1):
         typer.echo(item_line(rank, item))
+    if not answer.items:
+        typer.echo("recvae: no item is left by the history and by what was asked for", err=True)
 
 
 def _recommend_everybody(

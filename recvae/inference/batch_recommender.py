@@ -77,11 +77,10 @@ class BatchRecommender:
         self.new_items_sha256 = digest_file(self.new_items) if self.new_items and self.new_items.is_file() else None
         self.rules = _as_json(rules or {})
         self.identity = _identity(read_manifest(self.path, artifact.KIND, *artifact.READABLE))
-        n_items = len(self.item_ids)
+        n_items = len(self._listed_ids)  # which refuses new items that cannot be recommended
         if not 1 <= n <= n_items:
             raise ParameterError(f"n is {n}; expected 1 to {n_items:,}, the items of the catalogue")
         self._parse_rules()
-        self._listed_ids  # noqa: B018 refuses new items that cannot be recommended
 
     def __call__(self, users: pa.Table) -> pa.Table:
         """Make the lists of some users.

@@ -249,6 +249,10 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "recommend popularity --history 1 -n 0": ("n is 0", "expected 1 to 40"),
     "recommend popularity --history 1 -n -3": ("n is -3", "expected 1 to 40"),
     "recommend popularity --history 1 -n 41": ("n is 41", "expected 1 to 40"),
+    """recommend popularity --history 1 --filter '{"item_id": 2, "item_id": 3}'""": (
+        "--filter is",
+        "'item_id' is there twice",
+    ),
     "recommend popularity --history 1 -n ten": ("-n", "'ten'", "valid integer"),
     "recommend nowhere --history 1": ("nowhere is missing", "expected a recvae-model directory"),
     "recommend damaged --history 1": ("damaged/model.safetensors is damaged",),
@@ -441,6 +445,13 @@ def test_recommend_prints_json(recvae: Command) -> None:
     assert outcome.err == "recvae: unknown items left out: Heat\n"
     assert answer["unknown"] == ["Heat"]
     assert [set(item) for item in answer["items"]] == [{"id", "title", "score"}] * 3
+
+
+@pytest.mark.usefixtures("here")
+def test_an_empty_list_is_said(recvae: Command) -> None:
+    outcome = recvae("""recommend popularity --history 1 --filter '{"item_id": 1}'""")
+    assert (outcome.status, outcome.out) == (0, "")
+    assert outcome.err == "recvae: no item is left by the history and by what was asked for\n"
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,20 @@ def test_one_list(model: Path, new_items: Path) -> None:
     assert {item["id"] for item in new.items} == {100, 5}
 
 
+def test_lists_may_be_as_long_as_the_old_and_the_new_items(model: Path, new_items: Path) -> None:
+    n = N_ITEMS + 2  # of the new items nothing is known of one
+    found = recommend(model, history=["1"], n=n, new_items=new_items)
+    assert len(found.items) == n - 1
+    users = pa.table({"user_id": [7], "history": [[1]]})
+    assert len(BatchRecommender(model, n, new_items=new_items)(users)["items"][0]) == n - 1
+    for call in (
+        lambda: recommend(model, history=["1"], n=n + 1, new_items=new_items),
+        lambda: BatchRecommender(model, n + 1, new_items=new_items),
+    ):
+        with pytest.raises(ParameterError, match=f"n is {n + 1}; expected 1 to {n}"):
+            call()
+
+
 @pytest.mark.parametrize("ids", [pa.array([100.0, 3.0]), pa.array([100, 2**64 - 1], pa.uint64())])
 def test_ids_of_any_number_type(model: Path, tmp_path: Path, ids: pa.Array) -> None:
     pa.parquet.write_table(pa.table({"item_id": ids, "genre": ["Drama", "Crime"]}), tmp_path / "new.parquet")
