@@ -81,10 +81,12 @@ def parse_json(text: str | None, option: str) -> Any:
 
 def _name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make an object; of a name that is there twice JSON would keep the last value without a word."""
-    names = [name for name, _ in pairs]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"{twice!r} is there twice")
-    return dict(pairs)
+    named: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in named:
+            raise ValueError(f"{name!r} is there twice")
+        named[name] = value
+    return named
 
 
 def parse_numbers(text: str, option: str) -> list[int | float]:

@@ -63,7 +63,7 @@ def recommend(
         from recvae.inference.new_items.reading import add_new_items  # it needs pandas, which takes a while
 
         ranker = add_new_items(ranker, new_items)
-    n_items = len(ranker.items) + (0 if ranker.new is None else len(ranker.new.ids))
+    n_items = len(ranker.metadata)  # the new ones too
     if not 1 <= n <= n_items:
         raise ParameterError(f"n is {n}; expected 1 to {n_items:,}, the items of the catalogue")
     query, unknown = _query_history(ranker, history or []) if user is None else _query_user(ranker, user, model_path)
