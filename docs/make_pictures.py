@@ -19,7 +19,9 @@ PICTURES = Path(__file__).parent / "pictures"
 SIZE = {"width": 1000, "height": 640}
 PICKED = ("Star Wars (1977)", "Fargo (1996)")
 PORT = 8765
-MAKE_FILMS = "import recvae; d = recvae.load_dataset('ml-100k'); d.ratings.merge(d.items).to_csv('films.csv', index=False)"
+MAKE_FILMS = (
+    "import recvae; d = recvae.load_dataset('ml-100k'); d.ratings.merge(d.items).to_csv('films.csv', index=False)"
+)
 BROWSER_ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
